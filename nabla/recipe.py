@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recipes: one folder `recipes/<name>/` with a `recipe.toml` that says what is built from which locked sources.
+
+The structures below *are* the schema: `load` refuses unknown keys, wrong types and malformed values with an error that
+names file, line and key. docs/recipes.md describes the format for packagers.
+"""
+
+from __future__ import annotations
+
+from functools import cache, cached_property
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from nabla import toml
+from nabla.errors import RecipeError
+from nabla.paths import KEYS, PATCHES, RECIPES, ROOT, relative
+
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", description="64 lower-case hexadecimal digits")]
+Size = Annotated[int, msgspec.Meta(ge=1, description="bytes")]
+Name = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9+.-]*$", description="lower-case name")]
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+FileName = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][^/\\s]*$", description="a file name without folders")]
+Url = Annotated[str, msgspec.Meta(pattern="^https?://[^\\s]+$", description="an http or https address")]
+Fingerprint = Annotated[str, msgspec.Meta(pattern="^[0-9A-F]{40}$", description="40 upper-case hexadecimal digits")]
+
+
+class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A detached OpenPGP signature made by upstream.
+
+    `key`: file in recipes/keys. `fingerprint`: the certificate in it which must have signed. `url`: where the signature
+    lies (origin `url`); `file`: its name beside the tarball (origin `debian`). `over`: whether the signature was made
+    over the file as it is or over the decompressed tar inside (kernel.org does that).
+    """
+
+    key: FileName
+    fingerprint: Fingerprint
+    url: tuple[Url, ...] = ()
+    file: FileName | None = None
+    over: Literal["file", "uncompressed"] = "file"
+
+    @property
+    def key_path(self) -> Path:
+        """Absolute path of the public key."""
+        return KEYS / self.key
+
+
+class UrlOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type", tag="url"):
+    """A file offered by upstream at one or more addresses, tried in order."""
+
+    url: Annotated[tuple[Url, ...], msgspec.Meta(min_length=1)]
+    sha256: Sha256
+    size: Size
+    signature: Signature | None = None
+
+    @property
+    def file(self) -> str:
+        """File name, taken from the first address."""
+        return PurePosixPath(self.url[0].split("?")[0]).name
+
+
+class DebianOrigin(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type", tag="debian"
+):
+    """A file of a Debian source package (normally its *.orig* tarball), fetched by apt from the host's own mirror."""
+
+    suite: Name
+    package: Name
+    version: Text
+    file: FileName
+    sha256: Sha256
+    size: Size
+    signature: Signature | None = None
+
+
+class DebOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type", tag="deb"):
+    """A binary package of Debian, by its path in the pool (`pool/main/…/name_version_arch.deb`)."""
+
+    pool: Annotated[str, msgspec.Meta(pattern="^pool/[^\\s]+\\.deb$", description="a path like pool/main/…/x.deb")]
+    sha256: Sha256
+    size: Size
+    signature: None = None
+
+    @property
+    def file(self) -> str:
+        """File name, the last part of the pool path."""
+        return PurePosixPath(self.pool).name
+
+
+class PypiOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type", tag="pypi"):
+    """A wheel of the Python package index, fetched by pip with the user's own pip configuration."""
+
+    package: Text
+    version: Text
+    file: FileName
+    sha256: Sha256
+    size: Size
+    signature: None = None
+
+
+Origin = UrlOrigin | DebianOrigin | DebOrigin | PypiOrigin
+
+
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One tarball or tree a recipe needs: either `local`, a folder of this repository, or one or more origins."""
+
+    name: Name
+    unpack: bool = True
+    strip: Annotated[int, msgspec.Meta(ge=0, le=9)] = 1
+    local: str | None = None
+    origin: tuple[Origin, ...] = ()
+
+    @property
+    def local_path(self) -> Path | None:
+        """Absolute path of the folder for a `local` source, else None."""
+        return ROOT / self.local if self.local is not None else None
+
+
+class Build(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Shell run inside the locked build root, in this order, each in the source folder with `set -eu`."""
+
+    configure: str = ""
+    build: str = ""
+    install: str = ""
+    env: dict[str, str] = {}
+
+
+class _RecipeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    name: Name
+    version: Text
+    license: Text
+    summary: Text
+    homepage: Url | None = None
+    source: tuple[Source, ...] = ()
+    build: Build | None = None
+
+
+class Recipe(_RecipeFile, frozen=True, kw_only=True, dict=True):
+    """A validated recipe; `path` is its recipe.toml."""
+
+    path: Path
+
+    @cached_property
+    def folder(self) -> Path:
+        """The recipe's folder, where further files of it lie (a .config for instance)."""
+        return self.path.parent
+
+    @cached_property
+    def patches(self) -> tuple[Path, ...]:
+        """The patch series patches/<name>/NNNN-*.patch, in order; empty where there is none."""
+        return tuple(sorted((PATCHES / self.name).glob("[0-9][0-9][0-9][0-9]-*.patch")))
+
+    def find_source(self, name: str) -> Source:
+        """Return the source of that name; raises `RecipeError` when the recipe has none."""
+        for source in self.source:
+            if source.name == name:
+                return source
+        raise RecipeError(f"{relative(self.path)}: there is no source named {name!r}")
+
+    def config(self) -> dict[str, Any]:
+        """Return what of the recipe decides the bytes of the result, as JSON data, for a task's configuration digest.
+
+        Sources are absent: which file was really fetched is recorded by the fetch task, a dependency of its own.
+        """
+        return {
+            "name": self.name,
+            "version": self.version,
+            "source": [{"name": s.name, "unpack": s.unpack, "strip": s.strip} for s in self.source],
+            "build": msgspec.to_builtins(self.build) if self.build else None,
+        }
+
+
+def names() -> list[str]:
+    """Return the names of all recipes, sorted: the folders of recipes/ that hold a recipe.toml."""
+    return sorted(path.parent.name for path in RECIPES.glob("*/recipe.toml"))
+
+
+@cache
+def load(name: str) -> Recipe:
+    """Read and check recipes/<name>/recipe.toml; raises `RecipeError`."""
+    path = RECIPES / name / "recipe.toml"
+    if not path.is_file():
+        known = ", ".join(names()) or "none yet"
+        raise RecipeError(f"there is no recipe {name!r}", f"known recipes: {known}")
+    return load_file(path)
+
+
+def load_file(path: Path) -> Recipe:
+    """Read and check one recipe file; raises `RecipeError`."""
+    document = toml.read(path, RecipeError)
+    parsed = document.convert(_RecipeFile)
+    recipe = Recipe(path=path, **{field: getattr(parsed, field) for field in parsed.__struct_fields__})
+    _check(recipe, document)
+    return recipe
+
+
+def _check(recipe: Recipe, document: toml.Document) -> None:
+    """Check what types cannot say."""
+    if recipe.name != recipe.folder.name:
+        document.fail(("name",), f"the recipe's name {recipe.name!r} differs from its folder {recipe.folder.name!r}")
+    seen: set[str] = set()
+    for number, source in enumerate(recipe.source):
+        where: tuple[str | int, ...] = ("source", number)
+        if source.name in seen:
+            document.fail((*where, "name"), f"two sources are named {source.name!r}")
+        seen.add(source.name)
+        if (source.local is None) == (not source.origin):
+            document.fail(where, "a source has either `local` or at least one [[source.origin]]")
+        if source.local_path is not None and not source.local_path.is_dir():
+            document.fail((*where, "local"), f"there is no folder {source.local!r} in this repository")
+        for index, origin in enumerate(source.origin):
+            _check_signature(origin, (*where, "origin", index), document)
+
+
+def _check_signature(origin: Origin, where: tuple[str | int, ...], document: toml.Document) -> None:
+    signature = origin.signature
+    if signature is None:
+        return
+    spot = (*where, "signature")
+    if not signature.key_path.is_file():
+        document.fail((*spot, "key"), f"there is no key file recipes/keys/{signature.key}")
+    if isinstance(origin, UrlOrigin) and not signature.url:
+        document.fail(spot, "the signature of a url origin needs `url`")
+    if isinstance(origin, DebianOrigin) and not signature.file:
+        document.fail(spot, "the signature of a debian origin needs `file`")
