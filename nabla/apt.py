@@ -107,7 +107,9 @@ class Apt:
     def download(self, files: Sequence[DebFile], into: Path) -> None:
         """Put the given package files into `into`, under the names apt gives. Raises `FetchError`."""
         try:
-            self._apt("download", "-q", *(f"{file.name}:{file.architecture}={file.version}" for file in files), cwd=into)
+            self._apt(
+                "download", "-q", *(f"{file.name}:{file.architecture}={file.version}" for file in files), cwd=into
+            )
         except CommandError as error:
             names = ", ".join(f"{file.name} {file.version}" for file in files)
             raise FetchError(f"Debian's archive did not deliver one of: {names}", error.hint) from error

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Unpack Debian binary packages without dpkg, without root and without maintainer scripts.
 
-The result depends on the packages alone: not on the user, the umask, the time zone or the order of unpacking. Owners are
-dropped (everything belongs to the caller), modes become 644 or 755, and the merged-/usr layout of Debian 12 is applied
-to the paths, as the real system does by links.
+The result depends on the packages alone: not on the user, the umask, the time zone or the order of unpacking. Owners
+are dropped (everything belongs to the caller), modes become 644 or 755, and the merged-/usr layout of Debian 12 is
+applied to the paths, as the real system does by links.
 """
 
 from __future__ import annotations
@@ -23,7 +23,19 @@ MERGED = ("bin", "sbin", "lib", "lib64")
 # Not needed to build anything, and a quarter of the entries: texts for people, translations, shell comforts.
 SKIPPED = tuple(
     f"usr/share/{name}/"
-    for name in ("doc", "doc-base", "info", "lintian", "locale", "man", "bash-completion", "menu", "bug", "gdb", "pixmaps")
+    for name in (
+        "doc",
+        "doc-base",
+        "info",
+        "lintian",
+        "locale",
+        "man",
+        "bash-completion",
+        "menu",
+        "bug",
+        "gdb",
+        "pixmaps",
+    )
 )
 
 _AR_MAGIC = b"!<arch>\n"

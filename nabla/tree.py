@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a directory tree holds, in a form that two trees can be compared by; and whether it was touched since.
+
+A *manifest* is content: one line `type mode sha256 path [-> target]` for each entry, sorted by bytes; its sha256 names
+the tree. Owners and times are not in it. An *index* is the cheap way to notice damage: size, mode, time of each entry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+
+def entries(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield path (relative to `root`, with slashes) and lstat of everything below `root`, in no particular order."""
+    stack = [""]
+    while stack:
+        prefix = stack.pop()
+        with os.scandir(root / prefix) as found:
+            for entry in found:
+                path = f"{prefix}{entry.name}"
+                yield path, entry.stat(follow_symlinks=False)
+                if entry.is_dir(follow_symlinks=False):
+                    stack.append(f"{path}/")
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file's content, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def manifest(root: Path) -> str:
+    """Return the manifest of a tree as text; entries that are neither file, link nor directory get type `?`."""
+    found = sorted(entries(root), key=lambda item: os.fsencode(item[0]))
+    with ThreadPoolExecutor() as pool:  # hashlib lets other threads run
+        return "".join(pool.map(lambda item: _line(root, *item), found))
+
+
+def _line(root: Path, path: str, status: os.stat_result) -> str:
+    mode = stat.S_IMODE(status.st_mode)
+    if stat.S_ISREG(status.st_mode):
+        return f"f {mode:o} {file_sha256(root / path)} {path}\n"
+    if stat.S_ISLNK(status.st_mode):
+        return f"l - - {path} -> {os.readlink(root / path)}\n"
+    return f"{'d' if stat.S_ISDIR(status.st_mode) else '?'} {mode:o} - {path}\n"
+
+
+def digest(root: Path) -> str:
+    """Return the sha256 of the tree's manifest, in hex."""
+    return hashlib.sha256(manifest(root).encode(errors="surrogateescape")).hexdigest()
+
+
+def differences(one: str, other: str) -> list[str]:
+    """Return the paths whose manifest lines differ between two manifests, sorted."""
+    return sorted({line.split(" ", 3)[3] for line in set(one.splitlines()) ^ set(other.splitlines())})
+
+
+def index(root: Path) -> str:
+    """Return the index of a tree as JSON: for each path type and mode, size and time (of directories the mode only)."""
+    table: dict[str, list[int]] = {}
+    for path, status in entries(root):
+        directory = stat.S_ISDIR(status.st_mode)
+        table[path] = [status.st_mode] if directory else [status.st_mode, status.st_size, status.st_mtime_ns]
+    return json.dumps(table, sort_keys=True)
+
+
+def touched(root: Path, recorded: str) -> list[str]:
+    """Return the paths that were added, removed or changed since `recorded = index(root)`, sorted."""
+    before: dict[str, list[int]] = json.loads(recorded)
+    now: dict[str, list[int]] = json.loads(index(root)) if root.is_dir() else {}
+    return sorted(path for path in before.keys() | now.keys() if before.get(path) != now.get(path))
