@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "diag.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static void (*clean_up)(void);
+
+void before_failure(void (*f)(void))
+{
+	clean_up = f;
+}
+
+/* One write for the whole line, so that it stays whole beside the output of the VM and of others. */
+static void put_line(const char *hint, const char *format, va_list args)
+{
+	char message[4096];
+	vsnprintf(message, sizeof message, format, args);
+	char line[8192];
+	int length = hint ? snprintf(line, sizeof line, "nabla-run: %s (%s)\n", message, hint)
+			  : snprintf(line, sizeof line, "nabla-run: %s\n", message);
+	fwrite(line, 1, (size_t)length, stderr);
+}
+
+void fail(const char *hint, const char *format, ...)
+{
+	va_list args;
+	if (clean_up)
+		clean_up();
+	va_start(args, format);
+	put_line(hint, format, args);
+	va_end(args);
+	exit(EXIT_OWN_ERROR);
+}
+
+void note(const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	put_line(NULL, format, args);
+	va_end(args);
+}

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Messages of the launcher: one line each, on standard error, in front of them the program's name. */
+#ifndef NABLA_DIAG_H
+#define NABLA_DIAG_H
+
+#define EXIT_OWN_ERROR 125 /* the launcher itself failed; the guest's statuses are all others */
+
+/* Tells what went wrong and, where hint is not NULL, what to do about it; then ends with EXIT_OWN_ERROR. */
+_Noreturn void fail(const char *hint, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The same without an end. */
+void note(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Runs f before fail() writes: the terminal must be back in its own mode by then. */
+void before_failure(void (*f)(void));
+
+#endif

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "image.h"
+
+#include "diag.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SECTOR 512
+
+/* Where things are in the superblock (see Documentation/filesystems/ext4 of the kernel). */
+#define SUPERBLOCK_AT 1024
+#define SUPERBLOCK_SIZE 1024
+#define S_BLOCKS_COUNT_LO 4
+#define S_LOG_BLOCK_SIZE 24
+#define S_MAGIC 56
+#define S_FEATURE_INCOMPAT 96
+#define S_BLOCKS_COUNT_HI 336
+#define MAGIC 0xef53
+#define INCOMPAT_RECOVER 0x4
+#define INCOMPAT_64BIT 0x80
+#define LOG_BLOCK_SIZE_MAX 6 /* 64 KiB */
+
+static uint32_t le32(const unsigned char *p)
+{
+	return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+static uint64_t size_of(int fd, const char *path)
+{
+	struct stat st;
+	uint64_t size;
+	if (fstat(fd, &st) < 0)
+		fail(NULL, "cannot examine image %s: %s", path, strerror(errno));
+	if (S_ISREG(st.st_mode))
+		return (uint64_t)st.st_size;
+	if (S_ISDIR(st.st_mode))
+		fail("it must be a file that holds an ext2, ext3 or ext4 file system", "image %s is a directory", path);
+	if (!S_ISBLK(st.st_mode))
+		fail(NULL, "image %s is neither a regular file nor a block device", path);
+	if (ioctl(fd, BLKGETSIZE64, &size) < 0)
+		fail(NULL, "cannot get the size of image %s: %s", path, strerror(errno));
+	return size;
+}
+
+static void check_file_system(int fd, const char *path, uint64_t size, bool read_only)
+{
+	unsigned char sb[SUPERBLOCK_SIZE];
+	ssize_t got = pread(fd, sb, sizeof sb, SUPERBLOCK_AT);
+	if (got < 0)
+		fail(NULL, "cannot read image %s: %s", path, strerror(errno));
+	if (got < (ssize_t)sizeof sb || (sb[S_MAGIC] | sb[S_MAGIC + 1] << 8) != MAGIC) {
+		char start[4] = "";
+		bool qcow2 = pread(fd, start, sizeof start, 0) == sizeof start && !memcmp(start, "QFI\xfb", 4);
+		fail(qcow2 ? "it is in qcow2 format; convert it to a raw image"
+			   : "partitioned disks and other file systems are not supported",
+		     "image %s holds no ext2, ext3 or ext4 file system", path);
+	}
+
+	uint32_t log_block_size = le32(sb + S_LOG_BLOCK_SIZE);
+	uint32_t incompat = le32(sb + S_FEATURE_INCOMPAT);
+	uint64_t blocks = le32(sb + S_BLOCKS_COUNT_LO);
+	if (incompat & INCOMPAT_64BIT)
+		blocks |= (uint64_t)le32(sb + S_BLOCKS_COUNT_HI) << 32;
+	if (log_block_size > LOG_BLOCK_SIZE_MAX || !blocks)
+		fail("look at it with e2fsck -fn", "image %s has a damaged superblock", path);
+	if (blocks > size >> (10 + log_block_size))
+		fail(NULL, "image %s is truncated: its file system has %llu blocks of %u KiB, the file is %llu bytes long",
+		     path, (unsigned long long)blocks, 1u << log_block_size, (unsigned long long)size);
+	if (size % SECTOR)
+		fail("make it longer: truncate -s %512 FILE", "the size of image %s is not a multiple of %d bytes", path,
+		     SECTOR);
+	if (read_only && incompat & INCOMPAT_RECOVER)
+		fail("start it once with --ephemeral or without --read-only, or run e2fsck -p on it",
+		     "image %s was not shut down cleanly and cannot be used read-only", path);
+}
+
+static void lock(int fd, const char *path, bool writable)
+{
+	if (!flock(fd, (writable ? LOCK_EX : LOCK_SH) | LOCK_NB))
+		return;
+	if (errno == EWOULDBLOCK)
+		fail(writable ? "to share it, start all of them with --read-only or --ephemeral"
+			      : "that one may write to it",
+		     "image %s is in use by another VM", path);
+	/* A file system that has no locks is no reason to refuse work, but the user should know. */
+	note("warning: cannot lock image %s: %s", path, strerror(errno));
+}
+
+int image_open(const char *path, bool writable, bool read_only_root)
+{
+	/* O_NONBLOCK: a FIFO or an odd device must not make us wait. It has no effect on what we accept. */
+	int fd = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (fd < 0) {
+		if (errno == EISDIR)
+			fail("it must be a file that holds an ext2, ext3 or ext4 file system",
+			     "image %s is a directory", path);
+		if (writable && (errno == EACCES || errno == EROFS || errno == EPERM) && !access(path, R_OK))
+			fail("use --read-only or --ephemeral", "cannot write to image %s: %s", path, strerror(errno));
+		fail(NULL, "cannot open image %s: %s", path, strerror(errno));
+	}
+	uint64_t size = size_of(fd, path);
+	if (!size)
+		fail(NULL, "image %s is empty", path);
+	/* Locked first: only then does nobody change what is looked at. */
+	lock(fd, path, writable);
+	check_file_system(fd, path, size, read_only_root);
+	return fd;
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernel.h"
+
+#include "diag.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Relative to the directory of our binary: unpacked side by side, in the build tree, installed under a prefix. */
+static const char *const places[] = {"vmlinux", "../kernel/vmlinux", "../lib/nabla/vmlinux"};
+
+struct words {
+	char **list;
+	size_t count;
+};
+
+__attribute__((format(printf, 2, 3))) static void add(struct words *words, const char *format, ...)
+{
+	va_list args;
+	char *word;
+	va_start(args, format);
+	int length = vasprintf(&word, format, args);
+	va_end(args);
+	char **list = realloc(words->list, (words->count + 2) * sizeof *list);
+	if (length < 0 || !list)
+		fail(NULL, "out of memory");
+	words->list = list;
+	words->list[words->count++] = word;
+	words->list[words->count] = NULL;
+}
+
+static const char *check(const char *path)
+{
+	struct stat st;
+	if (stat(path, &st) < 0)
+		fail(NULL, "cannot find kernel %s: %s", path, strerror(errno));
+	if (!S_ISREG(st.st_mode))
+		fail(NULL, "kernel %s is not a regular file", path);
+	if (access(path, X_OK) < 0)
+		fail(NULL, "cannot run kernel %s: %s", path, strerror(errno));
+	return path;
+}
+
+const char *kernel_find(const struct options *options)
+{
+	const char *asked = options->kernel ? options->kernel : getenv("NABLA_KERNEL");
+	if (asked && *asked)
+		return check(asked);
+
+	static char path[PATH_MAX + 64];
+	ssize_t length = readlink("/proc/self/exe", path, PATH_MAX);
+	if (length < 0)
+		fail("give it with --kernel", "cannot look for the kernel: /proc/self/exe: %s", strerror(errno));
+	path[length] = '\0';
+	char *name = strrchr(path, '/') + 1;
+	for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+		strcpy(name, places[i]);
+		if (!access(path, F_OK))
+			return check(path);
+	}
+	*name = '\0';
+	fail("build it with ./doit.sh kernel, or give it with --kernel or NABLA_KERNEL",
+	     "no kernel vmlinux beside %snabla-run", path);
+}
+
+static void add_appended(struct words *words, const char *text)
+{
+	while (*(text += strspn(text, " \t\n"))) {
+		int length = (int)strcspn(text, " \t\n");
+		/* What stands behind it would reach init as settings. */
+		if (length == 2 && !memcmp(text, "--", 2))
+			fail("give the command to nabla-run itself, after --", "--append: '--' is not a kernel parameter");
+		add(words, "%.*s", length, text);
+		text += length;
+	}
+}
+
+static void add_settings(struct words *words, const struct options *o, bool terminal)
+{
+	for (char **argument = o->command; *argument; argument++)
+		add(words, "arg=%s", *argument);
+	/* Programs of the guest draw on the terminal of the host. What the user sets comes later and wins. */
+	const char *term = terminal ? getenv("TERM") : NULL;
+	if (term && *term)
+		add(words, "env=TERM=%s", term);
+	for (size_t i = 0; i < o->env_count; i++)
+		add(words, "env=%s", o->env[i]);
+	add(words, "workdir=%s", o->workdir);
+	add(words, "hostname=%s", o->hostname);
+	add(words, "tty=%d", terminal);
+}
+
+char **kernel_arguments(const struct options *o, const char *path, bool terminal)
+{
+	struct words words = {NULL, 0};
+	add(&words, "%s", path);
+	add(&words, "mem=%lluK", (unsigned long long)(o->memory >> 10));
+	add(&words, "ubd0=fd:%d%s", IMAGE_FD, o->read_only ? ",ro" : o->ephemeral ? ",cow" : "");
+	add(&words, "root=/dev/ubda");
+	/* The ext4 driver serves all three; naming it spares the kernel the search. */
+	add(&words, "rootfstype=ext4");
+	add(&words, o->read_only ? "ro" : "rw");
+	add(&words, "init=/sbin/nabla-init");
+	add(&words, o->verbose ? "loglevel=7" : "quiet");
+	if (o->append)
+		add_appended(&words, o->append);
+	add(&words, "--");
+	add_settings(&words, o, terminal);
+	return words.list;
+}

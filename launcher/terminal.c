@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "terminal.h"
+
+#include "diag.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <termios.h>
+#include <unistd.h>
+
+static struct termios cooked;
+static bool have_cooked;
+static int flags[3];
+
+bool terminal_present(void)
+{
+	return isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+}
+
+void terminal_remember(void)
+{
+	have_cooked = terminal_present() && !tcgetattr(STDIN_FILENO, &cooked);
+	/* The open file is shared with whoever started us: a VM that makes it non-blocking would break the user's shell. */
+	for (int fd = 0; fd < 3; fd++)
+		flags[fd] = fcntl(fd, F_GETFL);
+}
+
+void terminal_raw(void)
+{
+	if (!have_cooked)
+		return;
+	struct termios raw = cooked;
+	cfmakeraw(&raw);
+	before_failure(terminal_restore);
+	/* In the background this stops us until we are in the foreground (SIGTTOU), as it should. */
+	while (tcsetattr(STDIN_FILENO, TCSANOW, &raw) < 0)
+		if (errno != EINTR)
+			fail(NULL, "cannot set the terminal to raw mode: %s", strerror(errno));
+}
+
+void terminal_restore(void)
+{
+	sigset_t ttou, before;
+	for (int fd = 0; fd < 3; fd++)
+		if (flags[fd] >= 0 && fcntl(fd, F_GETFL) != flags[fd])
+			fcntl(fd, F_SETFL, flags[fd]);
+	if (!have_cooked)
+		return;
+	/* Even from the background: nobody else will do it. */
+	sigemptyset(&ttou);
+	sigaddset(&ttou, SIGTTOU);
+	sigprocmask(SIG_BLOCK, &ttou, &before);
+	while (tcsetattr(STDIN_FILENO, TCSANOW, &cooked) < 0 && errno == EINTR)
+		;
+	sigprocmask(SIG_SETMASK, &before, NULL);
+}
