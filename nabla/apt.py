@@ -114,6 +114,13 @@ class Apt:
             names = ", ".join(f"{file.name} {file.version}" for file in files)
             raise FetchError(f"Debian's archive did not deliver one of: {names}", error.hint) from error
 
+    def download_source(self, package: str, version: str, into: Path) -> None:
+        """Put the files of a source package into `into`, not unpacked. Raises `FetchError`."""
+        try:
+            self._apt("source", "-q", "--download-only", "--only-source", f"{package}={version}", cwd=into)
+        except CommandError as error:
+            raise FetchError(f"Debian's {self.suite} did not deliver {package} {version}", error.hint) from error
+
     def _apt(self, *words: str, cwd: Path | None = None) -> str:
         if shutil.which("apt-get") is None:
             raise HostError("apt-get is missing: it fetches packages from Debian's archive", "install the package apt")

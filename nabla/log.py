@@ -15,7 +15,8 @@ from contextlib import contextmanager
 _depth = 0
 
 
-def _quiet() -> bool:
+def is_quiet() -> bool:
+    """Tell whether only warnings are wanted: inside pytest, or with `NABLA_QUIET=1`."""
     return "PYTEST_CURRENT_TEST" in os.environ or os.environ.get("NABLA_QUIET") == "1"
 
 
@@ -32,7 +33,7 @@ def _emit(text: str) -> None:
 
 def info(message: str) -> None:
     """Show one line, indented by the steps that are open."""
-    if not _quiet():
+    if not is_quiet():
         _emit(message)
 
 

@@ -47,11 +47,14 @@ class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class UrlOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type", tag="url"):
-    """A file offered by upstream at one or more addresses, tried in order."""
+    """A file offered by upstream at one or more addresses, tried in order.
+
+    `size` may be left out only where a `signature` is given.
+    """
 
     url: Annotated[tuple[Url, ...], msgspec.Meta(min_length=1)]
     sha256: Sha256
-    size: Size
+    size: Size | None = None
     signature: Signature | None = None
 
     @property
@@ -216,6 +219,8 @@ def _check(recipe: Recipe, document: toml.Document) -> None:
 def _check_signature(origin: Origin, where: tuple[str | int, ...], document: toml.Document) -> None:
     signature = origin.signature
     if signature is None:
+        if origin.size is None:
+            document.fail(where, "the key `size` is missing")
         return
     spot = (*where, "signature")
     if not signature.key_path.is_file():

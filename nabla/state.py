@@ -56,7 +56,7 @@ class TaskStateDB:
         return self._record(task_id).get(dependency)
 
     def set(self, task_id: str, dependency: str, value: Any) -> None:
-        """Save a value; `deps:` is the last one doit sets for a finished task, `ignore:` the only one for an ignored."""
+        """Save a value; `deps:` is the last one doit sets for a finished task, `ignore:` for an ignored one."""
         self._record(task_id)[dependency] = value
         if dependency in ("deps:", "ignore:"):
             text = json.dumps(self._record(task_id))
