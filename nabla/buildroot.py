@@ -20,9 +20,10 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from nabla import deb, lockfile, log, tree
+from nabla import deb, lockfile, log, store, tree
 from nabla.apt import Apt, DebFile
 from nabla.errors import ChecksumError, LockError, OfflineError
+from nabla.fetch import is_offline
 from nabla.paths import cache_dir
 
 _BATCH = 12  # packages for one apt-get: few enough that two run side by side, enough to keep a connection busy
@@ -97,13 +98,13 @@ def fetch(lock: lockfile.Lock) -> list[Path]:
     """Return the package files of `lock` in its order, each checked; missing ones are downloaded into the cache."""
     missing = [file for file in lock.files if not _cached(file)]
     if missing:
-        if os.environ.get("NABLA_OFFLINE") == "1":
+        if is_offline():
             raise OfflineError(
                 f"{len(missing)} packages of the build root are not in the cache, first {missing[0].name}",
                 "run once without --offline",
             )
         _download(lock.suite, missing)
-    return [_cache_path(file) for file in lock.files]
+    return [store.cache().path(file.sha256) for file in lock.files]
 
 
 def _download(suite: str, missing: Sequence[DebFile]) -> None:
@@ -134,18 +135,12 @@ def _download_batch(apt: Apt, batch: Sequence[DebFile], bar: tqdm[NoReturn]) -> 
                     f"package {file.name} {file.version}: the archive delivered another file than the locked one",
                     "if Debian replaced it, run `doit lock:update` and look at the change",
                 )
-            target = _cache_path(file)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(target)
+            store.cache().add(path, file.sha256)
             bar.update(file.size)
 
 
-def _cache_path(file: DebFile) -> Path:
-    return cache_dir() / "sha256" / file.sha256[:2] / file.sha256
-
-
 def _cached(file: DebFile) -> bool:
-    path = _cache_path(file)
+    path = store.cache().path(file.sha256)
     if not path.is_file():
         return False
     if path.stat().st_size == file.size and tree.file_sha256(path) == file.sha256:

@@ -41,14 +41,14 @@ class Counter:
 
 
 @contextmanager
-def counting(title: str, key: str, total: int | None = None) -> Iterator[Counter]:
+def counting(title: str, key: str, total: int | None = None, pattern: re.Pattern[str] = COMPILED) -> Iterator[Counter]:
     """Show a bar while the body runs; without `total` the number remembered under `key` is used, if there is one.
 
     The number is remembered when the body ends well.
     """
     remembered = _remembered().get(key)
     with tqdm(total=total or remembered, desc=title, unit="obj", disable=None, leave=False) as bar:
-        counter = Counter(bar)
+        counter = Counter(bar, pattern)
         yield counter
     if total is None and counter.done:
         _remember(key, counter.done)

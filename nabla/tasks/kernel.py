@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guest kernel: Linux for ARCH=um with our no-MMU port.
+
+    fetch:linux -> kernel:unpack -> :patch -> :config -> :build -> out/kernel/{vmlinux,config,System.map}
+                            patches/linux ^      ^ kernel-config/*.config
+
+It is compiled beside its source (O=), which is mounted read-only, and stays in place between builds: a change compiles
+what depends on it. Everything else would be safe but take minutes each time.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from nabla import build, digest, kconfig, lockfile, progress, sandbox, tasklib
+from nabla.build import Work
+from nabla.errors import CommandError, ConfigError
+from nabla.paths import KERNEL, KERNEL_CONFIG, VMLINUX, relative
+from nabla.sandbox import Bind, Sandbox
+from nabla.tasklib import Job, TaskDict
+
+RECIPE = "linux"
+CONFIG = KERNEL / "config"
+SYMBOLS = KERNEL / "System.map"
+
+# Without these three the kernel asks the clock, the user and the host name.
+_IDENTITY = {
+    "KBUILD_BUILD_TIMESTAMP": sandbox.BUILD_TIMESTAMP,
+    "KBUILD_BUILD_USER": "nabla",
+    "KBUILD_BUILD_HOST": "build",
+    "KBUILD_BUILD_VERSION": "1",
+}
+_MAKE = "make ARCH=um CC='ccache gcc-12' HOSTCC='ccache gcc-12' -C /build/linux O=/build/obj"
+
+# A dry run prints the compiler's command lines; each compiles one object.
+_COMPILES = re.compile(r"gcc-12 .* -c -o \S+\.o ")
+_COMPILED = re.compile(r"^  (?:CC|AS) ")
+
+
+def task_kernel() -> Iterator[TaskDict]:
+    """Build the guest kernel."""
+    work = Work(RECIPE)
+    fragments = _fragments()
+    tools = [lockfile.LOCK, lockfile.PACKAGES]
+    yield tasklib.group("kernel", "build the guest kernel")
+    yield from build.source_steps("kernel", RECIPE)
+    yield tasklib.step(
+        "kernel:config",
+        config,
+        doc="merge kernel-config/*.config and check that every option survives",
+        inputs=[work.patched, *fragments, *tools],
+        outputs=[CONFIG],
+        after=["kernel:patch", "toolchain:unpack"],
+        config=[path.name for path in fragments],
+        code=[kconfig, sandbox],
+    )
+    yield tasklib.step(
+        "kernel:build",
+        compile_kernel,
+        doc="compile and link the kernel",
+        inputs=[work.patched, CONFIG, *tools],
+        outputs=[VMLINUX, SYMBOLS],
+        after=["kernel:config"],
+        config=_IDENTITY,
+        code=[sandbox],
+    )
+
+
+def config(job: Job) -> None:
+    """Merge the fragments on top of "no to everything", by the kernel's own script, in a folder of its own."""
+    work, fragments = Work(RECIPE), _fragments()
+    if not fragments:
+        raise ConfigError(f"there is no fragment in {relative(KERNEL_CONFIG)}/")
+    kconfig.wanted(fragments)
+    scratch = work.base / "config"
+    tasklib.remove(scratch)
+    scratch.mkdir(parents=True)
+    names = " ".join(f"/src/{path.name}" for path in fragments)
+    script = f"""
+        {_MAKE} -s outputmakefile
+        cd /build/obj
+        ARCH=um /build/linux/scripts/kconfig/merge_config.sh -n -Q {names}
+    """
+    _enter(scratch, Bind(KERNEL_CONFIG, "/src")).run(script, title="merging the kernel's configuration", log=job.log)
+    kconfig.check(fragments, scratch / ".config")
+    shutil.copy(scratch / ".config", job.out(CONFIG))
+
+
+def compile_kernel(job: Job) -> None:
+    """Run the kernel's make; after a killed build, which may have left half objects, from nothing."""
+    work = Work(RECIPE)
+    objects = work.base / "objects"
+    # Objects are only as good as the compiler and the tree they came from: another build root starts over.
+    origin = "\n".join([lockfile.read_lock().tree, digest.sha256_file(work.unpacked), sandbox.BUILD_TIMESTAMP])
+    mark, dirty = objects / ".nabla-origin", objects / ".nabla-running"
+    if dirty.exists() or not mark.exists() or mark.read_text() != origin:
+        tasklib.remove(objects)
+        objects.mkdir(parents=True)
+        mark.write_text(origin)
+    if digest.path_digest(objects / ".config") != digest.sha256_file(CONFIG):
+        shutil.copy(CONFIG, objects / ".config")
+    dirty.touch()
+    try:
+        _make(job, objects)
+    except CommandError as error:
+        # make ended by itself and removed what it could not finish; after a signal nobody did.
+        if error.returncode > 0:
+            dirty.unlink()
+        raise
+    dirty.unlink()
+    if digest.sha256_file(objects / ".config") != digest.sha256_file(CONFIG):
+        raise ConfigError("the kernel's build changed its configuration", f"compare {relative(objects)}/.config")
+    shutil.copy(objects / "vmlinux", job.out(VMLINUX))
+    shutil.copy(objects / "System.map", job.out(SYMBOLS))
+
+
+def _make(job: Job, objects: Path) -> None:
+    place = _enter(objects)
+    jobs = sandbox.jobs()
+    place.run(f"{_MAKE} -j{jobs} olddefconfig prepare", title="kernel: prepare", log=job.log)
+    planned = place.run(f"{_MAKE} -n vmlinux", title="kernel: count the objects")
+    total = sum(1 for line in planned.stdout.splitlines() if _COMPILES.search(line))
+    with progress.counting("kernel: compile", RECIPE, total, _COMPILED) as counter:
+        place.run(f"{_MAKE} -j{jobs} vmlinux", title="kernel: compile", log=job.log, progress=counter)
+
+
+def _enter(objects: Path, *more: Bind) -> Sandbox:
+    """The sandbox of the kernel's build: source at /build/linux, `objects` at /build/obj."""
+    binds = (Bind(Work(RECIPE).source, "/build/linux"), Bind(objects, "/build/obj", writable=True), *more)
+    return Sandbox((_mount_points(), *binds), _IDENTITY, "/build/obj")
+
+
+def _mount_points() -> Bind:
+    """An empty /build with the two folders to mount on; the build root is read-only."""
+    folder = Work(RECIPE).base / "mount"
+    for name in ("linux", "obj"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    return Bind(folder, "/build")
+
+
+def _fragments() -> list[Path]:
+    return sorted(KERNEL_CONFIG.glob("*.config"))

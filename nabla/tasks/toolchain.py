@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The locked build root.
+
+lock:update (on demand) -> toolchain/buildroot.lock -> toolchain:unpack -> every build
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from nabla import buildroot, lockfile, log, tasklib
+from nabla.build import Work, enter
+from nabla.errors import HostError, LockError, NablaError
+from nabla.paths import relative
+from nabla.sandbox import Bind, Sandbox
+from nabla.tasklib import Job, TaskDict
+
+
+def task_toolchain() -> Iterator[TaskDict]:
+    """Fetch and unpack the locked build root."""
+    yield tasklib.group("toolchain", "fetch and unpack the locked build root", after=["toolchain:unpack"])
+    yield tasklib.step(
+        "toolchain:unpack",
+        unpack,
+        doc="unpack the packages of toolchain/buildroot.lock",
+        inputs=[lockfile.LOCK, lockfile.PACKAGES],
+        # The tree lies in the user's cache, not in out/: whether it is sound is asked of the tree itself.
+        extra={"uptodate": [_unpacked]},
+    )
+
+
+def task_lock() -> Iterator[TaskDict]:
+    """Renew the committed locks."""
+    yield tasklib.step(
+        "lock:update",
+        update,
+        doc="resolve toolchain/packages.toml anew, write buildroot.lock, show what changed",
+        always=True,
+    )
+    yield tasklib.step(
+        "lock:verify",
+        verify,
+        doc="read every file of the unpacked build root and compare it with what was unpacked",
+        after=["toolchain:unpack"],
+        always=True,
+    )
+
+
+def task_shell() -> TaskDict:
+    """Open a shell in the sandbox where a recipe is built: doit shell [RECIPE]."""
+    return {
+        "basename": "shell",
+        "actions": [(_shell, [])],
+        "pos_arg": "names",
+        "task_dep": ["toolchain:unpack"],
+        "verbosity": 2,
+        "uptodate": [False],
+    }
+
+
+def unpack(job: Job) -> None:
+    """Make sure that the build root is there."""
+    job.note(f"build root: {buildroot.ensure()}")
+
+
+def update(job: Job) -> None:
+    """Write a new lock; an equal one leaves the file alone."""
+    try:
+        old = lockfile.read_lock()
+    except LockError as error:
+        log.warn(str(error))
+        old = None
+    new = buildroot.resolve(lockfile.read_wish())
+    lines = lockfile.changes(old, new)
+    for line in lines:
+        log.info(line)
+        job.note(line)
+    if new == old:
+        log.info("nothing changed")
+        return
+    partial = lockfile.LOCK.with_name(".buildroot.lock.new")
+    partial.write_text(lockfile.render(new), encoding="utf-8")
+    partial.rename(lockfile.LOCK)
+    log.info(f"{relative(lockfile.LOCK)}: {len(new.files)} packages, {new.size / 1e6:.0f} MB, tree {new.tree[:16]}…")
+
+
+def verify(job: Job) -> None:
+    """Fail when an entry of the build root differs from what was unpacked."""
+    wrong = buildroot.verify()
+    for path in wrong:
+        job.note(f"differs: {path}")
+    if wrong:
+        raise LockError(
+            f"the build root was changed: {wrong[0]}" + (f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""),
+            f"remove it, the next build unpacks it again: rm -r '{buildroot.root_path(lockfile.read_lock())}'",
+        )
+
+
+def _unpacked(task: Any, values: Mapping[str, Any]) -> bool:
+    try:
+        return buildroot.intact(lockfile.current()[1])
+    except NablaError:
+        return False  # the action will say what is wrong
+
+
+def _shell(names: list[str]) -> bool:
+    if not sys.stdin.isatty():
+        raise HostError("shell needs a terminal")
+    if names and not (Work(names[0]).build / names[0]).is_dir():
+        raise HostError(f"{names[0]} has no build folder yet", "build it first, then open the shell")
+    place = enter(names[0], with_musl=names[0] != "musl") if names else Sandbox((Bind(Work("shell").base, "/build"),))
+    if not names:
+        Work("shell").base.mkdir(parents=True, exist_ok=True)
+    place.shell()
+    return True
