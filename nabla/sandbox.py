@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -95,7 +96,7 @@ class Sandbox:
         progress: Callable[[str], None] | None = None,
     ) -> Result:
         """Run a shell script (`set -eu`) inside. Raises `CommandError`, its message beginning with `title`."""
-        words = self.argv(["/bin/sh", "-euc", f"umask 022\n{script}"])
+        words = self.argv(["/bin/sh", "-euc", f"umask 022\n{textwrap.dedent(script).strip()}"])
         try:
             return run(words, log=log, progress=progress)
         except CommandError as error:

@@ -82,7 +82,7 @@ def config(job: Job) -> None:
     script = f"""
         {_MAKE} -s outputmakefile
         cd /build/obj
-        ARCH=um /build/linux/scripts/kconfig/merge_config.sh -n -Q {names}
+        ARCH=um /build/linux/scripts/kconfig/merge_config.sh -n {names}
     """
     _enter(scratch, Bind(KERNEL_CONFIG, "/src")).run(script, title="merging the kernel's configuration", log=job.log)
     kconfig.check(fragments, scratch / ".config")
