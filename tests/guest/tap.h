@@ -50,7 +50,6 @@ static inline int tap_check(int good, int error, const char *file, int line, con
 /* CHECK(condition, "name"): reports one result; its value is the condition. */
 #define CHECK(condition, name)                                                                       \
 	({                                                                                           \
-		errno = 0;                                                                           \
 		int tap_good = !!(condition);                                                        \
 		tap_check(tap_good, errno, __FILE__, __LINE__, #condition, name);                    \
 	})
