@@ -42,6 +42,12 @@ def warn(message: str) -> None:
     _emit(_colour(f"warning: {message}", "33"))
 
 
+def error(message: str) -> None:
+    """Show a failure, also in tests; the first word is in colour."""
+    head, colon, rest = message.partition(":")
+    _emit(_colour(head, "31") + colon + rest)
+
+
 def seconds(duration: float) -> str:
     """Return a duration in words: `0.3 s`, `42 s`, `3 min 07 s`."""
     if duration < 10:

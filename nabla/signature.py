@@ -15,7 +15,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from nabla.errors import SignatureError
 from nabla.recipe import Signature
@@ -24,7 +24,7 @@ from nabla.run import run
 _CHUNK = 1 << 20
 _READERS: dict[bytes, Callable[[Path], IO[bytes]]] = {
     b"\xfd7zXZ\x00": lzma.LZMAFile,
-    b"\x1f\x8b": gzip.GzipFile,
+    b"\x1f\x8b": lambda path: cast(IO[bytes], gzip.GzipFile(path)),
     b"BZh": bz2.BZ2File,
 }
 

@@ -15,6 +15,7 @@ success. Actions must be functions of a module (`doit -n 2` sends tasks to other
 from __future__ import annotations
 
 import fnmatch
+import functools
 import os
 import shutil
 import sys
@@ -33,6 +34,7 @@ from nabla.paths import LOGS, OUT, ROOT, STATE, WORK, relative
 from nabla.run import Result, run
 
 TaskDict = dict[str, Any]
+Check = Callable[[Any, Mapping[str, Any]], bool]  # called with doit's task and its saved values
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def step(
     config: Any = None,
     code: Iterable[ModuleType] = (),
     args: Sequence[Any] = (),
+    checks: Iterable[Check] = (),
     always: bool = False,
     extra: Mapping[str, Any] | None = None,
 ) -> TaskDict:
@@ -99,7 +102,8 @@ def step(
 
     `inputs`: files, and `Tree`s that are outputs of other tasks. `after`: names of tasks that must have run. `config`:
     JSON data; the task runs again when it differs. `code`: further modules whose code decides the result (the action's
-    own module always counts). `always`: run whenever asked for. `extra`: further keys of the doit task.
+    own module always counts). `checks`: further conditions for being up to date. `always`: run whenever asked for.
+    `extra`: further keys of the doit task.
     """
     area, _, sub = name.partition(":")
     outs = tuple(outputs)
@@ -113,7 +117,7 @@ def step(
         "file_dep": [str(_seen(item)) for item in ins],
         "targets": [str(path) for item in outs for path in _targets(item)],
         "task_dep": list(after),
-        "uptodate": [False] if always else [Recorded(record, tuple(modules)), Intact(outs)],
+        "uptodate": [False] if always else [Recorded(record, tuple(modules)), Intact(outs), *checks],
         "clean": [(_clean, [[str(path) for item in outs for path in _targets(item)]])],
         "verbosity": 2,
         "meta": {"log": str(log_path(name))},
@@ -132,6 +136,16 @@ def group(name: str, doc: str, after: Iterable[str] = ()) -> TaskDict:
 def alias(name: str, doc: str, after: Iterable[str]) -> TaskDict:
     """Return a task that does nothing but need others."""
     return {"basename": name, "doc": doc, "actions": None, "task_dep": list(after)}
+
+
+def guard(function: Callable[..., None]) -> Callable[..., BaseFail | None]:
+    """Return a doit action that tells a `NablaError` in plain words; for tasks that are not made by `step`."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> BaseFail | None:
+        return _guarded(function.__name__, functools.partial(function, *args, **kwargs))
+
+    return wrapper
 
 
 def source_files(folder: Path, *patterns: str) -> list[Path]:
@@ -176,16 +190,7 @@ class Action:
     args: tuple[Any, ...]
 
     def __call__(self) -> BaseFail | None:
-        try:
-            self._run()
-        except NablaError as error:
-            return TaskError(error.render())
-        except OSError as error:
-            full = _as_full(error)
-            return TaskError(full.render()) if full else self._bug()
-        except Exception:
-            return self._bug()
-        return None
+        return _guarded(self.name, self._run)
 
     def _run(self) -> None:
         with store.lock(STATE / "locks" / self.name, f"{self.name}: waiting for another doit in this checkout"):
@@ -209,9 +214,6 @@ class Action:
                 raise
             if job._scratch is not None:
                 remove(job._scratch)
-
-    def _bug(self) -> BaseFail:
-        return TaskFailed(f"bug in the task {self.name}, please report it:\n{traceback.format_exc()}")
 
 
 @dataclass
@@ -254,6 +256,20 @@ class Intact:
 
     def __call__(self, task: Any, values: Mapping[str, Any]) -> bool:
         return bool(values.get("outputs", {}) == self.values()["outputs"])
+
+
+def _guarded(name: str, function: Callable[[], None]) -> BaseFail | None:
+    """Call a function; map errors of the user (exit code 2) and bugs (exit code 1) to doit's two kinds of failure."""
+    try:
+        function()
+    except NablaError as error:
+        return TaskError(error.render())
+    except Exception as error:
+        full = _as_full(error) if isinstance(error, OSError) else None
+        if full is not None:
+            return TaskError(full.render())
+        return TaskFailed(f"bug in {name}, please report it:\n{traceback.format_exc()}")
+    return None
 
 
 def _place(item: Path | Tree) -> Path:

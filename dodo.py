@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The build, as doit sees it: tasks come from nabla/tasks/*.py, one module for each area.
+
+    doit            build all artifacts          doit list        the tasks, one line each
+    doit boot       start the virtual machine    doit test        tests and linters
+    doit -n 2       two tasks at a time          doit help        doit's own commands, explain, clean
+
+Without an installed doit use ./doit.sh with the same arguments.
+"""
+
+import os
+import signal
+import sys
+from types import FrameType, TracebackType
+
+from doit import get_var
+
+from nabla.errors import EXIT_INTERRUPTED
+from nabla.reporter import Reporter
+from nabla.state import Sha256Checker
+from nabla.tasks import discover
+
+DOIT_CONFIG = {
+    "default_tasks": ["all"],
+    "reporter": Reporter,
+    "check_file_uptodate": Sha256Checker,
+    "verbosity": 2,
+}
+
+# `doit offline=1 …`, as `./doit.sh --offline …`: nabla.fetch reads the environment, so do child processes.
+if get_var("offline"):
+    os.environ["NABLA_OFFLINE"] = str(get_var("offline"))
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    # As ^C: children are ended, partial outputs removed. What finished before is saved already.
+    raise KeyboardInterrupt
+
+
+def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    print("interrupted", file=sys.stderr, flush=True)
+    os._exit(EXIT_INTERRUPTED)
+
+
+signal.signal(signal.SIGTERM, _terminate)
+sys.excepthook = _report
+globals().update(discover())

@@ -1,0 +1,119 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# The one command to begin with: ./doit.sh [--offline] [TASK…]
+#
+# Checks the few programs the host must have (and installs them where it may), makes the virtual environment in out/venv
+# when requirements.txt, this folder's path or the Python changed, then runs doit with the same arguments.
+# Compilers are not needed: they come from the locked build root.
+set -eu
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
+venv=$root/out/venv
+python=${PYTHON:-python3}
+
+fail() {
+    printf 'error: %s\n' "$1" >&2
+    shift
+    for hint in "$@"; do printf 'hint: %s\n' "$hint" >&2; done
+    exit 2
+}
+
+# Prints the Debian packages whose programs are missing.
+missing_packages() {
+    command -v "$python" >/dev/null || echo python3
+    "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+    command -v bwrap >/dev/null || echo bubblewrap
+    command -v gpgv >/dev/null || echo gpgv
+}
+
+# Installs packages as root or through a sudo that asks nothing; otherwise says which command would.
+install_packages() {
+    command="apt-get install -y --no-install-recommends $*"
+    command -v apt-get >/dev/null || fail "this host lacks: $*" "install what corresponds to these Debian packages"
+    if [ "$(id -u)" = 0 ]; then
+        become=
+    elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+        become='sudo -n'
+    else
+        fail "this host lacks: $*" "run: sudo $command"
+    fi
+    if [ "${NABLA_OFFLINE:-0}" != 0 ]; then fail "this host lacks: $* (offline)" "run: $command"; fi
+    printf 'installing %s …\n' "$*" >&2
+    # Word splitting is wanted: "sudo -n" and the package names are words.
+    # shellcheck disable=SC2086
+    $become env DEBIAN_FRONTEND=noninteractive $command >/dev/null 2>&1 ||
+        { $become apt-get update -q >/dev/null && $become env DEBIAN_FRONTEND=noninteractive $command >/dev/null; } ||
+        fail "could not install: $*" "run: $command"
+}
+
+# What the virtual environment depends on; it does not survive a move of the folder.
+fingerprint() {
+    printf '%s\n' "$root"
+    "$python" -c 'import sys; print(sys.version, sys.base_prefix)'
+    sha256sum <"$root/requirements.txt"
+}
+
+pip() {
+    "$venv/bin/python" -m pip --disable-pip-version-check "$@" >>"$log" 2>&1
+}
+
+make_venv() {
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        fail "Python 3.11 or later is needed, $python is $("$python" -V)" "PYTHON=/path/to/python3 ./doit.sh"
+    printf 'making the virtual environment (once) …\n' >&2
+    log=$root/out/logs/venv.log
+    # Wheels are kept, so that another checkout needs no network.
+    wheels=${NABLA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/nabla}/wheels
+    rm -rf "$venv"
+    mkdir -p "$root/out/logs" "$wheels"
+    "$python" -m venv "$venv" >"$log" 2>&1 || fail_venv "the virtual environment could not be made"
+    if ! install_wheels; then
+        if [ "${NABLA_OFFLINE:-0}" != 0 ]; then
+            fail "the Python packages of requirements.txt are not in $wheels (offline)" "run ./doit.sh once with a network"
+        fi
+        pip download --require-hashes --no-deps --only-binary=:all: \
+            --requirement "$root/requirements.txt" --dest "$wheels" ||
+            fail_venv "the Python packages of requirements.txt could not be fetched"
+        install_wheels || fail_venv "the Python packages of requirements.txt could not be installed"
+    fi
+    # Lets `doit` inside the environment find the package nabla.
+    for site in "$venv"/lib/python3*/site-packages; do printf '%s\n' "$root" >"$site/nabla.pth"; done
+    fingerprint >"$venv/fingerprint"
+}
+
+install_wheels() {
+    PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS='' pip install --no-index --find-links "$wheels" \
+        --require-hashes --no-deps --requirement "$root/requirements.txt"
+}
+
+fail_venv() {
+    tail -n 20 "$log" >&2
+    fail "$1" "the whole log: out/logs/venv.log"
+}
+
+for argument in "$@"; do
+    shift
+    if [ "$argument" = --offline ]; then
+        NABLA_OFFLINE=1
+        export NABLA_OFFLINE
+    else
+        set -- "$@" "$argument"
+    fi
+done
+
+packages=$(missing_packages)
+# shellcheck disable=SC2086
+if [ -n "$packages" ]; then install_packages $packages; fi
+
+mkdir -p "$root/out"
+if [ "$(cat "$venv/fingerprint" 2>/dev/null)" != "$(fingerprint)" ]; then
+    (
+        # Two at once must not make it twice; flock is part of every Debian (util-linux).
+        if command -v flock >/dev/null; then flock 9; fi
+        if [ "$(cat "$venv/fingerprint" 2>/dev/null)" != "$(fingerprint)" ]; then make_venv; fi
+    ) 9>"$root/out/.venv.lock"
+fi
+
+cd "$root"
+exec "$venv/bin/python" -m doit "$@"

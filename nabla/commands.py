@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""doit commands of our own: `doit explain TASK…` and `doit clean [TASK…]`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from doit.cmd_base import DoitCmdBase, check_tasks_exist
+
+from nabla import tasklib
+from nabla.paths import OUT, STATE, VENV, relative
+from nabla.tasklib import Intact, Recorded
+
+_REASONS = {
+    "missing_target": "output missing",
+    "changed_file_dep": "input changed",
+    "missing_file_dep": "input missing",
+    "removed_file_dep": "no longer an input",
+    "added_file_dep": "new input",
+}
+
+
+class Explain(DoitCmdBase):
+    """Tell why a task would run, and what its outputs are made of."""
+
+    doc_purpose = "tell why a task would run and what it is made of"
+    doc_usage = "TASK ..."
+    doc_description = "Compares the inputs, configuration, code and outputs of a task with its last success."
+    cmd_options = ()
+
+    def _execute(self, pos_args: list[str]) -> int:
+        tasks = {task.name: task for task in self.task_list}
+        check_tasks_exist(tasks, pos_args)
+        for name in _with_steps(tasks, pos_args or self.sel_tasks or []):
+            self._explain(tasks[name], tasks)
+        self.dep_manager.close()
+        return 0
+
+    def _explain(self, task: Any, tasks: Mapping[str, Any]) -> None:
+        status = self.dep_manager.get_status(task, tasks, get_log=True)
+        values = self.dep_manager.get_values(task.name)
+        self._say(f"{task.name}: {task.doc or ''}")
+        self._say(f"  {'up to date' if status.status == 'up-to-date' else 'would run'}")
+        if status.status != "up-to-date":
+            for line in self._reasons(status.reasons, values):
+                self._say(f"    because: {line}")
+        producers = {target: other.name for other in tasks.values() for target in other.targets}
+        for path in sorted(task.file_dep):
+            made_by = f"  (made by {producers[path]})" if path in producers else ""
+            self._say(f"  from {relative(Path(path))}{made_by}")
+        if values.get("record", {}).get("config"):
+            self._say(f"  with {json.dumps(values['record']['config'], ensure_ascii=False)[:300]}")
+        for path, digest in values.get("outputs", {}).items():
+            self._say(f"  made {path}  sha256 {digest}")
+
+    def _reasons(self, reasons: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[str]:
+        if not values:
+            yield "it has never ended well here"
+            return
+        for check, _, _ in reasons.get("uptodate_false", []):
+            if isinstance(check, Recorded):
+                yield from _differences(
+                    values.get("record"), check.record, values.get("code") != check.values()["code"]
+                )
+            elif isinstance(check, Intact):
+                now = check.values()["outputs"]
+                before = values.get("outputs", {})
+                yield from (f"output damaged or missing: {path}" for path in now if now[path] != before.get(path))
+            elif check is False:
+                yield "it runs whenever it is asked for"
+            else:
+                yield f"{type(check).__name__} says so"
+        for kind, words in _REASONS.items():
+            yield from (f"{words}: {relative(Path(path))}" for path in reasons.get(kind, []))
+
+    def _say(self, line: str) -> None:
+        self.outstream.write(line + "\n")
+
+
+class Clean(DoitCmdBase):
+    """Remove what was built: the outputs of the tasks named, or all of out/ but the virtual environment."""
+
+    doc_purpose = "remove what was built (downloads stay in the cache)"
+    doc_usage = "[TASK ...]"
+    doc_description = "Without a task, everything in out/ goes but the virtual environment."
+    cmd_options = ()
+
+    def _execute(self, pos_args: list[str]) -> int:
+        tasks = {task.name: task for task in self.task_list}
+        check_tasks_exist(tasks, pos_args)
+        if pos_args:
+            for name in _with_steps(tasks, pos_args):
+                for target in map(Path, tasks[name].targets):
+                    if target.is_relative_to(OUT) and (target.exists() or target.is_symlink()):
+                        tasklib.remove(target)
+                        self.outstream.write(f"removed {relative(target)}\n")
+                self.dep_manager.remove(name)
+        else:
+            self.dep_manager.remove_all()
+            for path in sorted(OUT.iterdir()):
+                if path not in (VENV, STATE) and path.name != "CACHEDIR.TAG":
+                    tasklib.remove(path)
+                    self.outstream.write(f"removed {relative(path)}\n")
+            for name in ("trees", "sources"):
+                tasklib.remove(STATE / name)
+        self.dep_manager.close()
+        return 0
+
+
+def _with_steps(tasks: Mapping[str, Any], names: list[str]) -> Iterator[str]:
+    """Yield the names, each followed by the steps of its group."""
+    for name in names:
+        task = tasks[name]
+        if task.actions:
+            yield name
+        yield from (dep for dep in task.task_dep if dep.startswith(f"{name}:"))
+        if not task.actions and not task.has_subtask:
+            yield from _with_steps(tasks, [dep for dep in task.task_dep if dep in tasks])
+
+
+def _differences(before: Any, now: Any, code_changed: bool) -> Iterator[str]:
+    if code_changed:
+        yield "the code of the task changed"
+    if before != json.loads(json.dumps(now)):
+        yield from _compare("", before, json.loads(json.dumps(now)))
+
+
+def _compare(place: str, before: Any, now: Any) -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            if before.get(key) != now.get(key):
+                yield from _compare(f"{place}.{key}" if place else key, before.get(key), now.get(key))
+    else:
+        yield f"{place} changed from {json.dumps(before)[:100]} to {json.dumps(now)[:100]}"
