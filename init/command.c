@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "command.h"
+
+#include "say.h"
+#include "stream.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define GRACE_MS 500 /* for what is still running after the command, between SIGTERM and SIGKILL */
+
+/* What busybox's halt, poweroff and reboot send to process 1. */
+static const int stop_signals[] = {SIGUSR1, SIGUSR2, SIGTERM};
+#define STOP_SIGNAL_COUNT (sizeof stop_signals / sizeof *stop_signals)
+
+static volatile sig_atomic_t asked_to_stop;
+
+static void on_child(int number)
+{
+	(void)number; /* it only ends a wait */
+}
+
+static void on_stop(int number)
+{
+	(void)number;
+	asked_to_stop = 1;
+}
+
+/* Signals are blocked but for the moments in which we wait, so that none gets lost between a look and a wait. */
+static void prepare_signals(sigset_t *waiting)
+{
+	sigset_t all;
+	sigaction(SIGCHLD, &(struct sigaction){.sa_handler = on_child}, NULL);
+	for (size_t i = 0; i < STOP_SIGNAL_COUNT; i++)
+		sigaction(stop_signals[i], &(struct sigaction){.sa_handler = on_stop}, NULL);
+	signal(SIGPIPE, SIG_IGN); /* the command may stop reading its input */
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, NULL);
+	*waiting = all;
+	sigdelset(waiting, SIGCHLD);
+	for (size_t i = 0; i < STOP_SIGNAL_COUNT; i++)
+		sigdelset(waiting, stop_signals[i]);
+}
+
+static const char *search_path(char *const *env)
+{
+	for (; *env; env++)
+		if (!strncmp(*env, "PATH=", 5))
+			return *env + 5;
+	return "";
+}
+
+/* Returns only if it failed, with the reason. */
+static int exec_in_path(const char *file, char *const *argv, char *const *env)
+{
+	char path[PATH_MAX];
+	size_t file_length = strlen(file);
+	int reason = ENOENT;
+	if (strchr(file, '/')) {
+		execve(file, argv, env);
+		return errno;
+	}
+	for (const char *dir = search_path(env); *dir; dir += *dir == ':') {
+		size_t length = strcspn(dir, ":");
+		if (length + file_length + 2 <= sizeof path) {
+			memcpy(path, dir, length);
+			path[length] = '/';
+			memcpy(path + length + !!length, file, file_length + 1); /* an empty entry is the work directory */
+			execve(path, argv, env);
+			/* As shells do: a file that cannot be executed only counts if none follows that can. */
+			if (errno == EACCES)
+				reason = EACCES;
+			else if (errno != ENOENT && errno != ENOTDIR)
+				return errno;
+		}
+		dir += length;
+	}
+	return reason;
+}
+
+/* In the vfork child: everything up to the command's first instruction. Returns the reason of a failure. */
+static int become_command(const struct settings *s, const struct stream_ends *ends, bool *in_workdir)
+{
+	static char *const shell[] = {"-sh", NULL}; /* the minus makes it a login shell: it reads /etc/profile */
+	sigset_t none;
+	setsid();
+	if (s->terminal) {
+		ioctl(STDIN_FILENO, TIOCSCTTY, 1);
+	} else if (ends->input >= 0) {
+		dup2(ends->input, STDIN_FILENO);
+		dup2(ends->output, STDOUT_FILENO);
+		dup2(ends->output, STDERR_FILENO);
+	}
+	if (chdir(s->workdir) < 0)
+		return errno;
+	*in_workdir = true;
+	signal(SIGPIPE, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (!s->command) {
+		execve("/bin/sh", shell, s->env);
+		return errno;
+	}
+	return exec_in_path(s->command[0], s->command, s->env);
+}
+
+/* Returns the command's process number, or the negative status that says why there is none. */
+static pid_t start(const struct settings *s)
+{
+	static volatile int error;
+	static bool in_workdir;
+	struct stream_ends ends = {-1, -1};
+	if (!s->terminal && !stream_open(&ends))
+		say("pipe", strerror(errno));
+	pid_t pid = vfork();
+	if (pid == 0) {
+		error = become_command(s, &ends, &in_workdir);
+		_exit(STATUS_NO_START);
+	}
+	if (ends.input >= 0)
+		stream_started(&ends);
+	if (pid < 0) {
+		say("cannot start the command", strerror(errno));
+		return -STATUS_NO_START;
+	}
+	if (!error)
+		return pid;
+	if (!in_workdir) {
+		say(s->workdir, strerror(error));
+		return -STATUS_NO_START;
+	}
+	say(s->command ? s->command[0] : "/bin/sh", error == ENOENT ? "not found" : strerror(error));
+	return error == ENOENT || error == ENOTDIR ? -STATUS_NOT_FOUND : -STATUS_NOT_EXECUTABLE;
+}
+
+/* Collects dead children, orphans of others included. Returns false when there is no child left at all. */
+static bool reap(pid_t command, int *status, bool *ended)
+{
+	for (;;) {
+		int raw;
+		pid_t pid = waitpid(-1, &raw, WNOHANG);
+		if (pid < 0)
+			return errno == EINTR;
+		if (pid == 0)
+			return true;
+		if (pid == command) {
+			*ended = true;
+			*status = WIFEXITED(raw) ? WEXITSTATUS(raw) : 128 + WTERMSIG(raw);
+		}
+	}
+}
+
+static long long now_ms(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
+}
+
+/* Waits until no process but us is left, at most GRACE_MS. */
+static bool all_gone_in_time(const sigset_t *children)
+{
+	int status;
+	bool ended;
+	long long deadline = now_ms() + GRACE_MS;
+	while (reap(-1, &status, &ended)) {
+		long long left = deadline - now_ms();
+		if (left <= 0)
+			return false;
+		sigtimedwait(children, NULL, &(struct timespec){left / 1000, left % 1000 * 1000000});
+	}
+	return true;
+}
+
+static void end_the_rest(void)
+{
+	sigset_t children;
+	sigemptyset(&children);
+	sigaddset(&children, SIGCHLD);
+	kill(-1, SIGTERM);
+	kill(-1, SIGHUP); /* an interactive shell ignores SIGTERM */
+	kill(-1, SIGCONT);
+	if (all_gone_in_time(&children))
+		return;
+	kill(-1, SIGKILL);
+	all_gone_in_time(&children);
+}
+
+int command_run(const struct settings *s)
+{
+	sigset_t waiting;
+	bool ended = false, others = true;
+	int status = 0;
+	prepare_signals(&waiting);
+	pid_t pid = start(s);
+	if (pid < 0) {
+		status = -pid;
+		ended = true;
+	}
+	while ((others = reap(pid, &status, &ended)) && !ended && !asked_to_stop)
+		stream_wait(&waiting);
+	if (others)
+		end_the_rest();
+	stream_drain();
+	return status;
+}

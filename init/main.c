@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// nabla-init, process 1 of the guest: makes a usual system around one command, runs it, and switches the machine off
+// with the command's exit status. It does nothing that is not needed: each of its system calls is part of every boot.
+#include "command.h"
+#include "say.h"
+#include "settings.h"
+#include "stream.h"
+#include "system.h"
+
+#include <unistd.h>
+
+int main(int argc, char **argv)
+{
+	struct settings settings;
+	(void)argc;
+	if (getpid() != 1) {
+		say("must be process 1", NULL);
+		return 1;
+	}
+	mount_proc();
+	settings_read(&settings, argv);
+	mount_rest();
+	open_console();
+	console_mode(settings.terminal);
+	set_hostname(settings.hostname);
+	start_loopback();
+	power_off(command_run(&settings));
+}

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "say.h"
+
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define PART(text) {(void *)(text), strlen(text)}
+
+void say(const char *what, const char *reason)
+{
+	struct iovec parts[] = {
+		PART("nabla-init: "), PART(what), PART(reason ? ": " : ""), PART(reason ? reason : ""), PART("\n"),
+	};
+	/* If the console does not take it, there is nobody to tell. */
+	if (writev(STDERR_FILENO, parts, sizeof parts / sizeof *parts) < 0)
+		return;
+}

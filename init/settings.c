@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "settings.h"
+
+#include "say.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#ifndef SETTINGS_PATH
+#define SETTINGS_PATH "/proc/nabla/settings"
+#endif
+
+/* Variables that a command may count on; the launcher can replace them. */
+static char *const defaults[] = {
+	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+	"HOME=/root",
+	"USER=root",
+	"LOGNAME=root",
+	"SHELL=/bin/sh",
+	"TERM=linux",
+};
+#define DEFAULT_COUNT (sizeof defaults / sizeof *defaults)
+
+/* Returns all settings, each ended by NUL, and their length; NULL if the kernel has none. */
+static char *read_all(size_t *length)
+{
+	int fd = open(SETTINGS_PATH, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return NULL;
+	static char first[2048]; /* nearly always enough */
+	char *text = first;
+	size_t size = sizeof first;
+	*length = 0;
+	for (;;) {
+		ssize_t got = read(fd, text + *length, size - 1 - *length);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			break;
+		*length += (size_t)got;
+		if (*length < size - 1)
+			continue;
+		char *bigger = malloc(size *= 2);
+		if (!bigger) {
+			say("settings", strerror(ENOMEM));
+			break;
+		}
+		memcpy(bigger, text, *length);
+		text = bigger; /* the old one is given up: this happens once in a boot */
+	}
+	close(fd);
+	text[*length] = '\0';
+	return text;
+}
+
+static size_t name_length(const char *variable)
+{
+	return strcspn(variable, "=") + 1;
+}
+
+/* Puts a variable into the environment; it takes the place of an earlier one of the same name. */
+static void set_variable(char **env, char *variable)
+{
+	while (*env && strncmp(*env, variable, name_length(variable)))
+		env++;
+	if (!*env)
+		env[1] = NULL;
+	*env = variable;
+}
+
+static void take(struct settings *s, char *entry, char ***next_argument)
+{
+	char *value = strchr(entry, '=');
+	if (!value)
+		return;
+	size_t key = (size_t)(value++ - entry);
+#define IS(name) (key == sizeof name - 1 && !memcmp(entry, name, key))
+	if (IS("arg")) {
+		*(*next_argument)++ = value;
+		s->command[*next_argument - s->command] = NULL;
+	} else if (IS("env") && strchr(value, '=')) {
+		set_variable(s->env, value);
+	} else if (IS("workdir")) {
+		s->workdir = value;
+	} else if (IS("hostname")) {
+		s->hostname = value;
+	} else if (IS("tty")) {
+		s->terminal = *value == '1';
+	}
+#undef IS
+}
+
+void settings_read(struct settings *s, char **argv)
+{
+	size_t length = 0, count = 0;
+	char *text = read_all(&length);
+	for (size_t i = 0; i < length; i++)
+		count += text[i] == '\0';
+
+	/* No setting makes more than one word, so both vectors fit whatever the mixture is. */
+	char **vectors = calloc(2 * (count + 2) + DEFAULT_COUNT + 1, sizeof *vectors);
+	if (!vectors) {
+		say("settings", strerror(ENOMEM));
+		_exit(1);
+	}
+	*s = (struct settings){.command = vectors, .env = vectors + count + 2, .workdir = "/", .terminal = !text};
+	for (size_t i = 0; i < DEFAULT_COUNT; i++)
+		set_variable(s->env, defaults[i]);
+
+	char **next_argument = s->command;
+	for (char *entry = text; entry && entry < text + length; entry += strlen(entry) + 1)
+		take(s, entry, &next_argument);
+	if (!text && argv[0] && argv[1])
+		s->command = argv + 1;
+	if (!*s->command)
+		s->command = NULL;
+}

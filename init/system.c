@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "system.h"
+
+#include "say.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define SAFE (MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
+static void mount_at(const char *type, const char *where, unsigned long flags, const char *data)
+{
+	/* EBUSY: the kernel has mounted it (devtmpfs). ENOENT, ENODEV: not in this image, not in this kernel. */
+	if (!mount(type, where, type, flags, data) || errno == EBUSY || errno == ENOENT || errno == ENODEV)
+		return;
+	say(where, strerror(errno));
+}
+
+void mount_proc(void)
+{
+	mount_at("proc", "/proc", SAFE, NULL);
+}
+
+void mount_rest(void)
+{
+	mount_at("sysfs", "/sys", SAFE, NULL);
+	mount_at("devtmpfs", "/dev", MS_NOSUID, "mode=755");
+	mkdir("/dev/pts", 0755);
+	mkdir("/dev/shm", 01777);
+	mount_at("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666");
+	mount_at("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
+	mount_at("tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=755");
+	mount_at("tmpfs", "/tmp", MS_NOSUID | MS_NODEV, "mode=1777");
+	/* Elsewhere udev makes these; shells and scripts count on them. */
+	if (!symlink("/proc/self/fd", "/dev/fd")) {
+		symlink("fd/0", "/dev/stdin");
+		symlink("fd/1", "/dev/stdout");
+		symlink("fd/2", "/dev/stderr");
+	}
+}
+
+void open_console(void)
+{
+	if (fcntl(STDIN_FILENO, F_GETFD) >= 0 && fcntl(STDERR_FILENO, F_GETFD) >= 0)
+		return; /* the kernel has opened it */
+	int fd = open("/dev/console", O_RDWR | O_NOCTTY);
+	if (fd < 0)
+		return;
+	for (int i = 0; i < 3; i++)
+		if (i != fd)
+			dup2(fd, i);
+	if (fd > 2)
+		close(fd);
+}
+
+void set_hostname(const char *name)
+{
+	if (name && sethostname(name, strlen(name)) < 0)
+		say("hostname", strerror(errno));
+}
+
+void start_loopback(void)
+{
+	struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return; /* a kernel without a network */
+	if (ioctl(fd, SIOCSIFFLAGS, &request) < 0 && errno != ENODEV)
+		say("lo", strerror(errno));
+	close(fd);
+}
+
+static void write_exit_status(int status)
+{
+	char digits[3] = {(char)('0' + status / 100), (char)('0' + status / 10 % 10), (char)('0' + status % 10)};
+	int skip = status < 10 ? 2 : status < 100 ? 1 : 0; /* a leading 0 would make it octal */
+	int fd = open("/proc/exitcode", O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, digits + skip, sizeof digits - (size_t)skip) < 0)
+		say("/proc/exitcode", strerror(errno));
+}
+
+void power_off(int status)
+{
+	struct statvfs root;
+	if (statvfs("/", &root) < 0 || !(root.f_flag & ST_RDONLY)) {
+		sync();
+		mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
+	}
+	write_exit_status(status);
+	reboot(RB_POWER_OFF);
+	for (;;)
+		pause();
+}
