@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+// What programs read under /proc and /sys, uname, sysinfo, random numbers, the auxiliary vector.
+#define _GNU_SOURCE
+#include "tap.h"
+#include "util.h"
+
+#include <dirent.h>
+#include <elf.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/auxv.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/sysinfo.h>
+#include <sys/utsname.h>
+
+static char text[65536];
+
+static long slurp(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	long got = 0, n;
+	while ((n = read(fd, text + got, sizeof text - 1 - got)) > 0)
+		got += n;
+	text[got] = 0;
+	close(fd);
+	return fd < 0 ? -1 : got;
+}
+
+static int has(const char *path, const char *word)
+{
+	return slurp(path) > 0 && strstr(text, word);
+}
+
+static void test_self(const char *own_name)
+{
+	char link[256] = "", expected[256];
+	ssize_t n = readlink("/proc/self/exe", link, sizeof link - 1);
+	CHECK(n > 0 && strstr(link, "procfs"), "/proc/self/exe names this program");
+	CHECK(slurp("/proc/self/cmdline") > 0 && !strcmp(text, own_name), "cmdline");
+	prctl(PR_SET_NAME, "renamed");
+	CHECK(has("/proc/self/comm", "renamed\n"), "comm follows PR_SET_NAME");
+	snprintf(expected, sizeof expected, "Pid:\t%d\n", getpid());
+	CHECK(has("/proc/self/status", expected), "status");
+	snprintf(expected, sizeof expected, "%d (", getpid());
+	CHECK(has("/proc/self/stat", expected), "stat");
+	CHECK(slurp("/proc/self/maps") > 0, "maps has content");
+	CHECK(slurp("/proc/self/statm") > 0, "statm");
+	CHECK(slurp("/proc/self/auxv") >= 32, "auxv");
+	setenv("AFTER_START", "1", 1);
+	CHECK(slurp("/proc/self/environ") >= 0, "environ");
+	CHECK(has("/proc/self/limits", "Max open files"), "limits");
+	CHECK(has("/proc/self/mountinfo", " / / "), "mountinfo");
+	int fd = open("/dev/null", O_RDONLY);
+	snprintf(expected, sizeof expected, "/proc/self/fd/%d", fd);
+	CHECK(readlink(expected, link, sizeof link) == 9 && !memcmp(link, "/dev/null", 9), "fd links");
+	close(fd);
+}
+
+static void *in_thread(void *unused)
+{
+	sleep_ms(200);
+	return unused;
+}
+
+static void test_others(void)
+{
+	char path[64];
+	pthread_t t;
+	int tasks = 0;
+	pthread_create(&t, NULL, in_thread, NULL);
+	DIR *d = opendir("/proc/self/task");
+	for (struct dirent *e; d && (e = readdir(d));)
+		tasks += e->d_name[0] != '.';
+	if (d)
+		closedir(d);
+	CHECK(tasks == 2, "task lists both threads");
+	pthread_join(t, NULL);
+
+	pid_t pid = start_role("pause", NULL);
+	snprintf(path, sizeof path, "/proc/%d/stat", pid);
+	sleep_ms(30);
+	CHECK(has(path, ") S "), "a sleeping child is shown as such");
+	kill(pid, SIGKILL);
+	sleep_ms(10);
+	CHECK(has(path, ") Z "), "a dead one as a zombie");
+	wait_status(pid);
+	CHECK(slurp(path) == -1, "and then it is gone");
+}
+
+static void test_system(void)
+{
+	struct utsname name;
+	struct sysinfo info;
+	CHECK(uname(&name) == 0 && !strcmp(name.sysname, "Linux") && !strcmp(name.machine, "x86_64"), "uname");
+	CHECK(has("/proc/version", name.release), "/proc/version agrees");
+	CHECK(sysinfo(&info) == 0 && info.totalram > 0 && info.freeram <= info.totalram, "sysinfo");
+	CHECK(has("/proc/meminfo", "MemTotal:") && strstr(text, "MemFree:") && strstr(text, "MemAvailable:"), "meminfo");
+	CHECK(has("/proc/cpuinfo", "processor"), "cpuinfo");
+	CHECK(has("/proc/stat", "cpu ") && strstr(text, "btime"), "stat");
+	CHECK(slurp("/proc/uptime") > 0 && atof(text) > 0, "uptime");
+	CHECK(slurp("/proc/loadavg") > 0, "loadavg");
+	CHECK(has("/proc/mounts", "proc"), "mounts");
+	CHECK(has("/proc/filesystems", "ext4") || has("/proc/filesystems", "tmpfs"), "filesystems");
+	CHECK(slurp("/proc/sys/kernel/hostname") > 0, "sysctl hostname");
+	CHECK(slurp("/proc/sys/kernel/random/boot_id") == 37, "boot id");
+	CHECK(sysconf(_SC_NPROCESSORS_ONLN) >= 1 && sysconf(_SC_PAGESIZE) == 4096, "sysconf");
+	cpu_set_t set;
+	CHECK(sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) >= 1, "sched_getaffinity");
+	CHECK(access("/sys/kernel", F_OK) == 0, "sysfs is mounted");
+	if (no_mmu())
+		CHECK(has("/proc/net/dev", "lo:"), "the loopback device");
+}
+
+static void test_random(void)
+{
+	unsigned char a[32] = {0}, b[32] = {0};
+	CHECK(getrandom(a, sizeof a, 0) == 32 && getrandom(b, sizeof b, GRND_NONBLOCK) == 32 && memcmp(a, b, 32), "getrandom");
+	int fd = open("/dev/urandom", O_RDONLY);
+	CHECK(read(fd, a, 32) == 32 && memcmp(a, b, 32), "/dev/urandom");
+	close(fd);
+	fd = open("/dev/random", O_RDONLY | O_NONBLOCK);
+	CHECK(read(fd, a, 16) == 16, "/dev/random does not block");
+	close(fd);
+}
+
+static void test_auxiliary_vector(void)
+{
+	CHECK(getauxval(AT_PAGESZ) == 4096, "AT_PAGESZ");
+	CHECK(getauxval(AT_PHDR) && getauxval(AT_ENTRY), "AT_PHDR and AT_ENTRY");
+	CHECK(getauxval(AT_RANDOM) != 0, "AT_RANDOM");
+	CHECK(getauxval(AT_EXECFN) && strstr((char *)getauxval(AT_EXECFN), "procfs"), "AT_EXECFN");
+	CHECK(getauxval(AT_UID) == getuid() && getauxval(AT_SECURE) == 0, "AT_UID and AT_SECURE");
+	CHECK(getauxval(AT_CLKTCK) == (unsigned long)sysconf(_SC_CLK_TCK), "AT_CLKTCK");
+	CHECK(getauxval(51 /* AT_MINSIGSTKSZ */) >= 2048, "AT_MINSIGSTKSZ");
+	if (no_mmu())
+		CHECK(getauxval(AT_SYSINFO) != 0, "AT_SYSINFO gives the kernel's entry");
+}
+
+int main(int argc, char **argv)
+{
+	if (is_role(argc, argv, "pause"))
+		for (;;)
+			pause();
+	test_self(argv[0]);
+	test_others();
+	test_system();
+	test_random();
+	test_auxiliary_vector();
+	return tap_done();
+}
