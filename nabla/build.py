@@ -27,6 +27,7 @@ from nabla.errors import NablaError
 from nabla.paths import MUSL, TOOLCHAIN, WORK, relative
 from nabla.sandbox import Bind, Sandbox
 from nabla.tasklib import Job, TaskDict, Tree
+from nabla.tasks.fetch import record_path
 
 _CODE = (sandbox, series)
 
@@ -217,14 +218,15 @@ def source_steps(area: str, name: str) -> Iterator[TaskDict]:
     """Yield `area:unpack` and `area:patch` for recipe `name`."""
     loaded, work = recipe.load(name), Work(name)
     local = [path for s in loaded.source if s.local_path is not None for path in local_files(s.local_path)]
-    sources = [[s.name, s.strip, s.unpack, [o.sha256 for o in s.origin]] for s in loaded.source]
+    remote = any(source.local is None for source in loaded.source)
+    sources = [[s.name, s.strip, s.unpack] for s in loaded.source]
     yield tasklib.step(
         f"{area}:unpack",
         unpack,
         doc=f"unpack the source of {name} {loaded.version}",
-        inputs=local,
+        inputs=[*local, *([record_path(name)] if remote else [])],
         outputs=[work.unpacked],
-        after=["toolchain:unpack"],
+        after=["toolchain:unpack", *([f"fetch:{name}"] if remote else [])],
         config=sources,
         args=[name],
     )

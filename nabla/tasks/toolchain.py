@@ -27,7 +27,7 @@ def task_toolchain() -> Iterator[TaskDict]:
         doc="unpack the packages of toolchain/buildroot.lock",
         inputs=[lockfile.LOCK, lockfile.PACKAGES],
         # The tree lies in the user's cache, not in out/: whether it is sound is asked of the tree itself.
-        extra={"uptodate": [_unpacked]},
+        checks=[_unpacked],
     )
 
 
