@@ -21,6 +21,7 @@ from nabla.errors import SignatureError
 from nabla.recipe import Signature
 from nabla.run import run
 
+GPGV = "gpgv"
 _CHUNK = 1 << 20
 _READERS: dict[bytes, Callable[[Path], IO[bytes]]] = {
     b"\xfd7zXZ\x00": lzma.LZMAFile,

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tasks for people: everything at once, and the tests.
+
+all  <- kernel, musl, busybox, launcher, init, rootfs
+test <- all, fetch
+"""
+
+from __future__ import annotations
+
+import sys
+
+from nabla import run
+from nabla.errors import CommandError
+from nabla.paths import ROOT
+from nabla.tasklib import TaskDict, alias, guard
+
+ARTIFACTS = ("kernel", "musl", "busybox", "launcher", "init")
+
+
+def task_all() -> TaskDict:
+    """Build all artifacts."""
+    return alias("all", "build all artifacts: kernel, libc, busybox, launcher, init, images", ARTIFACTS)
+
+
+def task_test() -> TaskDict:
+    """Run tests and linters."""
+    return {
+        "basename": "test",
+        "doc": "run all tests and linters on what was built; words after it go to pytest (doit test -- -k fetch)",
+        "actions": [guard(run_tests)],
+        "pos_arg": "words",
+        "task_dep": ["all", "fetch"],
+        "uptodate": [False],
+        "verbosity": 2,
+    }
+
+
+def run_tests(words: list[str]) -> None:
+    """Run pytest on the caller's terminal, with the environment's own Python."""
+    status = run.interactive([sys.executable, "-m", "pytest", *words], cwd=ROOT)
+    if status != 0:
+        raise CommandError("tests failed", "see above; to repeat one: out/venv/bin/python -m pytest -k NAME")
