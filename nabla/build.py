@@ -15,16 +15,17 @@ The kernel has steps of its own (tasks/kernel.py): it is built beside its source
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 from nabla import digest, fetch, lockfile, progress, recipe, sandbox, series, store, tasklib
 from nabla.errors import NablaError
-from nabla.paths import MUSL, TOOLCHAIN, WORK, relative
+from nabla.paths import MUSL, STATE, TOOLCHAIN, WORK, relative
 from nabla.sandbox import Bind, Sandbox
 from nabla.tasklib import Job, TaskDict, Tree
 from nabla.tasks.fetch import record_path
@@ -79,6 +80,21 @@ class Work:
         return self.build / "running"
 
 
+P = ParamSpec("P")
+
+
+def alone(action: Callable[Concatenate[Job, str, P], None]) -> Callable[Concatenate[Job, str, P], None]:
+    """Let one step at a time work on a recipe, also when doit runs twice in this checkout."""
+
+    @functools.wraps(action)
+    def wrapper(job: Job, name: str, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        with store.lock(STATE / "locks" / f"work-{name}", f"{job.name}: waiting for another step of {name}"):
+            action(job, name, *args, **kwargs)
+
+    return wrapper
+
+
+@alone
 def unpack(job: Job, name: str) -> None:
     """Bring the sources of a recipe, as upstream made them, to source/tree; nothing moves if they are there already."""
     loaded, work = recipe.load(name), Work(name)
@@ -105,6 +121,7 @@ def unpack(job: Job, name: str) -> None:
     _write(job.out(work.unpacked), facts)
 
 
+@alone
 def patch(job: Job, name: str) -> None:
     """Apply the recipe's series; the record names the content of each patched file, not the patches."""
     loaded, work = recipe.load(name), Work(name)
@@ -119,6 +136,7 @@ def patch(job: Job, name: str) -> None:
     _write(job.out(work.patched), facts)
 
 
+@alone
 def configure(job: Job, name: str, with_musl: bool) -> None:
     """Start over with a fresh copy of the source and run the recipe's `configure`."""
     work = Work(name)
@@ -128,6 +146,7 @@ def configure(job: Job, name: str, with_musl: bool) -> None:
     _write(job.out(work.configured), _facts(name, work.patched, with_musl))
 
 
+@alone
 def build(job: Job, name: str, with_musl: bool) -> None:
     """Run the recipe's `build`; after a killed build, which may have left half files, the copy is made anew."""
     work = Work(name)
@@ -142,6 +161,7 @@ def build(job: Job, name: str, with_musl: bool) -> None:
     _write(job.out(work.built), _facts(name, work.configured, with_musl))
 
 
+@alone
 def install(job: Job, name: str, with_musl: bool, results: Mapping[str, str]) -> None:
     """Run the recipe's `install` into an empty $DESTDIR and copy `results` (path in it -> task output) from there."""
     work = Work(name)

@@ -56,6 +56,7 @@ def task_kernel() -> Iterator[TaskDict]:
         after=["kernel:patch", "toolchain:unpack"],
         config=[path.name for path in fragments],
         code=[kconfig, sandbox],
+        args=[RECIPE],
     )
     yield tasklib.step(
         "kernel:build",
@@ -66,12 +67,14 @@ def task_kernel() -> Iterator[TaskDict]:
         after=["kernel:config"],
         config=_IDENTITY,
         code=[sandbox],
+        args=[RECIPE],
     )
 
 
-def config(job: Job) -> None:
+@build.alone
+def config(job: Job, name: str) -> None:
     """Merge the fragments on top of "no to everything", by the kernel's own script, in a folder of its own."""
-    work, fragments = Work(RECIPE), _fragments()
+    work, fragments = Work(name), _fragments()
     if not fragments:
         raise ConfigError(f"there is no fragment in {relative(KERNEL_CONFIG)}/")
     kconfig.wanted(fragments)
@@ -89,9 +92,10 @@ def config(job: Job) -> None:
     shutil.copy(scratch / ".config", job.out(CONFIG))
 
 
-def compile_kernel(job: Job) -> None:
+@build.alone
+def compile_kernel(job: Job, name: str) -> None:
     """Run the kernel's make; after a killed build, which may have left half objects, from nothing."""
-    work = Work(RECIPE)
+    work = Work(name)
     objects = work.base / "objects"
     # Objects are only as good as the compiler and the tree they came from: another build root starts over.
     origin = "\n".join([lockfile.read_lock().tree, digest.sha256_file(work.unpacked), sandbox.BUILD_TIMESTAMP])
