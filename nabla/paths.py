@@ -31,6 +31,7 @@ KERNEL = OUT / "kernel"
 MUSL = OUT / "musl"
 BUSYBOX = OUT / "busybox"
 INIT = OUT / "init"
+GUEST_TESTS = OUT / "guest-tests"
 VENV = OUT / "venv"
 
 # The artifacts that other parts name.
