@@ -21,8 +21,7 @@ fail() {
 
 # Prints the Debian packages whose programs are missing.
 missing_packages() {
-    command -v "$python" >/dev/null || echo python3
-    "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+    fits || "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3 python3-venv
     command -v bwrap >/dev/null || echo bubblewrap
     command -v gpgv >/dev/null || echo gpgv
 }
@@ -47,11 +46,15 @@ install_packages() {
         fail "could not install: $*" "run: $command"
 }
 
-# What the virtual environment depends on; it does not survive a move of the folder.
+# What the virtual environment depends on: this folder's path, the lock, the interpreter behind its link.
 fingerprint() {
     printf '%s\n' "$root"
-    "$python" -c 'import sys; print(sys.version, sys.base_prefix)'
     sha256sum <"$root/requirements.txt"
+    stat -L -c '%s %Y' "$venv/bin/python" 2>&1
+}
+
+fits() {
+    [ -x "$venv/bin/python" ] && [ "$(cat "$venv/fingerprint" 2>/dev/null)" = "$(fingerprint)" ]
 }
 
 pip() {
@@ -107,11 +110,11 @@ packages=$(missing_packages)
 if [ -n "$packages" ]; then install_packages $packages; fi
 
 mkdir -p "$root/out"
-if [ "$(cat "$venv/fingerprint" 2>/dev/null)" != "$(fingerprint)" ]; then
+if ! fits; then
     (
         # Two at once must not make it twice; flock is part of every Debian (util-linux).
         if command -v flock >/dev/null; then flock 9; fi
-        if [ "$(cat "$venv/fingerprint" 2>/dev/null)" != "$(fingerprint)" ]; then make_venv; fi
+        fits || make_venv
     ) 9>"$root/out/.venv.lock"
 fi
 

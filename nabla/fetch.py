@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nabla import digest, log, signature
 from nabla.errors import ChecksumError, CommandError, FetchError, HostError, OfflineError, SignatureError
-from nabla.origins import Delivery, Request, debian, pypi, url
+from nabla.origins import Delivery, Request, debian, pypi
 from nabla.recipe import DebianOrigin, DebOrigin, Origin, PypiOrigin, Source, UrlOrigin
 from nabla.store import Store, cache
 
@@ -105,6 +105,9 @@ def _fetch_from(origin: Origin, request: Request) -> Path:
 def _deliver(origin: Origin, request: Request) -> Delivery:
     match origin:
         case UrlOrigin():
+            # Imported when needed: requests takes longer to load than doit itself.
+            from nabla.origins import url
+
             return url.obtain(origin, request)
         case DebianOrigin():
             return debian.obtain_source(origin, request)

@@ -92,7 +92,7 @@ def step(
     outputs: Iterable[Path | Tree] = (),
     after: Iterable[str] = (),
     config: Any = None,
-    code: Iterable[ModuleType] = (),
+    code: Iterable[ModuleType | Path] = (),
     args: Sequence[Any] = (),
     checks: Iterable[Check] = (),
     always: bool = False,
@@ -101,14 +101,14 @@ def step(
     """Return the doit task `area` or `area:step`.
 
     `inputs`: files, and `Tree`s that are outputs of other tasks. `after`: names of tasks that must have run. `config`:
-    JSON data; the task runs again when it differs. `code`: further modules whose code decides the result (the action's
-    own module always counts). `checks`: further conditions for being up to date. `always`: run whenever asked for.
-    `extra`: further keys of the doit task.
+    JSON data; the task runs again when it differs. `code`: further modules, or their files, whose code decides the
+    result (the action's own module always counts). `checks`: further conditions for being up to date. `always`: run
+    whenever asked for. `extra`: further keys of the doit task.
     """
     area, _, sub = name.partition(":")
     outs = tuple(outputs)
     ins = tuple(inputs)
-    modules = sorted({_module_file(action), *(Path(m.__file__) for m in code if m.__file__)})
+    modules = sorted({_module_file(sys.modules[action.__module__]), *map(_module_file, code)})
     record = {"config": config, "args": list(args), "code": [relative(path) for path in modules]}
     task: TaskDict = {
         "basename": area,
@@ -316,8 +316,9 @@ def _publish(name: str, item: Path | Tree) -> None:
     store.sync_folder(place.parent)
 
 
-def _module_file(function: Callable[..., None]) -> Path:
-    module = sys.modules[function.__module__]
+def _module_file(module: ModuleType | Path) -> Path:
+    if isinstance(module, Path):
+        return module
     assert module.__file__ is not None
     return Path(module.__file__)
 

@@ -14,11 +14,12 @@ from typing import Any
 
 import msgspec
 
-from nabla import fetch, recipe, signature
-from nabla.origins import debian, pypi, url
+from nabla import fetch, origins, recipe, signature
 from nabla.paths import STATE
 from nabla.store import cache
 from nabla.tasklib import Job, TaskDict, group, step
+
+_ORIGINS = [Path(origins.__path__[0]) / name for name in ("url.py", "debian.py", "pypi.py")]
 
 
 def record_path(name: str) -> Path:
@@ -41,7 +42,7 @@ def task_fetch() -> Iterator[TaskDict]:
             inputs=sorted({o.signature.key_path for s in remote for o in s.origin if o.signature}),
             outputs=[record_path(name)],
             config=msgspec.to_builtins(remote),
-            code=[fetch, signature, url, debian, pypi],
+            code=[fetch, signature, *_ORIGINS],
             args=[name],
             checks=[InCache(name)],
         )
