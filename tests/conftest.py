@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shared fixtures: a clean environment for every test, and a small checkout of the orchestrator to run doit in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# What the clients of package archives and a terminal need; everything else of the caller's environment is dropped.
+_KEPT = ("PATH", "HOME", "TERM", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+_KEPT_PREFIXES = ("PIP_", "PYTEST_", "http", "HTTP", "no_proxy", "NO_PROXY")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drop every variable that could change an outcome."""
+    for name in list(os.environ):
+        if name not in _KEPT and not name.startswith(_KEPT_PREFIXES):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty download cache."""
+    folder = tmp_path / "download cache"
+    monkeypatch.setenv("NABLA_CACHE", str(folder))
+    return folder
+
+
+@dataclass
+class Checkout:
+    """A copy of the orchestrator without the project's recipes and tasks, for tests that run doit for real."""
+
+    root: Path
+
+    def task_module(self, name: str, text: str) -> None:
+        """Write nabla/tasks/<name>.py."""
+        (self.root / "nabla" / "tasks" / f"{name}.py").write_text(text)
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file of the checkout."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def popen(self, *words: str, **variables: str) -> subprocess.Popen[str]:
+        """Start doit as a user does, not quiet as in tests."""
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+        return subprocess.Popen(
+            [sys.executable, "-m", "doit", *words],
+            cwd=self.root,
+            env={**inherited, **variables},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def doit(self, *words: str, status: int = 0, **variables: str) -> str:
+        """Run doit to its end, check its exit status, return what it printed."""
+        with self.popen(*words, **variables) as process:
+            output, _ = process.communicate(timeout=120)
+        assert process.returncode == status, output
+        return output
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, cache: Path) -> Iterator[Checkout]:
+    """A checkout in a path with a space, with an empty cache."""
+    root = tmp_path / "a checkout"
+    root.mkdir()
+    for name in ("dodo.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, root)
+    shutil.copytree(ROOT / "nabla", root / "nabla", ignore=shutil.ignore_patterns("__pycache__", "tasks"))
+    (root / "nabla" / "tasks").mkdir()
+    shutil.copy(ROOT / "nabla" / "tasks" / "__init__.py", root / "nabla" / "tasks")
+    (root / "recipes").mkdir()
+    yield Checkout(root)
