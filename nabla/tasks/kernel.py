@@ -78,6 +78,7 @@ def config(job: Job, name: str) -> None:
     if not fragments:
         raise ConfigError(f"there is no fragment in {relative(KERNEL_CONFIG)}/")
     kconfig.wanted(fragments)
+    # The script calls make without our compiler, whose name and abilities are options too: hence one more olddefconfig.
     scratch = work.base / "config"
     tasklib.remove(scratch)
     scratch.mkdir(parents=True)
@@ -86,6 +87,7 @@ def config(job: Job, name: str) -> None:
         {_MAKE} -s outputmakefile
         cd /build/obj
         ARCH=um /build/linux/scripts/kconfig/merge_config.sh -n {names}
+        {_MAKE} -s olddefconfig
     """
     _enter(scratch, Bind(KERNEL_CONFIG, "/src")).run(script, title="merging the kernel's configuration", log=job.log)
     kconfig.check(fragments, scratch / ".config")
