@@ -39,7 +39,7 @@ ENVIRONMENT: Mapping[str, str] = {
 }
 
 _NAMESPACES = ("--unshare-user", "--unshare-ipc", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
-_IDENTITY = ("--uid", "1000", "--gid", "1000", "--hostname", "build", "--cap-drop", "ALL")
+_IDENTITY = ("--hostname", "build", "--cap-drop", "ALL")
 
 # Two ways to have /proc; a container that masks parts of its own lets nobody mount a new one.
 _PROC_VARIANTS = (("--unshare-pid", "--proc", "/proc"), ("--ro-bind", "/proc", "/proc"))
@@ -110,12 +110,13 @@ class Sandbox:
         return interactive(self.argv(["/usr/bin/env", f"TERM={term}", "/bin/bash", "--norc"], terminal=True))
 
 
-def base(root: Path) -> list[str]:
+def base(root: Path, user: int = 1000) -> list[str]:
     """Return bubblewrap's words for namespaces, identity and the fixed parts of the file system.
 
+    `user`: number which the caller has inside, without any capability there; files of the caller seem to belong to it.
     Raises `HostError` when this host does not let us make such a sandbox.
     """
-    return [*_usable(root), *_IDENTITY]
+    return [*_usable(root), "--uid", str(user), "--gid", str(user), *_IDENTITY]
 
 
 def ccache_environment(root: Path) -> dict[str, str]:
@@ -145,7 +146,7 @@ def _usable(root: Path) -> tuple[str, ...]:
     message = ""
     for proc in _PROC_VARIANTS:
         words = (program, *_NAMESPACES, "--ro-bind", str(root), "/", "--dev", "/dev", "--tmpfs", "/tmp", *proc)
-        result = run([*words, *_IDENTITY, "/bin/true"], check=False)
+        result = run([*words, "--uid", "1000", "--gid", "1000", *_IDENTITY, "/bin/true"], check=False)
         if result.returncode == 0:
             return words
         reason = result.stderr.strip().splitlines()
