@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Disk images of the guest, each described in rootfs/<name>.toml.
+
+fetch:alpine-base -> rootfs:tools (mke2fs, debugfs, e2fsck of Alpine) ---+
+fetch:<recipe>, musl, busybox, init, what else the description names ----+-> rootfs:<name> -> out/images/<name>.ext3
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from nabla import base, compose, fetch, image, recipe, rootfs, sandbox, tasklib
+from nabla.paths import BUSYBOX, IMAGES, MUSL, NABLA_INIT, ROOT, WORK
+from nabla.rootfs import Description
+from nabla.tasklib import Job, TaskDict, Tree
+from nabla.tasks.fetch import record_path
+
+TOOLS = Tree(WORK / "image-tools")
+BASE = "alpine-base"  # the recipe whose programs make the images, also those that have another base
+
+# Part of an image -> what it is made from, and the task that makes that.
+_PARTS: dict[str, tuple[Path | Tree, str]] = {
+    "init": (NABLA_INIT, "init:install"),
+    "musl": (Tree(MUSL), "musl:install"),
+    "busybox": (Tree(BUSYBOX), "busybox:install"),
+}
+
+
+def image_path(name: str) -> Path:
+    """Return the image of that name in out/images."""
+    return IMAGES / f"{name}.ext3"
+
+
+def task_rootfs() -> Iterator[TaskDict]:
+    """Build the disk images of the guest."""
+    yield tasklib.group("rootfs", "build the disk images of the guest")
+    yield tasklib.step(
+        "rootfs:tools",
+        make_tools,
+        doc="take the programs that make images out of the Alpine base",
+        inputs=[record_path(BASE)],
+        outputs=[TOOLS],
+        after=[f"fetch:{BASE}"],
+        code=[base, image],
+    )
+    for name in rootfs.names():
+        yield _image_step(name, rootfs.load(name))
+
+
+def make_tools(job: Job) -> None:
+    """Fill the folder that is the root of the sandbox in which images are made."""
+    image.make_tools(fetch.fetch(recipe.load(BASE).source[0]), job.out(TOOLS))
+
+
+def make_image(job: Job, name: str) -> None:
+    """Compose the tree of one image and write it."""
+    description = rootfs.load(name)
+    tree = compose.compose(description, job.note)
+    job.note(f"{len(tree)} entries")
+    geometry = image.Geometry.of(description)
+    image.write(tree, geometry, job.out(image_path(name)), tools=TOOLS.path, scratch=job.scratch(), log=job.log)
+
+
+def _image_step(name: str, description: Description) -> TaskDict:
+    parts = [_PARTS[part] for part in description.parts or ()]
+    built = [(Tree(ROOT / tree.source), tree.task) for tree in description.tree]
+    recipes = description.recipes()
+    return tasklib.step(
+        f"rootfs:{name}",
+        make_image,
+        doc=description.summary,
+        inputs=[
+            TOOLS,
+            *description.sources(),
+            *(thing for thing, _ in (*parts, *built)),
+            *(record_path(each) for each in recipes),
+        ],
+        outputs=[image_path(name)],
+        after=["rootfs:tools", *(task for _, task in (*parts, *built)), *(f"fetch:{each}" for each in recipes)],
+        config=description.config(),
+        code=[base, compose, image, rootfs, sandbox],
+        args=[name],
+    )
