@@ -2,7 +2,7 @@
 """Tasks for people: everything at once, and the tests.
 
 all  <- kernel, musl, busybox, launcher, init, rootfs
-test <- all, fetch
+test <- all, fetch, rootfs
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from nabla.errors import CommandError
 from nabla.paths import ROOT
 from nabla.tasklib import TaskDict, alias, guard
 
-ARTIFACTS = ("kernel", "musl", "busybox", "launcher", "init")
+ARTIFACTS = ("kernel", "musl", "busybox", "launcher", "init", "rootfs:alpine", "rootfs:minimal")
 
 
 def task_all() -> TaskDict:
@@ -29,7 +29,7 @@ def task_test() -> TaskDict:
         "doc": "run all tests and linters on what was built; words after it go to pytest (doit test -- -k fetch)",
         "actions": [guard(run_tests)],
         "pos_arg": "words",
-        "task_dep": ["all", "fetch"],
+        "task_dep": ["all", "fetch", "rootfs"],
         "uptodate": [False],
         "verbosity": 2,
     }
