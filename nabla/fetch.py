@@ -145,14 +145,14 @@ def describe(origin: Origin) -> str:
 
 def _as_fetch_error(origin: Origin, error: FetchError | CommandError | HostError) -> FetchError:
     if isinstance(error, FetchError):
-        return type(error)(f"{describe(origin)}: {error.message}", error.hint)
+        return error
     return FetchError(f"{describe(origin)}: {error.message}", error.hint)
 
 
 def _sum_up(source: Source, problems: Sequence[FetchError]) -> FetchError:
     """Make one error of all: a wrong hash or signature is the one to be told, not that another host was down."""
     worst = next((error for error in problems if isinstance(error, ChecksumError | SignatureError)), problems[-1])
-    lines = [f"tried {error.message}" + (f"\n{error.hint}" if error.hint else "") for error in problems]
+    lines = [error.message + (f"\n{error.hint}" if error.hint else "") for error in problems]
     if isinstance(worst, ChecksumError | SignatureError):
         return type(worst)(f"{source.name}: {worst.message}", "\n".join(lines))
     return FetchError(f"{source.name}: no origin could deliver it", "\n".join(lines))

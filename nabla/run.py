@@ -11,9 +11,11 @@ import os
 import shlex
 import signal
 import subprocess
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -77,6 +79,10 @@ def run(
         except BaseException:
             _end_group(process)
             raise
+        finally:
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
     finally:
         if sink is not None:
             sink.close()
@@ -170,30 +176,38 @@ def _pump(
     if data is not None:
         raise ValueError("input and progress cannot be combined")
     assert process.stdout is not None
-    deadline = None if timeout is None else time.monotonic() + timeout
-    with process.stdout as stream:
-        for line in stream:
+    # A silent program gives no line to look at the clock: the alarm ends it from outside.
+    late = threading.Event()
+    alarm = threading.Timer(timeout or 0, _end_late, [process, late])
+    if timeout is not None:
+        alarm.start()
+    try:
+        for line in process.stdout:
             sink.write(line)
             sink.flush()
             progress(line.decode(errors="replace").rstrip("\n"))
-            if deadline is not None and time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired(process.args, timeout or 0)
-    process.wait(timeout=timeout)
+        process.wait()
+    finally:
+        alarm.cancel()
+    if late.is_set():
+        raise subprocess.TimeoutExpired(process.args, timeout or 0)
     return b"", b""
+
+
+def _end_late(process: subprocess.Popen[bytes], late: threading.Event) -> None:
+    late.set()
+    _end_group(process)
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     """End a child and everything it started: first politely, after some seconds for sure."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(timeout=_GRACE)
-            break
-        except subprocess.TimeoutExpired:
-            continue
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=_GRACE)
+    # The child is gone or deaf; what it started may be deaf as well.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 

@@ -151,6 +151,6 @@ def _plain(text: str) -> str:
     text = re.sub(r"^Object missing required field `(.+)`$", r"the key `\1` is missing", text)
     text = re.sub(r"^Object contains unknown field `(.+)`$", r"there is no such key", text)
     text = re.sub(r"^Invalid value '(.*)'$", r"the value '\1' is not allowed", text)
-    text = re.sub(r"^Expected `(\w+)`, got `(\w+)`$", r"expected \1, got \2", text)
+    text = re.sub(r"^Expected `(\w+)(?: \| null)?`, got `(\w+)`$", r"expected \1, got \2", text)
     text = re.sub(r"^Expected `(\w+)` matching regex '(.*)'$", r"the value must match \2", text)
     return text[:1].lower() + text[1:]

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one function that starts processes."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nabla import run
+from nabla.errors import CommandError, HostError
+from tests.conftest import ROOT
+
+
+def test_captures() -> None:
+    result = run.run(["sh", "-c", "echo out; echo err >&2; cat"], input="in")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "out\nin", "err\n")
+
+
+def test_log_is_appended_and_progress_sees_lines(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "task.log"
+    seen: list[str] = []
+    run.run(["sh", "-c", "echo one; echo two >&2"], log=log, progress=seen.append)
+    run.run(["echo", "three"], log=log)
+    assert seen == ["one", "two"]
+    assert log.read_text() == "$ sh -c 'echo one; echo two >&2'\none\ntwo\n$ echo three\nthree\n"
+
+
+def test_failure_shows_end_of_log_place_and_line_to_paste(tmp_path: Path) -> None:
+    log = tmp_path / "task.log"
+    argv = ["sh", "-c", "seq 100; exit 7"]
+    with pytest.raises(CommandError) as caught:
+        run.run(argv, log=log, cwd=tmp_path, env={"A": "b c"})
+    error = caught.value
+    assert error.returncode == 7
+    assert error.message == "sh failed with exit status 7"
+    lines = error.hint.splitlines()
+    assert lines[0] == f"last lines of {log}:"
+    assert lines[1] == "  81"
+    assert lines[-2] == "  100"
+    assert lines[-1] == f"to repeat: cd {tmp_path} && A='b c' sh -c 'seq 100; exit 7'"
+    repeated = subprocess.run(["sh", "-c", lines[-1].removeprefix("to repeat: ")], capture_output=True, check=False)
+    assert repeated.returncode == 7
+    assert run.run(argv, check=False).returncode == 7
+
+
+def test_signal_is_named() -> None:
+    with pytest.raises(CommandError, match=r"sh was ended by signal 9 \(Killed\)"):
+        run.run(["sh", "-c", "kill -9 $$"])
+
+
+def test_missing_program() -> None:
+    with pytest.raises(HostError, match="program not found: no-such-program"):
+        run.run(["no-such-program"])
+    with pytest.raises(CommandError, match="no directory /no/such"):
+        run.run(["true"], cwd=Path("/no/such"))
+
+
+def test_timeout_ends_the_whole_group(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    begin = time.monotonic()
+    with pytest.raises(CommandError, match=r"took longer than 0\.5 s"):
+        run.run(["sh", "-c", f"(sleep 3; touch '{mark}') & wait"], timeout=0.5)
+    assert time.monotonic() - begin < 3
+    time.sleep(3)
+    assert not mark.exists()
+
+
+def test_silent_program_times_out_with_progress_too(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="took longer"):
+        run.run(["sleep", "30"], log=tmp_path / "log", progress=lambda line: None, timeout=0.5)
+
+
+def test_interruption_ends_grandchildren(tmp_path: Path) -> None:
+    tick = tmp_path / "tick"
+    loop = f"(trap '' TERM; while :; do date +%s%N > '{tick}'; sleep 0.05; done) & wait"
+    script = f"""
+import signal, sys
+from pathlib import Path
+from nabla.run import run
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+run(["sh", "-c", {loop!r}], log=Path({str(tmp_path / "log")!r}))
+"""
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT) as process:
+        while not tick.exists():
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 3
+    last = tick.read_text()
+    time.sleep(0.5)
+    assert tick.read_text() == last
+
+
+def test_tools_speak_english() -> None:
+    assert run.run(["sh", "-c", "echo $LC_ALL"]).stdout == "C.UTF-8\n"
+
+
+def test_errors_travel_between_processes() -> None:
+    error = CommandError("message", "hint", returncode=5)
+    copy = pickle.loads(pickle.dumps(error))
+    assert (copy.message, copy.hint, copy.returncode) == ("message", "hint", 5)
+    assert error.render() == "error: message\nhint: hint"
+    assert CommandError("m", "first\nsecond").render().splitlines() == ["error: m", "hint: first", "      second"]
