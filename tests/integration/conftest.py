@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures: the built images as machines. What is missing is a failure with a hint, never a skipped test."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nabla.paths import IMAGES, NABLA_RUN, VMLINUX, relative
+
+from .vm import Vm
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test of this folder boots the machine."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.vm)
+
+
+def image_of(name: str) -> Path:
+    """Return the path of a built image, after a look that all which a boot needs is there."""
+    image = IMAGES / f"{name}.ext3"
+    for needed in (NABLA_RUN, VMLINUX, image):
+        if not needed.exists():
+            pytest.fail(f"{relative(needed)} is missing; hint: ./doit.sh test builds it first", pytrace=False)
+    return image
+
+
+@pytest.fixture(scope="session")
+def minimal() -> Vm:
+    """Our libc, busybox and init alone."""
+    return Vm(image_of("minimal"), memory="64M", ephemeral=True)
+
+
+@pytest.fixture(scope="session")
+def alpine() -> Vm:
+    """Alpine with our libc and busybox in place of its own."""
+    return Vm(image_of("alpine"), ephemeral=True)
+
+
+@pytest.fixture(scope="session")
+def testing() -> Vm:
+    """Alpine with the programs of tests/guest, an unmodified CPython and numpy."""
+    return Vm(image_of("test"), memory="512M", ephemeral=True)
+
+
+@pytest.fixture
+def copy_of(tmp_path: Path) -> Callable[[str], Path]:
+    """Return a function that makes a private, writable copy of a built image."""
+
+    def make(name: str) -> Path:
+        target = tmp_path / f"{name}.ext3"
+        subprocess.run(["cp", "--sparse=always", "--reflink=auto", image_of(name), target], check=True)
+        target.chmod(0o644)
+        return target
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def strace() -> str:
+    """Path of the host's strace."""
+    found = shutil.which("strace")
+    if found is None:
+        pytest.fail(
+            "strace is missing: it shows what the machine asks of the host; hint: install strace", pytrace=False
+        )
+    return found

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs each program of tests/guest inside the machine; every check is theirs."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from nabla.paths import TESTS
+
+from .vm import Vm, tap_failures
+
+GUEST = TESTS / "guest"
+PLACE = "/usr/lib/nabla-tests"
+
+# Their system calls go through the kernel's entry; "raw" makes them use the instruction, which the kernel traps.
+BOTH_WAYS = ("registers", "vectors", "efault")
+
+
+def programs() -> list[str]:
+    """Return the command lines, from the sources and the Makefile's list of static programs."""
+    found = sorted(path.stem for path in GUEST.glob("*.c"))
+    static = re.search(r"^STATIC = (.*)$", (GUEST / "Makefile").read_text(), re.MULTILINE)
+    assert static is not None, "tests/guest/Makefile has no line STATIC = …"
+    found += [f"static_{name}" for name in static[1].split()]
+    found += [f"{name} raw" for name in BOTH_WAYS]
+    return [line for line in found if line not in ("raw_hello", "files")]
+
+
+@pytest.mark.parametrize("line", programs())
+def test_program(testing: Vm, line: str) -> None:
+    name, *arguments = line.split()
+    result = testing.run(f"{PLACE}/{name}", *arguments)
+    assert not tap_failures(result.output), result.describe()
+    assert result.status == 0, result.describe()
+
+
+@pytest.mark.parametrize("directory", ["/root", "/tmp"])
+def test_files(testing: Vm, directory: str) -> None:
+    """On ext3 and on tmpfs."""
+    result = testing.run(f"{PLACE}/files", directory)
+    assert not tap_failures(result.output), result.describe()
+    assert result.status == 0, result.describe()
+
+
+def test_without_libc(testing: Vm) -> None:
+    result = testing.run(f"{PLACE}/raw_hello", "77")
+    assert not tap_failures(result.output), result.describe()
+    assert result.status == 77, result.describe()
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in GUEST.glob("*.sh")))
+def test_script(testing: Vm, script: str) -> None:
+    result = testing.run("/bin/sh", f"{PLACE}/{script}")
+    assert not tap_failures(result.output), result.describe()
+    assert result.status == 0, result.describe()
+
+
+@pytest.mark.parametrize("name", ["signals", "threads", "process"])
+def test_with_little_memory(testing: Vm, name: str) -> None:
+    result = testing.but(memory="48M").run(f"{PLACE}/{name}")
+    assert not tap_failures(result.output), result.describe()
+
+
+def test_again_and_again(testing: Vm) -> None:
+    """What a program leaves behind must not disturb the next one in the same machine."""
+    script = (
+        f"for i in 1 2 3 4 5; do {PLACE}/process && {PLACE}/signals && {PLACE}/threads && {PLACE}/memory || exit; done"
+    )
+    result = testing.shell(script, timeout=200)
+    assert result.status == 0, result.describe()

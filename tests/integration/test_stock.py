@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Alpine's own, unpatched C library: every system call is an instruction that the kernel traps and serves."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import image_of
+from .test_guest_programs import PLACE
+from .vm import Vm, tap_failures
+
+
+@pytest.fixture(scope="session")
+def stock() -> Vm:
+    """The test image with Alpine's own libc."""
+    return Vm(image_of("stock"), memory="512M", ephemeral=True)
+
+
+def test_the_libc_is_alpines(stock: Vm, testing: Vm) -> None:
+    """It is the file that Alpine's package database knows."""
+    assert stock.check("apk audit --system 2>/dev/null").find("ld-musl") == -1
+    assert stock.check("md5sum /lib/ld-musl-x86_64.so.1") != testing.check("md5sum /lib/ld-musl-x86_64.so.1")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["process", "signals", "threads", "cancel", "memory", "files /root", "sockets", "faults", "polling", "pipes"],
+)
+def test_guest_program(stock: Vm, name: str) -> None:
+    program, *arguments = name.split()
+    result = stock.run(f"{PLACE}/{program}", *arguments)
+    assert not tap_failures(result.output), result.describe()
+
+
+def test_curl(stock: Vm) -> None:
+    script = f"""
+        cd /tmp && mkdir www && seq 300000 >www/numbers || exit
+        curl -sf file:///tmp/www/numbers | cmp - www/numbers || exit
+        python3 {PLACE}/serve.py http 8080 www >log 2>&1 &
+        curl -sf --retry 60 --retry-delay 0 --retry-connrefused http://127.0.0.1:8080/numbers >got || exit
+        cmp got www/numbers && echo same
+    """
+    assert stock.check(script) == "same\n"
+
+
+def test_python(stock: Vm) -> None:
+    result = stock.run("/usr/bin/python3", f"{PLACE}/python_checks.py", timeout=200)
+    assert not tap_failures(result.output), result.describe()
