@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -14,23 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from nabla import image
+from nabla.tasks.rootfs import TOOLS
+
 from .vm import Vm, tap_failures
 
 CopyOf = Callable[[str], Path]
 
 
-@pytest.fixture(scope="session")
-def e2fsck() -> Callable[[Path], None]:
-    """Return a function that checks an image without changing it."""
-    program = shutil.which("e2fsck", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-    if program is None:
-        pytest.fail("e2fsck is missing: it checks what the guest wrote; hint: install e2fsprogs", pytrace=False)
-
-    def check(image: Path) -> None:
-        finished = subprocess.run([program, "-fn", image], capture_output=True, text=True, check=False)
-        assert finished.returncode == 0, finished.stdout + finished.stderr
-
-    return check
+def e2fsck(path: Path) -> None:
+    """Check an image without changing it, by the tools that made it."""
+    image.check(path, tools=TOOLS.path)
 
 
 def sha256(path: Path) -> str:
@@ -38,62 +31,62 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def test_changes_stay(copy_of: CopyOf, e2fsck: Callable[[Path], None]) -> None:
-    image = copy_of("minimal")
-    vm = Vm(image, memory="64M")
+def test_changes_stay(copy_of: CopyOf) -> None:
+    disk = copy_of("minimal")
+    vm = Vm(disk, memory="64M")
     script = (
         "echo kept >/root/kept; mkdir /root/dir; ln -s kept /root/link; seq 50000 >/root/numbers; md5sum </root/numbers"
     )
     first = vm.check(script)
-    e2fsck(image)
+    e2fsck(disk)
     again = vm.check("md5sum </root/numbers; cat /root/link; rm -r /root/dir /root/numbers")
     assert again.splitlines() == [first.strip(), "kept"]
     assert vm.check("ls /root").split() == ["kept", "link"]
-    e2fsck(image)
+    e2fsck(disk)
 
 
-def test_heavy_use_leaves_a_sound_file_system(copy_of: CopyOf, e2fsck: Callable[[Path], None]) -> None:
-    image = copy_of("test")
-    result = Vm(image).run("/usr/lib/nabla-tests/files", "/root")
+def test_heavy_use_leaves_a_sound_file_system(copy_of: CopyOf) -> None:
+    disk = copy_of("test")
+    result = Vm(disk).run("/usr/lib/nabla-tests/files", "/root")
     assert not tap_failures(result.output), result.describe()
-    e2fsck(image)
+    e2fsck(disk)
 
 
 def test_ephemeral(copy_of: CopyOf) -> None:
-    image = copy_of("minimal")
-    before = sha256(image)
-    vm = Vm(image, memory="64M", ephemeral=True)
+    disk = copy_of("minimal")
+    before = sha256(disk)
+    vm = Vm(disk, memory="64M", ephemeral=True)
     assert vm.check("echo gone >/root/file; sync; cat /root/file") == "gone\n"
     assert vm.check("ls /root") == ""
-    assert sha256(image) == before
+    assert sha256(disk) == before
 
 
 def test_read_only(copy_of: CopyOf) -> None:
-    image = copy_of("minimal")
-    image.chmod(0o444)
-    before = sha256(image)
-    vm = Vm(image, memory="64M", read_only=True)
+    disk = copy_of("minimal")
+    disk.chmod(0o444)
+    before = sha256(disk)
+    vm = Vm(disk, memory="64M", read_only=True)
     result = vm.shell("echo x >/root/file")
     assert result.status != 0
     assert "Read-only file system" in result.output
     assert vm.check("echo works >/tmp/file; cat /tmp/file") == "works\n"
-    assert sha256(image) == before
+    assert sha256(disk) == before
 
 
 def test_read_only_file_without_the_option(copy_of: CopyOf) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may write to any file")
-    image = copy_of("minimal")
-    image.chmod(0o444)
-    result = Vm(image, memory="64M").run("/bin/true")
+    disk = copy_of("minimal")
+    disk.chmod(0o444)
+    result = Vm(disk, memory="64M").run("/bin/true")
     assert result.status == 125
-    assert str(image) in result.errors
+    assert str(disk) in result.errors
 
 
-def test_cut_off_machine(copy_of: CopyOf, e2fsck: Callable[[Path], None]) -> None:
+def test_cut_off_machine(copy_of: CopyOf) -> None:
     """Killed in the middle of writing: the journal makes the file system whole at the next boot."""
-    image = copy_of("minimal")
-    vm = Vm(image, memory="64M")
+    disk = copy_of("minimal")
+    vm = Vm(disk, memory="64M")
     script = "echo safe >/root/safe; sync; echo ready; i=0; while :; do i=$((i+1)); echo $i >/root/f$((i % 50)); done"
     with subprocess.Popen(
         vm.argv("/bin/sh", "-c", script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
@@ -104,23 +97,23 @@ def test_cut_off_machine(copy_of: CopyOf, e2fsck: Callable[[Path], None]) -> Non
         launcher.send_signal(signal.SIGKILL)
     time.sleep(0.2)
     assert vm.check("cat /root/safe; rm /root/f*") == "safe\n"
-    e2fsck(image)
+    e2fsck(disk)
 
 
-def test_full_disk(copy_of: CopyOf, e2fsck: Callable[[Path], None]) -> None:
-    image = copy_of("minimal")
-    vm = Vm(image, memory="64M")
+def test_full_disk(copy_of: CopyOf) -> None:
+    disk = copy_of("minimal")
+    vm = Vm(disk, memory="64M")
     result = vm.shell(
         "dd if=/dev/zero of=/root/all bs=64k 2>&1; rm /root/all && echo x >/root/again && cat /root/again"
     )
     assert "No space left on device" in result.output
     assert result.lines()[-1] == "x"
-    e2fsck(image)
+    e2fsck(disk)
 
 
 def test_two_writers_are_refused(copy_of: CopyOf) -> None:
-    image = copy_of("minimal")
-    vm = Vm(image, memory="64M")
+    disk = copy_of("minimal")
+    vm = Vm(disk, memory="64M")
     with subprocess.Popen(
         vm.argv("/bin/sh", "-c", "echo up; sleep 20"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     ) as first:
@@ -129,4 +122,4 @@ def test_two_writers_are_refused(copy_of: CopyOf) -> None:
         second = vm.run("/bin/true")
         first.terminate()
     assert second.status == 125
-    assert str(image) in second.errors
+    assert str(disk) in second.errors
