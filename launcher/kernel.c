@@ -107,7 +107,8 @@ char **kernel_arguments(const struct options *o, const char *path, bool terminal
 	add(&words, "rootfstype=ext4");
 	add(&words, o->read_only ? "ro" : "rw");
 	add(&words, "init=/sbin/nabla-init");
-	add(&words, o->verbose ? "loglevel=7" : "quiet");
+	/* Not "quiet": that lets the farewell of a machine that is switched off through. A panic is always shown. */
+	add(&words, o->verbose ? "loglevel=7" : "loglevel=0");
 	if (o->append)
 		add_appended(&words, o->append);
 	add(&words, "--");
