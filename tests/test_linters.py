@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Linters and rules of the repository, as tests: running the tests is running everything."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from nabla import tasks
+from tests.conftest import ROOT
+
+SOURCE_SUFFIXES = {".py", ".c", ".h", ".S", ".sh", ".toml", ".in"}
+MAX_LINES = 400
+
+
+def committed() -> list[Path]:
+    """The repository's files: as git knows them, new ones included; without git whatever is not an output."""
+    argv = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    if (ROOT / ".git").exists():
+        names = subprocess.run(argv, cwd=ROOT, capture_output=True, check=True).stdout
+        return sorted(path for name in set(names.split(b"\0")) - {b""} if (path := ROOT / os.fsdecode(name)).is_file())
+    return sorted(path for path in ROOT.rglob("*") if path.is_file() and not path.is_relative_to(ROOT / "out"))
+
+
+def python_files() -> list[Path]:
+    return [path for path in committed() if path.suffix == ".py"]
+
+
+def shell_scripts() -> list[Path]:
+    found = []
+    for path in committed():
+        with path.open("rb") as stream:
+            if re.match(rb"#!\s*/(usr/)?bin/(env )?(ba|da)?sh\b", stream.readline()):
+                found.append(path)
+    return found
+
+
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def check(*argv: str | Path) -> None:
+    result = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"{' '.join(map(str, argv[:4]))} …\n{result.stdout}{result.stderr}"
+
+
+def tool(name: str) -> Path:
+    """A program of the virtual environment."""
+    return Path(sys.executable).parent / name
+
+
+def test_ruff() -> None:
+    check(tool("ruff"), "check", ROOT)
+
+
+def test_ruff_format() -> None:
+    check(tool("ruff"), "format", "--check", ROOT)
+
+
+def test_mypy() -> None:
+    roots = [name for name in ("dodo.py", "nabla", "verify", "bench", "tests") if (ROOT / name).exists()]
+    present = [name for name in roots if name.endswith(".py") or any((ROOT / name).rglob("*.py"))]
+    check(sys.executable, "-m", "mypy", *present)
+
+
+def test_shellcheck() -> None:
+    # The guest's scripts try out the very constructs that shellcheck advises against.
+    scripts = [path for path in shell_scripts() if not path.is_relative_to(ROOT / "tests" / "guest")]
+    assert ROOT / "doit.sh" in scripts
+    check(tool("shellcheck"), *scripts)
+
+
+def test_sources_name_their_licence() -> None:
+    nameless = [
+        path.relative_to(ROOT)
+        for path in committed()
+        if path.suffix in SOURCE_SUFFIXES
+        and path.stat().st_size
+        and "SPDX-License-Identifier:" not in "".join(text_of(path).splitlines(keepends=True)[:5])
+        and path.name not in ("requirements.in",)
+    ]
+    assert nameless == []
+
+
+def test_modules_are_short() -> None:
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in python_files()
+        if not path.is_relative_to(ROOT / "tests") and (lines := text_of(path).count("\n")) > MAX_LINES
+    }
+    assert long == {}
+    assert text_of(ROOT / "dodo.py").count("\n") < 100
+
+
+def test_public_things_have_a_docstring() -> None:
+    bare = []
+    for path in python_files():
+        if path.is_relative_to(ROOT / "tests"):
+            continue
+        tree = ast.parse(text_of(path))
+        for node in [tree, *ast.walk(tree)]:
+            if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                continue
+            name = getattr(node, "name", "")
+            if not name.startswith("_") and ast.get_docstring(node) is None and _is_outermost(node, tree):
+                bare.append(f"{path.relative_to(ROOT)}: {name or 'module'}")
+    assert bare == []
+
+
+def _is_outermost(node: ast.AST, tree: ast.Module) -> bool:
+    """A module, what it defines itself, or a method of a public class."""
+    outer = [tree, *tree.body]
+    public = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
+    return any(node is n for n in outer) or any(node is n for c in public for n in c.body)
+
+
+def test_no_command_is_started_elsewhere() -> None:
+    """nabla/run.py is the one place; the build's own scripts run inside its sandbox."""
+    pattern = re.compile(r"\bsubprocess\b|\bos\.(system|popen|exec\w+|spawn\w+|posix_spawn)\b")
+    guilty = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in python_files()
+        if path.is_relative_to(ROOT / "nabla") and path.name != "run.py"
+        for line in text_of(path).splitlines()
+        if pattern.search(line) and not line.lstrip().startswith(("#", '"'))
+    ]
+    assert guilty == []
+
+
+def test_no_host_of_a_package_archive_is_named() -> None:
+    """Mirrors come from the host's own apt and pip settings."""
+    hosts = {"deb.debian" + ".org", "pypi" + ".org", "files.pythonhosted" + ".org", "registry.npmjs" + ".org"}
+    commands = (
+        ["apt-get", "indextargets", "--format", "$(SITE)"],
+        [sys.executable, "-m", "pip", "config", "list"],
+    )
+    for argv in commands:
+        try:
+            output = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+        except FileNotFoundError:
+            continue
+        hosts |= {host for url in re.findall(r"https?://[^\s'\"]+", output) if (host := urlsplit(url).hostname)}
+    guilty = [
+        f"{path.relative_to(ROOT)} names {host}"
+        for path in committed()
+        for host in hosts
+        if re.search(rf"(?<![\w.-]){re.escape(host)}", text_of(path))
+    ]
+    assert guilty == []
+
+
+def test_only_text_is_committed() -> None:
+    binary = [
+        str(path.relative_to(ROOT))
+        for path in committed()
+        if path.suffix != ".png" and b"\0" in path.read_bytes()[:8192]
+    ]
+    assert binary == []
+
+
+def test_lock_of_python_packages_fits_its_wish() -> None:
+    wanted = [line for line in text_of(ROOT / "requirements.in").splitlines() if line and not line.startswith("#")]
+    lock = text_of(ROOT / "requirements.txt")
+    for name in wanted:
+        normal = re.sub(r"[-_.]+", "-", name).lower()
+        assert re.search(rf"^{re.escape(normal)}==[^ ]+ \\$", lock, re.MULTILINE), f"{name}: run pip-compile again"
+    assert lock.count("==") <= lock.count("--hash=sha256:")
+    assert "http" not in lock
+
+
+def test_tasks_are_found_and_documented() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "doit", "list"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    listed = dict(re.split(r"\s+", line, maxsplit=1) for line in result.stdout.splitlines())
+    assert {"all", "fetch", "musl", "busybox", "kernel", "launcher", "test", "doctor"} <= set(listed)
+    assert [name for name, doc in listed.items() if not doc.strip()] == []
+    for name, creator in tasks.discover().items():
+        assert name.startswith("task_")
+        assert creator.__module__.startswith("nabla.tasks.")
+
+
+@pytest.mark.parametrize("words", [(".ci/run",), ("README.md",)])
+def test_one_command_for_all_tests(words: tuple[str]) -> None:
+    path = ROOT / words[0]
+    if not path.exists():
+        pytest.skip(f"there is no {words[0]} yet")
+    assert "./doit.sh test" in text_of(path)

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bootstrap script, run for real in copies of the checkout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nabla.paths import cache_dir
+from tests.conftest import ROOT
+
+# What the script itself calls, all part of every Debian.
+_BASIC = ("sh", "dirname", "id", "cat", "stat", "sha256sum", "mkdir", "rm", "tail", "flock", "env")
+
+
+def copy(tmp_path: Path) -> Path:
+    """A checkout in a path with a space."""
+    root = tmp_path / "a check out"
+    root.mkdir()
+    for name in ("doit.sh", "dodo.py", "pyproject.toml", "requirements.txt"):
+        shutil.copy(ROOT / name, root)
+    shutil.copytree(ROOT / "nabla", root / "nabla", ignore=shutil.ignore_patterns("__pycache__", "tasks"))
+    (root / "nabla/tasks").mkdir()
+    shutil.copy(ROOT / "nabla/tasks/__init__.py", root / "nabla/tasks")
+    (root / "nabla/tasks/hello.py").write_text(
+        "from nabla.tasklib import step\n"
+        "def task_hello():\n"
+        "    return step('hello', hello, doc='say it', always=True)\n"
+        "def hello(job):\n"
+        "    print('hello from', job.name)\n"
+    )
+    return root
+
+
+def doit_sh(root: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [root / "doit.sh", *words],
+        cwd="/",
+        env={**os.environ, **variables},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+
+
+# The interpreter itself, not a wrapper script of a version manager.
+PYTHON = str(Path(sys.base_prefix) / "bin" / "python3")
+
+
+def tools(tmp_path: Path, *names: str) -> str:
+    """A PATH with some programs only."""
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    for name in (*_BASIC, *names):
+        found = shutil.which(name)
+        assert found is not None
+        (folder / name).symlink_to(found)
+    return str(folder)
+
+
+@pytest.mark.parametrize(("absent", "package"), [("bwrap", "bubblewrap"), ("gpgv", "gpgv")])
+def test_missing_program_without_apt(tmp_path: Path, absent: str, package: str) -> None:
+    path = tools(tmp_path, *{"bwrap", "gpgv"} - {absent})
+    result = doit_sh(copy(tmp_path), "hello", PATH=path, PYTHON=PYTHON)
+    assert result.returncode == 2
+    assert f"error: this host lacks: {package}\n" in result.stderr
+    assert "hint:" in result.stderr
+
+
+@pytest.mark.skipif(shutil.which("apt-get") is None, reason="this host has no apt")
+def test_missing_program_for_an_ordinary_user(tmp_path: Path) -> None:
+    path = tools(tmp_path, "gpgv", "apt-get")
+    ordinary = tmp_path / "tools" / "id"
+    ordinary.unlink()
+    ordinary.write_text("#!/bin/sh\necho 1000\n")
+    ordinary.chmod(0o755)
+    result = doit_sh(copy(tmp_path), "hello", PATH=path, PYTHON=PYTHON)
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [
+        "error: this host lacks: bubblewrap",
+        "hint: run: sudo apt-get install -y --no-install-recommends bubblewrap",
+    ]
+
+
+def test_python_too_old(tmp_path: Path) -> None:
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\ncase $* in *version_info*) exit 1 ;; -V) echo Python 3.9.2 ;; esac\n")
+    old.chmod(0o755)
+    result = doit_sh(copy(tmp_path), "hello", PYTHON=str(old))
+    assert result.returncode == 2
+    assert "Python 3.11 or later is needed" in result.stderr
+    assert "Python 3.9.2" in result.stderr
+
+
+def test_offline_with_an_empty_cache(tmp_path: Path) -> None:
+    result = doit_sh(copy(tmp_path), "--offline", "hello", NABLA_CACHE=str(tmp_path / "cache"))
+    assert result.returncode == 2
+    assert "error: the Python packages of requirements.txt are not in" in result.stderr
+
+
+def test_makes_its_environment_once_and_again_when_moved(tmp_path: Path) -> None:
+    if not (cache_dir() / "wheels").is_dir():
+        pytest.skip("the wheels are not in the cache; ./doit.sh puts them there")
+    root = copy(tmp_path)
+    first = doit_sh(root, "--offline", "hello", NABLA_CACHE=str(cache_dir()))
+    assert first.returncode == 0, first.stderr
+    assert "making the virtual environment" in first.stderr
+    assert "hello from hello" in first.stdout
+    second = doit_sh(root, "hello", NABLA_CACHE=str(cache_dir()))
+    assert "making" not in second.stderr
+    # The environment's own doit works too, from a shell that never saw the script.
+    inside = subprocess.run(
+        [root / "out/venv/bin/doit", "hello"], cwd=root, text=True, capture_output=True, check=False
+    )
+    assert "hello from hello" in inside.stdout
+    moved = root.rename(tmp_path / "moved")
+    third = doit_sh(moved, "--offline", "hello", NABLA_CACHE=str(cache_dir()))
+    assert "making the virtual environment" in third.stderr
+    assert third.returncode == 0
