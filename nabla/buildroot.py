@@ -100,7 +100,7 @@ def fetch(lock: lockfile.Lock) -> list[Path]:
     if missing:
         if is_offline():
             raise OfflineError(
-                f"{len(missing)} packages of the build root are not in the cache, first {missing[0].name}",
+                f"packages of the build root missing in the cache: {len(missing)}, first {missing[0].name}",
                 "run once without --offline",
             )
         _download(lock.suite, missing)

@@ -27,7 +27,7 @@ _HEADER = re.compile(
 )
 
 # No fuzz: a hunk whose context moved may shift by lines, but must still be there word by word.
-_APPLY = "patch -p1 -F0 -f -s -r - --no-backup-if-mismatch"
+_APPLY = "patch -p1 -F0 -f -r - --no-backup-if-mismatch"
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,19 @@ def _run_patch(stage: Path, patches: Sequence[Path]) -> None:
         count = head.count("= ")
         raise PatchError(
             f"{relative(failed)} does not apply (patch {count + 1} of {len(patches)})",
-            (reason + result.stderr).strip() or "patch gave no reason",
+            _reason(reason + result.stderr),
         )
+
+
+def _reason(said: str) -> str:
+    """Return what patch said about the files that it could not change."""
+    lines, file = [], ""
+    for line in said.splitlines():
+        if line.startswith("patching file "):
+            file = line.removeprefix("patching file ")
+        elif "FAILED at" in line or "malformed" in line or "garbage" in line:
+            lines.append(f"{file}: {line}" if file else line)
+    return "\n".join(lines) or said.strip() or "patch gave no reason"
 
 
 def _copy(source: Path, target: Path) -> None:
