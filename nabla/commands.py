@@ -72,7 +72,7 @@ class Explain(DoitCmdBase):
             elif check is False:
                 yield "it runs whenever it is asked for"
             else:
-                yield f"{type(check).__name__} says so"
+                yield f"not so: {getattr(check, '__name__', type(check).__name__)}"
         for kind, words in _REASONS.items():
             yield from (f"{words}: {relative(Path(path))}" for path in reasons.get(kind, []))
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Get the sources of all recipes into the cache.
 
-recipes/*/recipe.toml -> fetch:<recipe> -> out/state/sources/<recipe>.json, which names the files by sha256
+recipes/*/recipe.toml    -> fetch:<recipe>  -> out/state/sources/<recipe>.json, which names the files by sha256
+toolchain/buildroot.lock -> fetch:buildroot    (the packages of the build root, unpacked by toolchain:unpack)
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from nabla import fetch, origins, recipe, signature
+from nabla import buildroot, fetch, lockfile, origins, recipe, signature
+from nabla.errors import NablaError
 from nabla.paths import STATE
 from nabla.store import cache
 from nabla.tasklib import Job, TaskDict, group, step
@@ -29,7 +31,14 @@ def record_path(name: str) -> Path:
 
 def task_fetch() -> Iterator[TaskDict]:
     """Download and check the sources of all recipes."""
-    yield group("fetch", "download and check the sources of all recipes")
+    yield group("fetch", "download and check the sources of all recipes and the build root")
+    yield step(
+        "fetch:buildroot",
+        fetch_buildroot,
+        doc="download and check the packages of toolchain/buildroot.lock",
+        inputs=[lockfile.LOCK],
+        checks=[buildroot_at_hand],
+    )
     for name in recipe.names():
         loaded = recipe.load(name)
         remote = [source for source in loaded.source if source.local is None]
@@ -60,6 +69,21 @@ def fetch_recipe(job: Job, name: str) -> None:
         record.append({"source": source.name, "file": origin.file, "sha256": origin.sha256, "size": size})
         job.note(f"{source.name}: {fetched.path} ({fetch.describe(origin)})")
     job.out(record_path(name)).write_text(json.dumps(record, indent=1) + "\n")
+
+
+def fetch_buildroot(job: Job) -> None:
+    """Fetch all packages of the build root."""
+    packages = buildroot.fetch(lockfile.read_lock())
+    job.note(f"{len(packages)} packages in {cache().root}")
+
+
+def buildroot_at_hand(task: Any, values: Mapping[str, Any]) -> bool:
+    """Up-to-date check: the build root is unpacked, or all of its packages are in the cache."""
+    try:
+        lock = lockfile.read_lock()
+    except NablaError:
+        return False  # the action will say what is wrong
+    return buildroot.intact(lock) or all(cache().path(file.sha256).exists() for file in lock.files)
 
 
 @dataclass(frozen=True)

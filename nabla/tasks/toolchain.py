@@ -26,6 +26,7 @@ def task_toolchain() -> Iterator[TaskDict]:
         unpack,
         doc="unpack the packages of toolchain/buildroot.lock",
         inputs=[lockfile.LOCK, lockfile.PACKAGES],
+        after=["fetch:buildroot"],
         # The tree lies in the user's cache, not in out/: whether it is sound is asked of the tree itself.
         checks=[_unpacked],
     )

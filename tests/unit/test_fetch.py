@@ -316,20 +316,20 @@ def test_fetch_task(server: http.Server, checkout: Checkout, cache: Path) -> Non
     shutil.copy(ROOT / "nabla/tasks/fetch.py", checkout.root / "nabla/tasks")
     text = RECIPE.format(url=f"{server.url}/file.tar", sha256=SHA256, size=len(CONTENT))
     checkout.write("recipes/thing/recipe.toml", text)
-    offline = checkout.doit("fetch", status=2, NABLA_OFFLINE="1")
+    offline = checkout.doit("fetch:thing", status=2, NABLA_OFFLINE="1")
     assert "error: thing is not in the cache and connections are forbidden (offline)" in offline
-    assert "is not in the cache" in checkout.doit("offline=1", "fetch", status=2)
+    assert "is not in the cache" in checkout.doit("offline=1", "fetch:thing", status=2)
     assert server.requests == []
-    assert ran(checkout.doit("fetch")) == ["fetch:thing"]
+    assert ran(checkout.doit("fetch:thing")) == ["fetch:thing"]
     record = json.loads((checkout.root / "out/state/sources/thing.json").read_text())
     assert record == [{"source": "thing", "file": "file.tar", "sha256": SHA256, "size": len(CONTENT)}]
-    assert ran(checkout.doit("fetch", NABLA_OFFLINE="1")) == []
+    assert ran(checkout.doit("fetch:thing", NABLA_OFFLINE="1")) == []
     # The cache was emptied behind our back.
     shutil.rmtree(cache)
-    assert ran(checkout.doit("fetch")) == ["fetch:thing"]
+    assert ran(checkout.doit("fetch:thing")) == ["fetch:thing"]
     wrong = text.replace(SHA256, "0" * 64)
     checkout.write("recipes/thing/recipe.toml", wrong)
-    output = checkout.doit("fetch", status=2)
+    output = checkout.doit("fetch:thing", status=2)
     assert f"has sha256 {SHA256} instead of {'0' * 64}" in output
     assert "Traceback" not in output
     assert files_in(cache) == [SHA256]
