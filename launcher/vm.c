@@ -21,16 +21,17 @@
 
 #define GRACE_SECONDS 2 /* between asking the VM to end and ending it */
 
-static const int ending[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
-
 static void block_signals(sigset_t *ours, sigset_t *before)
 {
+	static const int numbers[] = {SIGWINCH, SIGTSTP, SIGTERM, SIGINT, SIGHUP, SIGQUIT};
 	sigemptyset(ours);
 	sigaddset(ours, SIGCHLD);
-	sigaddset(ours, SIGWINCH);
-	sigaddset(ours, SIGTSTP);
-	for (size_t i = 0; i < sizeof ending / sizeof *ending; i++)
-		sigaddset(ours, ending[i]);
+	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+		struct sigaction now;
+		/* What our caller ignores (nohup), stays ignored: once blocked, it would be taken all the same. */
+		if (!sigaction(numbers[i], NULL, &now) && now.sa_handler != SIG_IGN)
+			sigaddset(ours, numbers[i]);
+	}
 	/* Who started us may have ignored it; then there would be no exit status. */
 	signal(SIGCHLD, SIG_DFL);
 	sigprocmask(SIG_BLOCK, ours, before);
