@@ -145,3 +145,16 @@ def test_configuration_leaves_out_what_does_not_decide_the_result(tmp_path: Path
         load(tmp_path, GOOD.replace("a thing", "another summary").replace("size = 12", "size = 14")).config() == first
     )
     assert load(tmp_path, GOOD.replace("-O2", "-O3")).config() != first
+
+
+def test_documented_example_is_valid_and_every_key_is_documented(tmp_path: Path) -> None:
+    text = (ROOT / "docs/recipes.md").read_text()
+    example = text.split("```toml\n")[1].split("```")[0]
+    path = tmp_path / "musl" / "recipe.toml"
+    path.parent.mkdir()
+    path.write_text(example)
+    assert recipe.load_file(path).source[0].origin[1].file == "musl_1.2.5.orig.tar.gz"
+    kinds = (recipe.Signature, recipe.UrlOrigin, recipe.DebianOrigin, recipe.DebOrigin, recipe.PypiOrigin)
+    for kind in (*kinds, recipe.Source, recipe.Build, recipe.Recipe):
+        for key in {*kind.__struct_fields__} - {"path"}:
+            assert f"`{key}`" in text, f"{kind.__name__}.{key}"
