@@ -81,11 +81,14 @@ class Explain(DoitCmdBase):
 
 
 class Clean(DoitCmdBase):
-    """Remove what was built: the outputs of the tasks named, or all of out/ but the virtual environment."""
+    """Remove what was built: the outputs of the tasks named, or all of out/.
+
+    The virtual environment stays, and so does out/run: what was changed inside of machines cannot be built again.
+    """
 
     doc_purpose = "remove what was built (downloads stay in the cache)"
     doc_usage = "[TASK ...]"
-    doc_description = "Without a task, everything in out/ goes but the virtual environment."
+    doc_description = "Without a task, everything in out/ goes but the virtual environment and the machines' disks."
     cmd_options = ()
 
     def _execute(self, pos_args: list[str]) -> int:
@@ -101,7 +104,7 @@ class Clean(DoitCmdBase):
         else:
             self.dep_manager.remove_all()
             for path in sorted(OUT.iterdir()):
-                if path not in (VENV, STATE) and path.name != "CACHEDIR.TAG":
+                if path not in (VENV, STATE, OUT / "run") and path.name != "CACHEDIR.TAG":
                     tasklib.remove(path)
                     self.outstream.write(f"removed {relative(path)}\n")
             for name in ("trees", "sources"):

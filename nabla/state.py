@@ -14,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from doit.dependency import DatabaseException, FileChangedChecker
+from doit.dependency import FileChangedChecker
+from doit.exceptions import InvalidTask
 
-from nabla import digest
+from nabla import digest, log
 
 _CACHEDIR_TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n# Made by the build; safe to remove, no need to back up.\n"
@@ -36,20 +37,22 @@ class Sha256Checker(FileChangedChecker):
         return None if state == current_state else state
 
 
+class StateError(InvalidTask):
+    """The database cannot be used; the one kind of exception that doit tells without a traceback at any time."""
+
+
 class TaskStateDB:
-    """doit back-end: one JSON record for each task in SQLite, written in one transaction as the task ends."""
+    """doit back-end: one JSON record for each task in SQLite, written in one transaction as the task ends.
+
+    A damaged database is put aside: all that is lost is the knowledge of what need not run again.
+    """
 
     desc = "SQLite, saved after each task"
 
     def __init__(self, name: str, codec: Any, *, module_name: str | None = None) -> None:
         self.name = name
         self._records: dict[str, dict[str, Any]] = {}
-        folder = Path(name).absolute().parent
-        folder.mkdir(parents=True, exist_ok=True)
-        tag = folder.parent / "CACHEDIR.TAG"
-        if not tag.exists():
-            tag.write_text(_CACHEDIR_TAG)
-        self._on_database(self._open)
+        self._on_database(self._prepare)
 
     def get(self, task_id: str, dependency: str) -> Any:
         """Return a saved value, None where there is none."""
@@ -91,16 +94,31 @@ class TaskStateDB:
             self._records[task_id] = json.loads(row[0]) if row else {}
         return self._records[task_id]
 
-    def _open(self) -> None:
-        self._database = sqlite3.connect(self.name, timeout=30, isolation_level=None)
+    def _prepare(self) -> None:
+        path = Path(self.name).absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tag = path.parent.parent / "CACHEDIR.TAG"
+        if not tag.exists():
+            tag.write_text(_CACHEDIR_TAG)
+        try:
+            self._open(path)
+        except sqlite3.OperationalError:
+            raise  # locked, or the disk is full: nothing is wrong with the file
+        except sqlite3.DatabaseError as error:
+            log.warn(f"{self.name} is damaged ({error}) and was put aside; all tasks run again")
+            for suffix in ("-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            path.rename(path.with_name(path.name + ".damaged"))
+            self._open(path)
+
+    def _open(self, path: Path) -> None:
+        self._database = sqlite3.connect(path, timeout=30, isolation_level=None)
         self._database.execute("pragma journal_mode=wal")
         self._database.execute("create table if not exists tasks (task text primary key, record text)")
+        self._database.execute("select count(record) from tasks").fetchone()
 
     def _on_database(self, action: Callable[[], Any]) -> Any:
         try:
             return action()
-        except sqlite3.Error as error:
-            raise DatabaseException(
-                f"cannot use the state database {self.name}: {error}\n"
-                f"If it is damaged, remove it; all tasks will run again: rm '{self.name}'"
-            ) from error
+        except (sqlite3.Error, OSError) as error:
+            raise StateError(f"cannot use the state database {self.name}: {error}") from error

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,11 +53,11 @@ class Checkout:
         path.write_text(text)
         return path
 
-    def popen(self, *words: str, **variables: str) -> subprocess.Popen[str]:
-        """Start doit as a user does, not quiet as in tests."""
+    def popen(self, *words: str, prefix: Sequence[str] = (), **variables: str) -> subprocess.Popen[str]:
+        """Start doit as a user does, not quiet as in tests; `prefix` is a command that starts commands."""
         inherited = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
         return subprocess.Popen(
-            [sys.executable, "-m", "doit", *words],
+            [*prefix, sys.executable, "-m", "doit", *words],
             cwd=self.root,
             env={**inherited, **variables},
             text=True,

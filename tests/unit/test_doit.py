@@ -252,13 +252,44 @@ def test_input_that_changes_while_the_task_runs(pipeline: Checkout) -> None:
     assert not (pipeline.root / "out/other.txt").exists()
 
 
-def test_damaged_state_database_is_told(pipeline: Checkout) -> None:
+def test_damaged_state_database_is_put_aside(pipeline: Checkout) -> None:
     pipeline.doit()
     path = pipeline.root / "out/state/doit.sqlite"
     for extra in ("-wal", "-shm"):
         Path(f"{path}{extra}").unlink(missing_ok=True)
     path.write_bytes(b"not a database" * 1000)
-    assert "rm 'out/state/doit.sqlite'" in pipeline.doit(status=3)
+    output = pipeline.doit()
+    assert "is damaged (file is not a database) and was put aside" in output
+    assert len(ran(output)) == 3
+    assert ran(pipeline.doit()) == []
+
+
+def test_full_disk(pipeline: Checkout) -> None:
+    text = PIPELINE.replace(
+        "def other(job: Job) -> None:",
+        "def other(job: Job) -> None:\n    job.out(OUT / 'other.txt').write_bytes(bytes(4000000))",
+    )
+    pipeline.task_module("chain", text)
+    out = pipeline.root / "out"
+    out.mkdir()
+    sandbox = [
+        "bwrap",
+        "--die-with-parent",
+        "--bind",
+        "/",
+        "/",
+        "--dev",
+        "/dev",
+        "--size",
+        "2000000",
+        "--tmpfs",
+        str(out),
+    ]
+    with pipeline.popen("chain:upper", "other", prefix=sandbox) as process:
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2, output
+    assert "error: no room left while writing" in output
+    assert "Traceback" not in output
 
 
 def test_clean(pipeline: Checkout) -> None:
