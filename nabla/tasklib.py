@@ -172,8 +172,12 @@ def log_path(name: str) -> Path:
 def remove(path: Path) -> None:
     """Remove a file or a folder with all it holds, also where parts are write-protected; absent is fine."""
     if path.is_dir() and not path.is_symlink():
-        for folder, _, _ in os.walk(path):
-            os.chmod(folder, 0o755)
+        path.chmod(0o755)
+        for folder, names, _ in os.walk(path):
+            for name in names:
+                inner = os.path.join(folder, name)
+                if not os.path.islink(inner):
+                    os.chmod(inner, 0o755)
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
