@@ -9,14 +9,11 @@ Without an installed doit use ./doit.sh with the same arguments.
 """
 
 import os
-import signal
-import sys
-from types import FrameType, TracebackType
 
 from doit import get_var
 
-from nabla.errors import EXIT_INTERRUPTED
 from nabla.reporter import Reporter
+from nabla.signals import install
 from nabla.state import Sha256Checker
 from nabla.tasks import discover
 
@@ -32,19 +29,5 @@ if get_var("offline"):
     os.environ["NABLA_OFFLINE"] = str(get_var("offline"))
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    # As ^C: children are ended, partial outputs removed. What finished before is saved already.
-    raise KeyboardInterrupt
-
-
-def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if not issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, trace)
-        return
-    print("interrupted", file=sys.stderr, flush=True)
-    os._exit(EXIT_INTERRUPTED)
-
-
-signal.signal(signal.SIGTERM, _terminate)
-sys.excepthook = _report
+install()
 globals().update(discover())

@@ -43,8 +43,9 @@ def folder(job: Job) -> None:
     job.out(FOLDER).mkdir()
     (job.out(FOLDER) / "copy").write_text(UPPER.read_text())
     if (ROOT / "slow").exists():
-        (ROOT / "begun").write_text("")
-        time.sleep(60)
+        while True:
+            (ROOT / "begun").write_text(str(time.monotonic()))
+            time.sleep(0.05)
 
 def last(job: Job) -> None:
     job.out(LAST).write_text("last of " + (FOLDER.path / "copy").read_text())
@@ -167,6 +168,19 @@ def test_interrupted_while_two_run(pipeline: Checkout) -> None:
     assert process.returncode == 130, output
     (pipeline.root / "slow").unlink()
     assert ran(pipeline.doit("-n", "2", "all", "other")) == ["chain:folder", "chain:last"]
+
+
+def test_workers_do_not_outlive_a_killed_doit(pipeline: Checkout) -> None:
+    pipeline.write("slow", "")
+    begun = pipeline.root / "begun"
+    with pipeline.popen("-n", "2", "all", "other") as process:
+        wait_for(begun)
+        process.kill()
+        # The pipe closes when the last process that holds it has ended.
+        process.communicate(timeout=30)
+    last = begun.read_text()
+    time.sleep(0.5)
+    assert begun.read_text() == last
 
 
 def test_two_doits_in_one_checkout_wait_for_each_other(pipeline: Checkout) -> None:
