@@ -24,6 +24,12 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 ARCHITECTURE = "amd64"
 
 _MIRROR_HINT = "set NABLA_DEBIAN_MIRROR to the address of a Debian mirror (the part before /dists)"
+# What the host wants done after its own updates is no business of ours (cleaning its cache, telling its desktop).
+_NO_HOOKS = """\
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+"""
 _URI_LINE = re.compile(r"'(?P<uri>\S+)' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{64})")
 
 
@@ -125,6 +131,9 @@ class Apt:
         if shutil.which("apt-get") is None:
             raise HostError("apt-get is missing: it fetches packages from Debian's archive", "install the package apt")
         base = self.directory
+        hooks = base / "hooks.conf"
+        if not hooks.exists():
+            hooks.write_text(_NO_HOOKS)
         settings: Mapping[str, object] = {
             "Dir::Etc::SourceList": base / "sources.list",
             "Dir::Etc::SourceParts": "-",
@@ -140,6 +149,8 @@ class Apt:
             "APT::Sandbox::User": "root",  # otherwise apt, run by root, becomes a user that may not write here
             "Acquire::Languages": "none",
             "Acquire::Retries": "3",
+            "Acquire::http::Timeout": "15",
+            "Acquire::https::Timeout": "15",
         }
         options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
-        return run(["apt-get", *options, *words], cwd=cwd).stdout
+        return run(["apt-get", "-c", hooks, *options, *words], cwd=cwd).stdout
