@@ -49,7 +49,7 @@ def test_much_output(minimal: Vm) -> None:
 
 
 def test_end_of_input(minimal: Vm) -> None:
-    assert minimal.run("/bin/wc", "-c", stdin=b"").output.strip() == "0"
+    assert minimal.run("wc", "-c", stdin=b"").output.strip() == "0"
     assert minimal.run("/bin/sh", stdin=b"echo from input\nexit 5\n").status == 5
 
 
@@ -85,7 +85,7 @@ def test_memory(minimal: Vm, memory: str) -> None:
     assert result.status == 0, result.describe()
     total = int(result.output.split()[1])
     wanted = int(memory[:-1]) * (1024 if memory.endswith("M") else 1024 * 1024)
-    assert wanted * 0.8 < total <= wanted
+    assert wanted * 0.97 - 14 * 1024 < total <= wanted, "the kernel itself takes too much"
 
 
 def test_file_systems(minimal: Vm) -> None:

@@ -59,7 +59,7 @@ def test_script(testing: Vm, script: str) -> None:
 
 @pytest.mark.parametrize("name", ["signals", "threads", "process"])
 def test_with_little_memory(testing: Vm, name: str) -> None:
-    result = testing.but(memory="48M").run(f"{PLACE}/{name}")
+    result = testing.but(memory="96M").run(f"{PLACE}/{name}")
     assert not tap_failures(result.output), result.describe()
 
 
