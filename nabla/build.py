@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
-from nabla import digest, fetch, lockfile, progress, recipe, sandbox, series, store, tasklib
+from nabla import digest, fetch, lockfile, progress, recipe, sandbox, series, store, tasklib, tree
 from nabla.errors import NablaError
 from nabla.paths import MUSL, STATE, TOOLCHAIN, WORK, relative
 from nabla.sandbox import Bind, Sandbox
@@ -53,6 +53,11 @@ class Work:
     def build(self) -> Path:
         """The folder that is /build inside the sandbox."""
         return self.base / "build"
+
+    @property
+    def objects(self) -> Path:
+        """Where the kernel is compiled, beside its source."""
+        return self.base / "objects"
 
     @property
     def unpacked(self) -> Path:
@@ -108,7 +113,7 @@ def unpack(job: Job, name: str) -> None:
             archives.append((source, local))
         else:
             path = fetch.fetch(source)
-            facts.append({"name": source.name, "strip": source.strip, "sha256": digest.sha256_stream(path)})
+            facts.append({"name": source.name, "strip": source.strip, "sha256": tree.file_sha256(path)})
             archives.append((source, path))
     if _read(work.unpacked) != facts or not work.source.is_dir():
         work.unpacked.unlink(missing_ok=True)
@@ -125,8 +130,8 @@ def unpack(job: Job, name: str) -> None:
 def patch(job: Job, name: str) -> None:
     """Apply the recipe's series; the record names the content of each patched file, not the patches."""
     loaded, work = recipe.load(name), Work(name)
-    tree = series.Series(work.source, work.base / "source" / "memory")
-    tree.apply(loaded.patches)
+    applied = series.Series(work.source, work.base / "source" / "memory")
+    applied.apply(loaded.patches)
     paths = sorted({path for file in loaded.patches for path in series.touched(file)})
     facts = {
         "unpacked": digest.sha256_file(work.unpacked),

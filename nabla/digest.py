@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from nabla import tree
 from nabla.paths import STATE
 
 _CHUNK = 1 << 20
@@ -35,15 +36,9 @@ def sha256_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_stream(path: Path) -> str:
-    """Return the sha256 of a file, read in full, whatever is remembered about it. Raises OSError."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def sha256_file(path: Path) -> str:
     """Return the sha256 of a file, remembered while its status does not change. Raises OSError."""
-    return _remembered("sha256", path, sha256_stream)
+    return _remembered("sha256", path, tree.file_sha256)
 
 
 def python_digest(path: Path) -> str:
@@ -61,36 +56,9 @@ def canonical(data: Any) -> str:
     return json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-def manifest(root: Path) -> list[str]:
-    """Return one line for each entry below `root`: type, mode, digest (or target of a link), path; sorted by path.
-
-    Two folders with the same manifest hold the same; owners and times do not count. Raises OSError.
-    """
-    lines: list[tuple[str, str]] = []
-    pending = [root]
-    while pending:
-        folder = pending.pop()
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                path = Path(entry.path)
-                name = path.relative_to(root).as_posix()
-                mode = entry.stat(follow_symlinks=False).st_mode
-                if stat.S_ISLNK(mode):
-                    line = f"l - {os.readlink(path)}"
-                elif stat.S_ISDIR(mode):
-                    line = f"d {stat.S_IMODE(mode):o} -"
-                    pending.append(path)
-                elif stat.S_ISREG(mode):
-                    line = f"f {stat.S_IMODE(mode):o} {sha256_file(path)}"
-                else:
-                    line = f"{stat.S_IFMT(mode):o} {stat.S_IMODE(mode):o} -"
-                lines.append((name, f"{line} {name}"))
-    return [line for _, line in sorted(lines)]
-
-
 def tree_digest(root: Path) -> str:
     """Return the digest of a folder's manifest, remembered while no entry's status changes. Raises OSError."""
-    return _remembered("tree", root, _tree_digest)
+    return _remembered("tree", root, tree.digest)
 
 
 def path_digest(path: Path) -> str | None:
@@ -101,19 +69,15 @@ def path_digest(path: Path) -> str | None:
         return None
 
 
-def _tree_digest(root: Path) -> str:
-    return sha256_bytes("".join(f"{line}\n" for line in manifest(root)).encode(errors="surrogateescape"))
-
-
 def _python_digest(path: Path) -> str:
-    tree = ast.parse(path.read_bytes())
-    for node in ast.walk(tree):
+    module = ast.parse(path.read_bytes())
+    for node in ast.walk(module):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             body = node.body
             first = body[0] if body else None
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 node.body = body[1:]
-    return sha256_bytes(ast.dump(tree).encode())
+    return sha256_bytes(ast.dump(module).encode())
 
 
 def _remembered(kind: str, path: Path, compute: Callable[[Path], str]) -> str:

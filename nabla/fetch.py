@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nabla import digest, log, signature
+from nabla import log, signature, tree
 from nabla.errors import ChecksumError, CommandError, FetchError, HostError, OfflineError, SignatureError
 from nabla.origins import Delivery, Request, debian, pypi
 from nabla.recipe import DebianOrigin, DebOrigin, Origin, PypiOrigin, Source, UrlOrigin
@@ -121,7 +121,7 @@ def _check(delivery: Delivery, origin: Origin) -> None:
     size = delivery.file.stat().st_size
     if origin.size is not None and size != origin.size:
         raise ChecksumError(f"{origin.file} from {describe(origin)} has {size} bytes instead of {origin.size}")
-    actual = digest.sha256_stream(delivery.file)
+    actual = tree.file_sha256(delivery.file)
     if actual != origin.sha256:
         raise ChecksumError(f"{origin.file} from {describe(origin)} has sha256 {actual} instead of {origin.sha256}")
     if origin.signature is not None:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nabla import digest, log, sandbox, store, tasklib
+from nabla import digest, log, sandbox, store, tasklib, tree
 from nabla.errors import NablaError
 from nabla.paths import ROOT, STATE, cache_dir, relative
 from nabla.run import run
@@ -136,5 +136,5 @@ def _share_downloads(cache: Path) -> None:
 
 def _manifest(path: Path) -> list[str]:
     if path.is_dir():
-        return digest.manifest(path)
+        return tree.manifest(path).splitlines()
     return [f"f - {digest.sha256_file(path)} {path.name}"]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from nabla import digest, log
+from nabla import log, tree
 from nabla.errors import ChecksumError, DiskFullError, NablaError
 from nabla.paths import cache_dir
 
@@ -54,7 +54,7 @@ class Store:
             return None
         except OSError as error:
             raise NablaError(f"cannot read the cache: {error}") from error
-        actual = digest.sha256_stream(path) if actual_size == size else "another size"
+        actual = tree.file_sha256(path) if actual_size == size else "another size"
         if actual != sha256:
             raise ChecksumError(
                 f"the cache entry {path} is damaged: it has {actual_size} bytes of {size}, sha256 {actual}",

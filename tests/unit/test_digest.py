@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nabla import digest
+from nabla import digest, tree
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def test_like_sha256sum(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(os.urandom(3_000_000))
     expected = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout.split()[0]
-    assert digest.sha256_file(path) == digest.sha256_stream(path) == expected
+    assert digest.sha256_file(path) == tree.file_sha256(path) == expected
 
 
 def test_every_change_is_seen(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_unchanged_file_is_not_read_again(tmp_path: Path, monkeypatch: pytest.Mo
     path.write_text("x")
     time.sleep(0.1)
     first = digest.sha256_file(path)
-    monkeypatch.setattr(digest, "sha256_stream", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(tree, "file_sha256", lambda path: pytest.fail("read again"))
     assert digest.sha256_file(path) == first
 
 
@@ -54,7 +54,7 @@ def test_manifest(tmp_path: Path) -> None:
     (root / "b").chmod(0o700)
     (root / "a link").symlink_to("b/file")
     content = hashlib.sha256(b"content").hexdigest()
-    assert digest.manifest(root) == ["l - b/file a link", "d 700 - b", f"f 755 {content} b/file"]
+    assert tree.manifest(root).splitlines() == ["l - - a link -> b/file", "d 700 - b", f"f 755 {content} b/file"]
 
 
 @pytest.mark.parametrize("change", ["content", "mode", "name", "link", "new"])
