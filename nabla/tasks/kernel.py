@@ -89,7 +89,7 @@ def config(job: Job, name: str) -> None:
         ARCH=um /build/linux/scripts/kconfig/merge_config.sh -n {names}
         {_MAKE} -s olddefconfig
     """
-    _enter(scratch, Bind(KERNEL_CONFIG, "/src")).run(script, title="merging the kernel's configuration", log=job.log)
+    enter(scratch, Bind(KERNEL_CONFIG, "/src")).run(script, title="merging the kernel's configuration", log=job.log)
     kconfig.check(fragments, scratch / ".config")
     shutil.copy(scratch / ".config", job.out(CONFIG))
 
@@ -98,7 +98,7 @@ def config(job: Job, name: str) -> None:
 def compile_kernel(job: Job, name: str) -> None:
     """Run the kernel's make; after a killed build, which may have left half objects, from nothing."""
     work = Work(name)
-    objects = work.base / "objects"
+    objects = work.objects
     # Objects are only as good as the compiler and the tree they came from: another build root starts over.
     origin = "\n".join([lockfile.read_lock().tree, digest.sha256_file(work.unpacked), sandbox.BUILD_TIMESTAMP])
     mark, dirty = objects / ".nabla-origin", objects / ".nabla-running"
@@ -124,7 +124,7 @@ def compile_kernel(job: Job, name: str) -> None:
 
 
 def _make(job: Job, objects: Path) -> None:
-    place = _enter(objects)
+    place = enter(objects)
     jobs = sandbox.jobs()
     place.run(f"{_MAKE} -j{jobs} olddefconfig prepare", title="kernel: prepare", log=job.log)
     # -k: a dry run cannot link what it did not compile, and says so at its end.
@@ -134,8 +134,8 @@ def _make(job: Job, objects: Path) -> None:
         place.run(f"{_MAKE} -j{jobs} vmlinux", title="kernel: compile", log=job.log, progress=counter)
 
 
-def _enter(objects: Path, *more: Bind) -> Sandbox:
-    """The sandbox of the kernel's build: source at /build/linux, `objects` at /build/obj."""
+def enter(objects: Path, *more: Bind) -> Sandbox:
+    """Return the sandbox of the kernel's build: source at /build/linux, `objects` at /build/obj."""
     binds = (Bind(Work(RECIPE).source, "/build/linux"), Bind(objects, "/build/obj", writable=True), *more)
     return Sandbox((_mount_points(), *binds), _IDENTITY, "/build/obj")
 

@@ -10,12 +10,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nabla import buildroot, lockfile, log, tasklib
+from nabla import buildroot, lockfile, log, store, tasklib
 from nabla.build import Work, enter
 from nabla.errors import HostError, LockError, NablaError
 from nabla.paths import relative
 from nabla.sandbox import Bind, Sandbox
 from nabla.tasklib import Job, TaskDict
+from nabla.tasks import kernel
 
 
 def task_toolchain() -> Iterator[TaskDict]:
@@ -50,10 +51,11 @@ def task_lock() -> Iterator[TaskDict]:
 
 
 def task_shell() -> TaskDict:
-    """Open a shell in the sandbox where a recipe is built: doit shell [RECIPE]."""
+    """Open a shell in the build sandbox."""
     return {
         "basename": "shell",
-        "actions": [(_shell, [])],
+        "doc": "open a shell in the build sandbox, with a recipe's build folder: doit shell [RECIPE]",
+        "actions": [tasklib.guard(_shell)],
         "pos_arg": "names",
         "task_dep": ["toolchain:unpack"],
         "verbosity": 2,
@@ -106,13 +108,16 @@ def _unpacked(task: Any, values: Mapping[str, Any]) -> bool:
         return False  # the action will say what is wrong
 
 
-def _shell(names: list[str]) -> bool:
+def _shell(names: list[str]) -> None:
     if not sys.stdin.isatty():
-        raise HostError("shell needs a terminal")
-    if names and not (Work(names[0]).build / names[0]).is_dir():
-        raise HostError(f"{names[0]} has no build folder yet", "build it first, then open the shell")
-    place = enter(names[0], with_musl=names[0] != "musl") if names else Sandbox((Bind(Work("shell").base, "/build"),))
+        raise HostError("doit shell needs a terminal")
     if not names:
-        Work("shell").base.mkdir(parents=True, exist_ok=True)
+        store.make_folder(Work("shell").base)
+        place = Sandbox((Bind(Work("shell").base, "/build", writable=True),))
+    elif names[0] in ("kernel", kernel.RECIPE):
+        place = kernel.enter(Work(kernel.RECIPE).objects)
+    elif (Work(names[0]).build / names[0]).is_dir():
+        place = enter(names[0], with_musl=names[0] != "musl")
+    else:
+        raise NablaError(f"there is no build folder of {names[0]!r}", "name a recipe, after building it once")
     place.shell()
-    return True
