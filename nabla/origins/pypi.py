@@ -21,8 +21,9 @@ def obtain(origin: PypiOrigin, request: Request) -> Delivery:
     files.mkdir()
     argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
     argv += ["--disable-pip-version-check", "--progress-bar=off", *platform_options(origin.file)]
-    with watch_folder(request.name, files, origin.size):
-        request.run([*argv, "--dest", files, "--requirement", wanted])
+    # pip collects in the temporary folder: on the cache's disk there is room, and the bar sees it.
+    with watch_folder(request.name, request.folder, origin.size):
+        request.run([*argv, "--dest", files, "--requirement", wanted], env={"TMPDIR": str(request.folder)})
     file = files / origin.file
     if not file.is_file():
         raise FetchError(f"pip delivered {', '.join(path.name for path in files.iterdir())} instead of {origin.file}")
