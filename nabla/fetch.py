@@ -94,7 +94,7 @@ def _fetch_from(origin: Origin, request: Request) -> Path:
     log.info(f"{request.name}: fetching {origin.file} from {describe(origin)}")
     delivery = _deliver(origin, request)
     try:
-        _check(delivery, origin)
+        _check(delivery, origin, request.folder)
     except (ChecksumError, SignatureError):
         # An unfinished download of a wrong file must not be gone on with.
         delivery.file.unlink(missing_ok=True)
@@ -117,7 +117,7 @@ def _deliver(origin: Origin, request: Request) -> Delivery:
             return pypi.obtain(origin, request)
 
 
-def _check(delivery: Delivery, origin: Origin) -> None:
+def _check(delivery: Delivery, origin: Origin, scratch: Path) -> None:
     size = delivery.file.stat().st_size
     if origin.size is not None and size != origin.size:
         raise ChecksumError(f"{origin.file} from {describe(origin)} has {size} bytes instead of {origin.size}")
@@ -127,7 +127,7 @@ def _check(delivery: Delivery, origin: Origin) -> None:
     if origin.signature is not None:
         if delivery.signature is None or not delivery.signature.is_file():
             raise SignatureError(f"{origin.file} from {describe(origin)} came without its signature")
-        signature.check(delivery.file, delivery.signature, origin.signature)
+        signature.check(delivery.file, delivery.signature, origin.signature, scratch)
 
 
 def describe(origin: Origin) -> str:

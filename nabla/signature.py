@@ -30,9 +30,12 @@ _READERS: dict[bytes, Callable[[Path], IO[bytes]]] = {
 }
 
 
-def check(file: Path, signature_file: Path, wanted: Signature) -> None:
-    """Raise `SignatureError` unless the wanted certificate made `signature_file` over `file`."""
-    with tempfile.TemporaryDirectory(prefix="nabla-gpgv-") as name:
+def check(file: Path, signature_file: Path, wanted: Signature, scratch: Path | None = None) -> None:
+    """Raise `SignatureError` unless the wanted certificate made `signature_file` over `file`.
+
+    `scratch`: where to decompress a file signed uncompressed (the kernel: 1.3 GB); default the temporary folder.
+    """
+    with tempfile.TemporaryDirectory(prefix="gpgv-", dir=scratch) as name:
         folder = Path(name)
         keyring = folder / "keyring.gpg"
         keyring.write_bytes(dearmor(wanted.key_path.read_text(encoding="ascii")))
