@@ -8,7 +8,13 @@
 #include <termios.h>
 #include <unistd.h>
 
-#define END_OF_INPUT 4 /* ^D: what the kernel puts into the console when the host's standard input has ended */
+/*
+ * How the end of the host's standard input arrives. A kernel that opens the console with PARMRK sends a break, which is
+ * then read as ff 00 00, while a byte ff of the data is read as ff ff. Any other kernel sends ^D, as a terminal does.
+ */
+#define MARK 0xff
+#define CTRL_D 4
+static bool marks;
 
 static int to_command = -1;   /* we write the command's input here */
 static int from_command = -1; /* and read its output here */
@@ -26,7 +32,8 @@ void console_mode(bool terminal)
 		t.c_oflag = OPOST | ONLCR;
 		t.c_lflag = ISIG | ICANON | ECHO | ECHOE | ECHOK | ECHOCTL | ECHOKE | IEXTEN;
 	} else {
-		t.c_iflag = 0;
+		marks = t.c_iflag & PARMRK;
+		t.c_iflag = marks ? PARMRK : 0;
 		t.c_oflag = 0;
 		t.c_lflag = 0;
 		t.c_cc[VMIN] = 1;
@@ -95,18 +102,37 @@ static bool copy_output(void)
 	return false;
 }
 
+/* Takes one byte as it came from the console; returns false if it belongs to a mark and is no data. */
+static bool take_byte(unsigned char byte)
+{
+	static int marked; /* how many bytes of a mark came before this one */
+	if (!marks) {
+		input_ended = byte == CTRL_D;
+		return !input_ended;
+	}
+	switch (marked) {
+	case 0:
+		marked = byte == MARK;
+		return !marked;
+	case 1:
+		marked = byte == MARK ? 0 : 2;
+		return byte == MARK;
+	default:
+		marked = 0;
+		input_ended = true;
+		return false;
+	}
+}
+
 static void take_input(void)
 {
 	ssize_t got = read(STDIN_FILENO, pending, sizeof pending);
 	if (got < 0 && (errno == EINTR || errno == EAGAIN))
 		return;
 	pending_begin = pending_end = 0;
-	for (ssize_t i = 0; i < got && !input_ended; i++) {
-		if (pending[i] == END_OF_INPUT)
-			input_ended = true;
-		else
-			pending_end++;
-	}
+	for (ssize_t i = 0; i < got && !input_ended; i++)
+		if (take_byte(pending[i]))
+			pending[pending_end++] = pending[i];
 	if (got <= 0)
 		input_ended = true;
 }

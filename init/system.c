@@ -50,8 +50,7 @@ void mount_rest(void)
 
 void open_console(void)
 {
-	if (fcntl(STDIN_FILENO, F_GETFD) >= 0 && fcntl(STDERR_FILENO, F_GETFD) >= 0)
-		return; /* the kernel has opened it */
+	/* The kernel has opened one for us, but in a file system that is gone: nobody could tell its name (ttyname). */
 	int fd = open("/dev/console", O_RDWR | O_NOCTTY);
 	if (fd < 0)
 		return;
@@ -81,10 +80,11 @@ void start_loopback(void)
 
 static void write_exit_status(int status)
 {
-	char digits[3] = {(char)('0' + status / 100), (char)('0' + status / 10 % 10), (char)('0' + status % 10)};
+	/* The kernel wants something behind the number: it does not end the text itself. */
+	char text[] = {(char)('0' + status / 100), (char)('0' + status / 10 % 10), (char)('0' + status % 10), '\n'};
 	int skip = status < 10 ? 2 : status < 100 ? 1 : 0; /* a leading 0 would make it octal */
 	int fd = open("/proc/exitcode", O_WRONLY | O_CLOEXEC);
-	if (fd < 0 || write(fd, digits + skip, sizeof digits - (size_t)skip) < 0)
+	if (fd < 0 || write(fd, text + skip, sizeof text - (size_t)skip) < 0)
 		say("/proc/exitcode", strerror(errno));
 }
 

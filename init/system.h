@@ -9,7 +9,7 @@ void mount_proc(void);
 /* Mounts everything else a program expects. A directory or a file system that does not exist is left out. */
 void mount_rest(void);
 
-/* Makes sure that descriptors 0, 1 and 2 are the console. */
+/* Opens the console as descriptors 0, 1 and 2; /dev must be mounted. */
 void open_console(void);
 
 void set_hostname(const char *name);
