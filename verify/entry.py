@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does every system call in a program take the kernel's entry point first? `python -m verify.entry [--json] FILE…`
+
+Our libc jumps to the address that the kernel gave in AT_SYSINFO and has the `syscall` instruction only as the way out
+where there is none (docs/libc-abi.md). Each place looks like this, and nothing else may hold a `syscall`:
+
+    lea  1f(%rip),%rcx          the return address, directly behind the instruction
+    mov  __sysinfo(%rip),%r11   the same variable everywhere in a file
+    test %r11,%r11
+    jz   2f
+    jmp  *%r11
+ 2: syscall
+ 1:
+
+The bytes are searched, not disassembled: 0f 05 inside another instruction's operand is told apart only if that operand
+belongs to such a place. So a file can fail without a fault, but never pass with one. Exit status: 0 sound, 1 not, 2 no
+system call at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from elftools.common.exceptions import ELFError
+from elftools.construct import ConstructError
+from elftools.elf.constants import P_FLAGS
+from elftools.elf.elffile import ELFFile
+
+from verify import report
+
+SYSCALL = b"\x0f\x05"
+_PLACE = re.compile(
+    rb"\x48\x8d\x0d(?P<back>....)\x4c\x8b\x1d(?P<sysinfo>....)\x4d\x85\xdb\x74\x03\x41\xff\xe3\x0f\x05", re.DOTALL
+)
+# Lengths from the start of a place to the ends of the two instructions that carry a displacement, and of the whole.
+_LEA, _MOV, _WHOLE = 7, 14, 24
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found in one file. `places`: addresses of calls in the jump form. `bare`: of other `syscall` bytes."""
+
+    path: str
+    places: tuple[int, ...] = ()
+    bare: tuple[int, ...] = ()
+    variables: tuple[int, ...] = ()
+    error: str = ""
+
+    @property
+    def sound(self) -> bool:
+        """Whether every system call has the jump form and all read one variable."""
+        return not self.error and not self.bare and len(self.variables) <= 1
+
+
+def examine(path: Path) -> Finding:
+    """Look through the executable segments of one file."""
+    try:
+        with path.open("rb") as stream:
+            segments = [
+                (int(segment["p_vaddr"]), bytes(segment.data()))
+                for segment in ELFFile(stream).iter_segments()
+                if segment["p_type"] == "PT_LOAD" and segment["p_flags"] & P_FLAGS.PF_X
+            ]
+    except (OSError, ELFError, ConstructError, ValueError, TypeError) as error:
+        return Finding(str(path), error=f"cannot be read: {error}")
+    places: list[int] = []
+    bare: list[int] = []
+    variables: set[int] = set()
+    for base, data in segments:
+        covered: set[int] = set()
+        for match in _PLACE.finditer(data):
+            start = base + match.start()
+            if start + _LEA + _signed(match["back"]) != start + _WHOLE:
+                continue
+            places.append(start + _WHOLE - len(SYSCALL))
+            variables.add(start + _MOV + _signed(match["sysinfo"]))
+            covered.update(range(match.start(), match.end()))
+        bare += [base + at for at in _occurrences(data) if at not in covered]
+    return Finding(str(path), tuple(places), tuple(bare), tuple(sorted(variables)))
+
+
+def _occurrences(data: bytes) -> list[int]:
+    return [match.start() for match in re.finditer(rb"(?=\x0f\x05)", data)]
+
+
+def _signed(field: bytes) -> int:
+    return int.from_bytes(field, "little", signed=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(prog="python -m verify.entry", description=__doc__.splitlines()[0].split("`")[0])
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("path", nargs="+", type=Path, help="ELF file")
+    options = parser.parse_args(argv)
+    findings = [examine(path) for path in options.path]
+    if options.json:
+        print(report.as_json([asdict(finding) for finding in findings]))
+    else:
+        rows = [
+            [f.path, str(len(f.places)), f.error or ", ".join(f"bare syscall at {at:#x}" for at in f.bare) or "ok"]
+            for f in findings
+        ]
+        print(report.table(["file", "calls", "result"], rows))
+    if not all(finding.sound for finding in findings):
+        return 1
+    return 0 if any(finding.places for finding in findings) else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
