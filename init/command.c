@@ -87,7 +87,7 @@ static int exec_in_path(const char *file, char *const *argv, char *const *env)
 /* In the vfork child: everything up to the command's first instruction. Returns the reason of a failure. */
 static int become_command(const struct settings *s, const struct stream_ends *ends, bool *in_workdir)
 {
-	static char *const shell[] = {"-sh", NULL}; /* the minus makes it a login shell: it reads /etc/profile */
+	static char *const shell[] = {"sh", "-l", NULL}; /* a login shell: it reads /etc/profile */
 	sigset_t none;
 	setsid();
 	if (s->terminal) {
