@@ -3,174 +3,52 @@
 
     fetch:<name> -> unpack -> patch -> configure -> build -> install
 
-Each step leaves a small JSON file which says what it was made from; the next step depends on that file alone. So a
-change of a patch message rebuilds nothing, and a change of the compiler everything. Below out/work/<name>/:
+Each step leaves a small record, out/work/<name>/<step>.json, which says what it was made from; the next step depends on
+that file alone. So a change of a patch message rebuilds nothing, and a change of the compiler everything.
 
-    source/tree        upstream's files with our patches        source/*.json   what they are
-    build/<name>       a copy of it, in which the build works    build/dest      what it installed
-    build/*.json       records of configure and build
+    build/<name>    a copy of the patched source, in which the build works; /build/<name> in the sandbox
+    build/dest      what it installed
+    build/phase     how far the copy got, and of what; a step that finds less than it needs makes up for it
 
-The kernel has steps of its own (tasks/kernel.py): it is built beside its source, hence again in parts.
+The last line is for builds that were killed: half an object must not be taken for a whole one. The kernel has steps of
+its own (tasks/kernel.py): it is built beside its source, hence again in parts.
 """
 
 from __future__ import annotations
 
-import functools
-import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import Any
 
-from nabla import digest, fetch, lockfile, progress, recipe, sandbox, series, store, tasklib, tree
+from nabla import digest, lockfile, progress, recipe, sandbox, series, sources, tasklib
 from nabla.errors import NablaError
-from nabla.paths import MUSL, STATE, TOOLCHAIN, WORK, relative
+from nabla.paths import MUSL, TOOLCHAIN, relative
 from nabla.sandbox import Bind, Sandbox
+from nabla.sources import Work, alone
 from nabla.tasklib import Job, TaskDict, Tree
-from nabla.tasks.fetch import record_path
-
-_CODE = (sandbox, series)
-
-
-@dataclass(frozen=True)
-class Work:
-    """Where a recipe is built."""
-
-    name: str
-
-    @property
-    def base(self) -> Path:
-        """Everything of this recipe."""
-        return WORK / self.name
-
-    @property
-    def source(self) -> Path:
-        """The patched source tree."""
-        return self.base / "source" / "tree"
-
-    @property
-    def build(self) -> Path:
-        """The folder that is /build inside the sandbox."""
-        return self.base / "build"
-
-    @property
-    def objects(self) -> Path:
-        """Where the kernel is compiled, beside its source."""
-        return self.base / "objects"
-
-    @property
-    def unpacked(self) -> Path:
-        """Record of the step `unpack`."""
-        return self.base / "source" / "unpacked.json"
-
-    @property
-    def patched(self) -> Path:
-        """Record of the step `patch`."""
-        return self.base / "source" / "patched.json"
-
-    @property
-    def configured(self) -> Path:
-        """Record of the step `configure`."""
-        return self.build / "configured.json"
-
-    @property
-    def built(self) -> Path:
-        """Record of the step `build`."""
-        return self.build / "built.json"
-
-    @property
-    def dirty(self) -> Path:
-        """Exists while a build runs: found at the start of one, it tells that the last one was killed."""
-        return self.build / "running"
-
-
-P = ParamSpec("P")
-
-
-def alone(action: Callable[Concatenate[Job, str, P], None]) -> Callable[Concatenate[Job, str, P], None]:
-    """Let one step at a time work on a recipe, also when doit runs twice in this checkout."""
-
-    @functools.wraps(action)
-    def wrapper(job: Job, name: str, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        with store.lock(STATE / "locks" / f"work-{name}", f"{job.name}: waiting for another step of {name}"):
-            action(job, name, *args, **kwargs)
-
-    return wrapper
-
-
-@alone
-def unpack(job: Job, name: str) -> None:
-    """Bring the sources of a recipe, as upstream made them, to source/tree; nothing moves if they are there already."""
-    loaded, work = recipe.load(name), Work(name)
-    facts: list[dict[str, Any]] = []
-    archives: list[tuple[recipe.Source, Path]] = []
-    for source in loaded.source:
-        local = source.local_path
-        if local is not None:
-            files = {path.relative_to(local).as_posix(): digest.sha256_file(path) for path in local_files(local)}
-            facts.append({"name": source.name, "files": files})
-            archives.append((source, local))
-        else:
-            path = fetch.fetch(source)
-            facts.append({"name": source.name, "strip": source.strip, "sha256": tree.file_sha256(path)})
-            archives.append((source, path))
-    if _read(work.unpacked) != facts or not work.source.is_dir():
-        work.unpacked.unlink(missing_ok=True)
-        tasklib.remove(work.base / "source")
-        work.source.mkdir(parents=True)
-        for number, (source, path) in enumerate(archives):
-            # The first source is the tree itself, further ones lie in a folder with their name.
-            target = work.source if number == 0 else work.source / source.name
-            _unpack_one(job, source, path, target)
-    _write(job.out(work.unpacked), facts)
-
-
-@alone
-def patch(job: Job, name: str) -> None:
-    """Apply the recipe's series; the record names the content of each patched file, not the patches."""
-    loaded, work = recipe.load(name), Work(name)
-    applied = series.Series(work.source, work.base / "source" / "memory")
-    applied.apply(loaded.patches)
-    paths = sorted({path for file in loaded.patches for path in series.touched(file)})
-    facts = {
-        "unpacked": digest.sha256_file(work.unpacked),
-        "patched": {path: _content(work.source / path) for path in paths},
-    }
-    job.note(f"{len(loaded.patches)} patches, {len(paths)} files")
-    _write(job.out(work.patched), facts)
 
 
 @alone
 def configure(job: Job, name: str, with_musl: bool) -> None:
-    """Start over with a fresh copy of the source and run the recipe's `configure`."""
-    work = Work(name)
-    tasklib.remove(work.build)
-    work.build.mkdir(parents=True)
-    _run(job, name, "configure", with_musl)
-    _write(job.out(work.configured), _facts(name, work.patched, with_musl))
+    """Step: start over with a fresh copy of the source and run the recipe's `configure`."""
+    _configure(job, name, with_musl)
+    sources.write(job.out(Work(name).configured), _facts(name, with_musl))
 
 
 @alone
 def build(job: Job, name: str, with_musl: bool) -> None:
-    """Run the recipe's `build`; after a killed build, which may have left half files, the copy is made anew."""
-    work = Work(name)
-    if work.dirty.exists():
-        job.note("the last build was killed; starting over")
-        tasklib.remove(work.build / name)
-        _run(job, name, "configure", with_musl)
-    work.dirty.touch()
-    with progress.counting(f"{name}: compile", name) as counter:
-        _run(job, name, "build", with_musl, counter)
-    work.dirty.unlink()
-    _write(job.out(work.built), _facts(name, work.configured, with_musl))
+    """Step: run the recipe's `build`."""
+    _build(job, name, with_musl)
+    sources.write(job.out(Work(name).built), _facts(name, with_musl))
 
 
 @alone
 def install(job: Job, name: str, with_musl: bool, results: Mapping[str, str]) -> None:
-    """Run the recipe's `install` into an empty $DESTDIR and copy `results` (path in it -> task output) from there."""
-    work = Work(name)
-    destination = work.build / "dest"
+    """Step: run the recipe's `install` into an empty $DESTDIR and copy `results` (path in it -> output) from there."""
+    if sources.read(Work(name).phase) != ["built", _key(name, with_musl)]:
+        _build(job, name, with_musl)
+    destination = Work(name).build / "dest"
     tasklib.remove(destination)
     destination.mkdir()
     _run(job, name, "install", with_musl)
@@ -186,23 +64,28 @@ def install(job: Job, name: str, with_musl: bool, results: Mapping[str, str]) ->
 
 
 def steps(
-    area: str, name: str, results: Mapping[str, Path | Tree], *, doc: str, with_musl: bool, extra: Sequence[Path] = ()
+    area: str,
+    name: str,
+    results: Mapping[str, Path | Tree],
+    *,
+    doc: str,
+    with_musl: bool,
 ) -> Iterator[TaskDict]:
     """Yield the tasks `area:unpack` … `area:install` for recipe `name`.
 
     `results`: path below $DESTDIR ("." = all of it) -> output. `with_musl`: built for the guest by our wrapper against
-    out/musl, mounted at /sysroot; else by the build root's own compiler. `extra`: further files whose content counts.
+    out/musl, mounted at /sysroot; else by the build root's own compiler.
     """
     loaded, work = recipe.load(name), Work(name)
     facts = loaded.config()["build"]
     tools = [lockfile.LOCK, lockfile.PACKAGES, *tasklib.source_files(TOOLCHAIN / "bin")]
-    needs: list[Path | Tree] = [*tools, *extra, *([Tree(MUSL)] if with_musl else [])]
+    needs: list[Path | Tree] = [*tools, *([Tree(MUSL)] if with_musl else [])]
     after = ["toolchain:unpack", *(["musl:install"] if with_musl else [])]
     scripts = {key: facts[key] for key in ("configure", "build", "install")} if facts else {}
     env = facts["env"] if facts else {}
-    code = _CODE
+    code = (sandbox, series, sources)
     yield tasklib.group(area, doc)
-    yield from source_steps(area, name)
+    yield from sources.steps(area, name)
     yield tasklib.step(
         f"{area}:configure",
         configure,
@@ -239,36 +122,6 @@ def steps(
     )
 
 
-def source_steps(area: str, name: str) -> Iterator[TaskDict]:
-    """Yield `area:unpack` and `area:patch` for recipe `name`."""
-    loaded, work = recipe.load(name), Work(name)
-    local = [path for s in loaded.source if s.local_path is not None for path in local_files(s.local_path)]
-    remote = any(source.local is None for source in loaded.source)
-    sources = [[s.name, s.strip, s.unpack] for s in loaded.source]
-    yield tasklib.step(
-        f"{area}:unpack",
-        unpack,
-        doc=f"unpack the source of {name} {loaded.version}",
-        inputs=[*local, *([record_path(name)] if remote else [])],
-        outputs=[work.unpacked],
-        after=["toolchain:unpack", *([f"fetch:{name}"] if remote else [])],
-        config=sources,
-        args=[name],
-    )
-    yield tasklib.step(
-        f"{area}:patch",
-        patch,
-        doc=f"apply patches/{name}" if loaded.patches else "nothing to patch",
-        inputs=[work.unpacked, *loaded.patches],
-        outputs=[work.patched],
-        after=[f"{area}:unpack"],
-        # The input files alone do not tell when one is gone.
-        config=[path.name for path in loaded.patches],
-        code=[series],
-        args=[name],
-    )
-
-
 def enter(name: str, with_musl: bool) -> Sandbox:
     """Return the sandbox in which a recipe is built: its build folder at /build, the recipe's own folder at /src."""
     binds = [Bind(Work(name).build, "/build", writable=True), Bind(recipe.load(name).folder, "/src")]
@@ -284,30 +137,50 @@ def enter(name: str, with_musl: bool) -> Sandbox:
     return Sandbox(tuple(binds), {**env, **(loaded.env if loaded else {})}, f"/build/{name}")
 
 
-def local_files(folder: Path) -> list[Path]:
-    """Return the files of a local source, sorted: everything but hidden files and what building in place leaves."""
-    return [path for path in tasklib.source_files(folder) if path.suffix not in (".o", ".a")]
+def _configure(job: Job, name: str, with_musl: bool) -> None:
+    work = Work(name)
+    sources.ready(job, name)
+    tasklib.remove(work.build)
+    work.build.mkdir(parents=True)
+    shutil.copytree(work.source, work.build / name, symlinks=True)
+    _run(job, name, "configure", with_musl)
+    sources.write(work.phase, ["configured", _key(name, with_musl)])
+
+
+def _build(job: Job, name: str, with_musl: bool) -> None:
+    work = Work(name)
+    if sources.read(work.phase) != ["configured", _key(name, with_musl)]:
+        job.note("there is no fresh copy (the last build failed or was killed): starting over")
+        _configure(job, name, with_musl)
+    work.phase.unlink()
+    with progress.counting(f"{name}: compile", name) as counter:
+        _run(job, name, "build", with_musl, counter)
+    sources.write(work.phase, ["built", _key(name, with_musl)])
 
 
 def _run(job: Job, name: str, which: str, with_musl: bool, counter: Callable[[str], None] | None = None) -> None:
-    work, steps_of = Work(name), recipe.load(name).build
-    if which == "configure" and not (work.build / name).exists():
-        shutil.copytree(work.source, work.build / name, symlinks=True)
-    script: str = getattr(steps_of, which) if steps_of else ""
+    recipe_build = recipe.load(name).build
+    script: str = getattr(recipe_build, which) if recipe_build else ""
     if script:
         enter(name, with_musl).run(script, title=f"{name}: {which}", log=job.log, progress=counter)
 
 
-def _facts(name: str, record: Path, with_musl: bool) -> dict[str, Any]:
-    """What a step was made from; its digest goes into the next step's record, so that changes travel down."""
-    musl = Tree(MUSL).stamp.read_text(encoding="utf-8").strip() if with_musl else None
+def _facts(name: str, with_musl: bool) -> dict[str, Any]:
+    """What the compiled copy is made from: source, scripts, compiler, libc, further files of the recipe."""
+    loaded = recipe.load(name)
+    scripts = loaded.config()["build"] or {}
     return {
-        "recipe": recipe.load(name).config()["build"],
-        "before": digest.sha256_file(record),
+        "patched": digest.sha256_file(Work(name).patched),
+        "scripts": {key: scripts.get(key) for key in ("env", "configure", "build")},
+        "files": {path.name: digest.sha256_file(path) for path in _recipe_files(loaded)},
         "buildroot": lockfile.read_lock().tree,
         "wrappers": digest.tree_digest(TOOLCHAIN / "bin"),
-        "musl": musl,
+        "musl": Tree(MUSL).stamp.read_text(encoding="utf-8").strip() if with_musl else None,
     }
+
+
+def _key(name: str, with_musl: bool) -> str:
+    return digest.config_digest(_facts(name, with_musl))
 
 
 def _recipe_files(loaded: recipe.Recipe) -> list[Path]:
@@ -315,41 +188,5 @@ def _recipe_files(loaded: recipe.Recipe) -> list[Path]:
     return [path for path in tasklib.source_files(loaded.folder) if path.name != "recipe.toml"]
 
 
-def _unpack_one(job: Job, source: recipe.Source, path: Path, target: Path) -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-        for file in local_files(path):
-            copy = target / file.relative_to(path)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
-            # Whatever the umask was when the repository was cloned.
-            copy.chmod(0o755 if file.stat().st_mode & 0o100 else 0o644)
-    elif source.unpack:
-        place = Sandbox((Bind(target, "/build", writable=True), Bind(path.parent, "/src")))
-        # tar finds the compression out by itself; owners and set-id bits of the archive do not matter here.
-        script = f"tar -xf /src/{path.name} --strip-components={source.strip} --no-same-owner --no-same-permissions"
-        place.run(script, title=f"unpack {source.name}", log=job.log)
-    else:
-        shutil.copyfile(path, target / source.origin[0].file)
-
-
-def _content(path: Path) -> str | None:
-    """Digest of a file and whether it is a program; None where a patch removed it."""
-    found = digest.path_digest(path)
-    return f"{found} {'x' if path.stat().st_mode & 0o111 else '-'}" if found else None
-
-
 def _path(item: Path | Tree) -> Path:
     return item.path if isinstance(item, Tree) else item
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def _write(path: Path, facts: Any) -> None:
-    store.make_folder(path.parent)
-    path.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -15,11 +15,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from nabla import build, digest, kconfig, lockfile, progress, sandbox, tasklib
-from nabla.build import Work
+from nabla import digest, kconfig, lockfile, progress, sandbox, sources, tasklib
 from nabla.errors import CommandError, ConfigError
 from nabla.paths import KERNEL, KERNEL_CONFIG, VMLINUX, relative
 from nabla.sandbox import Bind, Sandbox
+from nabla.sources import Work
 from nabla.tasklib import Job, TaskDict
 
 RECIPE = "linux"
@@ -46,7 +46,7 @@ def task_kernel() -> Iterator[TaskDict]:
     fragments = _fragments()
     tools = [lockfile.LOCK, lockfile.PACKAGES]
     yield tasklib.group("kernel", "build the guest kernel")
-    yield from build.source_steps("kernel", RECIPE)
+    yield from sources.steps("kernel", RECIPE)
     yield tasklib.step(
         "kernel:config",
         config,
@@ -71,13 +71,14 @@ def task_kernel() -> Iterator[TaskDict]:
     )
 
 
-@build.alone
+@sources.alone
 def config(job: Job, name: str) -> None:
     """Merge the fragments on top of "no to everything", by the kernel's own script, in a folder of its own."""
     work, fragments = Work(name), _fragments()
     if not fragments:
         raise ConfigError(f"there is no fragment in {relative(KERNEL_CONFIG)}/")
     kconfig.wanted(fragments)
+    sources.ready(job, name)
     # The script calls make without our compiler, whose name and abilities are options too: hence one more olddefconfig.
     scratch = work.base / "config"
     tasklib.remove(scratch)
@@ -94,11 +95,12 @@ def config(job: Job, name: str) -> None:
     shutil.copy(scratch / ".config", job.out(CONFIG))
 
 
-@build.alone
+@sources.alone
 def compile_kernel(job: Job, name: str) -> None:
     """Run the kernel's make; after a killed build, which may have left half objects, from nothing."""
     work = Work(name)
     objects = work.objects
+    sources.ready(job, name)
     # Objects are only as good as the compiler and the tree they came from: another build root starts over.
     origin = "\n".join([lockfile.read_lock().tree, digest.sha256_file(work.unpacked), sandbox.BUILD_TIMESTAMP])
     mark, dirty = objects / ".nabla-origin", objects / ".nabla-running"

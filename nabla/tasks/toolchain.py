@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nabla import buildroot, lockfile, log, store, tasklib
-from nabla.build import Work, enter
+from nabla.build import enter
 from nabla.errors import HostError, LockError, NablaError
 from nabla.paths import relative
 from nabla.sandbox import Bind, Sandbox
+from nabla.sources import Work
 from nabla.tasklib import Job, TaskDict
 from nabla.tasks import kernel
 
