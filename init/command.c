@@ -39,7 +39,6 @@ static void prepare_signals(sigset_t *waiting)
 	sigaction(SIGCHLD, &(struct sigaction){.sa_handler = on_child}, NULL);
 	for (size_t i = 0; i < STOP_SIGNAL_COUNT; i++)
 		sigaction(stop_signals[i], &(struct sigaction){.sa_handler = on_stop}, NULL);
-	signal(SIGPIPE, SIG_IGN); /* the command may stop reading its input */
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, NULL);
 	*waiting = all;
@@ -85,22 +84,19 @@ static int exec_in_path(const char *file, char *const *argv, char *const *env)
 }
 
 /* In the vfork child: everything up to the command's first instruction. Returns the reason of a failure. */
-static int become_command(const struct settings *s, const struct stream_ends *ends, bool *in_workdir)
+static int become_command(const struct settings *s, bool *in_workdir)
 {
 	static char *const shell[] = {"sh", "-l", NULL}; /* a login shell: it reads /etc/profile */
 	sigset_t none;
 	setsid();
 	if (s->terminal) {
 		ioctl(STDIN_FILENO, TIOCSCTTY, 1);
-	} else if (ends->input >= 0) {
-		dup2(ends->input, STDIN_FILENO);
-		dup2(ends->output, STDOUT_FILENO);
-		dup2(ends->output, STDERR_FILENO);
+	} else if (!take_host_streams()) {
+		return errno;
 	}
 	if (chdir(s->workdir) < 0)
 		return errno;
 	*in_workdir = true;
-	signal(SIGPIPE, SIG_DFL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	if (!s->command) {
@@ -115,16 +111,11 @@ static pid_t start(const struct settings *s)
 {
 	static volatile int error;
 	static bool in_workdir;
-	struct stream_ends ends = {-1, -1};
-	if (!s->terminal && !stream_open(&ends))
-		say("pipe", strerror(errno));
 	pid_t pid = vfork();
 	if (pid == 0) {
-		error = become_command(s, &ends, &in_workdir);
+		error = become_command(s, &in_workdir);
 		_exit(STATUS_NO_START);
 	}
-	if (ends.input >= 0)
-		stream_started(&ends);
 	if (pid < 0) {
 		say("cannot start the command", strerror(errno));
 		return -STATUS_NO_START;
@@ -204,9 +195,8 @@ int command_run(const struct settings *s)
 		ended = true;
 	}
 	while ((others = reap(pid, &status, &ended)) && !ended && !asked_to_stop)
-		stream_wait(&waiting);
+		sigsuspend(&waiting);
 	if (others)
 		end_the_rest();
-	stream_drain();
 	return status;
 }

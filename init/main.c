@@ -21,7 +21,8 @@ int main(int argc, char **argv)
 	settings_read(&settings, argv);
 	mount_rest();
 	open_console();
-	console_mode(settings.terminal);
+	if (settings.terminal)
+		console_mode();
 	set_hostname(settings.hostname);
 	start_loopback();
 	power_off(command_run(&settings));
