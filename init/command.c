@@ -83,20 +83,21 @@ static int exec_in_path(const char *file, char *const *argv, char *const *env)
 	return reason;
 }
 
-/* In the vfork child: everything up to the command's first instruction. Returns the reason of a failure. */
-static int become_command(const struct settings *s, bool *in_workdir)
+/* In the vfork child: everything up to the command's first instruction. Returns the reason of a failure, and at what. */
+static int become_command(const struct settings *s, const char **what)
 {
 	static char *const shell[] = {"sh", "-l", NULL}; /* a login shell: it reads /etc/profile */
 	sigset_t none;
 	setsid();
-	if (s->terminal) {
+	*what = "/dev/host";
+	if (s->terminal)
 		ioctl(STDIN_FILENO, TIOCSCTTY, 1);
-	} else if (!take_host_streams()) {
+	else if (!take_host_streams())
 		return errno;
-	}
+	*what = s->workdir;
 	if (chdir(s->workdir) < 0)
 		return errno;
-	*in_workdir = true;
+	*what = NULL;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	if (!s->command) {
@@ -110,10 +111,10 @@ static int become_command(const struct settings *s, bool *in_workdir)
 static pid_t start(const struct settings *s)
 {
 	static volatile int error;
-	static bool in_workdir;
+	static const char *what;
 	pid_t pid = vfork();
 	if (pid == 0) {
-		error = become_command(s, &in_workdir);
+		error = become_command(s, &what);
 		_exit(STATUS_NO_START);
 	}
 	if (pid < 0) {
@@ -122,8 +123,8 @@ static pid_t start(const struct settings *s)
 	}
 	if (!error)
 		return pid;
-	if (!in_workdir) {
-		say(s->workdir, strerror(error));
+	if (what) {
+		say(what, strerror(error));
 		return -STATUS_NO_START;
 	}
 	say(s->command ? s->command[0] : "/bin/sh", error == ENOENT ? "not found" : strerror(error));
