@@ -17,10 +17,16 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
+class Server(http.server.ThreadingHTTPServer):
+    """Takes many connections at once; the usual five would make the others wait for a second try."""
+
+    request_queue_size = 128
+
+
 def main() -> None:
     """Serve until killed."""
     scheme, port, folder = sys.argv[1:]
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", int(port)), partial(Quiet, directory=folder))
+    server = Server(("127.0.0.1", int(port)), partial(Quiet, directory=folder))
     if scheme == "https":
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(Path(__file__).with_name("localhost.pem"))

@@ -68,7 +68,7 @@ def test_read_only(copy_of: CopyOf) -> None:
     vm = Vm(disk, memory="64M", read_only=True)
     result = vm.shell("echo x >/root/file")
     assert result.status != 0
-    assert "Read-only file system" in result.output
+    assert "Read-only file system" in result.errors
     assert vm.check("echo works >/tmp/file; cat /tmp/file") == "works\n"
     assert sha256(disk) == before
 

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Time from start to exit with 64 MB and an init that exits at once, beside bubblewrap and stock User Mode Linux.
+
+    python -m bench.boot [--runs 200] [--uml PATH/TO/linux]
+
+The init is bench/guest/raw_exit_init.c: it powers off in its first instructions, without libc. The same file system
+image goes to stock UML (an MMU build of the same kernel version), if its binary is given. bubblewrap enters new
+namespaces and starts /bin/true.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from bench import common
+from nabla import log, sandbox
+from nabla.errors import NablaError
+from nabla.paths import GUEST_TESTS, VMLINUX
+from nabla.tasks.rootfs import TOOLS
+
+IMAGE_KB = 1024
+
+
+def make_image(folder: Path) -> Path:
+    """Make a small ext2 image that holds nothing but the init."""
+    common.need(GUEST_TESTS / "raw_exit_init", TOOLS.path)
+    tree = folder / "tree"
+    for name in ("dev", "proc", "sbin"):
+        (tree / name).mkdir(parents=True)
+    shutil.copy(GUEST_TESTS / "raw_exit_init", tree / "sbin" / "init")
+    words = [*sandbox.base(TOOLS.path, user=0), "--bind", str(folder), "/work", "--chdir", "/work"]
+    words += ["/sbin/mke2fs", "-q", "-F", "-t", "ext2", "-d", "tree", "image", str(IMAGE_KB)]
+    subprocess.run(words, check=True)
+    return folder / "image"
+
+
+def commands(image: Path, uml: Path | None) -> dict[str, list[str]]:
+    """Return what is to be timed."""
+    own = [f"ubd0={image},ro", "root=/dev/ubda", "rootfstype=ext4", "ro", "init=/sbin/init", "quiet"]
+    found = {"nabla": [str(VMLINUX), "mem=64M", *own]}
+    found["nabla, whole system"] = common.machine("minimal", "/bin/true")
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        raise NablaError("bubblewrap is missing", "install the package bubblewrap")
+    found["bubblewrap"] = [bwrap, "--unshare-all", "--ro-bind", "/", "/", "/bin/true"]
+    if uml is not None:
+        found["stock UML"] = [str(uml), "mem=64M", f"ubd0r={image}", *own[1:]]
+    return found
+
+
+def main() -> int:
+    """Measure, save, print the table."""
+    parser = argparse.ArgumentParser(prog="bench.boot", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runs", type=int, default=200, help="timed runs of each (200)")
+    parser.add_argument("--uml", type=Path, help="a stock UML binary of the same version")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        image = make_image(Path(folder))
+        timings = common.interleave(commands(image, options.uml), runs=options.runs, warmup=5)
+    records = [timing.record() for timing in timings]
+    log.info(f"written to {common.save('boot', records)}")
+    rows = [["start to exit, ms", "median", "mean", "min", "p95"]]
+    rows += [[r["name"], *(f"{r[key]:.2f}" for key in ("median", "mean", "min", "p95"))] for r in records]
+    print(common.table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except NablaError as error:
+        sys.exit(error.render())

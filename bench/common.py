@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the measurements share: repeated runs of commands, facts about this host, results as JSON, tables of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nabla.errors import NablaError
+from nabla.paths import IMAGES, NABLA_RUN, OUT, VMLINUX, relative
+
+RESULTS = OUT / "bench"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall-clock times of repeated runs of one command, in milliseconds."""
+
+    name: str
+    command: tuple[str, ...]
+    times: tuple[float, ...]
+
+    def record(self) -> dict[str, Any]:
+        """Return the figures for the JSON file: all times too, so that others can judge."""
+        ordered = sorted(self.times)
+        return {
+            "name": self.name,
+            "command": list(self.command),
+            "unit": "ms",
+            "runs": len(ordered),
+            "median": round(statistics.median(ordered), 3),
+            "mean": round(statistics.fmean(ordered), 3),
+            "deviation": round(statistics.pstdev(ordered), 3),
+            "min": round(ordered[0], 3),
+            "p95": round(ordered[int(len(ordered) * 0.95)], 3),
+            "max": round(ordered[-1], 3),
+            "times": [round(each, 3) for each in self.times],
+        }
+
+
+def repeat(name: str, command: Sequence[str], *, runs: int, warmup: int, status: int = 0) -> Timing:
+    """Run a command again and again, its streams at /dev/null. Raises `NablaError` when one ends otherwise."""
+    times: list[float] = []
+    for turn in range(warmup + runs):
+        began = time.perf_counter_ns()
+        finished = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
+        )
+        took = (time.perf_counter_ns() - began) / 1e6
+        if finished.returncode != status:
+            told = finished.stderr.decode(errors="replace").strip()
+            raise NablaError(f"{name}: exit status {finished.returncode} in run {turn + 1}", told)
+        if turn >= warmup:
+            times.append(took)
+    return Timing(name, tuple(command), tuple(times))
+
+
+def interleave(commands: Mapping[str, Sequence[str]], *, runs: int, warmup: int) -> list[Timing]:
+    """Time several commands in turns of ten, so that a busy moment of the host does not hit one of them alone."""
+    gathered: dict[str, list[float]] = {name: [] for name in commands}
+    for name, command in commands.items():
+        repeat(name, command, runs=1, warmup=warmup)
+    while any(len(times) < runs for times in gathered.values()):
+        for name, command in commands.items():
+            left = min(10, runs - len(gathered[name]))
+            if left > 0:
+                gathered[name] += repeat(name, command, runs=left, warmup=0).times
+    return [Timing(name, tuple(command), tuple(gathered[name])) for name, command in commands.items()]
+
+
+def host_facts() -> dict[str, Any]:
+    """Describe this host as far as figures depend on it."""
+    model = "unknown"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "kernel": platform.release(),
+        "load": round(os.getloadavg()[0], 2),
+        "date": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+    }
+
+
+def need(*paths: Path) -> None:
+    """Raise `NablaError` with a hint when something to be measured was not built."""
+    for path in paths:
+        if not path.exists():
+            raise NablaError(f"{relative(path)} is missing", "build it: ./doit.sh")
+
+
+def machine(image: str, *command: str, memory: str = "64M", options: Sequence[str] = ()) -> list[str]:
+    """Return the command line that runs a command in the machine."""
+    need(NABLA_RUN, VMLINUX, IMAGES / f"{image}.ext3")
+    words = [str(NABLA_RUN), "--memory", memory, "--ephemeral", *options, str(IMAGES / f"{image}.ext3")]
+    return [*words, "--", *command] if command else words
+
+
+def save(name: str, results: Any) -> Path:
+    """Write results with the facts of the host to out/bench/NAME.json."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"bench": name, "host": host_facts(), "results": results}, indent=1) + "\n")
+    return path
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Lay out rows, the first of them the head, as a table in Markdown; numbers to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(_cell(text, width) for text, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    rule = "|" + "|".join("-" * (width + 1) + (":" if column else "-") for column, width in enumerate(widths)) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def _cell(text: str, width: int) -> str:
+    return text.rjust(width) if text[:1].isdigit() else text.ljust(width)

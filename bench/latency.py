@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Latencies of basic operations, the same binary in the guest and on the host (bench/guest/latency.c).
+
+python -m bench.latency
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from bench import common
+from nabla import log
+from nabla.errors import NablaError
+from nabla.paths import GUEST_TESTS, MUSL
+
+PROGRAM = "/usr/lib/nabla-tests/latency"
+
+
+def measure(command: list[str]) -> dict[str, float]:
+    """Run the program, pinned to one processor, and return its figures in nanoseconds."""
+    finished = subprocess.run(
+        ["taskset", "-c", "0", *command], capture_output=True, text=True, timeout=300, check=False
+    )
+    if finished.returncode != 0:
+        raise NablaError(f"{command[0]}: exit status {finished.returncode}", finished.stderr.strip())
+    found: dict[str, float] = json.loads(finished.stdout)
+    return found
+
+
+def on_host() -> dict[str, float]:
+    """Measure on the host, with our libc in its place: a mount namespace shows it, nothing else is in the way."""
+    common.need(GUEST_TESTS / "latency", MUSL / "lib")
+    words = ["bwrap", "--ro-bind", str(MUSL / "lib"), "/lib", "--ro-bind", str(GUEST_TESTS), "/tests"]
+    words += ["--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]
+    return measure([*words, "/tests/latency"])
+
+
+def main() -> int:
+    """Measure both, save, print the table."""
+    guest = measure(common.machine("test", PROGRAM, memory="256M"))
+    host = on_host()
+    results: dict[str, Any] = {"unit": "ns", "guest": guest, "host": host}
+    log.info(f"written to {common.save('latency', results)}")
+    rows = [["operation, ns", "guest", "host", "host / guest"]]
+    rows += [[name, f"{guest[name]:.0f}", f"{host[name]:.0f}", f"{host[name] / guest[name]:.1f}"] for name in guest]
+    print(common.table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except NablaError as error:
+        sys.exit(error.render())
