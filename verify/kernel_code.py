@@ -34,6 +34,7 @@ from verify import report
 POLICY = Path(__file__).with_suffix(".toml")
 KINDS = ("vector", "x87", "state", "segment", "base", "syscall", "unknown")
 
+_SECTION = re.compile(r"^Disassembly of section (?P<name>\S+):$")
 _LABEL = re.compile(r"^[0-9a-f]+ <(?P<name>.+)>:$")
 _CODE = re.compile(r"^\s*(?P<address>[0-9a-f]+):\t(?P<text>.+)$")
 _PREFIXES = re.compile(r"^(?:(?:lock|rep[nz]*e?|repnz|bnd|notrack|data16|addr32|cs|ds|es|ss|rex(?:\.[WRXB]+)?)\s+)+")
@@ -56,18 +57,25 @@ class Use:
     kind: str
     address: int
     text: str
+    section: str
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """One entry of the policy: functions (shell patterns) which may use instructions of some kinds."""
+    """One entry of the policy: functions (shell patterns) which may use instructions of some kinds.
+
+    With `section`, only in that section: .init.text is code that is thrown away before the first guest instruction.
+    """
 
     functions: tuple[str, ...]
     kinds: tuple[str, ...]
     reason: str
+    section: str | None = None
 
     def covers(self, use: Use) -> bool:
         """Tell whether this entry allows `use`."""
+        if self.section not in (None, use.section):
+            return False
         return use.kind in self.kinds and any(fnmatch.fnmatchcase(use.function, p) for p in self.functions)
 
 
@@ -95,7 +103,8 @@ def read_policy(path: Path) -> list[Allowance]:
     for number, entry in enumerate(table.get("allow", []), 1):
         functions, kinds, reason = entry.get("functions"), entry.get("kinds"), entry.get("reason")
         wellformed = (
-            set(entry) == {"functions", "kinds", "reason"}
+            set(entry) - {"section"} == {"functions", "kinds", "reason"}
+            and isinstance(entry.get("section", ""), str)
             and isinstance(functions, list)
             and isinstance(kinds, list)
             and isinstance(reason, str)
@@ -105,7 +114,7 @@ def read_policy(path: Path) -> list[Allowance]:
         )
         if not wellformed:
             raise CheckError(f"{path}: allow entry {number}: needs functions, kinds (of {', '.join(KINDS)}) and reason")
-        found.append(Allowance(tuple(functions), tuple(kinds), reason))
+        found.append(Allowance(tuple(functions), tuple(kinds), reason, entry.get("section")))
     return found
 
 
@@ -134,17 +143,19 @@ def classify(text: str) -> str | None:
 
 def uses(lines: Iterable[str]) -> Iterator[Use | str]:
     """Read objdump's output; yield the name of each function, then its uses. Raises `CheckError` if it has none."""
-    function = "?"
+    function = section = "?"
     seen = False
     for line in lines:
-        if label := _LABEL.match(line):
+        if heading := _SECTION.match(line):
+            section = heading["name"]
+        elif label := _LABEL.match(line):
             function = _CLONE.sub("", label["name"])
             seen = True
             yield function
         elif code := _CODE.match(line):
             kind = classify(code["text"])
             if kind is not None:
-                yield Use(function, kind, int(code["address"], 16), " ".join(code["text"].split()))
+                yield Use(function, kind, int(code["address"], 16), " ".join(code["text"].split()), section)
     if not seen:
         raise CheckError("the disassembly has no function in it")
 

@@ -82,6 +82,10 @@ def test_allowances(image: Path) -> None:
     result = kernel_code.check(listing(image), [host])
     assert {use.function for use in result.allowed} == {"host", "host32"}
     assert result.idle == ["function gone", "kind x87"]
+    elsewhere = Allowance(("*",), ("syscall",), "for the test", ".init.text")
+    assert not kernel_code.check(listing(image), [elsewhere]).allowed
+    here = Allowance(("*",), ("syscall",), "for the test", ".text")
+    assert len(kernel_code.check(listing(image), [here]).allowed) == 4
 
 
 def test_policy_of_the_repository_is_well_formed() -> None:
