@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import signal
 import termios
 import time
@@ -142,7 +143,7 @@ def test_host_terminal_is_raw_meanwhile(shell: Console) -> None:
 @pytest.mark.parametrize("end", ["exit", "launcher ended", "machine killed"])
 def test_host_terminal_is_put_back(alpine: Vm, end: str) -> None:
     """Asked by the shell that started nabla-run: the modes are those from before."""
-    words = " ".join(alpine.argv("/bin/sh", "-c", "'echo up; sleep 1000'" if end != "exit" else "'echo up'"))
+    words = shlex.join(map(str, alpine.argv("/bin/sh", "-c", "echo up; sleep 1000" if end != "exit" else "echo up")))
     shell = pexpect.spawn("/bin/sh", ["-c", f"stty -a; {words}; stty -a"], encoding="utf-8", timeout=20)
     shell.expect_exact("up\r\n")
     before = _text(shell)
