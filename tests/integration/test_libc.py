@@ -79,6 +79,6 @@ def test_on_this_host(name: str, way: str) -> None:
 
 def test_loader_runs_programs_on_this_host() -> None:
     """Dynamic linking without the guest's kernel: libraries are mapped as anywhere else."""
-    argv = [LOADER, BUSYBOX_BIN, "expr", "3", "+", "4"]
+    argv = [str(LOADER), str(BUSYBOX_BIN), "expr", "3", "+", "4"]
     result = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (0, "7\n"), result.stderr
