@@ -19,11 +19,13 @@ fail() {
     exit 2
 }
 
-# Prints the Debian packages whose programs are missing.
+# Prints the Debian packages whose programs are missing for these tasks.
 missing_packages() {
     fits || "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3 python3-venv
     command -v bwrap >/dev/null || echo bubblewrap
     command -v gpgv >/dev/null || echo gpgv
+    # The tests show with it what the machine asks of the host.
+    case " $* " in *" test "*) command -v strace >/dev/null || echo strace ;; esac
 }
 
 # Installs packages as root or through a sudo that asks nothing; otherwise says which command would.
@@ -105,7 +107,7 @@ for argument in "$@"; do
     fi
 done
 
-packages=$(missing_packages)
+packages=$(missing_packages "$@")
 # shellcheck disable=SC2086
 if [ -n "$packages" ]; then install_packages $packages; fi
 
