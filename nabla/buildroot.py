@@ -90,7 +90,10 @@ def resolve(wish: lockfile.Wish) -> lockfile.Lock:
         packages = fetch(draft)
         made = _unpack(wish, packages)
         lock = lockfile.Lock(wish.suite, wish.digest, tree.digest(made), files)
-        _publish(made, root_path(lock))
+        if intact(lock):
+            shutil.rmtree(made)  # a sound tree may be in use
+        else:
+            _publish(made, root_path(lock))
     return lock
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nabla import buildroot, lockfile, tree
-from nabla.apt import DebFile
+from nabla.apt import Apt, DebFile
 from nabla.errors import LockError, OfflineError
 from tests.unit import debs
 
@@ -102,3 +102,14 @@ def test_offline_without_a_package(cache: Path, lock: lockfile.Lock, monkeypatch
     monkeypatch.setenv("NABLA_OFFLINE", "1")
     with pytest.raises(OfflineError, match="missing in the cache: 1, first one"):
         buildroot.ensure()
+
+
+def test_new_lock_of_the_same_packages_leaves_the_tree_alone(
+    lock: lockfile.Lock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build may be running in it."""
+    inode = buildroot.ensure().stat().st_ino
+    monkeypatch.setattr(Apt, "update", lambda self: None)
+    monkeypatch.setattr(Apt, "resolve", lambda self, packages: list(lock.files))
+    assert buildroot.resolve(WISH) == lock
+    assert buildroot.root_path(lock).stat().st_ino == inode
