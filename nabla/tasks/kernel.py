@@ -132,6 +132,7 @@ def _make(job: Job, objects: Path) -> None:
     # -k: a dry run cannot link what it did not compile, and says so at its end.
     planned = place.run(f"{_MAKE} -n -k vmlinux || true", title="kernel: count the objects")
     total = sum(1 for line in planned.stdout.splitlines() if _COMPILES.search(line))
+    job.note(f"{total} objects to compile")
     with progress.counting("kernel: compile", RECIPE, total, _COMPILED) as counter:
         place.run(f"{_MAKE} -j{jobs} vmlinux", title="kernel: compile", log=job.log, progress=counter)
 
