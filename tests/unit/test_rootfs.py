@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from nabla import rootfs
 from nabla.errors import ImageError
+from nabla.paths import ROOT, ROOTFS
 
 GOOD = """\
 name = "thing"
@@ -104,3 +107,18 @@ def test_circle_of_two(tmp_path: Path) -> None:
     (tmp_path / "base.toml").write_text('name = "base"\nsummary = "x"\nextends = "thing"\n')
     with pytest.raises(ImageError, match="a circle"):
         load(tmp_path, 'name = "thing"\nsummary = "x"\nextends = "base"\n')
+
+
+def test_documented_example(tmp_path: Path) -> None:
+    """The example in docs/images.md is a valid description of an image that extends alpine."""
+    (example,) = re.findall(
+        r"^```toml\n(.*?)^```$", (ROOT / "docs" / "images.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    path = tmp_path / "mine.toml"
+    path.write_text(example)
+    shutil.copy(ROOTFS / "alpine.toml", tmp_path)
+    description = rootfs.load_file(path)
+    assert description.base == "alpine-base"
+    assert description.drop[-1] == "/etc/motd"
+    path.write_text(re.sub(r"(?m)^# (?=base|parts)", "", example))
+    assert rootfs.load_file(path).parts == ("init", "musl", "busybox")
