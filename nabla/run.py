@@ -14,11 +14,12 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from types import FrameType
+from typing import IO, Any
 
 from nabla.errors import CommandError, HostError
 from nabla.paths import relative
@@ -62,30 +63,25 @@ def run(
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
     sink: IO[bytes] | None = log.open("ab") if log is not None else None
+    process: subprocess.Popen[bytes] | None = None
     try:
         if sink is not None:
             sink.write(f"$ {paste_line(words, cwd, env)}\n".encode())
             sink.flush()
-        process = _start(words, cwd, env, data, sink, progress, pass_fds)
-        try:
-            out, err = _pump(process, data, sink, progress, timeout)
-        except subprocess.TimeoutExpired:
+        with _signals_held():
+            process = _start(words, cwd, env, data, sink, progress, pass_fds)
+        out, err = _pump(process, data, sink, progress, timeout)
+    except BaseException as error:
+        if process is not None:
             _end_group(process)
-            raise CommandError(
-                f"{_title(words)} took longer than {timeout:g} s",
-                _failure_hint(words, cwd, env, log, ""),
-                returncode=124,
-            ) from None
-        except BaseException:
-            _end_group(process)
+        if not isinstance(error, subprocess.TimeoutExpired):
             raise
-        finally:
-            for pipe in (process.stdin, process.stdout, process.stderr):
-                if pipe is not None:
-                    pipe.close()
+        hint = _failure_hint(words, cwd, env, log, "")
+        raise CommandError(f"{_title(words)} took longer than {timeout:g} s", hint, returncode=124) from None
     finally:
-        if sink is not None:
-            sink.close()
+        for stream in (sink, *((process.stdin, process.stdout, process.stderr) if process is not None else ())):
+            if stream is not None:
+                stream.close()
     result = Result(process.returncode, _text(out), _text(err), time.monotonic() - begin)
     if check and result.returncode != 0:
         raise CommandError(
@@ -111,7 +107,12 @@ def interactive(argv: Sequence[str | Path], *, cwd: Path | None = None, env: Map
             # The ignored SIGINT would be inherited through exec.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
-        status = child.wait()
+        try:
+            status = child.wait()
+        except BaseException:
+            child.terminate()
+            child.wait()
+            raise
     except FileNotFoundError:
         raise _missing(words[0]) from None
     finally:
@@ -131,6 +132,30 @@ def describe_status(returncode: int) -> str:
     if returncode < 0:
         return f"was ended by signal {-returncode} ({signal.strsignal(-returncode) or 'unknown'})"
     return f"failed with exit status {returncode}"
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let handlers of SIGINT and SIGTERM run only after the body.
+
+    One that raises between the start of a child and the moment we know about it would leave the child alone. Blocking
+    the signals instead would be inherited by the child.
+    """
+    held: list[tuple[int, FrameType | None]] = []
+    before: dict[int, Callable[[int, FrameType | None], Any]] = {}
+    if threading.current_thread() is threading.main_thread():
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(kind)
+            if callable(handler):
+                before[kind] = handler
+                signal.signal(kind, lambda *what: held.append(what))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for received, frame in held:
+        before[received](received, frame)
 
 
 def _start(

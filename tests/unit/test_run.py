@@ -96,6 +96,43 @@ run(["sh", "-c", {loop!r}], log=Path({str(tmp_path / "log")!r}))
     assert tick.read_text() == last
 
 
+@pytest.mark.parametrize("delay", [0.0, 0.0005, 0.001, 0.002, 0.004])
+def test_interruption_at_the_very_start_leaves_nothing(tmp_path: Path, delay: float) -> None:
+    """A signal between the start of the child and the moment when Python knows of it."""
+    script = f"""
+import os, signal, sys, threading, time
+from nabla.run import run
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+def later():
+    time.sleep({delay})
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=later).start()
+while True:
+    run(["sh", "-c", "echo $$ >> '{tmp_path}/started'; exec sleep 30"])
+"""
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT) as process:
+        assert process.wait(timeout=20) == 3
+    started = tmp_path / "started"
+    for pid in started.read_text().split() if started.exists() else ():
+        status = Path(f"/proc/{pid}/stat")
+        assert not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+
+
+def test_terminated_while_a_command_has_the_terminal(tmp_path: Path) -> None:
+    script = f"""
+import signal, sys
+from nabla.run import interactive
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+interactive(["sh", "-c", "trap 'echo ended > {tmp_path}/ended; exit' TERM; touch {tmp_path}/begun; sleep 30 & wait"])
+"""
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT) as process:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 3
+    assert (tmp_path / "ended").exists()
+
+
 def test_tools_speak_english() -> None:
     assert run.run(["sh", "-c", "echo $LC_ALL"]).stdout == "C.UTF-8\n"
 
