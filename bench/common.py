@@ -9,7 +9,7 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,8 @@ class Timing:
         }
 
 
-def repeat(name: str, command: Sequence[str], *, runs: int, warmup: int, status: int = 0) -> Timing:
-    """Run a command again and again, its streams at /dev/null. Raises `NablaError` when one ends otherwise."""
+def repeat(name: str, command: Sequence[str], *, runs: int, warmup: int, status: int | None = 0) -> Timing:
+    """Run a command again and again, its streams at /dev/null. `status` None: however it ends."""
     times: list[float] = []
     for turn in range(warmup + runs):
         began = time.perf_counter_ns()
@@ -55,7 +55,7 @@ def repeat(name: str, command: Sequence[str], *, runs: int, warmup: int, status:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
         )
         took = (time.perf_counter_ns() - began) / 1e6
-        if finished.returncode != status:
+        if status is not None and finished.returncode != status:
             told = finished.stderr.decode(errors="replace").strip()
             raise NablaError(f"{name}: exit status {finished.returncode} in run {turn + 1}", told)
         if turn >= warmup:
@@ -63,16 +63,22 @@ def repeat(name: str, command: Sequence[str], *, runs: int, warmup: int, status:
     return Timing(name, tuple(command), tuple(times))
 
 
-def interleave(commands: Mapping[str, Sequence[str]], *, runs: int, warmup: int) -> list[Timing]:
-    """Time several commands in turns of ten, so that a busy moment of the host does not hit one of them alone."""
+def interleave(
+    commands: Mapping[str, Sequence[str]], *, runs: int, warmup: int, any_status: Collection[str] = ()
+) -> list[Timing]:
+    """Time several commands in turns of ten, so that a busy moment of the host does not hit one of them alone.
+
+    All must end with status 0, but for those named in `any_status`. Raises `NablaError` otherwise.
+    """
     gathered: dict[str, list[float]] = {name: [] for name in commands}
     for name, command in commands.items():
-        repeat(name, command, runs=1, warmup=warmup)
+        repeat(name, command, runs=1, warmup=warmup, status=None if name in any_status else 0)
     while any(len(times) < runs for times in gathered.values()):
         for name, command in commands.items():
             left = min(10, runs - len(gathered[name]))
             if left > 0:
-                gathered[name] += repeat(name, command, runs=left, warmup=0).times
+                status = None if name in any_status else 0
+                gathered[name] += repeat(name, command, runs=left, warmup=0, status=status).times
     return [Timing(name, tuple(command), tuple(gathered[name])) for name, command in commands.items()]
 
 
