@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,13 @@ ROOT = Path(__file__).resolve().parent.parent
 # What the clients of package archives and a terminal need; everything else of the caller's environment is dropped.
 _KEPT = ("PATH", "HOME", "TERM", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 _KEPT_PREFIXES = ("PIP_", "PYTEST_", "http", "HTTP", "no_proxy", "NO_PROXY")
+
+
+def pytest_configure() -> None:
+    """Undo what nohup or a shell's background job leave to their children: signals that are ignored."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
