@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network device on an open descriptor: this test is the other end of the wire, and speaks Ethernet."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from nabla.paths import VMLINUX
+
+from .vm import Vm
+
+GUEST_MAC = bytes.fromhex("02000000000a")
+OUR_MAC = bytes.fromhex("02000000000b")
+GUEST, US = socket.inet_aton("10.1.2.3"), socket.inet_aton("10.1.2.4")
+SET_UP = "ip addr add 10.1.2.3/24 dev eth0; ip link set eth0 up; "
+
+
+@contextmanager
+def wired(image: Vm, kind: socket.SocketKind, script: str) -> Iterator[tuple[subprocess.Popen[bytes], socket.socket]]:
+    """Start a machine that runs a script, with one end of a socket pair as its eth0; yields it and the other end."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    ours.settimeout(20)
+    with ours, theirs, open(image.image, "rb") as disk:
+        words = [str(VMLINUX), "mem=64M", f"ubd0=fd:{disk.fileno()},cow", "root=/dev/ubda", "rootfstype=ext4", "rw"]
+        words += [f"eth0=fd:{theirs.fileno()},{GUEST_MAC.hex(':')}", "init=/sbin/nabla-init", "loglevel=0", "--"]
+        words += ["arg=/bin/sh", "arg=-c", f"arg={SET_UP}{script}", "tty=0"]
+        with subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(disk.fileno(), theirs.fileno()),
+        ) as machine:
+            try:
+                yield machine, ours
+            finally:
+                machine.kill()
+
+
+def checksum(data: bytes) -> int:
+    """Return the Internet checksum (RFC 1071) of an even number of bytes."""
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def receive(wire: socket.socket, kind: int) -> bytes:
+    """Return the payload of the next frame of an EtherType that is for us or for all."""
+    while True:
+        frame = wire.recv(2000)
+        if frame[12:14] == struct.pack("!H", kind):
+            return frame[14:]
+
+
+def arp(operation: int, target: bytes) -> bytes:
+    """Return an ARP frame (RFC 826) from us."""
+    head = target + OUR_MAC + b"\x08\x06"
+    return head + struct.pack("!HHBBH", 1, 0x0800, 6, 4, operation) + OUR_MAC + US + target + GUEST
+
+
+def ping(size: int) -> bytes:
+    """Return an ICMP echo request with so many bytes of data."""
+    body = struct.pack("!BBHHH", 8, 0, 0, 7, 1) + bytes(i & 0xFF for i in range(size))
+    body = body[:2] + struct.pack("!H", checksum(body)) + body[4:]
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 1, 0, 64, 1, 0) + US + GUEST
+    head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
+    return GUEST_MAC + OUR_MAC + b"\x08\x00" + head + body
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+@pytest.mark.parametrize("load", ["", "while :; do :; done & "])
+def test_answers(minimal: Vm, kind: socket.SocketKind, load: str) -> None:
+    """ARP and pings of all sizes are answered, by an idle machine and by a busy one."""
+    with wired(minimal, kind, load + "echo up; read done") as (machine, wire):
+        assert machine.stdout is not None
+        assert machine.stdin is not None
+        assert machine.stdout.readline() == b"up\n"
+        wire.send(arp(1, b"\xff" * 6))
+        answer = receive(wire, 0x0806)
+        assert answer[6:8] == b"\x00\x02"
+        assert answer[8:14] == GUEST_MAC
+        for size in (0, 56, 1472, *range(100, 1400, 130)):
+            request = ping(size)
+            wire.send(request)
+            reply = receive(wire, 0x0800)
+            assert reply[20] == 0
+            assert reply[28:] == request[42:]
+        machine.stdin.write(b"\n")
+        machine.stdin.flush()
+        assert machine.wait(timeout=20) == 0
+
+
+def test_guest_speaks_first(minimal: Vm) -> None:
+    """A datagram from the guest arrives; the address of its device is the one that was given."""
+    with wired(minimal, socket.SOCK_DGRAM, "cat /sys/class/net/eth0/address; ping -c 1 10.1.2.4") as (machine, wire):
+        assert machine.stdout is not None
+        assert machine.stdout.readline().strip().decode() == GUEST_MAC.hex(":")
+        assert receive(wire, 0x0806)[24:28] == US
+        wire.send(arp(2, GUEST_MAC))
+        request = receive(wire, 0x0800)
+        assert request[12:20] == GUEST + US
+        assert request[20] == 8
+
+
+def test_wrong_descriptor(minimal: Vm) -> None:
+    """The kernel says so and goes on without a network."""
+    with open(minimal.image, "rb") as disk:
+        words = [str(VMLINUX), "mem=64M", f"ubd0=fd:{disk.fileno()},cow", "root=/dev/ubda", "rootfstype=ext4", "rw"]
+        words += ["eth0=fd:77", "init=/sbin/nabla-init", "--", "arg=/bin/ls", "arg=/sys/class/net", "tty=0"]
+        result = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, pass_fds=(disk.fileno(),), check=False, timeout=20
+        )
+    assert result.returncode == 0
+    assert result.stdout == b"lo\n"
+    assert b"eth0=fd:77: error -9" in result.stderr
