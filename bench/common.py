@@ -8,11 +8,12 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from nabla.errors import NablaError
 from nabla.paths import IMAGES, NABLA_RUN, OUT, VMLINUX, relative
@@ -132,3 +133,11 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def _cell(text: str, width: int) -> str:
     return text.rjust(width) if text[:1].isdigit() else text.ljust(width)
+
+
+def start(main: Callable[[], int]) -> NoReturn:
+    """Run a measurement as a program: what it cannot do is one line on standard error."""
+    try:
+        sys.exit(main())
+    except NablaError as error:
+        sys.exit(error.render())

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from bench import common
 from nabla import log
-from nabla.errors import NablaError
 
 
 def boot(words: list[str], number: int) -> str | None:
@@ -59,7 +57,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except NablaError as error:
-        sys.exit(error.render())
+    common.start(main)
