@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from doit.dependency import FileChangedChecker
 from doit.exceptions import InvalidTask
 
 from nabla import digest, log
+from nabla.store import lock
 
 _CACHEDIR_TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n# Made by the build; safe to remove, no need to back up.\n"
@@ -83,7 +85,8 @@ class TaskStateDB:
 
     def dump(self) -> None:
         """Called by doit at the end of a run; all is saved already."""
-        self._database.close()
+        with self._alone():
+            self._database.close()
 
     def _record(self, task_id: str) -> dict[str, Any]:
         if task_id not in self._records:
@@ -100,6 +103,14 @@ class TaskStateDB:
         tag = path.parent.parent / "CACHEDIR.TAG"
         if not tag.exists():
             tag.write_text(_CACHEDIR_TAG)
+        with self._alone():
+            self._open_or_renew(path)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """SQLite does not wait while another process begins or ends write-ahead logging: it fails at once."""
+        return lock(Path(self.name + ".lock").absolute(), f"waiting for another doit to leave {self.name} …")
+
+    def _open_or_renew(self, path: Path) -> None:
         try:
             self._open(path)
         except sqlite3.OperationalError:
