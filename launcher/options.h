@@ -6,6 +6,43 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
+
+#define DISKS_MAX 8 /* the root image among them */
+
+struct disk {
+	const char *path;
+	bool read_only;
+	bool cow; /* the guest's changes vanish with it */
+};
+
+enum net_kind {
+	NET_NONE,
+	NET_TAP,  /* an interface of the host */
+	NET_FD,   /* a descriptor of our caller's */
+	NET_USER, /* a helper that needs no privilege */
+};
+
+struct publish {
+	const char *address; /* of the host, dotted; NULL: all */
+	uint16_t host_port;
+	uint16_t guest_port;
+	bool udp;
+};
+
+/* All addresses are IPv4, dotted and checked. */
+struct net {
+	enum net_kind kind;
+	const char *tap; /* NET_TAP: the interface's name */
+	int fd;          /* NET_FD: its number as our caller knows it */
+	struct publish *publish;
+	size_t publish_count;
+	const char **dns;
+	size_t dns_count;
+	const char *address; /* of the guest; NULL: none given */
+	unsigned prefix;     /* 0 to 32, with address */
+	const char *gateway; /* NULL: none given */
+};
 
 struct options {
 	uint64_t memory; /* bytes, whole pages */
@@ -19,6 +56,7 @@ struct options {
 	const char *append; /* further kernel parameters, separated by blanks; NULL: none */
 	const char **env;   /* K=V */
 	size_t env_count;
+	struct net net;
 	const char *image;
 	char **command; /* ends with NULL; empty: an interactive shell */
 };
