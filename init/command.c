@@ -3,6 +3,7 @@
 
 #include "say.h"
 #include "stream.h"
+#include "user.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -84,7 +85,7 @@ static int exec_in_path(const char *file, char *const *argv, char *const *env)
 }
 
 /* In the vfork child: everything up to the command's first instruction. Returns the reason of a failure, and at what. */
-static int become_command(const struct settings *s, const char **what)
+static int become_command(const struct settings *s, const struct user *user, const char **what)
 {
 	static char *const shell[] = {"sh", "-l", NULL}; /* a login shell: it reads /etc/profile */
 	sigset_t none;
@@ -93,6 +94,9 @@ static int become_command(const struct settings *s, const char **what)
 	if (s->terminal)
 		ioctl(STDIN_FILENO, TIOCSCTTY, 1);
 	else if (!take_host_streams())
+		return errno;
+	*what = s->user;
+	if (user && !user_become(user))
 		return errno;
 	*what = s->workdir;
 	if (chdir(s->workdir) < 0)
@@ -108,13 +112,16 @@ static int become_command(const struct settings *s, const char **what)
 }
 
 /* Returns the command's process number, or the negative status that says why there is none. */
-static pid_t start(const struct settings *s)
+static pid_t start(struct settings *s)
 {
 	static volatile int error;
 	static const char *what;
+	struct user user;
+	if (s->user && !user_find(s, &user))
+		return -STATUS_NO_START;
 	pid_t pid = vfork();
 	if (pid == 0) {
-		error = become_command(s, &what);
+		error = become_command(s, s->user ? &user : NULL, &what);
 		_exit(STATUS_NO_START);
 	}
 	if (pid < 0) {
@@ -184,7 +191,7 @@ static void end_the_rest(void)
 	all_gone_in_time(&children);
 }
 
-int command_run(const struct settings *s)
+int command_run(struct settings *s)
 {
 	sigset_t waiting;
 	bool ended = false, others = true;

@@ -10,6 +10,6 @@
 #define STATUS_NOT_FOUND 127
 
 /* Runs the command to its end, then ends what is still running. Returns its status; 128+N if signal N ended it. */
-int command_run(const struct settings *settings);
+int command_run(struct settings *settings);
 
 #endif

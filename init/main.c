@@ -2,6 +2,7 @@
 // nabla-init, process 1 of the guest: makes a usual system around one command, runs it, and switches the machine off
 // with the command's exit status. It does nothing that is not needed: each of its system calls is part of every boot.
 #include "command.h"
+#include "network.h"
 #include "say.h"
 #include "settings.h"
 #include "stream.h"
@@ -24,6 +25,6 @@ int main(int argc, char **argv)
 	if (settings.terminal)
 		console_mode();
 	set_hostname(settings.hostname);
-	start_loopback();
+	start_network(&settings);
 	power_off(command_run(&settings));
 }

@@ -71,7 +71,19 @@ static void set_variable(char **env, char *variable)
 	*env = variable;
 }
 
-static void take(struct settings *s, char *entry, char ***next_argument)
+void settings_default(struct settings *s, char *variable)
+{
+	for (char **at = s->env; *at; at++) {
+		if (strncmp(*at, variable, name_length(variable)))
+			continue;
+		for (size_t i = 0; i < DEFAULT_COUNT; i++)
+			if (*at == defaults[i])
+				*at = variable;
+		return;
+	}
+}
+
+static void take(struct settings *s, char *entry, char ***next_argument, char ***next_server)
 {
 	char *value = strchr(entry, '=');
 	if (!value)
@@ -87,6 +99,16 @@ static void take(struct settings *s, char *entry, char ***next_argument)
 		s->workdir = value;
 	} else if (IS("hostname")) {
 		s->hostname = value;
+	} else if (IS("user")) {
+		s->user = value;
+	} else if (IS("address")) {
+		s->address = value;
+	} else if (IS("gateway")) {
+		s->gateway = value;
+	} else if (IS("mtu")) {
+		s->mtu = value;
+	} else if (IS("dns")) {
+		*(*next_server)++ = value;
 	} else if (IS("tty")) {
 		s->terminal = *value == '1';
 	}
@@ -100,19 +122,25 @@ void settings_read(struct settings *s, char **argv)
 	for (size_t i = 0; i < length; i++)
 		count += text[i] == '\0';
 
-	/* No setting makes more than one word, so both vectors fit whatever the mixture is. */
-	char **vectors = calloc(2 * (count + 2) + DEFAULT_COUNT + 1, sizeof *vectors);
+	/* No setting makes more than one word, so all vectors fit whatever the mixture is. */
+	char **vectors = calloc(3 * (count + 2) + DEFAULT_COUNT + 1, sizeof *vectors);
 	if (!vectors) {
 		say("settings", strerror(ENOMEM));
 		_exit(1);
 	}
-	*s = (struct settings){.command = vectors, .env = vectors + count + 2, .workdir = "/", .terminal = !text};
+	*s = (struct settings){
+		.command = vectors,
+		.servers = vectors + count + 2,
+		.env = vectors + 2 * (count + 2),
+		.workdir = "/",
+		.terminal = !text,
+	};
 	for (size_t i = 0; i < DEFAULT_COUNT; i++)
 		set_variable(s->env, defaults[i]);
 
-	char **next_argument = s->command;
+	char **next_argument = s->command, **next_server = s->servers;
 	for (char *entry = text; entry && entry < text + length; entry += strlen(entry) + 1)
-		take(s, entry, &next_argument);
+		take(s, entry, &next_argument, &next_server);
 	if (!text && argv[0] && argv[1])
 		s->command = argv + 1;
 	if (!*s->command)

@@ -10,7 +10,12 @@ struct settings {
 	char **env;     /* the whole environment of the command, ends with NULL */
 	const char *workdir;
 	const char *hostname; /* NULL: leave it */
-	bool terminal;        /* the console is a terminal with a person at it, not a stream of bytes */
+	char *user;           /* as whom the command runs; NULL: root */
+	char *address;        /* of eth0, A.B.C.D/N; NULL: none, as for the next two */
+	char *gateway;
+	char *mtu;
+	char **servers; /* name servers, ends with NULL */
+	bool terminal;  /* the console is a terminal with a person at it, not a stream of bytes */
 };
 
 /*
@@ -18,5 +23,8 @@ struct settings {
  * on its command line, which it hands to us as arguments, are the command then.
  */
 void settings_read(struct settings *settings, char **argv);
+
+/* Puts NAME=VALUE into the environment unless somebody has set that variable. */
+void settings_default(struct settings *settings, char *variable);
 
 #endif

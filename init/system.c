@@ -5,12 +5,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <net/if.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -65,17 +62,6 @@ void set_hostname(const char *name)
 {
 	if (name && sethostname(name, strlen(name)) < 0)
 		say("hostname", strerror(errno));
-}
-
-void start_loopback(void)
-{
-	struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return; /* a kernel without a network */
-	if (ioctl(fd, SIOCSIFFLAGS, &request) < 0 && errno != ENODEV)
-		say("lo", strerror(errno));
-	close(fd);
 }
 
 static void write_exit_status(int status)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The guest around the command: mounts, host name, loopback device, the way down. */
+/* The guest around the command: mounts, host name, the way down. */
 #ifndef NABLA_SYSTEM_H
 #define NABLA_SYSTEM_H
 
@@ -13,9 +13,6 @@ void mount_rest(void);
 void open_console(void);
 
 void set_hostname(const char *name);
-
-/* Brings up lo; the kernel gives it 127.0.0.1 and ::1 by itself. */
-void start_loopback(void);
 
 /* Writes what is not yet on the disk, hands the status to the kernel, and switches the machine off. */
 _Noreturn void power_off(int status);

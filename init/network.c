@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "network.h"
+
+#include "say.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <net/route.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define DEVICE "eth0"
+#define RESOLVER "/etc/resolv.conf"
+#define RESOLVER_MADE "/run/resolv.conf"
+#define PREFIX_MAX 32
+
+/* Reads a decimal number of at most five digits up to the end of the text; -1: it is none. */
+static int number(const char *text)
+{
+	int value = 0, digits = 0;
+	for (; *text >= '0' && *text <= '9'; text++, digits++)
+		value = digits < 5 ? value * 10 + *text - '0' : value;
+	return *text || !digits || digits > 5 ? -1 : value;
+}
+
+static struct sockaddr inet_address(struct in_addr address)
+{
+	union {
+		struct sockaddr_in in;
+		struct sockaddr any;
+	} u = {.in = {.sin_family = AF_INET, .sin_addr = address}};
+	return u.any;
+}
+
+/* Reads "A.B.C.D/N". */
+static bool parse_address(const char *text, struct in_addr *address, struct in_addr *mask)
+{
+	char plain[INET_ADDRSTRLEN];
+	size_t length = strcspn(text, "/");
+	int prefix = text[length] ? number(text + length + 1) : -1;
+	if (length >= sizeof plain || prefix < 0 || prefix > PREFIX_MAX)
+		return false;
+	memcpy(plain, text, length);
+	plain[length] = '\0';
+	mask->s_addr = htonl(prefix ? UINT32_MAX << (PREFIX_MAX - prefix) : 0);
+	return inet_pton(AF_INET, plain, address) == 1;
+}
+
+static bool ask(int fd, unsigned long what, void *request, const char *purpose)
+{
+	if (!ioctl(fd, (int)what, request))
+		return true;
+	say(purpose, strerror(errno));
+	return false;
+}
+
+/* The order matters: a size or an address that comes later would make the network forget the route. */
+static void start_device(int fd, const struct settings *s)
+{
+	struct ifreq request = {.ifr_name = DEVICE};
+	struct in_addr address, mask;
+	if (s->mtu) {
+		request.ifr_mtu = number(s->mtu);
+		ask(fd, SIOCSIFMTU, &request, DEVICE ": mtu");
+	}
+	if (s->address) {
+		if (!parse_address(s->address, &address, &mask)) {
+			say(s->address, "not an address and the length of its prefix, A.B.C.D/N");
+			return;
+		}
+		request.ifr_addr = inet_address(address);
+		if (!ask(fd, SIOCSIFADDR, &request, DEVICE))
+			return;
+		request.ifr_netmask = inet_address(mask);
+		ask(fd, SIOCSIFNETMASK, &request, DEVICE ": prefix");
+	}
+	request.ifr_flags = IFF_UP | IFF_RUNNING | IFF_BROADCAST | IFF_MULTICAST;
+	if (!ask(fd, SIOCSIFFLAGS, &request, DEVICE) || !s->gateway)
+		return;
+	if (inet_pton(AF_INET, s->gateway, &address) != 1) {
+		say(s->gateway, "not an address, A.B.C.D");
+		return;
+	}
+	struct in_addr any = {INADDR_ANY};
+	struct rtentry route = {
+		.rt_dst = inet_address(any),
+		.rt_genmask = inet_address(any),
+		.rt_gateway = inet_address(address),
+		.rt_flags = RTF_UP | RTF_GATEWAY,
+		.rt_dev = (char[]){DEVICE},
+	};
+	ask(fd, SIOCADDRT, &route, "gateway");
+}
+
+static void start_loopback(int fd)
+{
+	/* The kernel gives it 127.0.0.1 and ::1 by itself. */
+	struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+	if (ioctl(fd, SIOCSIFFLAGS, &request) < 0 && errno != ENODEV)
+		say("lo", strerror(errno));
+}
+
+static bool write_servers(char **servers)
+{
+	static char before[] = "nameserver ", after[] = "\n";
+	int fd = open(RESOLVER_MADE, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	if (fd < 0)
+		return false;
+	bool good = true;
+	for (; *servers; servers++) {
+		struct iovec line[] = {{before, sizeof before - 1}, {*servers, strlen(*servers)}, {after, 1}};
+		good = writev(fd, line, sizeof line / sizeof *line) > 0 && good;
+	}
+	close(fd);
+	return good;
+}
+
+/* The image's own file stays as it is, and may be on a disk that cannot be written: ours lies over it. */
+static void set_resolver(char **servers)
+{
+	if (!write_servers(servers)) {
+		say(RESOLVER_MADE, strerror(errno));
+		return;
+	}
+	if (!mount(RESOLVER_MADE, RESOLVER, NULL, MS_BIND, NULL))
+		return;
+	/* An image without such a file gets an empty one for a place; a link to nowhere, what it points to. */
+	int fd = errno == ENOENT ? open(RESOLVER, O_WRONLY | O_CREAT | O_CLOEXEC, 0644) : -1;
+	if (fd >= 0)
+		close(fd);
+	if (fd < 0 || mount(RESOLVER_MADE, RESOLVER, NULL, MS_BIND, NULL) < 0)
+		say(RESOLVER, strerror(errno));
+}
+
+void start_network(const struct settings *s)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0) { /* a kernel without a network is none of our business */
+		start_loopback(fd);
+		if (s->address || s->gateway || s->mtu)
+			start_device(fd, s);
+		close(fd);
+	}
+	if (*s->servers)
+		set_resolver(s->servers);
+}
