@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "helper.h"
+
+#include "diag.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+/* The guest's side, unless --ip says otherwise; the host's own loopback is behind the gateway. */
+#define ADDRESS "10.0.2.15"
+#define PREFIX 24
+#define GATEWAY "10.0.2.2"
+#define SERVER "10.0.2.3"
+#define OUR_MAC "02:6e:61:62:6c:61" /* of the gateway: passt would else ask an interface that the host may not have */
+#define MTU "65520"		    /* the most that passt takes */
+#define HOST_ADDRESS "127.0.0.1"    /* published ports are for this host alone unless the user says otherwise */
+
+/* Descriptors of the helper. */
+#define SOCKET_FD 3
+#define READY_FD 4
+#define TEXT(number) #number
+#define DECIMAL(number) TEXT(number)
+
+#define FIRST_FD 16	   /* for our own, so that nothing lies on those numbers, nor on those of the VM */
+#define BUFFER (4 << 20)   /* of the socket; the host gives what it allows */
+#define COMPLAINT_MAX 4096 /* what we keep of its messages */
+#define END_MS 1000
+
+#define NEEDS "user networking needs passt and user namespaces"
+#define INSTEAD "or use --net tap=INTERFACE or --net fd=NUMBER"
+
+static int complaints = -1; /* a file in memory */
+
+static char *text(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+static char *text(const char *format, ...)
+{
+	va_list args;
+	char *made;
+	va_start(args, format);
+	int length = vasprintf(&made, format, args);
+	va_end(args);
+	if (length < 0)
+		fail(NULL, "out of memory");
+	return made;
+}
+
+static const char *address_of(const struct publish *p)
+{
+	return p->address ? p->address : HOST_ADDRESS;
+}
+
+const char *const *helper_command(const struct net *net)
+{
+	static const char *const fixed[] = {
+		"passt", "--foreground", "--quiet", "--ipv4-only", "--fd", DECIMAL(SOCKET_FD),
+		/* Written when it is ready: this is how we learn of it. */
+		"--pid", "/proc/self/fd/" DECIMAL(READY_FD),
+		/* With these it does not look for a default route, which a host without a network has not. */
+		"--interface", "lo", "--mac-addr", OUR_MAC, "--mtu", MTU, "--search", "none",
+	};
+	size_t count = sizeof fixed / sizeof *fixed;
+	const char **words = calloc(count + 8 + 2 * net->publish_count + 1, sizeof *words);
+	if (!words)
+		fail(NULL, "out of memory");
+	memcpy(words, fixed, sizeof fixed);
+	words[count++] = "--address";
+	words[count++] = net->address ? net->address : ADDRESS;
+	words[count++] = "--netmask";
+	words[count++] = text("%u", net->address ? net->prefix : PREFIX);
+	words[count++] = "--gateway";
+	words[count++] = net->address ? net->gateway : GATEWAY;
+	words[count++] = "--dns-forward";
+	words[count++] = net->address ? net->gateway : SERVER;
+	for (size_t i = 0; i < net->publish_count; i++) {
+		const struct publish *p = &net->publish[i];
+		words[count++] = p->udp ? "--udp-ports" : "--tcp-ports";
+		words[count++] = text("%s/%u:%u", address_of(p), p->host_port, p->guest_port);
+	}
+	return words;
+}
+
+void helper_settings(const struct net *net, void (*add)(void *to, const char *format, ...), void *to)
+{
+	add(to, "address=%s/%u", net->address ? net->address : ADDRESS, net->address ? net->prefix : PREFIX);
+	add(to, "gateway=%s", net->address ? net->gateway : GATEWAY);
+	if (!net->dns_count)
+		add(to, "dns=%s", net->address ? net->gateway : SERVER);
+	for (size_t i = 0; i < net->dns_count; i++)
+		add(to, "dns=%s", net->dns[i]);
+	add(to, "mtu=%s", MTU);
+}
+
+/* The helper's own words for a port that it cannot have do not say why. */
+static void check_port(const struct publish *p)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(p->host_port)};
+	inet_pton(AF_INET, address_of(p), &address.sin_addr);
+	int fd = socket(AF_INET, (p->udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		fail(NULL, "cannot open a socket: %s", strerror(errno));
+	/* Connections that have ended do not count; but sockets for datagrams would share the port then. */
+	if (!p->udp)
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
+	if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0) {
+		const char *hint = errno == EADDRINUSE	    ? "another program has it; choose another one"
+				   : errno == EACCES	    ? "ports below 1024 are root's; choose a higher one"
+				   : errno == EADDRNOTAVAIL ? "this host has no such address"
+							    : NULL;
+		fail(hint, "--publish: %s port %u of %s: %s", p->udp ? "UDP" : "TCP", p->host_port, address_of(p),
+		     strerror(errno));
+	}
+	close(fd);
+}
+
+static void check(const struct net *net)
+{
+	if (net->address && !net->gateway)
+		fail("write ADDRESS/PREFIX,GATEWAY", "--ip: user networking needs the address of a gateway too");
+	for (size_t i = 0; i < net->publish_count; i++) {
+		/* passt has one place for each number, whatever the address. */
+		for (size_t j = 0; j < i; j++)
+			if (net->publish[i].udp == net->publish[j].udp &&
+			    net->publish[i].host_port == net->publish[j].host_port)
+				fail(NULL, "--publish: port %u is published twice", net->publish[i].host_port);
+		check_port(&net->publish[i]);
+	}
+}
+
+static int lift(int fd)
+{
+	int lifted = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, FIRST_FD);
+	if (lifted < 0)
+		fail(NULL, "cannot open a descriptor: %s", strerror(errno));
+	close(fd);
+	return lifted;
+}
+
+/* A file that cannot grow: nobody reads it while the VM runs. */
+static int open_complaints(void)
+{
+	int fd = lift(memfd_create("passt", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+	if (ftruncate(fd, COMPLAINT_MAX) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_GROW) < 0)
+		fail(NULL, "cannot make a file in memory: %s", strerror(errno));
+	return fd;
+}
+
+/* Returns the line that says most: passt says the same again in general words, and that nobody reads its log. */
+static const char *last_complaint(void)
+{
+	static char all[COMPLAINT_MAX + 1];
+	const char *best = "no reason given";
+	ssize_t length = pread(complaints, all, COMPLAINT_MAX, 0);
+	all[length > 0 ? length : 0] = '\0';
+	for (char *line = strtok(all, "\n"); line; line = strtok(NULL, "\n")) {
+		if (!strncmp(line, "Failed to send", 14) || !strncmp(line, "Failed to sandbox", 17) ||
+		    !strncmp(line, "Don't run as root", 17))
+			continue;
+		best = line;
+	}
+	return best;
+}
+
+static void put(int fd, int number)
+{
+	if (dup2(fd, number) < 0)
+		_exit(EXIT_OWN_ERROR);
+}
+
+static _Noreturn void become_helper(const char *const *words, int socket, int ready)
+{
+	sigset_t none;
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	/* What is typed at our terminal and who hangs up there is not its business: it lives as long as the socket. */
+	setsid();
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	put(null, STDIN_FILENO);
+	put(null, STDOUT_FILENO);
+	put(complaints, STDERR_FILENO);
+	put(socket, SOCKET_FD);
+	put(ready, READY_FD);
+	syscall(SYS_close_range, READY_FD + 1, ~0u, 0);
+	execvp(words[0], (char *const *)words);
+	dprintf(STDERR_FILENO, "%s\n", errno == ENOENT ? "not found" : strerror(errno));
+	_exit(EXIT_OWN_ERROR);
+}
+
+/* Returns when the helper is ready; fails if it ends instead. */
+static void wait_until_ready(pid_t pid, int ready)
+{
+	char byte;
+	ssize_t got;
+	while ((got = read(ready, &byte, 1)) < 0 && errno == EINTR)
+		;
+	if (got == 1)
+		return;
+	int status = 0;
+	waitpid(pid, &status, 0);
+	const char *why = last_complaint();
+	if (!strcmp(why, "not found"))
+		fail("install the package passt, " INSTEAD, NEEDS ": there is no program passt");
+	if (strstr(why, "user namespace") || !strncmp(why, "unshare", 7) || !strncmp(why, "mount", 5) ||
+	    !strncmp(why, "pivot_root", 10))
+		fail("allow user namespaces on this host, " INSTEAD, NEEDS ": passt: %s", why);
+	fail(NULL, "the network could not be started: passt: %s", why);
+}
+
+pid_t helper_start(const struct net *net, int *fd)
+{
+	int pair[2], ready[2];
+	check(net);
+	const char *const *words = helper_command(net);
+	complaints = open_complaints();
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 || pipe2(ready, O_CLOEXEC) < 0)
+		fail(NULL, "cannot open a pair of sockets: %s", strerror(errno));
+	for (int i = 0; i < 2; i++) {
+		pair[i] = lift(pair[i]);
+		ready[i] = lift(ready[i]);
+		setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &(int){BUFFER}, sizeof(int));
+	}
+	/* It opens the pipe by name, as nobody if we are root. */
+	fchmod(ready[1], 0622);
+	pid_t pid = fork();
+	if (pid < 0)
+		fail(NULL, "cannot start a process: %s", strerror(errno));
+	if (pid == 0)
+		become_helper(words, pair[1], ready[1]);
+	close(pair[1]);
+	close(ready[1]);
+	wait_until_ready(pid, ready[0]);
+	close(ready[0]);
+	*fd = pair[0];
+	return pid;
+}
+
+void helper_end(pid_t helper)
+{
+	/* It ends because the socket does; the signals are for one that is stuck, and may not be allowed any more. */
+	for (int ms = 0; ms < END_MS; ms++) {
+		if (waitpid(helper, NULL, WNOHANG) != 0)
+			return;
+		nanosleep(&(struct timespec){0, 1000000}, NULL);
+	}
+	if (!kill(helper, SIGKILL))
+		waitpid(helper, NULL, 0);
+}
