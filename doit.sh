@@ -24,8 +24,13 @@ missing_packages() {
     fits || "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3 python3-venv
     command -v bwrap >/dev/null || echo bubblewrap
     command -v gpgv >/dev/null || echo gpgv
-    # The tests show with it what the machine asks of the host.
-    case " $* " in *" test "*) command -v strace >/dev/null || echo strace ;; esac
+    case " $* " in *" test "*)
+        # The tests show with it what the machine asks of the host.
+        command -v strace >/dev/null || echo strace
+        # The network of machines that ordinary users start.
+        command -v passt >/dev/null || echo passt
+        ;;
+    esac
 }
 
 # Installs packages as root or through a sudo that asks nothing; otherwise says which command would.

@@ -155,6 +155,17 @@ def tun() -> Finding:
     return Finding("tun", Level.GOOD, "/dev/net/tun can be opened")
 
 
+def passt() -> Finding:
+    """It is the guest's network for whoever has no privilege: `nabla-run --net user`, and published ports."""
+    if shutil.which("passt") is None:
+        return Finding("passt", Level.UNUSUAL, "not installed: no --net user, no --publish", "apt-get install passt")
+    try:
+        version = run(["passt", "--version"]).stdout.partition("\n")[0]
+    except (CommandError, HostError) as error:
+        return Finding("passt", Level.UNUSUAL, f"it does not run: {error.message}", "apt-get install --reinstall passt")
+    return Finding("passt", Level.GOOD, version)
+
+
 def debian_archive() -> Finding:
     """Compilers and some sources come from Debian's archive through the host's apt."""
     try:
@@ -179,5 +190,5 @@ def space() -> Finding:
 
 
 _CHECKS: tuple[Callable[[], Finding], ...] = (
-    machine, seccomp, fsgsbase, shared_memory, temporary_folder, sandbox, tun, debian_archive, gpgv, space,
+    machine, seccomp, fsgsbase, shared_memory, temporary_folder, sandbox, tun, passt, debian_archive, gpgv, space,
 )  # fmt: skip

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start the virtual machine: `doit boot`, `doit boot:minimal`, `doit boot --memory 1G -- COMMAND…`.
 
+`doit boot --net user --publish 8080:80` gives it a network; `-o '--user nobody --timeout 60'` hands any other options on
+to nabla-run, as a shell would split them.
+
 kernel, launcher, rootfs:<name> -> boot:<name> (boot = boot:alpine)
 
 What is done inside is kept in out/run/<name>.ext3, a copy of the built image; the image itself never changes. A rebuilt
@@ -11,8 +14,9 @@ and without a command the guest describes itself, likewise without keeping anyth
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +48,9 @@ echo "up for $up s"
 _PARAMS = [
     {"name": "memory", "short": "m", "long": "memory", "type": str, "default": "256M", "help": "memory of the guest"},
     {"name": "ephemeral", "long": "ephemeral", "type": bool, "default": False, "help": "keep no changes"},
+    {"name": "net", "long": "net", "type": str, "default": "", "help": "network of the guest: user, tap=INTERFACE"},
+    {"name": "publish", "long": "publish", "type": list, "default": [], "help": "[ADDRESS:]PORT:GUEST-PORT[/udp]"},
+    {"name": "option", "short": "o", "long": "option", "type": list, "default": [], "help": "options of nabla-run"},
 ]
 
 
@@ -68,13 +75,28 @@ def _task(title: str, name: str, doc: str) -> TaskDict:
     }
 
 
-def boot(name: str, memory: str, ephemeral: bool, words: list[str]) -> None:
+def boot(
+    name: str,
+    memory: str,
+    ephemeral: bool,
+    words: list[str],
+    net: str = "",
+    publish: Sequence[str] = (),
+    option: Sequence[str] = (),
+) -> None:
     """Run the launcher on the caller's terminal until the guest ends.
 
-    Raises `CommandError` when the machine could not run, or the command that was asked for failed.
+    Each of `option` holds options of nabla-run as they would stand on a shell's command line. Raises `CommandError` when
+    the machine could not run, or the command that was asked for failed.
     """
     alone = not (sys.stdin.isatty() and sys.stdout.isatty()) and not words
     options: list[Any] = ["--memory", memory, "--kernel", VMLINUX]
+    if net:
+        options += ["--net", net]
+    for ports in publish:
+        options += ["--publish", ports]
+    for text in option:
+        options += _split(text)
     image = IMAGES / f"{name}.ext3"
     if alone:
         words = ["/bin/sh", "-c", _DESCRIBE]
@@ -87,6 +109,13 @@ def boot(name: str, memory: str, ephemeral: bool, words: list[str]) -> None:
     # What the last command of somebody's session left is not a failure of ours.
     if status == _LAUNCHER_FAILED or (words and status != 0):
         raise CommandError(f"the virtual machine ended with status {status}", "the lines above say why")
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise CommandError(f"--option {text!r}: {error}", "quote it as for a shell: -o '--user nobody'") from None
 
 
 def own_copy(image: Path, folder: Path) -> Path:

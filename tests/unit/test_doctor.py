@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 
 def test_every_check_has_a_name_and_tells_something() -> None:
     findings = doctor.examine()
-    assert len({finding.name for finding in findings}) == len(findings) == 10
+    assert len({finding.name for finding in findings}) == len(findings) == 11
     for finding in findings:
         assert finding.text
         assert finding.level is Level.GOOD or finding.hint
@@ -79,6 +79,19 @@ def test_no_bubblewrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert doctor.gpgv().level is Level.MISSING
     assert doctor.debian_archive().level is Level.MISSING
+
+
+def test_passt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is needed only by who wants a network without privileges."""
+    assert doctor.passt().text.startswith("passt ")
+    broken = tmp_path / "passt"
+    broken.write_text("#!/bin/sh\nexit 3\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert doctor.passt() == doctor.Finding(
+        "passt", Level.UNUSUAL, "not installed: no --net user, no --publish", "apt-get install passt"
+    )
+    broken.chmod(0o755)
+    assert "it does not run" in doctor.passt().text
 
 
 def test_task_ends_with_2_when_something_is_missing(tmp_path: Path) -> None:
