@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start the virtual machine: `doit boot`, `doit boot:minimal`, `doit boot --memory 1G -- COMMAND…`.
 
-`doit boot --net user --publish 8080:80` gives it a network; `-o '--user nobody --timeout 60'` hands any other options on
-to nabla-run, as a shell would split them.
+`doit boot --net user --publish 8080:80` gives it a network; `-o '--user nobody --timeout 60'` hands any other options
+on to nabla-run, as a shell would split them.
 
 kernel, launcher, rootfs:<name> -> boot:<name> (boot = boot:alpine)
 
@@ -86,8 +86,8 @@ def boot(
 ) -> None:
     """Run the launcher on the caller's terminal until the guest ends.
 
-    Each of `option` holds options of nabla-run as they would stand on a shell's command line. Raises `CommandError` when
-    the machine could not run, or the command that was asked for failed.
+    Each of `option` holds options of nabla-run as they would stand on a shell's command line. Raises `CommandError`
+    when the machine could not run, or the command that was asked for failed.
     """
     alone = not (sys.stdin.isatty() and sys.stdout.isatty()) and not words
     options: list[Any] = ["--memory", memory, "--kernel", VMLINUX]
