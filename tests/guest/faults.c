@@ -48,6 +48,8 @@ static void undefined_instruction(void) { __asm__ volatile("ud2"); }
 static void breakpoint(void) { __asm__ volatile("int3"); }
 static void privileged_instruction(void) { __asm__ volatile("hlt"); }
 static void legacy_interrupt(void) { __asm__ volatile("int $0x42"); }
+/* What a 32-bit program does for a system call. */
+static void legacy_system_call(void) { __asm__ volatile("int $0x80" : : "a"(20) : "memory"); }
 static void sse_exception(void)
 {
 	unsigned mxcsr = 0x1f80 & ~0x200; // division by zero unmasked
@@ -82,6 +84,7 @@ static const struct fault faults[] = {
 	{"breakpoint", breakpoint, SIGTRAP, SI_KERNEL, NULL},
 	{"privileged-instruction", privileged_instruction, SIGSEGV, SI_KERNEL, NULL},
 	{"legacy-interrupt", legacy_interrupt, SIGSEGV, SI_KERNEL, NULL},
+	{"legacy-system-call", legacy_system_call, SIGSEGV, SI_KERNEL, NULL},
 	{"misaligned-movaps", misaligned, SIGSEGV, SI_KERNEL, NULL},
 };
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,14 +23,22 @@ SET_UP = "ip addr add 10.1.2.3/24 dev eth0; ip link set eth0 up; "
 
 
 @contextmanager
-def wired(image: Vm, kind: socket.SocketKind, script: str) -> Iterator[tuple[subprocess.Popen[bytes], socket.socket]]:
+def wired(
+    image: Vm, kind: socket.SocketKind, script: str, mtu: int = 1500
+) -> Iterator[tuple[subprocess.Popen[bytes], socket.socket]]:
     """Start a machine that runs a script, with one end of a socket pair as its eth0; yields it and the other end."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
     ours.settimeout(20)
     with ours, theirs, open(image.image, "rb") as disk:
         words = [str(VMLINUX), "mem=64M", f"ubd0=fd:{disk.fileno()},cow", "root=/dev/ubda", "rootfstype=ext4", "rw"]
-        words += [f"eth0=fd:{theirs.fileno()},{GUEST_MAC.hex(':')}", "init=/sbin/nabla-init", "loglevel=0", "--"]
-        words += ["arg=/bin/sh", "arg=-c", f"arg={SET_UP}{script}", "tty=0"]
+        stream = ",stream" if kind == socket.SOCK_STREAM else ""
+        words += [
+            f"eth0=fd:{theirs.fileno()},{GUEST_MAC.hex(':')}{stream}",
+            "init=/sbin/nabla-init",
+            "loglevel=0",
+            "--",
+        ]
+        words += ["arg=/bin/sh", "arg=-c", f"arg={SET_UP}ip link set eth0 mtu {mtu}; {script}", "tty=0"]
         with subprocess.Popen(
             words,
             stdin=subprocess.PIPE,
@@ -54,7 +63,22 @@ def checksum(data: bytes) -> int:
 def receive(wire: socket.socket, kind: int) -> bytes:
     """Return the payload of the next frame of an EtherType that is for us or for all."""
     while True:
-        frame = wire.recv(2000)
+        frame = wire.recv(70000)
+        if frame[12:14] == struct.pack("!H", kind):
+            return frame[14:]
+
+
+def framed(frame: bytes) -> bytes:
+    """Return a frame as it goes over a stream."""
+    return struct.pack("!I", len(frame)) + frame
+
+
+def receive_framed(wire: socket.socket, kind: int) -> bytes:
+    """As `receive`, from a stream."""
+    while True:
+        (length,) = struct.unpack("!I", wire.recv(4, socket.MSG_WAITALL))
+        frame = wire.recv(length, socket.MSG_WAITALL)
+        assert len(frame) == length
         if frame[12:14] == struct.pack("!H", kind):
             return frame[14:]
 
@@ -120,3 +144,73 @@ def test_wrong_descriptor(minimal: Vm) -> None:
     assert result.returncode == 0
     assert result.stdout == b"lo\n"
     assert b"eth0=fd:77: error -9" in result.stderr
+
+
+def echoed(reply: bytes, request: bytes) -> bool:
+    """Return whether this IP packet answers that frame."""
+    return reply[20] == 0 and reply[28:] == request[42:]
+
+
+def test_stream(minimal: Vm) -> None:
+    """Frames of all sizes, in one piece, cut anywhere, and many at once; answered in order."""
+    with wired(minimal, socket.SOCK_STREAM, "echo up; read done", mtu=65520) as (machine, wire):
+        assert machine.stdout is not None
+        assert machine.stdin is not None
+        assert machine.stdout.readline() == b"up\n"
+        wire.sendall(framed(arp(1, b"\xff" * 6)))
+        assert receive_framed(wire, 0x0806)[8:14] == GUEST_MAC
+        for size in (0, 56, 1472, 9000, 40000, 65490):
+            wire.sendall(framed(ping(size)))
+            assert echoed(receive_framed(wire, 0x0800), ping(size)), size
+        for byte in framed(ping(10)):
+            wire.sendall(bytes([byte]))
+        assert echoed(receive_framed(wire, 0x0800), ping(10))
+        sizes = [*range(0, 3000, 100), 65490, 2, 65490, 4]
+        wire.sendall(b"".join(framed(ping(size)) for size in sizes))
+        for size in sizes:
+            assert echoed(receive_framed(wire, 0x0800), ping(size)), size
+        machine.stdin.write(b"\n")
+        machine.stdin.flush()
+        assert machine.wait(timeout=20) == 0
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET])
+def test_slow_peer(minimal: Vm, kind: socket.SocketKind) -> None:
+    """Nothing is lost, cut or mixed up when the other end does not read for a while: the guest waits."""
+    count = 300
+    script = f"dd if=/dev/zero bs=8000 count={count} 2>/dev/null | nc -u -w 1 10.1.2.4 9; echo sent; read done"
+    with wired(minimal, kind, f"echo up; {script}", mtu=9000) as (machine, wire):
+        assert machine.stdout is not None
+        assert machine.stdin is not None
+        assert machine.stdout.readline() == b"up\n"
+        frames = receive_framed if kind == socket.SOCK_STREAM else receive
+        wrap = framed if kind == socket.SOCK_STREAM else bytes
+        assert frames(wire, 0x0806)[24:28] == US
+        wire.send(wrap(arp(2, GUEST_MAC)))
+        time.sleep(0.5)
+        wire.settimeout(5)
+        payload = 0
+        while payload < count * 8000:
+            packet = frames(wire, 0x0800)
+            assert packet[9] == 17
+            payload += len(packet) - 28
+        assert payload == count * 8000
+        assert machine.stdout.readline() == b"sent\n"
+        machine.stdin.write(b"\n")
+        machine.stdin.flush()
+        assert machine.wait(timeout=20) == 0
+
+
+@pytest.mark.parametrize("nonsense", [b"\xff" * 4000, framed(b""), framed(b"short"), b"\x00\x00"])
+def test_hostile_peer(minimal: Vm, nonsense: bytes) -> None:
+    """Whatever comes over the wire, and when it is cut: the machine goes on."""
+    with wired(minimal, socket.SOCK_STREAM, "echo up; sleep 0.3; ip link show eth0; read done") as (machine, wire):
+        assert machine.stdout is not None
+        assert machine.stdin is not None
+        assert machine.stdout.readline() == b"up\n"
+        wire.sendall(nonsense)
+        wire.close()
+        assert b"eth0" in machine.stdout.readline()
+        machine.stdin.write(b"\n")
+        machine.stdin.flush()
+        assert machine.wait(timeout=20) == 0
