@@ -6,10 +6,24 @@
 #include <stdlib.h>
 
 static void (*clean_up)(void);
+static const char *line_end = "\n";
 
 void before_failure(void (*f)(void))
 {
 	clean_up = f;
+}
+
+void lines_end_raw(bool raw)
+{
+	line_end = raw ? "\r\n" : "\n";
+}
+
+/* What users give us is part of messages; it must neither break the line nor steer the terminal. */
+static void make_printable(char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < ' ' || *text == 0x7f)
+			*text = '?';
 }
 
 /* One write for the whole line, so that it stays whole beside the output of the VM and of others. */
@@ -17,9 +31,10 @@ static void put_line(const char *hint, const char *format, va_list args)
 {
 	char message[4096];
 	vsnprintf(message, sizeof message, format, args);
+	make_printable(message);
 	char line[8192];
-	int length = hint ? snprintf(line, sizeof line, "nabla-run: %s (%s)\n", message, hint)
-			  : snprintf(line, sizeof line, "nabla-run: %s\n", message);
+	int length = hint ? snprintf(line, sizeof line, "nabla-run: %s (%s)%s", message, hint, line_end)
+			  : snprintf(line, sizeof line, "nabla-run: %s%s", message, line_end);
 	fwrite(line, 1, (size_t)length, stderr);
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "image.h"
 
+#include "descriptors.h"
 #include "diag.h"
 
 #include <errno.h>
@@ -28,6 +29,8 @@
 #define INCOMPAT_64BIT 0x80
 #define LOG_BLOCK_SIZE_MAX 6 /* 64 KiB */
 
+#define IT_MUST_BE "it must be a file that holds an ext2, ext3 or ext4 file system; other disks, any data"
+
 static uint32_t le32(const unsigned char *p)
 {
 	return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
@@ -42,7 +45,7 @@ static uint64_t size_of(int fd, const char *path)
 	if (S_ISREG(st.st_mode))
 		return (uint64_t)st.st_size;
 	if (S_ISDIR(st.st_mode))
-		fail("it must be a file that holds an ext2, ext3 or ext4 file system", "image %s is a directory", path);
+		fail(IT_MUST_BE, "image %s is a directory", path);
 	if (!S_ISBLK(st.st_mode))
 		fail(NULL, "image %s is neither a regular file nor a block device", path);
 	if (ioctl(fd, BLKGETSIZE64, &size) < 0)
@@ -74,9 +77,6 @@ static void check_file_system(int fd, const char *path, uint64_t size, bool read
 	if (blocks > size >> (10 + log_block_size))
 		fail(NULL, "image %s is truncated: its file system has %llu blocks of %u KiB, the file is %llu bytes long",
 		     path, (unsigned long long)blocks, 1u << log_block_size, (unsigned long long)size);
-	if (size % SECTOR)
-		fail("make it longer: truncate -s %512 FILE", "the size of image %s is not a multiple of %d bytes", path,
-		     SECTOR);
 	if (read_only && incompat & INCOMPAT_RECOVER)
 		fail("start it once with --ephemeral or without --read-only, or run e2fsck -p on it",
 		     "image %s was not shut down cleanly and cannot be used read-only", path);
@@ -87,30 +87,54 @@ static void lock(int fd, const char *path, bool writable)
 	if (!flock(fd, (writable ? LOCK_EX : LOCK_SH) | LOCK_NB))
 		return;
 	if (errno == EWOULDBLOCK)
-		fail(writable ? "to share it, start all of them with --read-only or --ephemeral"
+		fail(writable ? "to share it, let nobody write to it: --read-only, --ephemeral, ,ro, ,cow"
 			      : "that one may write to it",
 		     "image %s is in use by another VM", path);
 	/* A file system that has no locks is no reason to refuse work, but the user should know. */
 	note("warning: cannot lock image %s: %s", path, strerror(errno));
 }
 
-int image_open(const char *path, bool writable, bool read_only_root)
+/* The host refuses to open a block device for us alone while it is mounted. */
+static int exclusive(const char *path)
 {
+	struct stat st;
+	return !stat(path, &st) && S_ISBLK(st.st_mode) ? O_EXCL : 0;
+}
+
+static int open_file(const char *path, bool writable, bool is_root)
+{
+	int access_mode = writable ? O_RDWR | exclusive(path) : O_RDONLY;
 	/* O_NONBLOCK: a FIFO or an odd device must not make us wait. It has no effect on what we accept. */
-	int fd = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (fd < 0) {
-		if (errno == EISDIR)
-			fail("it must be a file that holds an ext2, ext3 or ext4 file system",
-			     "image %s is a directory", path);
-		if (writable && (errno == EACCES || errno == EROFS || errno == EPERM) && !access(path, R_OK))
-			fail("use --read-only or --ephemeral", "cannot write to image %s: %s", path, strerror(errno));
-		fail(NULL, "cannot open image %s: %s", path, strerror(errno));
-	}
-	uint64_t size = size_of(fd, path);
-	if (!size)
+	int fd = open(path, access_mode | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (fd >= 0)
+		return out_of_the_way(fd);
+	if (errno == EISDIR)
+		fail(IT_MUST_BE, "image %s is a directory", path);
+	if (errno == EBUSY)
+		fail("unmount it first", "image %s is in use by this host", path);
+	if (writable && (errno == EACCES || errno == EROFS || errno == EPERM) && !access(path, R_OK))
+		fail(is_root ? "use --read-only or --ephemeral" : "add ,ro or ,cow", "cannot write to image %s: %s", path,
+		     strerror(errno));
+	fail(NULL, "cannot open image %s: %s", path, strerror(errno));
+}
+
+bool image_is_written(const struct disk *disk)
+{
+	return !disk->read_only && !disk->cow;
+}
+
+void image_open(const struct disk *disk, bool is_root, struct disk_file *file)
+{
+	const char *path = disk->path;
+	file->fd = open_file(path, image_is_written(disk), is_root);
+	file->size = size_of(file->fd, path);
+	if (!file->size)
 		fail(NULL, "image %s is empty", path);
 	/* Locked first: only then does nobody change what is looked at. */
-	lock(fd, path, writable);
-	check_file_system(fd, path, size, read_only_root);
-	return fd;
+	lock(file->fd, path, image_is_written(disk));
+	if (is_root)
+		check_file_system(file->fd, path, file->size, disk->read_only);
+	if (file->size % SECTOR)
+		fail("make it longer: truncate -s %512 FILE", "the size of image %s is not a multiple of %d bytes", path,
+		     SECTOR);
 }

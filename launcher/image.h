@@ -1,14 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The disk image: opened, looked at and locked before anything else happens. */
+/* The disks: opened, looked at and locked before anything else happens. */
 #ifndef NABLA_IMAGE_H
 #define NABLA_IMAGE_H
 
-#include <stdbool.h>
+#include "options.h"
+
+struct disk_file {
+	int fd; /* close-on-exec, 16 or above */
+	uint64_t size;
+};
 
 /*
- * Opens an ext2, ext3 or ext4 image and returns its descriptor. Many VMs may read an image at a time, but who writes to
- * it has it alone: a second writer would destroy it. The lock lasts as long as the descriptor, in us or in the VM.
+ * Opens an image. The root image holds an ext2, ext3 or ext4 file system, others may hold anything. Many VMs may read an
+ * image at a time, but who writes to it has it alone: a second writer would destroy it. The lock lasts as long as the
+ * descriptor, in us or in the VM.
  */
-int image_open(const char *path, bool writable, bool read_only_root);
+void image_open(const struct disk *disk, bool is_root, struct disk_file *file);
+
+/* True if what the guest writes reaches the file. */
+bool image_is_written(const struct disk *disk);
 
 #endif

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernel.h"
 
+#include "descriptors.h"
 #include "diag.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -20,8 +22,9 @@ struct words {
 	size_t count;
 };
 
-__attribute__((format(printf, 2, 3))) static void add(struct words *words, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static void add(void *to, const char *format, ...)
 {
+	struct words *words = to;
 	va_list args;
 	char *word;
 	va_start(args, format);
@@ -35,23 +38,25 @@ __attribute__((format(printf, 2, 3))) static void add(struct words *words, const
 	words->list[words->count] = NULL;
 }
 
-static const char *check(const char *path)
+static void open_at(const char *path, struct kernel *kernel)
 {
 	struct stat st;
-	if (stat(path, &st) < 0)
+	/* It need not be readable, and whoever the VM runs as need not be able to reach it. */
+	int fd = open(path, O_PATH | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0)
 		fail(NULL, "cannot find kernel %s: %s", path, strerror(errno));
 	if (!S_ISREG(st.st_mode))
 		fail(NULL, "kernel %s is not a regular file", path);
 	if (access(path, X_OK) < 0)
 		fail(NULL, "cannot run kernel %s: %s", path, strerror(errno));
-	return path;
+	*kernel = (struct kernel){path, out_of_the_way(fd)};
 }
 
-const char *kernel_find(const struct options *options)
+void kernel_open(const struct options *options, struct kernel *kernel)
 {
 	const char *asked = options->kernel ? options->kernel : getenv("NABLA_KERNEL");
 	if (asked && *asked)
-		return check(asked);
+		return open_at(asked, kernel);
 
 	static char path[PATH_MAX + 64];
 	ssize_t length = readlink("/proc/self/exe", path, PATH_MAX);
@@ -62,7 +67,7 @@ const char *kernel_find(const struct options *options)
 	for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
 		strcpy(name, places[i]);
 		if (!access(path, F_OK))
-			return check(path);
+			return open_at(path, kernel);
 	}
 	*name = '\0';
 	fail("build it with ./doit.sh kernel, or give it with --kernel or NABLA_KERNEL",
@@ -71,14 +76,22 @@ const char *kernel_find(const struct options *options)
 
 static void add_appended(struct words *words, const char *text)
 {
-	while (*(text += strspn(text, " \t\n"))) {
-		int length = (int)strcspn(text, " \t\n");
-		/* What stands behind it would reach init as settings. */
-		if (length == 2 && !memcmp(text, "--", 2))
-			fail("give the command to nabla-run itself, after --", "--append: '--' is not a kernel parameter");
+	while (*(text += strspn(text, " \t\n\v\f\r"))) {
+		int length = (int)strcspn(text, " \t\n\v\f\r");
 		add(words, "%.*s", length, text);
 		text += length;
 	}
+}
+
+static void add_disks(struct words *words, const struct options *o)
+{
+	for (size_t i = 0; i < o->disk_count; i++)
+		add(words, "ubd%zu=fd:%zu%s", i, FD_DISK + i,
+		    o->disks[i].read_only ? ",ro" : o->disks[i].cow ? ",cow" : "");
+	add(words, "root=/dev/ubda");
+	/* The ext4 driver serves all three; naming it spares the kernel the search. */
+	add(words, "rootfstype=ext4");
+	add(words, o->disks[0].read_only ? "ro" : "rw");
 }
 
 static void add_settings(struct words *words, const struct options *o, bool terminal)
@@ -93,20 +106,25 @@ static void add_settings(struct words *words, const struct options *o, bool term
 		add(words, "env=%s", o->env[i]);
 	add(words, "workdir=%s", o->workdir);
 	add(words, "hostname=%s", o->hostname);
+	if (o->user)
+		add(words, "user=%s", o->user);
+	network_settings(o, add, words);
 	add(words, "tty=%d", terminal);
 }
 
-char **kernel_arguments(const struct options *o, const char *path, bool terminal)
+char **kernel_arguments(const struct options *o, const struct kernel *kernel, const struct network *network,
+			bool terminal)
 {
 	struct words words = {NULL, 0};
-	add(&words, "%s", path);
+	add(&words, "%s", kernel->path);
 	add(&words, "mem=%lluK", (unsigned long long)(o->memory >> 10));
-	add(&words, "ubd0=fd:%d%s", IMAGE_FD, o->read_only ? ",ro" : o->ephemeral ? ",cow" : "");
-	add(&words, "root=/dev/ubda");
-	/* The ext4 driver serves all three; naming it spares the kernel the search. */
-	add(&words, "rootfstype=ext4");
-	add(&words, o->read_only ? "ro" : "rw");
-	add(&words, "init=/sbin/nabla-init");
+	add_disks(&words, o);
+	if (o->net.kind != NET_NONE)
+		add(&words, "eth0=fd:%d%s", FD_NETWORK, network->stream ? ",stream" : "");
+	add(&words, "status=fd:%d", FD_STATUS);
+	if (o->trace_policy)
+		add(&words, "policy=trace");
+	add(&words, "init=%s", o->init);
 	/* Not "quiet": that lets the farewell of a machine that is switched off through. A panic is always shown. */
 	add(&words, o->verbose ? "loglevel=7" : "loglevel=0");
 	if (o->append)

@@ -3,17 +3,21 @@
 #ifndef NABLA_KERNEL_H
 #define NABLA_KERNEL_H
 
+#include "network.h"
 #include "options.h"
 
 #include <stdbool.h>
 
-/* The kernel finds the image at this descriptor. */
-#define IMAGE_FD 3
+struct kernel {
+	const char *path;
+	int fd; /* close-on-exec, 16 or above; good for fexecve only */
+};
 
-/* Returns the kernel's path: the option, $NABLA_KERNEL, or the first that exists beside our own binary. */
-const char *kernel_find(const struct options *options);
+/* Opens the kernel: that of the option, of $NABLA_KERNEL, or the first that exists beside our own binary. */
+void kernel_open(const struct options *options, struct kernel *kernel);
 
 /* Returns the kernel's argument vector, ended by NULL. terminal: the guest's console is a terminal, not a stream. */
-char **kernel_arguments(const struct options *options, const char *path, bool terminal);
+char **kernel_arguments(const struct options *options, const struct kernel *kernel, const struct network *network,
+			bool terminal);
 
 #endif

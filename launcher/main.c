@@ -1,56 +1,65 @@
 // SPDX-License-Identifier: Apache-2.0
-// nabla-run: opens what the VM may touch, starts the kernel, waits for it, and passes its exit status on.
+// nabla-run: opens what the VM may touch, gives up all else, starts the kernel, waits for it, and passes its exit status
+// on. Everything that can go wrong with what the user gave us goes wrong before the first process is started.
+#include "descriptors.h"
 #include "diag.h"
+#include "dry_run.h"
 #include "image.h"
+#include "jail.h"
 #include "kernel.h"
+#include "limits.h"
+#include "network.h"
 #include "options.h"
+#include "privileges.h"
+#include "status.h"
 #include "terminal.h"
 #include "vm.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <string.h>
-
-/* With 0, 1 or 2 closed, the image would get that number and be taken for the console. */
-static void open_standard_descriptors(void)
+static void open_disks(struct vm *vm)
 {
-	for (int fd = 0; fd < 3; fd++)
-		if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", O_RDWR) != fd)
-			fail(NULL, "cannot open /dev/null: %s", strerror(errno));
+	const struct options *o = vm->options;
+	struct disk_file files[DISKS_MAX];
+	for (size_t i = 0; i < o->disk_count; i++) {
+		image_open(&o->disks[i], i == 0, &files[i]);
+		vm->descriptors[FD_DISK + i] = files[i].fd;
+	}
+	limits_choose(o, files, vm->limits);
 }
 
-/* Prints words such that a shell reads them as they are. */
-static void print_quoted(char **words)
+static void open_network(struct vm *vm)
 {
-	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./,:=@%+";
-	for (; *words; words++) {
-		const char *word = *words;
-		if (*word && word[strspn(word, plain)] == '\0') {
-			fputs(word, stdout);
-		} else {
-			putchar('\'');
-			for (; *word; word++)
-				*word == '\'' ? (void)fputs("'\\''", stdout) : (void)putchar(*word);
-			putchar('\'');
-		}
-		putchar(words[1] ? ' ' : '\n');
-	}
+	const struct options *o = vm->options;
+	if (o->dry_run && o->net.kind == NET_USER)
+		vm->network = (struct network){.fd = -1, .stream = true}; /* nothing is started */
+	else
+		network_open(o, &vm->network);
+	vm->descriptors[FD_NETWORK] = vm->network.fd;
 }
 
 int main(int argc, char **argv)
 {
 	(void)argc;
 	struct options options;
+	struct vm vm = {.options = &options, .stats_fd = -1, .started_ns = now_ns()};
 	open_standard_descriptors();
 	options_parse(&options, argv);
-	int image = image_open(options.image, !options.read_only && !options.ephemeral, options.read_only);
-	const char *kernel = kernel_find(&options);
+	for (int fd = 0; fd < FD_COUNT; fd++)
+		vm.descriptors[fd] = fd < FD_DISK ? fd : -1;
+	if (options.stats_fd >= 0)
+		vm.stats_fd = copy_out_of_the_way(options.stats_fd);
+	open_disks(&vm);
+	kernel_open(&options, &vm.kernel);
 	terminal_remember();
-	char **words = kernel_arguments(&options, kernel, terminal_present());
+	vm.terminal = terminal_present();
+	vm.descriptors[FD_STATUS] = status_create();
+	open_network(&vm);
+	vm.arguments = kernel_arguments(&options, &vm.kernel, &vm.network, vm.terminal);
 	if (options.dry_run) {
-		print_quoted(words);
+		dry_run_print(&vm);
 		return 0;
 	}
-	return vm_run(kernel, words, image);
+	if (options.jail)
+		jail_enter();
+	privileges_drop(&options);
+	return vm_run(&vm);
 }

@@ -24,7 +24,7 @@ enum net_kind {
 };
 
 struct publish {
-	const char *address; /* of the host, dotted; NULL: all */
+	const char *address; /* of the host, dotted; NULL: 127.0.0.1 */
 	uint16_t host_port;
 	uint16_t guest_port;
 	bool udp;
@@ -40,28 +40,48 @@ struct net {
 	const char **dns;
 	size_t dns_count;
 	const char *address; /* of the guest; NULL: none given */
-	unsigned prefix;     /* 0 to 32, with address */
+	unsigned prefix;     /* 1 to 32, with address */
 	const char *gateway; /* NULL: none given */
 };
 
-struct options {
-	uint64_t memory; /* bytes, whole pages */
-	bool read_only;
-	bool ephemeral;
-	bool verbose;
-	bool dry_run;
-	const char *workdir;
-	const char *hostname;
-	const char *kernel; /* NULL: look for it */
-	const char *append; /* further kernel parameters, separated by blanks; NULL: none */
-	const char **env;   /* K=V */
-	size_t env_count;
-	struct net net;
-	const char *image;
-	char **command; /* ends with NULL; empty: an interactive shell */
+/* Who the VM is on the host. */
+struct identity {
+	uid_t uid;
+	gid_t gid;
 };
 
-/* Reads the command line. Ends the program after --help and --version, and with a message when something is wrong. */
+struct options {
+	/* the machine */
+	uint64_t memory;	     /* bytes, whole pages */
+	struct disk disks[DISKS_MAX]; /* the first is the root image */
+	size_t disk_count;
+	const char *kernel; /* NULL: look for it */
+	const char *init;   /* path in the guest */
+	const char *append; /* further kernel parameters, separated by blanks; NULL: none */
+	bool verbose;
+	struct net net;
+	bool net_given;
+
+	/* the command in it */
+	const char *workdir;
+	const char *hostname;
+	const char *user; /* NULL: root */
+	const char **env; /* K=V */
+	size_t env_count;
+	char **command; /* ends with NULL; empty: an interactive shell */
+
+	/* what surrounds it */
+	struct identity run_as;
+	bool run_as_given;
+	bool jail;
+	uint64_t timeout_ns; /* 0: none */
+	int stats_fd;	     /* as our caller knows it; -1: none */
+	bool json;
+	bool trace_policy;
+	bool dry_run;
+};
+
+/* Reads the command line. Ends the program after --help and its like, and with a message when something is wrong. */
 void options_parse(struct options *options, char **argv);
 
 #endif

@@ -38,6 +38,7 @@ void terminal_raw(void)
 	while (tcsetattr(STDIN_FILENO, TCSANOW, &raw) < 0)
 		if (errno != EINTR)
 			fail(NULL, "cannot set the terminal to raw mode: %s", strerror(errno));
+	lines_end_raw(true);
 }
 
 void terminal_restore(void)
@@ -55,4 +56,5 @@ void terminal_restore(void)
 	while (tcsetattr(STDIN_FILENO, TCSANOW, &cooked) < 0 && errno == EINTR)
 		;
 	sigprocmask(SIG_SETMASK, &before, NULL);
+	lines_end_raw(false);
 }

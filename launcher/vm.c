@@ -4,22 +4,34 @@
 #include "vm.h"
 
 #include "diag.h"
-#include "kernel.h"
+#include "report.h"
+#include "start.h"
+#include "status.h"
 #include "terminal.h"
+#include "trace.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#define GRACE_SECONDS 2 /* between asking the VM to end and ending it */
+#define MS_NS UINT64_C(1000000)
+#define GRACE_NS (2000 * MS_NS) /* between asking the VM to end and ending it */
+#define STATS_NS (250 * MS_NS)
+#define NEVER UINT64_MAX
+
+struct watch {
+	struct vm *vm;
+	pid_t pid;
+	sigset_t signals;
+	int told_by; /* the signal by which we were told to end the VM; 0: none */
+	bool timed_out;
+	uint64_t kill_at, timeout_at, stats_at; /* CLOCK_MONOTONIC, ns */
+	int status;				/* of wait(2) */
+	struct rusage usage;
+};
 
 static void block_signals(sigset_t *ours, sigset_t *before)
 {
@@ -37,107 +49,167 @@ static void block_signals(sigset_t *ours, sigset_t *before)
 	sigprocmask(SIG_BLOCK, ours, before);
 }
 
-static void close_from(unsigned first)
+static void tell_window(const struct watch *w)
 {
-	if (!syscall(SYS_close_range, first, ~0u, 0))
-		return;
-	struct rlimit limit = {1024, 1024}; /* a host from before Linux 5.9 */
-	getrlimit(RLIMIT_NOFILE, &limit);
-	for (unsigned fd = first; fd < limit.rlim_cur && fd < 65536; fd++)
-		close((int)fd);
-}
-
-/* dup2 of a descriptor onto itself would leave its close-on-exec flag set. */
-static bool pass_image(int image)
-{
-	if (image == IMAGE_FD)
-		return !fcntl(image, F_SETFD, 0);
-	return dup2(image, IMAGE_FD) == IMAGE_FD;
-}
-
-/* vfork: no page table is copied. The child shares our memory until it execs, hence the variables that survive it. */
-static pid_t start(const char *kernel, char **argv, int image, const sigset_t *mask)
-{
-	static volatile int error;
-	static char *no_environment[] = {NULL};
-	pid_t self = getpid();
-	error = 0;
-	pid_t pid = vfork();
-	if (pid < 0)
-		fail(NULL, "cannot start a process: %s", strerror(errno));
-	if (pid == 0) {
-		/* If we die, even by SIGKILL, no VM stays behind; we may be dead already. */
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (getppid() != self)
-			_exit(EXIT_OWN_ERROR);
-		if (pass_image(image)) {
-			close_from(IMAGE_FD + 1);
-			sigprocmask(SIG_SETMASK, mask, NULL);
-			execve(kernel, argv, no_environment);
-		}
-		error = errno;
-		_exit(EXIT_OWN_ERROR);
-	}
-	if (error)
-		fail(NULL, "cannot run kernel %s: %s", kernel, strerror(error));
-	return pid;
+	status_tell_window(w->vm->terminal);
+	kill(w->pid, SIGWINCH);
 }
 
 /* As a shell expects it of a job: the terminal is back in its own mode while we are stopped. */
-static void stop_and_continue(pid_t pid)
+static void stop_and_continue(const struct watch *w)
 {
 	terminal_restore();
-	kill(pid, SIGSTOP);
+	kill(w->pid, SIGSTOP);
 	raise(SIGSTOP);
 	terminal_raw();
-	kill(pid, SIGCONT);
-	kill(pid, SIGWINCH); /* the window may have changed meanwhile */
+	kill(w->pid, SIGCONT);
+	tell_window(w); /* it may have changed meanwhile */
 }
 
-/* Returns the wait status of the VM, and in *by the signal by which we were told to end it, else 0. */
-static int watch(pid_t pid, const sigset_t *signals, int *by)
+static void ask_to_end(struct watch *w)
 {
-	int status;
-	*by = 0;
-	for (;;) {
-		struct timespec grace = {GRACE_SECONDS, 0};
-		int number = *by ? sigtimedwait(signals, NULL, &grace) : sigwaitinfo(signals, NULL);
-		switch (number) {
-		case -1:
-			if (errno == EAGAIN)
-				kill(pid, SIGKILL);
-			break;
-		case SIGCHLD:
-			break;
-		case SIGWINCH:
-			kill(pid, SIGWINCH);
-			break;
-		case SIGTSTP:
-			stop_and_continue(pid);
-			break;
-		default:
-			*by = number;
-			kill(pid, SIGCONT);
-			kill(pid, SIGTERM);
-		}
-		if (waitpid(pid, &status, WNOHANG) == pid)
-			return status;
+	kill(w->pid, SIGCONT);
+	kill(w->pid, SIGTERM);
+	if (w->kill_at == NEVER)
+		w->kill_at = now_ns() + GRACE_NS;
+}
+
+static void on_signal(struct watch *w, int number)
+{
+	switch (number) {
+	case SIGCHLD:
+		break;
+	case SIGWINCH:
+		tell_window(w);
+		break;
+	case SIGTSTP:
+		stop_and_continue(w);
+		break;
+	default:
+		if (!w->told_by)
+			w->told_by = number;
+		ask_to_end(w);
 	}
 }
 
-int vm_run(const char *kernel, char **argv, int image)
+static void on_time(struct watch *w)
 {
-	sigset_t signals, before;
-	int by;
-	block_signals(&signals, &before);
+	uint64_t now = now_ns();
+	if (now >= w->kill_at)
+		kill(w->pid, SIGKILL);
+	if (now >= w->timeout_at) {
+		w->timed_out = !w->told_by;
+		w->timeout_at = NEVER;
+		ask_to_end(w);
+	}
+	if (now >= w->stats_at) {
+		int rc = report_running(w->vm->stats_fd, w->vm->started_ns);
+		w->stats_at = rc < 0 ? NEVER : now + STATS_NS;
+	}
+}
+
+/* Returns the next signal, or 0 when it is time for something. */
+static int wait_for_signal(const struct watch *w)
+{
+	uint64_t next = w->kill_at < w->timeout_at ? w->kill_at : w->timeout_at;
+	if (w->stats_at < next)
+		next = w->stats_at;
+	if (next == NEVER)
+		return sigwaitinfo(&w->signals, NULL);
+	uint64_t now = now_ns(), left = next > now ? next - now : 0;
+	struct timespec timeout = {(time_t)(left / (1000 * MS_NS)), (long)(left % (1000 * MS_NS))};
+	return sigtimedwait(&w->signals, NULL, &timeout);
+}
+
+static void look_after_helper(struct network *network)
+{
+	int status;
+	if (!network->helper || waitpid(network->helper, &status, WNOHANG) != network->helper)
+		return;
+	network->helper = 0;
+	note("warning: the network helper has ended; the machine goes on without network");
+}
+
+/* Returns true once the VM is gone. */
+static bool look_after_vm(struct watch *w)
+{
+	for (;;) {
+		if (wait4(w->pid, &w->status, WNOHANG, &w->usage) != w->pid)
+			return false;
+		if (!WIFSTOPPED(w->status))
+			return true;
+		trace_step(w->pid, w->status);
+	}
+}
+
+static void watch(struct watch *w)
+{
+	while (!look_after_vm(w)) {
+		look_after_helper(&w->vm->network);
+		int number = wait_for_signal(w);
+		if (number > 0)
+			on_signal(w, number);
+		on_time(w);
+	}
+}
+
+static void close_what_is_the_vms(struct vm *vm)
+{
+	for (int fd = FD_DISK; fd < FD_COUNT; fd++)
+		if (vm->descriptors[fd] >= 0)
+			close(vm->descriptors[fd]);
+	close(vm->kernel.fd);
+	vm->network.fd = -1;
+}
+
+/* Says how the VM ended where its exit status does not, and returns our own. */
+static int judge(const struct watch *w, const char **reason)
+{
+	int number = WIFSIGNALED(w->status) ? WTERMSIG(w->status) : 0;
+	if (w->told_by) {
+		*reason = "told";
+		return 128 + w->told_by;
+	}
+	if (w->timed_out) {
+		*reason = "timeout";
+		note("the machine was ended after %g seconds (--timeout)", (double)w->vm->options->timeout_ns / 1e9);
+		return EXIT_TIMEOUT;
+	}
+	*reason = number ? "signal" : "exit";
+	if (!number)
+		return WEXITSTATUS(w->status);
+	if (number == SIGSYS)
+		note("the VM was ended because it made a host system call that its policy forbids (see which: --trace-policy)");
+	else
+		note("the VM was ended by signal %d (%s)", number, strsignal(number));
+	return 128 + number;
+}
+
+int vm_run(struct vm *vm)
+{
+	struct watch w = {.vm = vm, .kill_at = NEVER, .timeout_at = NEVER, .stats_at = NEVER};
+	const struct options *o = vm->options;
+	sigset_t before;
+	block_signals(&w.signals, &before);
+	if (o->trace_policy)
+		trace_warn();
 	terminal_raw();
-	pid_t pid = start(kernel, argv, image, &before);
-	int status = watch(pid, &signals, &by);
+	status_tell_window(vm->terminal);
+	w.pid = vm_start(vm, &before);
+	close_what_is_the_vms(vm);
+	uint64_t now = now_ns();
+	if (o->timeout_ns)
+		w.timeout_at = now + o->timeout_ns;
+	if (vm->stats_fd >= 0)
+		w.stats_at = now + STATS_NS;
+	watch(&w);
+
+	struct ending end = {.started_ns = vm->started_ns, .ended_ns = now_ns(), .peak_kib = w.usage.ru_maxrss};
 	terminal_restore();
-	if (by)
-		return 128 + by;
-	if (WIFEXITED(status))
-		return WEXITSTATUS(status);
-	note("the VM was ended by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
-	return 128 + WTERMSIG(status);
+	network_close(&vm->network);
+	end.status = judge(&w, &end.reason);
+	end.signal = WIFSIGNALED(w.status) ? WTERMSIG(w.status) : 0;
+	if (o->json)
+		report_end(&end);
+	return end.status;
 }

@@ -3,10 +3,29 @@
 #ifndef NABLA_VM_H
 #define NABLA_VM_H
 
+#include "descriptors.h"
+#include "kernel.h"
+#include "limits.h"
+#include "network.h"
+#include "options.h"
+
+/* All that a VM is made of. */
+struct vm {
+	const struct options *options;
+	struct kernel kernel;
+	char **arguments;
+	int descriptors[FD_COUNT]; /* what becomes descriptor 0, 1, 2 …; -1: closed */
+	struct limit limits[LIMITS];
+	struct network network;
+	bool terminal;	     /* the guest has one */
+	int stats_fd;	     /* -1: none */
+	uint64_t started_ns; /* when we were started */
+};
+
 /*
- * Runs the kernel with the image at its fixed descriptor until it ends, and returns the exit status for our caller: the
- * guest's own, or 128+N if signal N ended the VM or us.
+ * Starts the VM, gives up all that only it needs from then on, waits until it ends, and returns the exit status for our
+ * caller: the guest's own, or 128+N if signal N ended the VM or us.
  */
-int vm_run(const char *kernel, char **argv, int image);
+int vm_run(struct vm *vm);
 
 #endif

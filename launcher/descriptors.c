@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "descriptors.h"
+
+#include "diag.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+int copy_out_of_the_way(int fd)
+{
+	int copy = fcntl(fd, F_DUPFD_CLOEXEC, FD_OWN);
+	if (copy < 0 && (errno == EINVAL || errno == EMFILE))
+		fail("raise it: ulimit -n", "the limit of open files is too low");
+	if (copy < 0)
+		fail(NULL, "cannot copy descriptor %d: %s", fd, strerror(errno));
+	return copy;
+}
+
+int out_of_the_way(int fd)
+{
+	if (fd >= FD_OWN)
+		return fd;
+	int copy = copy_out_of_the_way(fd);
+	close(fd);
+	return copy;
+}
+
+void open_standard_descriptors(void)
+{
+	for (int fd = 0; fd < 3; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", O_RDWR) != fd)
+			fail(NULL, "cannot open /dev/null: %s", strerror(errno));
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "limits.h"
+
+#include "descriptors.h"
+#include "diag.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+/*
+ * What the process maps besides the guest's memory and the disks with ,cow: stack, vDSO, and what the host's execve rounds
+ * up. Measured: 0.2 MiB; a long command line makes the stack longer, by 2 MiB at most under the usual limit of 8 MiB.
+ */
+#define ADDRESS_SPACE_SLACK (UINT64_C(4) << 20)
+
+static bool is_regular(int fd)
+{
+	struct stat st;
+	return !fstat(fd, &st) && S_ISREG(st.st_mode);
+}
+
+/* The limit holds for all that the VM writes, and nobody knows how much will go to a log. */
+static rlim_t file_size(const struct options *o, const struct disk_file *disks)
+{
+	rlim_t largest = 0;
+	if (is_regular(STDOUT_FILENO) || is_regular(STDERR_FILENO))
+		return RLIM_INFINITY;
+	for (size_t i = 0; i < o->disk_count; i++)
+		if (image_is_written(&o->disks[i]) && disks[i].size > largest)
+			largest = disks[i].size;
+	return largest;
+}
+
+static rlim_t address_space(const struct options *o, const struct disk_file *disks)
+{
+	rlim_t sum = o->memory + ADDRESS_SPACE_SLACK;
+	for (size_t i = 0; i < o->disk_count; i++)
+		if (o->disks[i].cow)
+			sum += disks[i].size;
+	return sum;
+}
+
+void limits_choose(const struct options *o, const struct disk_file *disks, struct limit limits[LIMITS])
+{
+	const struct limit chosen[LIMITS] = {
+		{"RLIMIT_AS", RLIMIT_AS, address_space(o, disks)},
+		{"RLIMIT_FSIZE", RLIMIT_FSIZE, file_size(o, disks)},
+		{"RLIMIT_NPROC", RLIMIT_NPROC, 1},
+		{"RLIMIT_NOFILE", RLIMIT_NOFILE, FD_COUNT},
+		{"RLIMIT_CORE", RLIMIT_CORE, 0},
+	};
+	for (int i = 0; i < LIMITS; i++) {
+		struct rlimit now;
+		limits[i] = chosen[i];
+		if (getrlimit(chosen[i].resource, &now) < 0 || now.rlim_max >= chosen[i].value)
+			continue;
+		if (chosen[i].resource == RLIMIT_AS)
+			fail("choose less --memory, or raise it: ulimit -v",
+			     "the limit of address space leaves no room for the machine: %llu KiB, it needs %llu KiB",
+			     (unsigned long long)now.rlim_max >> 10, (unsigned long long)chosen[i].value >> 10);
+		limits[i].value = now.rlim_max;
+	}
+}
+
+bool limits_set(const struct limit limits[LIMITS])
+{
+	for (int i = 0; i < LIMITS; i++) {
+		struct rlimit limit = {limits[i].value, limits[i].value};
+		if (setrlimit(limits[i].resource, &limit) < 0)
+			return false;
+	}
+	return true;
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "privileges.h"
+
+#include "diag.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/securebits.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define CAPABILITIES_MAX 64
+
+/* Not even an execve as root brings a capability back, and nothing unlocks that again. */
+#define BITS (SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_KEEP_CAPS_LOCKED | SECBIT_NO_SETUID_FIXUP_LOCKED | \
+	      SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED)
+
+/* Needs CAP_SETPCAP; an ordinary user has nothing there that could be given up. */
+static void drop_bounding_set(void)
+{
+	for (int i = 0; i < CAPABILITIES_MAX; i++)
+		if (prctl(PR_CAPBSET_DROP, i, 0, 0, 0) < 0)
+			break; /* EPERM; EINVAL behind the last one */
+	prctl(PR_SET_SECUREBITS, BITS, 0, 0, 0);
+}
+
+static void become(const struct identity *who)
+{
+	const char *hint = "--run-as UID names another user; --run-as 0 lets the machine run as root";
+	/* Who started us may have left none, and not the privilege to say so either. */
+	if (setgroups(0, NULL) < 0 && getgroups(0, NULL) != 0 && (who->uid || errno != EPERM))
+		fail(hint, "cannot give up the supplementary groups: %s", strerror(errno));
+	if (setresgid(who->gid, who->gid, who->gid) < 0 || setresuid(who->uid, who->uid, who->uid) < 0)
+		fail(errno == EINVAL ? "this user namespace does not have it, see /proc/self/uid_map; --run-as names another"
+				     : hint,
+		     "cannot become user %u:%u: %s", who->uid, who->gid, strerror(errno));
+}
+
+static void drop_capabilities(void)
+{
+	struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	if (syscall(SYS_capset, &header, none) < 0)
+		fail(NULL, "cannot give up capabilities: %s", strerror(errno));
+}
+
+/* Trust is good: a mistake above must not start a VM. */
+static void check(const struct identity *who)
+{
+	struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+	struct __user_cap_data_struct now[_LINUX_CAPABILITY_U32S_3];
+	uid_t uid[3];
+	gid_t gid[3];
+	bool good = !getresuid(&uid[0], &uid[1], &uid[2]) && !getresgid(&gid[0], &gid[1], &gid[2]) &&
+		    !syscall(SYS_capget, &header, now);
+	for (int i = 0; good && i < 3; i++)
+		good = uid[i] == who->uid && gid[i] == who->gid;
+	for (int i = 0; good && i < _LINUX_CAPABILITY_U32S_3; i++)
+		good = !(now[i].effective | now[i].permitted | now[i].inheritable);
+	if (!good || prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
+		fail(NULL, "this host did not let us give up our privileges");
+}
+
+void privileges_drop(const struct options *o)
+{
+	drop_bounding_set();
+	if (!geteuid())
+		become(&o->run_as);
+	drop_capabilities();
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		fail(NULL, "cannot set no_new_privs: %s", strerror(errno));
+	check(&o->run_as);
+}

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+// Values of the options about the machine, the command in it, and its surroundings; take_network.c has the network's.
+#include "take.h"
+
+#include "diag.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#define KIB (UINT64_C(1) << 10)
+#define MIB (UINT64_C(1) << 20)
+#define GIB (UINT64_C(1) << 30)
+#define GUEST_PAGE_SIZE UINT64_C(4096)
+#define MEMORY_MIN (16 * MIB)
+#define GUEST_HOSTNAME_MAX 64 /* __NEW_UTS_LEN of the guest kernel */
+#define GUEST_NAME_MAX 64
+#define SECOND_NS UINT64_C(1000000000)
+#define TIMEOUT_MAX UINT64_C(1000000000) /* seconds; 31 years */
+#define ID_MAX (UINT32_MAX - 1)	 /* the last number means "no change" to the host's calls */
+
+bool take_number(const char *text, uint64_t most, uint64_t *number, const char **end)
+{
+	uint64_t n = 0;
+	if (*text < '0' || *text > '9')
+		return false;
+	for (; *text >= '0' && *text <= '9'; text++) {
+		unsigned digit = (unsigned)(*text - '0');
+		if (n > (UINT64_MAX - digit) / 10)
+			return false;
+		n = n * 10 + digit;
+	}
+	*number = n;
+	*end = text;
+	return n <= most;
+}
+
+void *one_more(void *list, size_t *count, size_t size)
+{
+	list = realloc(list, (*count + 1) * size);
+	if (!list)
+		fail(NULL, "out of memory");
+	++*count;
+	return list;
+}
+
+static uint64_t host_memory(void)
+{
+	struct sysinfo info;
+	if (sysinfo(&info) < 0)
+		return UINT64_MAX;
+	return (uint64_t)info.totalram * info.mem_unit;
+}
+
+TAKE(memory)
+{
+	const char *hint = "a number and K, M or G: 64M, 256M, 2G";
+	const char *end = value;
+	uint64_t number = 0, unit = 1;
+	/* All digits first: a number that is too long is too much, not something else. */
+	size_t digits = strspn(value, "0123456789");
+	switch (value[digits]) {
+	case 'K': case 'k': unit = KIB; break;
+	case 'M': case 'm': unit = MIB; break;
+	case 'G': case 'g': unit = GIB; break;
+	}
+	if (!digits || value[digits + (unit > 1)])
+		fail(hint, "--memory: '%s' is not a size", value);
+	uint64_t most = host_memory();
+	if (!take_number(value, UINT64_MAX / unit, &number, &end) || number * unit > most)
+		fail(NULL, "--memory: %s is more than this host has (%llu MiB)", value,
+		     (unsigned long long)(most / MIB));
+	if (number * unit < MEMORY_MIN)
+		fail(hint, "--memory: %s is too little, the least is %llu MiB", value,
+		     (unsigned long long)(MEMORY_MIN / MIB));
+	o->memory = number * unit / GUEST_PAGE_SIZE * GUEST_PAGE_SIZE;
+}
+
+/* Cuts the option off the end of the text, if it stands there. */
+static bool cut_option(char *text, const char *option)
+{
+	size_t length = strlen(text), n = strlen(option);
+	if (length < n || strcmp(text + length - n, option))
+		return false;
+	text[length - n] = '\0';
+	return true;
+}
+
+TAKE(disk)
+{
+	struct disk disk = {NULL, false, false};
+	char *path = strdup(value);
+	if (!path)
+		fail(NULL, "out of memory");
+	for (;;) {
+		bool *flag = cut_option(path, ",ro") ? &disk.read_only : cut_option(path, ",cow") ? &disk.cow : NULL;
+		if (!flag)
+			break;
+		if (*flag)
+			fail(NULL, "--disk: '%s' says the same twice", value);
+		*flag = true;
+	}
+	if (!*path)
+		fail("write PATH, PATH,ro or PATH,cow", "--disk: '%s' has no path", value);
+	if (disk.read_only && disk.cow)
+		fail("choose one", "--disk: ,ro and ,cow exclude each other");
+	if (o->disk_count == DISKS_MAX)
+		fail(NULL, "--disk: a machine has at most %d disks, the image included", DISKS_MAX);
+	disk.path = path;
+	o->disks[o->disk_count++] = disk;
+}
+
+TAKE(kernel)
+{
+	if (!*value)
+		fail(NULL, "--kernel: the path is empty");
+	o->kernel = value;
+}
+
+/* The kernel splits its command line at blanks, and quotes take them in. */
+static bool is_one_word(const char *text)
+{
+	return *text && !strpbrk(text, " \t\n\v\f\r\"");
+}
+
+TAKE(init)
+{
+	if (*value != '/')
+		fail("a program of the guest, from its root", "--init: '%s' does not begin with /", value);
+	if (!is_one_word(value))
+		fail(NULL, "--init: '%s' has blanks or quotes, which the kernel's command line cannot carry", value);
+	o->init = value;
+}
+
+/* Parameters that stand between guest and host, or that options set: a second one would win over ours. */
+static bool is_ours(const char *word, size_t length)
+{
+	static const char *const names[] = {"status", "policy", "mem", "init", "rdinit", "root", "rootfstype", "ro", "rw"};
+	static const char *const numbered[] = {"ubd", "eth"};
+	size_t name = 0;
+	while (name < length && word[name] != '=')
+		name++;
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (strlen(names[i]) == name && !memcmp(word, names[i], name))
+			return true;
+	for (size_t i = 0; i < sizeof numbered / sizeof *numbered; i++)
+		if (!strncmp(word, numbered[i], strlen(numbered[i])))
+			return true;
+	return false;
+}
+
+TAKE(append)
+{
+	if (strchr(value, '"'))
+		fail(NULL, "--append: quotes would hide what follows them from the kernel");
+	for (const char *word = value; *(word += strspn(word, " \t\n\v\f\r"));) {
+		int length = (int)strcspn(word, " \t\n\v\f\r");
+		/* What stands behind it would reach init as settings. */
+		if (length == 2 && !memcmp(word, "--", 2))
+			fail("give the command to nabla-run itself, after --", "--append: '--' is not a kernel parameter");
+		if (is_ours(word, (size_t)length))
+			fail("its options set that", "--append: '%.*s' is nabla-run's own", length, word);
+		word += length;
+	}
+	o->append = value;
+}
+
+TAKE(env)
+{
+	const char *sign = strchr(value, '=');
+	if (!sign || sign == value)
+		fail("write NAME=VALUE", "--env: '%s' is not an assignment", value);
+	o->env = one_more(o->env, &o->env_count, sizeof *o->env);
+	o->env[o->env_count - 1] = value;
+}
+
+TAKE(workdir)
+{
+	if (*value != '/')
+		fail("a directory of the guest, from its root", "--workdir: '%s' does not begin with /", value);
+	o->workdir = value;
+}
+
+#define LETTERS_AND_DIGITS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+TAKE(hostname)
+{
+	size_t length = strlen(value);
+	if (!length || length > GUEST_HOSTNAME_MAX || strspn(value, LETTERS_AND_DIGITS "-.") < length)
+		fail("1 to 64 letters, digits, '-' and '.'", "--hostname: '%s' is not a host name", value);
+	o->hostname = value;
+}
+
+static bool is_guest_id(const char *text, size_t length)
+{
+	const char *end;
+	uint64_t number;
+	if (*text >= '0' && *text <= '9')
+		return take_number(text, ID_MAX, &number, &end) && end == text + length;
+	return length && length <= GUEST_NAME_MAX && *text != '-' && strspn(text, LETTERS_AND_DIGITS "-._") >= length;
+}
+
+TAKE(user)
+{
+	size_t user = strcspn(value, ":");
+	if (!is_guest_id(value, user) || (value[user] && !is_guest_id(value + user + 1, strlen(value + user + 1))))
+		fail("write USER or USER:GROUP, names or numbers", "--user: '%s' is not a user of the guest", value);
+	o->user = value;
+}
+
+TAKE(run_as)
+{
+	uint64_t uid = 0, gid = 0;
+	const char *end;
+	bool good = take_number(value, ID_MAX, &uid, &end);
+	gid = uid;
+	if (good && *end == ':')
+		good = take_number(end + 1, ID_MAX, &gid, &end);
+	if (!good || *end)
+		fail("numbers: UID or UID:GID", "--run-as: '%s' is not a user of the host", value);
+	o->run_as = (struct identity){(uid_t)uid, (gid_t)gid};
+	o->run_as_given = true;
+}
+
+TAKE(timeout)
+{
+	uint64_t seconds = 0, ns = 0, unit = SECOND_NS;
+	const char *end = value;
+	bool good = take_number(value, TIMEOUT_MAX, &seconds, &end);
+	if (good && *end == '.') {
+		good = end[1] >= '0' && end[1] <= '9';
+		for (end++; *end >= '0' && *end <= '9'; end++)
+			ns += (unsigned)(*end - '0') * (unit /= 10); /* beyond nanoseconds, unit is 0 */
+	}
+	if (!good || *end || seconds * SECOND_NS + ns == 0)
+		fail("a number up to 1000000000, fractions allowed: 10, 0.5", "--timeout: '%s' is not a time in seconds", value);
+	o->timeout_ns = seconds * SECOND_NS + ns;
+}
+
+TAKE(stats_fd)
+{
+	uint64_t number = 0;
+	const char *end = value;
+	if (!take_number(value, INT_MAX, &number, &end) || *end)
+		fail("the number of an open descriptor", "--stats-fd: '%s' is not a descriptor", value);
+	int flags = fcntl((int)number, F_GETFL);
+	if (flags < 0)
+		fail(NULL, "--stats-fd: descriptor %d is not open", (int)number);
+	if ((flags & O_ACCMODE) == O_RDONLY || flags & O_PATH)
+		fail(NULL, "--stats-fd: descriptor %d is not open for writing", (int)number);
+	o->stats_fd = (int)number;
+}
