@@ -62,6 +62,16 @@ static bool ask(int fd, unsigned long what, void *request, const char *purpose)
 	return false;
 }
 
+/* Who is at the other end learns our hardware address from the first frame: published ports must not wait for it. */
+static void announce_when_up(void)
+{
+	int fd = open("/proc/sys/net/ipv4/conf/" DEVICE "/arp_notify", O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, "1", 1) < 0)
+		say(DEVICE ": arp_notify", strerror(errno));
+	if (fd >= 0)
+		close(fd);
+}
+
 /* The order matters: a size or an address that comes later would make the network forget the route. */
 static void start_device(int fd, const struct settings *s)
 {
@@ -81,6 +91,7 @@ static void start_device(int fd, const struct settings *s)
 			return;
 		request.ifr_netmask = inet_address(mask);
 		ask(fd, SIOCSIFNETMASK, &request, DEVICE ": prefix");
+		announce_when_up();
 	}
 	request.ifr_flags = IFF_UP | IFF_RUNNING | IFF_BROADCAST | IFF_MULTICAST;
 	if (!ask(fd, SIOCSIFFLAGS, &request, DEVICE) || !s->gateway)
