@@ -81,6 +81,7 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    default: Literal["kill"]
     feature: dict[str, Any]
     descriptors: dict[str, Reason]
     call: Annotated[tuple[_CallTable, ...], msgspec.Meta(min_length=1)]

@@ -390,6 +390,8 @@ def test_the_policy_is_short() -> None:
         ('name = "ppoll"', 'name = "ppoll"\nnumber = 271', "call[1].number: there is no such key"),
         ("[feature.base]", "[feature.base]\nwhy = 1", "feature.base: Object contains unknown field `why`"),
         ("[feature.base]", "[other]\n[feature.base]", "other: there is no such key"),
+        ('default = "kill"', 'default = "allow"', "default: "),
+        ('default = "kill"', "", "the key `default` is missing"),
         ('features = ["novdso"]', 'features = ["fast"]', "call[7].features: there is no feature 'fast'"),
         ('features = ["novdso"]', "features = []", "call[7].features: "),
         ('features = ["novdso"]', 'features = ["base"]', "feature.novdso: no call belongs to this feature"),

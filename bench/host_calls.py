@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How often a machine asks its host, by kind of call: idle, and busy with one thing after the other.
+
+    python -m bench.host_calls [--commit]
+
+The counts are the kernel's own (/proc/nabla/host_calls), read in the guest before and after each load; what the reading
+itself costs is taken off. `--commit` also writes bench/results/host-syscalls.json, from which docs/host-syscalls.md is
+made (`doit lock:policy`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import common
+from nabla import log
+from nabla.errors import NablaError
+from nabla.paths import IMAGES, NABLA_RUN
+from nabla.policy_page import RATES
+
+COUNTS = "/proc/nabla/host_calls"
+# Three looks: the first two tell what a look costs.
+SCRIPT = """
+mkdir -p /tmp; mount -t tmpfs none /tmp; cd /
+look() {{ cat {counts} /proc/uptime >/tmp/$1; }}
+look 0; look 1; look 2
+{work}
+look 3
+for i in 1 2 3; do echo "look $i"; cat /tmp/$i; done >{report}
+"""
+GATEWAY, PORT = "10.0.2.2", 5201
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the machine does: a shell script, in words, and whether it needs a disk or a network."""
+
+    name: str
+    what: str
+    script: str
+    disk: bool = False
+    network: bool = False
+
+
+WORKS = (
+    Work("idle", "a shell that waits, nothing else", "sleep 30"),
+    Work("console", "a program that writes numbers to standard output", "seq 2000000"),
+    Work("processes", "a shell that starts /bin/true", "i=0; while [ $i -lt 20000 ]; do /bin/true; i=$((i+1)); done"),
+    Work(
+        "disk",
+        "`dd` that writes files of 4 MB, each with fsync, and reads them again",
+        "i=0; while [ $i -lt 60 ]; do dd if=/dev/zero of=/root/f bs=64k count=64 conv=fsync 2>/dev/null; "
+        "echo 1 >/proc/sys/vm/drop_caches; cat /root/f >/dev/null; i=$((i+1)); done",
+        disk=True,
+    ),
+    Work(
+        "network",
+        "TCP from the guest through passt to a server on the host, as fast as it goes",
+        f"dd if=/dev/zero bs=64k count=8000 2>/dev/null | nc {GATEWAY} {PORT}",
+        network=True,
+    ),
+)
+
+
+@contextmanager
+def sink(port: int) -> Iterator[None]:
+    """Take what comes to a port of this host's loopback and throw it away."""
+    with socket.create_server(("127.0.0.1", port)) as server:
+
+        def take() -> None:
+            try:
+                peer, _ = server.accept()
+            except OSError:
+                return
+            with peer:
+                while peer.recv(1 << 20):
+                    pass
+
+        thread = threading.Thread(target=take, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join(timeout=5)
+
+
+def run(work: Work, folder: Path) -> dict[str, object]:
+    """Start a machine for one load; returns the record for the JSON file."""
+    image = folder / "image.ext3"
+    shutil.copy(IMAGES / "minimal.ext3", image)
+    words: list[str | Path] = [NABLA_RUN, "--memory", "128M", *([] if work.disk else ["--ephemeral"])]
+    if work.network:
+        words += ["--net", "user"]
+    # Standard error is for the report, so that standard output can be part of the load.
+    script = SCRIPT.format(counts=COUNTS, work=work.script, report="/dev/host/stderr")
+    words += [image, "--", "/bin/sh", "-c", script]
+    with sink(PORT) if work.network else tempfile.TemporaryFile():
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
+        )
+    if done.returncode != 0:
+        raise NablaError(f"{work.name}: exit status {done.returncode}", done.stderr)
+    return record(work, done.stderr)
+
+
+def record(work: Work, report: str) -> dict[str, object]:
+    """Return what a report of three looks says: seconds, and calls without those of the looking."""
+    looks: list[dict[str, float]] = []
+    for part in report.split("look ")[1:]:
+        lines = [line.split() for line in part.splitlines()[1:] if len(line.split()) == 2]
+        looks.append({name: float(value) for name, value in lines[:-1]})
+        looks[-1]["uptime"] = float(lines[-1][0])
+    if len(looks) != 3:
+        raise NablaError(f"{work.name}: the machine told {len(looks)} of 3 counts", report)
+    seconds = looks[2].pop("uptime") - looks[1].pop("uptime")
+    cost = {name: looks[1][name] - looks[0][name] for name in looks[2]}
+    calls = {name: max(0, round(looks[2][name] - looks[1][name] - cost[name])) for name in looks[2]}
+    return {"name": work.name, "what": work.what, "seconds": round(seconds, 2), "calls": calls}
+
+
+def rows(loads: Sequence[dict[str, object]]) -> list[list[str]]:
+    """Lay the records out as a table: a row for each call, a column for each load."""
+    found = [["calls a second", *(str(load["name"]) for load in loads)]]
+    first = loads[0]["calls"]
+    assert isinstance(first, dict)
+    for name in first:
+        cells = []
+        for load in loads:
+            calls, seconds = load["calls"], load["seconds"]
+            assert isinstance(calls, dict) and isinstance(seconds, float)
+            cells.append(f"{calls[name] / seconds:.2f}")
+        found.append([name, *cells])
+    return found
+
+
+def main() -> int:
+    """Measure, save, print the table."""
+    parser = argparse.ArgumentParser(prog="bench.host_calls", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--commit", action="store_true", help=f"also write {RATES.name} of bench/results")
+    parser.add_argument("--only", action="append", help="one of " + ", ".join(work.name for work in WORKS))
+    options = parser.parse_args()
+    common.need(NABLA_RUN, IMAGES / "minimal.ext3")
+    wanted = [work for work in WORKS if not options.only or work.name in options.only]
+    with tempfile.TemporaryDirectory() as folder:
+        loads = [run(work, Path(folder)) for work in wanted]
+    log.info(f"written to {common.save('host_calls', loads)}")
+    if options.commit:
+        facts = common.host_facts()
+        RATES.parent.mkdir(parents=True, exist_ok=True)
+        data = {"cpu": facts["cpu"], "kernel": facts["kernel"], "loads": loads}
+        RATES.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(common.table(rows(loads)))
+    return 0
+
+
+if __name__ == "__main__":
+    common.start(main)
