@@ -39,12 +39,12 @@ def root_path(lock: lockfile.Lock) -> Path:
     return directory() / lock.tree[:32]
 
 
-def ensure() -> Path:
-    """Return the build root's path, after fetching and unpacking what is missing.
+def ensure(pins: lockfile.Pins = lockfile.BASE) -> Path:
+    """Return a build root's path, after fetching and unpacking what is missing.
 
     Raises `LockError` (lock and packages.toml disagree; the tree is not the locked one), `FetchError`, `OfflineError`.
     """
-    wish, lock = lockfile.current()
+    wish, lock = lockfile.current(pins)
     root = root_path(lock)
     if intact(lock):
         return root
@@ -69,9 +69,9 @@ def intact(lock: lockfile.Lock) -> bool:
     return not tree.touched(root, recorded)
 
 
-def verify() -> list[str]:
+def verify(pins: lockfile.Pins = lockfile.BASE) -> list[str]:
     """Read the whole tree and return what differs from what was unpacked, by path; empty = sound."""
-    _, lock = lockfile.current()
+    _, lock = lockfile.current(pins)
     root = root_path(lock)
     if not root.is_dir():
         raise LockError("the build root is not unpacked", "run `doit toolchain`")
@@ -160,7 +160,7 @@ def _install(wish: lockfile.Wish, lock: lockfile.Lock, packages: Sequence[Path],
         shutil.rmtree(made)
         raise LockError(
             f"the packages unpack to tree {found[:16]}…, the lock says {lock.tree[:16]}…",
-            "the unpacker or packages.toml changed: run `doit lock:update`",
+            "the unpacker or the list of packages changed: run `doit lock:update`",
         )
     _publish(made, root)
 

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two committed files behind the build root: what is wanted (packages.toml) and what that came to (buildroot.lock).
+"""The two committed files behind a build root: what is wanted (packages.toml) and what that came to (buildroot.lock).
 
 The lock is one line for each package, `name version architecture size sha256 path`, sorted, after a head which says for
 which wish it was made and which tree it unpacks to. Both digests are checked, so neither file can go stale unseen.
+
+There are two such pairs: `BASE` for kernel, libc and all that is ours; and `PACKAGING`, which `extends` it by what
+other projects' sources need to be built (C++, perl, cmake …), so that one more tool there leaves the kernel alone.
 """
 
 from __future__ import annotations
@@ -20,6 +23,18 @@ from nabla.paths import TOOLCHAIN, relative
 
 PACKAGES = TOOLCHAIN / "packages.toml"
 LOCK = TOOLCHAIN / "buildroot.lock"
+
+
+@dataclass(frozen=True)
+class Pins:
+    """The files of one build root."""
+
+    wish: Path
+    lock: Path
+
+
+BASE = Pins(PACKAGES, LOCK)
+PACKAGING = Pins(TOOLCHAIN / "packaging.toml", TOOLCHAIN / "packaging.lock")
 
 _RENEW = "run `doit lock:update` and commit both files"
 
@@ -57,7 +72,7 @@ class Lock:
 
 
 def read_wish(path: Path = PACKAGES) -> Wish:
-    """Read packages.toml. Raises `LockError` naming the file and what is wrong."""
+    """Read packages.toml, or one that extends it. Raises `LockError` naming the file and what is wrong."""
     name = relative(path)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -65,11 +80,15 @@ def read_wish(path: Path = PACKAGES) -> Wish:
         raise LockError(f"{name} is missing") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise LockError(f"{name}: {error}") from error
-    unknown = set(table) - {"suite", "packages", "links", "files", "mounts"}
+    unknown = set(table) - {"extends", "suite", "packages", "links", "files", "mounts"}
     if unknown:
         raise LockError(f"{name}: unknown key {sorted(unknown)[0]}")
-    suite = table.get("suite")
-    if not isinstance(suite, str):
+    extends = table.get("extends")
+    if extends is not None and (not isinstance(extends, str) or extends == path.name or "/" in extends):
+        raise LockError(f"{name}: extends: must be the name of a file beside this one")
+    below = read_wish(path.with_name(extends)) if extends is not None else Wish("", {}, {}, {}, ())
+    suite = table.get("suite", below.suite)
+    if not isinstance(suite, str) or not suite:
         raise LockError(f"{name}: suite: must be a text")
     parts = {key: _texts(table.get(key, {}), key, name) for key in ("packages", "links", "files")}
     if not parts["packages"]:
@@ -81,7 +100,13 @@ def read_wish(path: Path = PACKAGES) -> Wish:
         pure = PurePosixPath(path_text)
         if pure.is_absolute() or ".." in pure.parts:
             raise LockError(f"{name}: {path_text}: must be a path inside the tree")
-    return Wish(suite, parts["packages"], parts["links"], parts["files"], tuple(directories))
+    return Wish(
+        suite,
+        {**below.packages, **parts["packages"]},
+        {**below.links, **parts["links"]},
+        {**below.files, **parts["files"]},
+        (*below.directories, *directories),
+    )
 
 
 def _texts(value: object, key: str, name: str) -> dict[str, str]:
@@ -116,19 +141,19 @@ def read_lock(path: Path = LOCK) -> Lock:
     return Lock(head["suite"], head["wish"], head["tree"], tuple(files))
 
 
-def current() -> tuple[Wish, Lock]:
+def current(pins: Pins = BASE) -> tuple[Wish, Lock]:
     """Return both files, checked against each other. Raises `LockError` when the lock was made for another wish."""
-    wish, lock = read_wish(), read_lock()
+    wish, lock = read_wish(pins.wish), read_lock(pins.lock)
     if lock.wish != wish.digest or lock.suite != wish.suite:
-        raise LockError(f"{relative(PACKAGES)} was changed after {relative(LOCK)} was made", _RENEW)
+        raise LockError(f"{relative(pins.wish)} was changed after {relative(pins.lock)} was made", _RENEW)
     return wish, lock
 
 
-def render(lock: Lock) -> str:
-    """Return the text of a lock file."""
+def render(lock: Lock, wish: str = PACKAGES.name) -> str:
+    """Return the text of a lock file; `wish` is the name of the file that it was made from."""
     head = [
         "# SPDX-License-Identifier: Apache-2.0",
-        "# Made by `doit lock:update` from packages.toml; do not edit. name version architecture size sha256 path",
+        f"# Made by `doit lock:update` from {wish}; do not edit. name version architecture size sha256 path",
         f"# suite {lock.suite}",
         f"# wish {lock.wish}",
         f"# tree {lock.tree}",

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from nabla import buildroot
+from nabla import buildroot, lockfile
 from nabla.errors import CommandError, HostError
 from nabla.paths import TOOLCHAIN, cache_dir
 from nabla.run import Result, describe_status, interactive, run
@@ -62,18 +62,19 @@ class Bind:
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A place to run commands in: the build root, the tools of this repository, ccache, and the caller's binds."""
+    """A place to run commands in: a build root, the tools of this repository, ccache, and the caller's binds."""
 
     binds: tuple[Bind, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str = "/build"
+    pins: lockfile.Pins = lockfile.BASE
 
     def argv(self, command: Sequence[str], *, terminal: bool = False) -> list[str]:
         """Return the complete host command that runs `command` inside.
 
         Unpacks the build root when needed. `terminal` keeps the caller's terminal as controlling terminal.
         """
-        root = buildroot.ensure()
+        root = buildroot.ensure(self.pins)
         ccache = cache_dir() / "ccache"
         ccache.mkdir(parents=True, exist_ok=True)
         binds = [Bind(TOOLCHAIN, "/tools"), Bind(ccache, "/ccache", writable=True), *self.binds]

@@ -3,6 +3,7 @@
 
 recipes/*/recipe.toml    -> fetch:<recipe>  -> out/state/sources/<recipe>.json, which names the files by sha256
 toolchain/buildroot.lock -> fetch:buildroot    (the packages of the build root, unpacked by toolchain:unpack)
+toolchain/packaging.lock -> fetch:packaging    (those of the root that packages are built in)
 """
 
 from __future__ import annotations
@@ -39,6 +40,14 @@ def task_fetch() -> Iterator[TaskDict]:
         inputs=[lockfile.LOCK],
         checks=[buildroot_at_hand],
     )
+    yield step(
+        "fetch:packaging",
+        fetch_buildroot,
+        doc="download and check the packages of toolchain/packaging.lock",
+        inputs=[lockfile.PACKAGING.lock],
+        args=["packaging"],
+        checks=[packaging_at_hand],
+    )
     for name in recipe.names():
         loaded = recipe.load(name)
         remote = [source for source in loaded.source if source.local is None]
@@ -71,16 +80,26 @@ def fetch_recipe(job: Job, name: str) -> None:
     job.out(record_path(name)).write_text(json.dumps(record, indent=1) + "\n")
 
 
-def fetch_buildroot(job: Job) -> None:
-    """Fetch all packages of the build root."""
-    packages = buildroot.fetch(lockfile.read_lock())
+def fetch_buildroot(job: Job, which: str = "buildroot") -> None:
+    """Fetch all packages of a build root."""
+    pins = lockfile.PACKAGING if which == "packaging" else lockfile.BASE
+    packages = buildroot.fetch(lockfile.read_lock(pins.lock))
     job.note(f"{len(packages)} packages in {cache().root}")
 
 
 def buildroot_at_hand(task: Any, values: Mapping[str, Any]) -> bool:
     """Up-to-date check: the build root is unpacked, or all of its packages are in the cache."""
+    return _at_hand(lockfile.BASE)
+
+
+def packaging_at_hand(task: Any, values: Mapping[str, Any]) -> bool:
+    """The same for the build root of packages."""
+    return _at_hand(lockfile.PACKAGING)
+
+
+def _at_hand(pins: lockfile.Pins) -> bool:
     try:
-        lock = lockfile.read_lock()
+        lock = lockfile.read_lock(pins.lock)
     except NablaError:
         return False  # the action will say what is wrong
     return buildroot.intact(lock) or all(cache().path(file.sha256).exists() for file in lock.files)

@@ -17,7 +17,7 @@ from nabla.paths import relative
 from nabla.sandbox import Bind, Sandbox
 from nabla.sources import Work
 from nabla.tasklib import Job, TaskDict
-from nabla.tasks import kernel
+from nabla.tasks import kernel, policy
 
 
 def task_toolchain() -> Iterator[TaskDict]:
@@ -32,6 +32,14 @@ def task_toolchain() -> Iterator[TaskDict]:
         # The tree lies in the user's cache, not in out/: whether it is sound is asked of the tree itself.
         checks=[_unpacked],
     )
+    yield tasklib.step(
+        "toolchain:packaging",
+        unpack_packaging,
+        doc="unpack the packages of toolchain/packaging.lock",
+        inputs=[lockfile.PACKAGING.lock, lockfile.PACKAGING.wish, lockfile.PACKAGES],
+        after=["fetch:packaging"],
+        checks=[_packaging_unpacked],
+    )
 
 
 def task_lock() -> Iterator[TaskDict]:
@@ -39,16 +47,17 @@ def task_lock() -> Iterator[TaskDict]:
     yield tasklib.step(
         "lock:update",
         update,
-        doc="resolve toolchain/packages.toml anew, write buildroot.lock, show what changed",
+        doc="resolve toolchain/packages.toml and packaging.toml anew, write their locks, show what changed",
         always=True,
     )
     yield tasklib.step(
         "lock:verify",
         verify,
-        doc="read every file of the unpacked build root and compare it with what was unpacked",
-        after=["toolchain:unpack"],
+        doc="read every file of the unpacked build roots and compare it with what was unpacked",
+        after=["toolchain:unpack", "toolchain:packaging"],
         always=True,
     )
+    yield policy.lock_step()
 
 
 def task_shell() -> TaskDict:
@@ -69,42 +78,65 @@ def unpack(job: Job) -> None:
     job.note(f"build root: {buildroot.ensure()}")
 
 
+def unpack_packaging(job: Job) -> None:
+    """Make sure that the build root of packages is there."""
+    job.note(f"build root: {buildroot.ensure(lockfile.PACKAGING)}")
+
+
 def update(job: Job) -> None:
-    """Write a new lock; an equal one leaves the file alone."""
+    """Write new locks; an equal one leaves the file alone."""
+    for pins in (lockfile.BASE, lockfile.PACKAGING):
+        _update(job, pins)
+
+
+def _update(job: Job, pins: lockfile.Pins) -> None:
     try:
-        old = lockfile.read_lock()
+        old = lockfile.read_lock(pins.lock)
     except LockError as error:
         log.warn(str(error))
         old = None
-    new = buildroot.resolve(lockfile.read_wish())
+    new = buildroot.resolve(lockfile.read_wish(pins.wish))
     lines = lockfile.changes(old, new)
     for line in lines:
         log.info(line)
         job.note(line)
     if new == old:
-        log.info("nothing changed")
+        log.info(f"{relative(pins.lock)}: nothing changed")
         return
-    partial = lockfile.LOCK.with_name(".buildroot.lock.new")
-    partial.write_text(lockfile.render(new), encoding="utf-8")
-    partial.rename(lockfile.LOCK)
-    log.info(f"{relative(lockfile.LOCK)}: {len(new.files)} packages, {new.size / 1e6:.0f} MB, tree {new.tree[:16]}…")
+    partial = pins.lock.with_name(f".{pins.lock.name}.new")
+    partial.write_text(lockfile.render(new, pins.wish.name), encoding="utf-8")
+    partial.rename(pins.lock)
+    log.info(f"{relative(pins.lock)}: {len(new.files)} packages, {new.size / 1e6:.0f} MB, tree {new.tree[:16]}…")
 
 
 def verify(job: Job) -> None:
-    """Fail when an entry of the build root differs from what was unpacked."""
-    wrong = buildroot.verify()
+    """Fail when an entry of a build root differs from what was unpacked."""
+    for pins in (lockfile.BASE, lockfile.PACKAGING):
+        _verify(job, pins)
+
+
+def _verify(job: Job, pins: lockfile.Pins) -> None:
+    wrong = buildroot.verify(pins)
     for path in wrong:
         job.note(f"differs: {path}")
     if wrong:
         raise LockError(
             f"the build root was changed: {wrong[0]}" + (f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""),
-            f"remove it, the next build unpacks it again: rm -r '{buildroot.root_path(lockfile.read_lock())}'",
+            f"remove it, the next build unpacks it again: rm -r '{buildroot.root_path(lockfile.read_lock(pins.lock))}'",
         )
 
 
 def _unpacked(task: Any, values: Mapping[str, Any]) -> bool:
+    return _intact(lockfile.BASE)
+
+
+def _packaging_unpacked(task: Any, values: Mapping[str, Any]) -> bool:
+    return _intact(lockfile.PACKAGING)
+
+
+def _intact(pins: lockfile.Pins) -> bool:
     try:
-        return buildroot.intact(lockfile.current()[1])
+        return buildroot.intact(lockfile.current(pins)[1])
     except NablaError:
         return False  # the action will say what is wrong
 

@@ -25,7 +25,7 @@ def lock(cache: Path, monkeypatch: pytest.MonkeyPatch) -> lockfile.Lock:
         debs.add(cache, "two", debs.deb([debs.member("./usr/lib/two", "2")])),
     )
     made = dataclasses.replace(lockfile.Lock("bookworm", WISH.digest, "", files), tree=_tree(files))
-    monkeypatch.setattr(lockfile, "current", lambda: (WISH, made))
+    monkeypatch.setattr(lockfile, "current", lambda pins=lockfile.BASE: (WISH, made))
     return made
 
 
@@ -76,13 +76,13 @@ def test_two_processes_unpack_once(lock: lockfile.Lock) -> None:
 
 
 def _ensure(lock: lockfile.Lock) -> str:
-    lockfile.current = lambda: (WISH, lock)
+    lockfile.current = lambda pins=lockfile.BASE: (WISH, lock)
     return str(buildroot.ensure())
 
 
 def test_other_tree_than_locked(lock: lockfile.Lock, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = dataclasses.replace(lock, tree="0" * 64)
-    monkeypatch.setattr(lockfile, "current", lambda: (WISH, wrong))
+    monkeypatch.setattr(lockfile, "current", lambda pins=lockfile.BASE: (WISH, wrong))
     with pytest.raises(LockError, match="the lock says 0000"):
         buildroot.ensure()
     assert not buildroot.root_path(wrong).exists()
@@ -91,7 +91,7 @@ def test_other_tree_than_locked(lock: lockfile.Lock, monkeypatch: pytest.MonkeyP
 def test_two_packages_with_one_path(cache: Path, lock: lockfile.Lock, monkeypatch: pytest.MonkeyPatch) -> None:
     twin = debs.add(cache, "twin", debs.deb([debs.member("./usr/bin/one", "other")]))
     both = dataclasses.replace(lock, files=(*lock.files, twin), tree="1" * 64)
-    monkeypatch.setattr(lockfile, "current", lambda: (WISH, both))
+    monkeypatch.setattr(lockfile, "current", lambda pins=lockfile.BASE: (WISH, both))
     with pytest.raises(LockError, match="two packages hold usr/bin/one"):
         buildroot.ensure()
 

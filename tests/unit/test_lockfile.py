@@ -86,15 +86,27 @@ def test_changes_are_told_by_package() -> None:
     assert "other file" in lockfile.changes(LOCK, dataclasses.replace(LOCK, files=(rebuilt, B)))[0]
 
 
-def test_committed_files_fit() -> None:
-    wish, lock = lockfile.current()
-    assert lockfile.LOCK.read_text() == lockfile.render(lock)
+def test_wish_that_extends_another(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text("suite = 'x'\n[packages]\na = 'why'\n[mounts]\ndirectories = ['build']")
+    wish = lockfile.read_wish(written(tmp_path, "extends = 'base.toml'\n[packages]\nb = ''\n[links]\nc = 'd'"))
+    assert wish == lockfile.Wish("x", {"a": "why", "b": ""}, {"c": "d"}, {}, ("build",))
+    for other in ("'../base.toml'", "'file'", "3"):
+        with pytest.raises(LockError, match="extends: must be the name of a file beside this one"):
+            lockfile.read_wish(written(tmp_path, f"extends = {other}"))
+    with pytest.raises(LockError, match="none.toml is missing"):
+        lockfile.read_wish(written(tmp_path, "extends = 'none.toml'"))
+
+
+@pytest.mark.parametrize("pins", [lockfile.BASE, lockfile.PACKAGING])
+def test_committed_files_fit(pins: lockfile.Pins) -> None:
+    wish, lock = lockfile.current(pins)
+    assert pins.lock.read_text() == lockfile.render(lock, pins.wish.name)
     assert set(wish.packages) <= {file.name for file in lock.files}
     assert all(len(reason) > 3 for reason in wish.packages.values())
 
 
 def test_stale_lock_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     _, lock = lockfile.current()
-    monkeypatch.setattr(lockfile, "read_lock", lambda: dataclasses.replace(lock, wish="0" * 64))
+    monkeypatch.setattr(lockfile, "read_lock", lambda path: dataclasses.replace(lock, wish="0" * 64))
     with pytest.raises(LockError, match="was changed after"):
         lockfile.current()
