@@ -7,6 +7,7 @@ names file, line and key. docs/recipes.md describes the format for packagers.
 
 from __future__ import annotations
 
+import re
 from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -23,7 +24,21 @@ Name = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9+.-]*$", description
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 FileName = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][^/\\s]*$", description="a file name without folders")]
 Url = Annotated[str, msgspec.Meta(pattern="^https?://[^\\s]+$", description="an http or https address")]
+Dependency = Annotated[
+    str, msgspec.Meta(pattern="^!?[a-z0-9/][a-z0-9+._:/-]*([<>=~]+[^\\s]+)?$", description="a package, as apk knows it")
+]
+Pattern = Annotated[
+    str, msgspec.Meta(pattern="^(?!.*(^|/)\\.\\.(/|$))[^/\\s][^\\s]*$", description="a path without leading slash")
+]
+Script = Literal[
+    "pre-install", "post-install", "pre-upgrade", "post-upgrade", "pre-deinstall", "post-deinstall", "trigger"
+]
 Fingerprint = Annotated[str, msgspec.Meta(pattern="^[0-9A-F]{40}$", description="40 upper-case hexadecimal digits")]
+
+
+# Endings of subpackages whose files are the same everywhere.
+USUAL = ("-dev", "-doc", "-libs", "-static", "-openrc")
+_APK_VERSION = r"\d+(\.\d+)*[a-z]?(_(alpha|beta|pre|rc|cvs|svn|git|hg|p)\d*)*"
 
 
 class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -129,6 +144,43 @@ class Build(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     env: dict[str, str] = {}
 
 
+class Subpackage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A part of what was installed, as a package of its own: the files that `files` name.
+
+    Names that end in -dev, -doc, -libs, -static or -openrc know their files (nabla.package.USUAL_FILES).
+    """
+
+    name: Name
+    summary: Text | None = None
+    files: tuple[Pattern, ...] = ()
+    depends: tuple[Dependency, ...] = ()
+    provides: tuple[Dependency, ...] = ()
+    replaces: tuple[Name, ...] = ()
+    scripts: dict[Script, FileName] = {}
+
+
+class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the recipe becomes packages of the apk repository (docs/packages.md).
+
+    `prepare`, `build`, `check`, `package`: shell in the sandbox, in the folder of the source. `makedepends`: recipes,
+    or packages of them, whose files are in the sysroot. `depends`: what must be installed beside the package; shared
+    libraries need not be named. `scripts`: files beside the recipe which apk runs.
+    """
+
+    revision: Annotated[int, msgspec.Meta(ge=0, description="a number from 0")] = 0
+    depends: tuple[Dependency, ...] = ()
+    makedepends: tuple[Name, ...] = ()
+    provides: tuple[Dependency, ...] = ()
+    replaces: tuple[Name, ...] = ()
+    scripts: dict[Script, FileName] = {}
+    env: dict[str, str] = {}
+    prepare: str = ""
+    build: str = ""
+    check: str = ""
+    package: Text
+    subpackage: tuple[Subpackage, ...] = ()
+
+
 class _RecipeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     name: Name
     version: Text
@@ -137,6 +189,7 @@ class _RecipeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     homepage: Url | None = None
     source: tuple[Source, ...] = ()
     build: Build | None = None
+    package: Package | None = None
 
 
 class Recipe(_RecipeFile, frozen=True, kw_only=True, dict=True):
@@ -202,6 +255,8 @@ def _check(recipe: Recipe, document: toml.Document) -> None:
     """Check what types cannot say."""
     if recipe.name != recipe.folder.name:
         document.fail(("name",), f"the recipe's name {recipe.name!r} differs from its folder {recipe.folder.name!r}")
+    if recipe.package is not None:
+        _check_package(recipe, recipe.package, document)
     seen: set[str] = set()
     for number, source in enumerate(recipe.source):
         where: tuple[str | int, ...] = ("source", number)
@@ -214,6 +269,33 @@ def _check(recipe: Recipe, document: toml.Document) -> None:
             document.fail((*where, "local"), f"there is no folder {source.local!r} in this repository")
         for index, origin in enumerate(source.origin):
             _check_signature(origin, (*where, "origin", index), document)
+
+
+def _check_package(recipe: Recipe, package: Package, document: toml.Document) -> None:
+    if not re.fullmatch(_APK_VERSION, recipe.version):
+        document.fail(("version",), f"{recipe.version!r} is no version that apk could compare")
+    if recipe.build is not None:
+        document.fail(("build",), "a recipe has either [build] or [package]")
+    if not recipe.source:
+        document.fail(("package",), "a package needs a source")
+    seen = {recipe.name}
+    for number, part in enumerate(package.subpackage):
+        where = ("package", "subpackage", number)
+        if part.name in seen:
+            document.fail((*where, "name"), f"two packages are named {part.name!r}")
+        seen.add(part.name)
+        if not part.files and not part.name.endswith(USUAL):
+            document.fail(where, f"the key `files` is missing: only {', '.join(USUAL)} know theirs")
+        _check_scripts(recipe, part.scripts, (*where, "scripts"), document)
+    _check_scripts(recipe, package.scripts, ("package", "scripts"), document)
+
+
+def _check_scripts(
+    recipe: Recipe, scripts: dict[Script, FileName], where: tuple[str | int, ...], document: toml.Document
+) -> None:
+    for kind, name in scripts.items():
+        if not (recipe.folder / name).is_file():
+            document.fail((*where, kind), f"there is no file {name} beside the recipe")
 
 
 def _check_signature(origin: Origin, where: tuple[str | int, ...], document: toml.Document) -> None:

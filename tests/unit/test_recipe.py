@@ -109,6 +109,60 @@ def test_broken_recipe(tmp_path: Path, old: str, new: str, message: str) -> None
     assert "\n" not in str(caught.value)
 
 
+PACKAGE = (
+    GOOD[: GOOD.index("[build]")]
+    + """\
+[package]
+revision = 2
+depends = ["busybox", "so:libz.so.1", "zlib>=1.3"]
+makedepends = ["zlib-dev"]
+env = { A = "b" }
+build = "make"
+package = "make install"
+
+[[package.subpackage]]
+name = "thing-dev"
+
+[[package.subpackage]]
+name = "libthing"
+files = ["usr/lib/*.so.*"]
+"""
+)
+
+
+def test_package_table(tmp_path: Path) -> None:
+    package = load(tmp_path, PACKAGE).package
+    assert package is not None
+    assert package.revision == 2
+    assert [part.name for part in package.subpackage] == ["thing-dev", "libthing"]
+    assert load(tmp_path, GOOD).package is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("revision = 2", "revision = -1", "package.revision: expected `int` >= 0"),
+        ("revision = 2", "release = 2", "package.release: there is no such key"),
+        ('package = "make install"\n', "", "package: the key `package` is missing"),
+        ('"usr/lib/*.so.*"', '"/usr/lib"', "package.subpackage[2].files[1]: the value must match"),
+        ('"usr/lib/*.so.*"', '"usr/../etc"', "package.subpackage[2].files[1]: the value must match"),
+        ('files = ["usr/lib/*.so.*"]\n', "", "package.subpackage[2]: the key `files` is missing"),
+        ('name = "libthing"', 'name = "thing"', "package.subpackage[2].name: two packages are named 'thing'"),
+        ('"busybox"', '"Busy Box"', "package.depends[1]: the value must match"),
+        ('version = "1.0"', 'version = "1.0-beta"', "version: '1.0-beta' is no version that apk could compare"),
+        ("[package]\n", '[package]\nscripts = { post-install = "absent" }\n', "there is no file absent beside"),
+        ("[package]\n", '[package]\nscripts = { often = "x" }\n', "package.scripts"),
+        ("[package]\n", '[build]\nbuild = "x"\n[package]\n', "build: a recipe has either [build] or [package]"),
+    ],
+)
+def test_broken_package_table(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in PACKAGE
+    with pytest.raises(RecipeError) as caught:
+        load(tmp_path, PACKAGE.replace(old, new, 1))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_signature_rules(tmp_path: Path) -> None:
     key = next((ROOT / "recipes/keys").glob("*.asc")).name
     signature = f'signature = {{ key = "{key}", fingerprint = "{"A" * 40}" }}'
