@@ -255,6 +255,61 @@ def _move(each: Instruction, machine: _Machine) -> None:
             machine.a = machine.x
 
 
+def possible(program: Sequence[Instruction], call: Call) -> set[str]:
+    """Return all verdicts that a call can get whatever its arguments are; those of `call` itself are not looked at.
+
+    It goes every way of a comparison whose outcome depends on them, so it may name a verdict that no arguments lead to,
+    but never misses one.
+    """
+    words: list[int | None] = [*call.words()[:4], *[None] * 12]
+    found: set[str] = set()
+    seen = set()
+    ways: list[tuple[int, int | None, int | None, tuple[int | None, ...]]] = [(0, 0, 0, (0,) * MEMORY_WORDS)]
+    while ways:
+        way = ways.pop()
+        if way in seen:
+            continue
+        seen.add(way)
+        position, a, x, memory = way
+        each = program[position]
+        machine = _Machine(tuple(word or 0 for word in words), a or 0, x or 0, [word or 0 for word in memory])
+        # What the instruction reads beside its constant: if that is unknown, so is what it makes.
+        match each.code & 7, each.code:
+            case 6, code:  # RET
+                if code & 0x18 == A and a is None:
+                    found |= set(ACTIONS.values())
+                else:
+                    found.add(_verdict(machine.a if code & 0x18 == A else each.k, 0).action)
+            case 5, code:  # JMP
+                if code == JMP | JA:
+                    distances = {each.k}
+                elif a is None or (code & X and x is None):
+                    distances = {each.jt, each.jf}
+                else:
+                    distances = {_distance(each, machine)}
+                ways += [(position + 1 + distance, a, x, memory) for distance in distances]
+            case 4, code:  # ALU
+                unknown = a is None or (bool(code & X) and code & 0xF0 != _NEG and x is None)
+                if code & 0xF0 == _DIV and code & X and not x:
+                    found.add(ACTIONS[KILL_THREAD])
+                if unknown or not _compute(each, machine):
+                    ways.append((position + 1, None if unknown else machine.a, x, memory))
+            case _, code:
+                _move(each, machine)
+                source = {LD | W | ABS: words[each.k // 4 % 16], TAX | MISC: a, TXA | MISC: x, ST: a, STX: x}
+                source |= {LD | MEM: memory[each.k % 16], LDX | MEM: memory[each.k % 16]}
+                unknown = code in source and source[code] is None
+                kept = list(memory)
+                if code in (ST, STX):
+                    kept[each.k] = None if unknown else machine.memory[each.k]
+                    ways.append((position + 1, a, x, tuple(kept)))
+                elif code & 7 == LDX or code == MISC | TAX:
+                    ways.append((position + 1, a, None if unknown else machine.x, memory))
+                else:
+                    ways.append((position + 1, None if unknown else machine.a, x, memory))
+    return found
+
+
 _KNOWN = {LD | W | ABS, LD | W | LEN, LDX | W | LEN, LD | IMM, LDX | IMM, LD | MEM, LDX | MEM, ST, STX}
 _KNOWN |= {RET | K, RET | A, MISC | TAX, MISC | TXA, JMP | JA, ALU | _NEG}
 _KNOWN |= {ALU | operation | source for operation in ALU_OPERATIONS if operation != _NEG for source in (K, X)}

@@ -3,7 +3,7 @@
 
     python -m verify.seccomp dump show                          the program, disassembled
     python -m verify.seccomp dump ask write 1 0 3 --ip 0x1000   one call: its verdict
-    python -m verify.seccomp dump sweep --ip 0x1000             every number: those with another verdict than most
+    python -m verify.seccomp dump sweep --ip 0x1000             every number, with any arguments
 
 FILTER is a file: the raw bytes of the `struct sock_filter`s, as PTRACE_SECCOMP_GET_FILTER gives them, or text that
 holds BPF_STMT(…) and BPF_JUMP(…) as strace and C programs write them. `policy` instead of a file is nabla's own
@@ -130,11 +130,11 @@ def every_number() -> Iterator[int]:
 
 
 def sweep(program: Sequence[Instruction], call: Call) -> dict[str, list[int]]:
-    """Ask for every number with the rest of `call`; return the numbers by verdict."""
+    """Ask for every number, with any arguments; return the numbers by what they can come to (`allow or kill` …)."""
     found: dict[str, list[int]] = {}
     for number in every_number():
-        verdict = bpf.run(program, Call(number, call.ip, call.args, call.arch))
-        found.setdefault(verdict.action, []).append(number)
+        verdicts = bpf.possible(program, Call(number, call.ip, (), call.arch))
+        found.setdefault(" or ".join(sorted(verdicts)), []).append(number)
     return found
 
 
@@ -169,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
         action = actions.add_parser(name, help=text)
         if name == "ask":
             action.add_argument("call", help="name or number")
-        action.add_argument("arguments", nargs="*", help="up to six numbers")
+            action.add_argument("arguments", nargs="*", help="up to six numbers")
         action.add_argument("--ip", default="0", help="instruction pointer")
         action.add_argument("--arch", default=hex(bpf.ARCH_X86_64), help="AUDIT_ARCH_… as a number (x86-64)")
     return parser
@@ -186,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.action == "show":
             print("\n".join(bpf.describe(program)))
             return 0
-        args = tuple(_integer(text) for text in options.arguments)
+        args = tuple(_integer(text) for text in getattr(options, "arguments", ()))
         if len(args) > 6:
             raise FilterError("a call has at most six arguments")
         number = call_number(options.call) if options.action == "ask" else 0

@@ -157,6 +157,14 @@ def test_every_other_number_is_denied() -> None:
     assert tried > 2000 * len(listed)
 
 
+def test_no_arguments_make_another_call_allowed() -> None:
+    listed = {call.number for call in real().calls}
+    for missing in (0, 1):
+        filled = program(FSGSBASE_MISSING=missing)
+        allowed = {n for n in seccomp.every_number() if "allow" in bpf.possible(filled, Call(n, TEXT))}
+        assert allowed == (listed if missing else listed - {seccomp.numbers()["arch_prctl"]})
+
+
 def test_an_empty_set_of_descriptors_forbids() -> None:
     nothing = program(STREAM_IN=0, STREAM_OUT=0, DISK_READ=0, DISK_WRITE=0)
     for name in ("preadv2", "pwritev2", "fdatasync"):

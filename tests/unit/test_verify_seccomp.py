@@ -125,6 +125,35 @@ def test_random_programs_do_on_the_host_what_the_simulator_says() -> None:
     assert taken > 100 and compared > 500
 
 
+def test_no_argument_leads_to_a_verdict_that_was_not_foreseen() -> None:
+    dice = random.Random(4)
+    several = 0
+    for _ in range(1500):
+        program = random_program(dice, dice.randint(1, 60))
+        for index, each in enumerate(program):
+            if each.code == RETURN:
+                program[index] = Instruction(RETURN, 0, 0, dice.choice(sorted(bpf.ACTIONS)))
+        try:
+            bpf.check(program)
+        except FilterError:
+            continue
+        number, ip = dice.randrange(400), dice.randrange(1 << 48)
+        foreseen = bpf.possible(program, Call(number, ip))
+        arguments = [tuple(dice.choice((0, 1, dice.randrange(1 << 64))) for _ in range(6)) for _ in range(20)]
+        seen = {bpf.run(program, Call(number, ip, args)).action for args in arguments}
+        assert seen <= foreseen, "\n".join(bpf.describe(program))
+        several += len(seen) > 1
+    assert several > 20
+
+
+def test_foreseen_verdicts_are_no_more_than_needed() -> None:
+    program = seccomp.decode(TEXT.encode())
+    assert bpf.possible(program, Call(1)) == {"errno"}
+    assert bpf.possible(program, Call(2)) == {"kill"}
+    looks = [Instruction(LOAD, 0, 0, 16), Instruction(EQUAL, 0, 1, 5), ALLOW, Instruction(RETURN, 0, 0, bpf.TRAP)]
+    assert bpf.possible(looks, Call(1, args=(5,))) == {"allow", "trap"}
+
+
 def test_a_division_by_zero_ends_the_program() -> None:
     program = [Instruction(bpf.LDX, 0, 0, 0), Instruction(0x3C, 0, 0, 0), ALLOW]
     bpf.check(program)
