@@ -104,10 +104,9 @@ class Apt:
             match = _URI_LINE.fullmatch(line)
             if match is None:
                 raise LockError(f"apt said something unexpected: {line}")
-            path = urllib.parse.unquote(urllib.parse.urlsplit(match["uri"]).path)
             name, version, architecture = urllib.parse.unquote(match["file"]).removesuffix(".deb").rsplit("_", 2)
-            pool = path[path.index("/pool/") + 1 :]
-            files.append(DebFile(name, version, architecture, int(match["size"]), match["sha256"], pool))
+            path = _pool_path(match["uri"])
+            files.append(DebFile(name, version, architecture, int(match["size"]), match["sha256"], path))
         return sorted(files)
 
     def download(self, files: Sequence[DebFile], into: Path) -> None:
@@ -120,12 +119,14 @@ class Apt:
             names = ", ".join(f"{file.name} {file.version}" for file in files)
             raise FetchError(f"Debian's archive did not deliver one of: {names}", error.hint) from error
 
-    def download_source(self, package: str, version: str, into: Path) -> None:
-        """Put the files of a source package into `into`, not unpacked. Raises `FetchError`."""
+    def source_files(self, package: str, version: str) -> dict[str, str]:
+        """Return the files of a source package, name -> path relative to the mirror's root. Raises `FetchError`."""
+        words = ("source", "-qq", "--print-uris", "--only-source", "-o", "Acquire::ForceHash=SHA256")
         try:
-            self._apt("source", "-q", "--download-only", "--only-source", f"{package}={version}", cwd=into)
+            result = self._apt(*words, f"{package}={version}")
         except CommandError as error:
-            raise FetchError(f"Debian's {self.suite} did not deliver {package} {version}", error.hint) from error
+            raise FetchError(f"Debian's {self.suite} has no source package {package} {version}", error.hint) from error
+        return {urllib.parse.unquote(m["file"]): _pool_path(m["uri"]) for m in _URI_LINE.finditer(result)}
 
     def _apt(self, *words: str, cwd: Path | None = None) -> str:
         if shutil.which("apt-get") is None:
@@ -154,3 +155,9 @@ class Apt:
         }
         options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
         return run(["apt-get", "-c", hooks, *options, *words], cwd=cwd).stdout
+
+
+def _pool_path(uri: str) -> str:
+    """Return the path of a file in the archive, relative to the mirror's root."""
+    path = urllib.parse.unquote(urllib.parse.urlsplit(uri).path)
+    return path[path.index("/pool/") + 1 :]

@@ -93,9 +93,14 @@ class DebianOrigin(
 
 
 class DebOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type", tag="deb"):
-    """A binary package of Debian, by its path in the pool (`pool/main/…/name_version_arch.deb`)."""
+    """A file in the pool of Debian by its path: a binary package `pool/main/…/x.deb`, or an upstream's `….orig.tar.*`."""
 
-    pool: Annotated[str, msgspec.Meta(pattern="^pool/[^\\s]+\\.deb$", description="a path like pool/main/…/x.deb")]
+    pool: Annotated[
+        str,
+        msgspec.Meta(
+            pattern="^pool/[^\\s]+(\\.deb|\\.orig\\.tar\\.(gz|bz2|xz))$", description="a path like pool/main/…/x.deb"
+        ),
+    ]
     sha256: Sha256
     size: Size
     signature: None = None

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of Debian's archive, fetched by the host's apt from the host's own mirror into private folders.
 
-`obtain_source`: a file of a source package (its *.orig* tarball, upstream's signature). `obtain_deb`: a binary package
-by its path in the pool, which needs no package lists: the recipe's sha256 stands for their chain of trust.
+`obtain_source`: a file of a source package (its *.orig* tarball, upstream's signature). `obtain_deb`: a binary package,
+or a tarball that no suite names any more, by its path in the pool; that needs no package lists: the recipe's sha256
+stands for their chain of trust.
 """
 
 from __future__ import annotations
@@ -20,25 +21,37 @@ _APT_HELPER = Path("/usr/lib/apt/apt-helper")
 
 
 def obtain_source(origin: DebianOrigin, request: Request) -> Delivery:
-    """Download a source package without unpacking it and deliver the one file wanted. Raises `FetchError`."""
+    """Download the one file wanted of a source package, and its signature. Raises `FetchError`.
+
+    The others are of no use here, and a mirror may have lost one of them.
+    """
     archive = apt.Apt(cache_dir() / "apt" / f"{origin.suite}-src", origin.suite, kind="deb-src")
     with store.lock(archive.directory / "lock", f"{request.name}: waiting for another apt"):
         archive.update()
-        with watch_folder(request.name, request.folder, origin.size):
-            archive.download_source(origin.package, origin.version, request.folder)
-    file = request.folder / origin.file
-    if not file.is_file():
-        present = ", ".join(sorted(path.name for path in request.folder.iterdir()))
-        raise FetchError(f"Debian's {origin.package} {origin.version} holds no {origin.file}, but {present}")
+        files = archive.source_files(origin.package, origin.version)
     signature = origin.signature.file if origin.signature else None
-    return Delivery(file, request.folder / signature if signature else None)
+    for name in filter(None, (origin.file, signature)):
+        if name not in files:
+            present = ", ".join(sorted(files))
+            raise FetchError(f"Debian's {origin.package} {origin.version} holds no {name}, but {present}")
+    with watch_folder(request.name, request.folder, origin.size):
+        _download(files[origin.file], request.folder / origin.file, request, origin.sha256)
+        if signature:
+            _download(files[signature], request.folder / signature, request)
+    return Delivery(request.folder / origin.file, request.folder / signature if signature else None)
 
 
 def obtain_deb(origin: DebOrigin, request: Request) -> Delivery:
-    """Download one binary package. Raises `FetchError`."""
-    if not _APT_HELPER.exists():
-        raise FetchError("apt-helper is missing, a part of apt: this host has no Debian package tools")
+    """Download one file of the pool. Raises `FetchError`."""
     target = request.folder / origin.file
     with watch_folder(request.name, request.folder, origin.size):
-        request.run([_APT_HELPER, "download-file", apt.mirror() + origin.pool, target, f"SHA256:{origin.sha256}"])
+        _download(origin.pool, target, request, origin.sha256)
     return Delivery(target)
+
+
+def _download(path: str, target: Path, request: Request, sha256: str | None = None) -> None:
+    """Download a file by its path in the archive; apt refuses another content than that of `sha256`."""
+    if not _APT_HELPER.exists():
+        raise FetchError("apt-helper is missing, a part of apt: this host has no Debian package tools")
+    expected = [f"SHA256:{sha256}"] if sha256 else []
+    request.run([_APT_HELPER, "download-file", apt.mirror() + path, target, *expected])
