@@ -93,7 +93,7 @@ class DebianOrigin(
 
 
 class DebOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type", tag="deb"):
-    """A file in the pool of Debian by its path: a binary package `pool/main/…/x.deb`, or an upstream's `….orig.tar.*`."""
+    """A file in the pool of Debian, by its path: a binary package `….deb` or an upstream tarball `….orig.tar.*`."""
 
     pool: Annotated[
         str,
