@@ -75,7 +75,7 @@ def make_tools(wheel: Path, root: Path) -> None:
     # A read-only root cannot get mount points later.
     for folder in ("/dev", "/proc", "/tmp", "/work"):
         put(tools, folder, Node("dir", 0o755))
-    _stage(tools, root)
+    stage(tools, root)
 
 
 def write(tree: Tree, geometry: Geometry, image: Path, *, tools: Path, scratch: Path, log: Path) -> None:
@@ -85,7 +85,7 @@ def write(tree: Tree, geometry: Geometry, image: Path, *, tools: Path, scratch: 
     tree does not fit or a check fails.
     """
     _check_names(tree)
-    _stage(tree, scratch / "stage")
+    stage(tree, scratch / "stage")
     (scratch / "fixes").write_text("".join(f"{line}\n" for line in _fixes(tree)))
     with (scratch / "image").open("wb") as stream:
         stream.truncate(geometry.size)
@@ -143,7 +143,7 @@ def _sandbox(tools: Path, work: Path, script: str) -> list[str]:
     ]
 
 
-def _stage(tree: Tree, root: Path) -> None:
+def stage(tree: Tree, root: Path) -> None:
     """Lay out the entries that a host folder can hold without privileges, in plain modes."""
     root.mkdir()
     root.chmod(0o755)

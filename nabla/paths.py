@@ -32,6 +32,8 @@ MUSL = OUT / "musl"
 BUSYBOX = OUT / "busybox"
 INIT = OUT / "init"
 GUEST_TESTS = OUT / "guest-tests"
+APK = OUT / "apk"
+BUILT = OUT / "packages"
 VENV = OUT / "venv"
 
 # The artifacts that other parts name.

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nabla import buildroot, lockfile, log, store, tasklib
+from nabla import buildroot, lockfile, log, recipe, store, tasklib
 from nabla.build import enter
 from nabla.errors import HostError, LockError, NablaError
 from nabla.paths import relative
@@ -150,7 +150,13 @@ def _shell(names: list[str]) -> None:
     elif names[0] in ("kernel", kernel.RECIPE):
         place = kernel.enter(Work(kernel.RECIPE).objects)
     elif (Work(names[0]).build / names[0]).is_dir():
-        place = enter(names[0], with_musl=names[0] != "musl")
+        if recipe.load(names[0]).package is not None:
+            # Here: loading it takes longer than most tasks.
+            from nabla import package_build
+
+            place = package_build.enter(names[0])
+        else:
+            place = enter(names[0], with_musl=names[0] != "musl")
     else:
         raise NablaError(f"there is no build folder of {names[0]!r}", "name a recipe, after building it once")
     place.shell()

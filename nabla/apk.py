@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real apk: makes packages, indexes and installs them. It is that of the Alpine base, run by its own loader.
+
+It runs in a sandbox whose root holds nothing but itself, as mapped root: it looks the names of owners up, so that who
+builds becomes root. Packages and index are signed with the user's own RSA key, made here when there is
+none; RSA signatures of the same bytes are the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from nabla import base, image, lockfile, sandbox, store
+from nabla.base import Node, Tree, put
+from nabla.errors import CommandError
+from nabla.package import ARCH, REPOSITORY, Built, PackageError, Part
+from nabla.run import run
+from nabla.sandbox import SOURCE_DATE_EPOCH, Bind, Sandbox
+
+INDEX = REPOSITORY / "Packages.adb"
+KEY_NAME = "nabla.rsa"
+_KEY_BITS = 4096
+
+_TOOL_FILES = (
+    "/bin/busybox",
+    "/etc/group",
+    "/etc/passwd",
+    "/lib/ld-musl-x86_64.so.1",
+    "/lib/libc.musl-x86_64.so.1",
+    "/sbin/apk",
+)
+_TOOL_LIBRARIES = ("libapk.so", "libcrypto.so", "libssl.so", "libz.so")
+
+
+def make_tools(wheel: Path, root: Path) -> None:
+    """Take apk with its libraries out of the Alpine base into a folder to be a sandbox's root. Raises `ImageError`."""
+    found = base.read_base(wheel)
+    tools: Tree = {}
+    for path in _TOOL_FILES:
+        if path not in found:
+            raise PackageError(f"the Alpine base has no {path}")
+        put(tools, path, found[path])
+    for path, node in found.items():
+        if path.startswith(tuple(f"/usr/lib/{name}" for name in _TOOL_LIBRARIES)):
+            put(tools, path, node)
+    for name in ("sh", "true"):
+        put(tools, f"/bin/{name}", Node("link", 0o777, target="busybox"))
+    # A read-only root cannot get mount points later.
+    for folder in ("/dev", "/proc", "/tmp", "/work", "/files", "/keys", "/repository", "/root", "/image"):
+        put(tools, folder, Node("dir", 0o755))
+    image.stage(tools, root)
+
+
+def keys_dir() -> Path:
+    """Return the folder of the user's signing key: `$NABLA_KEYS`, else nabla/keys in the user's configuration."""
+    explicit = os.environ.get("NABLA_KEYS")
+    if explicit:
+        return Path(explicit).expanduser().absolute()
+    xdg = os.environ.get("XDG_CONFIG_HOME")
+    home = Path(xdg) if xdg and os.path.isabs(xdg) else Path.home() / ".config"
+    return home / "nabla" / "keys"
+
+
+def ensure_key() -> tuple[Path, Path]:
+    """Return the user's private and public key, made now if there is none. Raises `CommandError`, `DiskFullError`."""
+    folder = keys_dir()
+    private, public = folder / KEY_NAME, folder / f"{KEY_NAME}.pub"
+    if private.is_file() and public.is_file():
+        return private, public
+    store.make_folder(folder)
+    with store.lock(folder / ".lock", "waiting for another process that makes the key"):
+        if not (private.is_file() and public.is_file()):
+            place = Sandbox((Bind(folder, "/build", writable=True),), pins=lockfile.PACKAGING)
+            script = f"""
+                umask 077
+                openssl genrsa -out new.rsa {_KEY_BITS}
+                openssl rsa -in new.rsa -pubout -out {public.name}
+                chmod 644 {public.name}
+                mv new.rsa {private.name}
+            """
+            place.run(script, title="make a key to sign packages with")
+    return private, public
+
+
+def make_package(built: Built, part: Part, files: Path, target: Path, *, tools: Path, scratch: Path, log: Path) -> None:
+    """Make the package file `target` of the files below `files`. Raises `PackageError`."""
+    words = ["/sbin/apk", "mkpkg"]
+    facts: dict[str, str] = {
+        "name": part.name,
+        "version": part.version,
+        "arch": ARCH,
+        "license": built.license,
+        "description": part.summary,
+        "origin": built.recipe,
+        "depends": " ".join(part.depends),
+        "provides": " ".join(part.provides),
+        "replaces": " ".join(part.replaces),
+    }
+    if built.homepage:
+        facts["url"] = built.homepage
+    for name, value in facts.items():
+        if value:
+            words += ["-I", f"{name}:{value}"]
+    store.make_folder(scratch)
+    for kind, text in part.scripts.items():
+        (scratch / kind).write_text(text, encoding="utf-8")
+        words += ["-s", f"{kind}:/work/{kind}"]
+    words += ["--files", "/files", "--sign-key", f"/keys/{KEY_NAME}", "-o", "/work/package.apk"]
+    private, _ = ensure_key()
+    binds = [Bind(files, "/files"), Bind(private.parent, "/keys"), Bind(scratch, "/work", writable=True)]
+    try:
+        run(_sandbox(tools, binds, words), log=log)
+    except CommandError as error:
+        raise PackageError(f"{part.name}: apk could not make the package ({error.message})", error.hint) from error
+    (scratch / "package.apk").rename(target)
+
+
+def make_index(packages: Sequence[Path], target: Path, *, tools: Path, scratch: Path, log: Path) -> None:
+    """Make the signed index of packages that lie in the repository. Raises `PackageError`."""
+    private, public = ensure_key()
+    store.make_folder(scratch / "keys")
+    (scratch / "keys" / public.name).write_bytes(public.read_bytes())
+    names = [f"/repository/{path.name}" for path in sorted(packages)]
+    words = ["/sbin/apk", "mkndx", "--keys-dir", "/work/keys", "--sign-key", f"/keys/{KEY_NAME}"]
+    words += ["-o", "/work/index.adb", *names]
+    binds = [Bind(REPOSITORY, "/repository"), Bind(private.parent, "/keys"), Bind(scratch, "/work", writable=True)]
+    try:
+        run(_sandbox(tools, binds, words), log=log)
+    except CommandError as error:
+        raise PackageError(f"apk could not make the index ({error.message})", error.hint) from error
+    (scratch / "index.adb").rename(target)
+
+
+def _sandbox(tools: Path, binds: Sequence[Bind], words: Sequence[str]) -> list[str]:
+    """Return the command that runs a program of the tools' root as mapped root."""
+    mounts: list[str] = []
+    for bind in binds:
+        mounts += ["--bind" if bind.writable else "--ro-bind", str(bind.source), bind.target]
+    return [
+        *sandbox.base(tools, user=0),
+        *("--die-with-parent", "--new-session", *mounts, "--chdir", "/work"),
+        *("--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+        *("--setenv", "SOURCE_DATE_EPOCH", str(SOURCE_DATE_EPOCH), "--setenv", "TZ", "UTC", "--setenv", "LC_ALL", "C"),
+        *words,
+    ]
