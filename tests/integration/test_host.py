@@ -14,6 +14,8 @@ import pytest
 from .vm import Vm
 
 CALL = re.compile(r"^(\d+) +(?:\d+\.\d+ )?(\w+)\(")
+# strace shortens long words.
+KERNEL = re.compile(r'execveat\(\d+, "", \["[^"]*/kernel/vml')
 FILTER = re.compile(r"(seccomp\(SECCOMP_SET_MODE_FILTER|prctl\(PR_SET_SECCOMP)")
 FORBIDDEN = {"fork", "vfork", "clone", "clone3", "execve", "ptrace", "socket", "connect", "open", "openat"}
 FORBIDDEN |= {"mmap", "munmap", "mremap", "mprotect", "brk"}
@@ -35,7 +37,7 @@ def read_trace(path: Path) -> Trace:
     closed = False
     for line in path.read_text(errors="replace").splitlines():
         launcher = launcher or line.split()[0]
-        if "execve(" in line and "vmlinux" in line.split(",")[0]:
+        if KERNEL.search(line):
             machine = line.split()[0]
         call = CALL.match(line)
         if call is None or not machine:
