@@ -11,7 +11,6 @@ made (`doit lock:policy`).
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import socket
 import subprocess
@@ -22,11 +21,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from bench import common
 from nabla import log
 from nabla.errors import NablaError
 from nabla.paths import IMAGES, NABLA_RUN
-from nabla.policy_page import RATES
+from nabla.policy_page import RATES, Load, Rates
 
 COUNTS = "/proc/nabla/host_calls"
 # Three looks: the first two tell what a look costs.
@@ -95,8 +96,8 @@ def sink(port: int) -> Iterator[None]:
             thread.join(timeout=5)
 
 
-def run(work: Work, folder: Path) -> dict[str, object]:
-    """Start a machine for one load; returns the record for the JSON file."""
+def run(work: Work, folder: Path) -> Load:
+    """Start a machine for one load. Raises `NablaError` when it fails."""
     image = folder / "image.ext3"
     shutil.copy(IMAGES / "minimal.ext3", image)
     words: list[str | Path] = [NABLA_RUN, "--memory", "128M", *([] if work.disk else ["--ephemeral"])]
@@ -114,7 +115,7 @@ def run(work: Work, folder: Path) -> dict[str, object]:
     return record(work, done.stderr)
 
 
-def record(work: Work, report: str) -> dict[str, object]:
+def record(work: Work, report: str) -> Load:
     """Return what a report of three looks says: seconds, and calls without those of the looking."""
     looks: list[dict[str, float]] = []
     for part in report.split("look ")[1:]:
@@ -126,22 +127,14 @@ def record(work: Work, report: str) -> dict[str, object]:
     seconds = looks[2].pop("uptime") - looks[1].pop("uptime")
     cost = {name: looks[1][name] - looks[0][name] for name in looks[2]}
     calls = {name: max(0, round(looks[2][name] - looks[1][name] - cost[name])) for name in looks[2]}
-    return {"name": work.name, "what": work.what, "seconds": round(seconds, 2), "calls": calls}
+    return Load(name=work.name, what=work.what, seconds=round(seconds, 2), calls=calls)
 
 
-def rows(loads: Sequence[dict[str, object]]) -> list[list[str]]:
-    """Lay the records out as a table: a row for each call, a column for each load."""
-    found = [["calls a second", *(str(load["name"]) for load in loads)]]
-    first = loads[0]["calls"]
-    assert isinstance(first, dict)
-    for name in first:
-        cells = []
-        for load in loads:
-            calls, seconds = load["calls"], load["seconds"]
-            assert isinstance(calls, dict) and isinstance(seconds, float)
-            cells.append(f"{calls[name] / seconds:.2f}")
-        found.append([name, *cells])
-    return found
+def rows(loads: Sequence[Load]) -> list[list[str]]:
+    """Lay the loads out as a table: a row for each call, a column for each load."""
+    found = [["calls a second", *(load.name for load in loads)]]
+    found += [[name, *(load.rate(name) for load in loads)] for name in loads[0].calls]
+    return [*found, ["all", *(load.total() for load in loads)]]
 
 
 def main() -> int:
@@ -154,12 +147,12 @@ def main() -> int:
     wanted = [work for work in WORKS if not options.only or work.name in options.only]
     with tempfile.TemporaryDirectory() as folder:
         loads = [run(work, Path(folder)) for work in wanted]
-    log.info(f"written to {common.save('host_calls', loads)}")
+    log.info(f"written to {common.save('host_calls', msgspec.to_builtins(loads))}")
     if options.commit:
         facts = common.host_facts()
         RATES.parent.mkdir(parents=True, exist_ok=True)
-        data = {"cpu": facts["cpu"], "kernel": facts["kernel"], "loads": loads}
-        RATES.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        rates = Rates(cpu=facts["cpu"], kernel=facts["kernel"], loads=tuple(loads))
+        RATES.write_bytes(msgspec.json.format(msgspec.json.encode(rates), indent=1) + b"\n")
     print(common.table(rows(loads)))
     return 0
 
