@@ -45,6 +45,12 @@ static void add_time(struct line *line, const char *key, uint64_t from, uint64_t
 		add(line, "\"%s\":null,", key);
 }
 
+static void add_start(struct line *line, const struct status *status, uint64_t started_ns)
+{
+	add_time(line, "launch_us", started_ns, status->boot_ns);
+	add_time(line, "boot_us", status->boot_ns, status->user_ns);
+}
+
 /* The machine may say the same number twice, but a key must not come twice. */
 static bool said_before(const struct status *status, size_t at)
 {
@@ -82,8 +88,7 @@ void report_end(const struct ending *end)
 		add(&line, "%d,", end->signal);
 	else
 		add(&line, "null,");
-	add_time(&line, "launch_us", end->started_ns, status.boot_ns);
-	add_time(&line, "boot_us", status.boot_ns, status.user_ns);
+	add_start(&line, &status, end->started_ns);
 	add_time(&line, "run_us", status.user_ns, end->ended_ns);
 	add_time(&line, "total_us", end->started_ns, end->ended_ns);
 	add(&line, "\"peak_memory_kib\":%ld,", end->peak_kib);
@@ -102,6 +107,7 @@ int report_running(int fd, uint64_t started_ns)
 	status_read(&status, started_ns, now);
 	add(&line, "{");
 	add_time(&line, "uptime_us", started_ns, now);
+	add_start(&line, &status, started_ns);
 	add_calls(&line, &status);
 	/* Nothing may stop us from watching the machine; what cannot be written is left out. */
 	return write(fd, line.text, line.length) < 0 && errno != EAGAIN && errno != EINTR ? -1 : 0;

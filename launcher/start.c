@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -47,12 +48,14 @@ static bool tie_to_launcher(bool wait)
 	return !(link.revents & (POLLHUP | POLLERR));
 }
 
-static void become_vm(const struct vm *vm, int link, const sigset_t *mask)
+static void become_vm(const struct vm *vm, int link)
 {
 	static char *no_environment[] = {NULL};
+	sigset_t none;
 	if (!arrange_descriptors(vm, link) || !tie_to_launcher(vm->options->trace_policy) || !limits_set(vm->limits))
 		return;
-	sigprocmask(SIG_SETMASK, mask, NULL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
 	syscall(SYS_execveat, FD_KERNEL, "", vm->arguments, no_environment, AT_EMPTY_PATH);
 }
 
@@ -72,7 +75,7 @@ static _Noreturn void cannot_run(const struct vm *vm, int error)
  * vfork: no page table is copied, and we go on when the kernel runs. One that is traced has to wait for its tracer, which
  * takes a real fork. The link tells us of failures, and the child that we live.
  */
-pid_t vm_start(const struct vm *vm, const sigset_t *mask)
+pid_t vm_start(const struct vm *vm)
 {
 	int ends[2], error = 0;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
@@ -82,7 +85,7 @@ pid_t vm_start(const struct vm *vm, const sigset_t *mask)
 	if (pid < 0)
 		fail(errno == EAGAIN ? "there are too many processes" : NULL, "cannot start a process: %s", strerror(errno));
 	if (pid == 0) {
-		become_vm(vm, link, mask);
+		become_vm(vm, link);
 		error = errno;
 		_exit(write(FD_LINK, &error, sizeof error) < 0 ? EXIT_OWN_ERROR + 1 : EXIT_OWN_ERROR);
 	}

@@ -5,9 +5,9 @@
 
 #include "vm.h"
 
-#include <signal.h>
+#include <sys/types.h>
 
-/* Returns the VM's process, or fails. Its signals are those of the mask. */
-pid_t vm_start(const struct vm *vm, const sigset_t *mask);
+/* Returns the VM's process, or fails. No signal is blocked there, whatever we and our caller block. */
+pid_t vm_start(const struct vm *vm);
 
 #endif

@@ -20,6 +20,7 @@
 #define MS_NS UINT64_C(1000000)
 #define GRACE_NS (2000 * MS_NS) /* between asking the VM to end and ending it */
 #define STATS_NS (250 * MS_NS)
+#define FIRST_STATS_NS (20 * MS_NS) /* after the usual boot */
 #define NEVER UINT64_MAX
 
 struct watch {
@@ -33,7 +34,7 @@ struct watch {
 	struct rusage usage;
 };
 
-static void block_signals(sigset_t *ours, sigset_t *before)
+static void block_signals(sigset_t *ours)
 {
 	static const int numbers[] = {SIGWINCH, SIGTSTP, SIGTERM, SIGINT, SIGHUP, SIGQUIT};
 	sigemptyset(ours);
@@ -46,7 +47,7 @@ static void block_signals(sigset_t *ours, sigset_t *before)
 	}
 	/* Who started us may have ignored it; then there would be no exit status. */
 	signal(SIGCHLD, SIG_DFL);
-	sigprocmask(SIG_BLOCK, ours, before);
+	sigprocmask(SIG_BLOCK, ours, NULL);
 }
 
 static void tell_window(const struct watch *w)
@@ -189,20 +190,21 @@ int vm_run(struct vm *vm)
 {
 	struct watch w = {.vm = vm, .kill_at = NEVER, .timeout_at = NEVER, .stats_at = NEVER};
 	const struct options *o = vm->options;
-	sigset_t before;
-	block_signals(&w.signals, &before);
+	block_signals(&w.signals);
 	if (o->trace_policy)
 		trace_warn();
 	terminal_raw();
 	status_tell_window(vm->terminal);
-	w.pid = vm_start(vm, &before);
+	w.pid = vm_start(vm);
 	close_what_is_the_vms(vm);
 	uint64_t now = now_ns();
 	if (o->timeout_ns)
 		w.timeout_at = now + o->timeout_ns;
 	if (vm->stats_fd >= 0)
-		w.stats_at = now + STATS_NS;
+		w.stats_at = now + FIRST_STATS_NS;
 	watch(&w);
+	if (w.stats_at != NEVER)
+		report_running(vm->stats_fd, vm->started_ns);
 
 	struct ending end = {.started_ns = vm->started_ns, .ended_ns = now_ns(), .peak_kib = w.usage.ru_maxrss};
 	terminal_restore();
