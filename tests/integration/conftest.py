@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from nabla.paths import IMAGES, NABLA_RUN, VMLINUX, relative
 
+from .launcher import Launcher, Ordinary, compile_stand_in, ordinary_user
 from .vm import Vm
 
 
@@ -61,6 +63,37 @@ def copy_of(tmp_path: Path) -> Callable[[str], Path]:
         return target
 
     return make
+
+
+@pytest.fixture
+def image(copy_of: Callable[[str], Path]) -> Path:
+    """A private copy of the minimal image."""
+    return copy_of("minimal")
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program that nabla-run can start in the kernel's place."""
+    return compile_stand_in(tmp_path_factory.mktemp("stand-in"))
+
+
+@pytest.fixture
+def launcher(image: Path, stand_in: Path) -> Launcher:
+    """nabla-run with a private image and the stand-in."""
+    return Launcher(image, stand_in)
+
+
+@pytest.fixture(scope="session")
+def as_root() -> bool:
+    """True if root runs the tests."""
+    return os.geteuid() == 0
+
+
+@pytest.fixture(scope="module")
+def ordinary() -> Iterator[Ordinary]:
+    """A user who is not root."""
+    with ordinary_user(image_of("minimal")) as user:
+        yield user
 
 
 @pytest.fixture(scope="session")

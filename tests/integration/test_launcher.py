@@ -1,241 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nabla-run itself: options, images, locks, what the kernel process gets, signals, and the host's terminal.
-
-Where it matters what the started process sees, a host program is started in the kernel's place and looks around.
-"""
+"""nabla-run and its process: the kernel it finds, what that gets, exit statuses, signals, time limit, reports."""
 
 from __future__ import annotations
 
+import json
 import os
-import pty
-import random
-import shlex
 import shutil
 import signal
-import struct
 import subprocess
-import termios
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import pexpect
 import pytest
 
 from nabla.paths import NABLA_RUN
 
-from .conftest import image_of
+from .launcher import OWN_ERROR, TIMED_OUT, Launcher, child_of, launch, refused
+from .vm import Vm
 
-OWN_ERROR = 125
-SUPERBLOCK = 1024
-
-
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    """A private copy of the minimal image."""
-    target = tmp_path / "disk.ext3"
-    shutil.copyfile(image_of("minimal"), target)
-    return target
-
-
-@pytest.fixture
-def look(tmp_path: Path) -> Callable[[str], str]:
-    """Return a function that makes a shell script into a program which can be started as the kernel."""
-
-    def make(script: str) -> str:
-        path = tmp_path / "look"
-        path.write_text(f"#!/bin/sh\n{script}\n")
-        path.chmod(0o755)
-        return str(path)
-
-    return make
-
-
-def launch(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    settings: dict[str, Any] = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL, "timeout": 60}
-    result: subprocess.CompletedProcess[str] = subprocess.run(
-        [str(NABLA_RUN), *map(str, words)], check=False, **settings | options
-    )
-    return result
-
-
-def refused(told: str, *words: str | Path) -> None:
-    """Assert that nabla-run ends with its own status and one line that holds `told`."""
-    result = launch(*words)
-    assert result.returncode == OWN_ERROR, result
-    assert result.stderr.startswith("nabla-run: ")
-    assert result.stderr.count("\n") == 1
-    assert told in result.stderr
-    assert result.stdout == ""
-
-
-# Options
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        ([], "no image given"),
-        (["--"], "no image given"),
-        (["--", "ls"], "no image given"),
-        ([""], "name of the image is empty"),
-        (["x", "y"], "unexpected argument 'y' (a command comes after --)"),
-        (["x", "--", ""], "name of the command is empty"),
-        (["-x"], "unknown option -x"),
-        (["--memoryy", "64M", "x"], "unknown option --memoryy"),
-        (["--mem", "64M", "x"], "unknown option --mem"),
-        (["--memory"], "--memory needs a value: SIZE"),
-        (["--memory", "", "x"], "'' is not a size"),
-        (["--memory", " 64M", "x"], "is not a size"),
-        (["--memory", "-64M", "x"], "is not a size"),
-        (["--memory", "64MB", "x"], "is not a size"),
-        (["--memory", "0x40M", "x"], "is not a size"),
-        (["--memory", "64T", "x"], "is not a size"),
-        (["--memory", "15M", "x"], "the least is 16 MiB"),
-        (["--memory", "99999999999999999999G", "x"], "more than this host has"),
-        (["--memory=17179869185G", "x"], "more than this host has"),  # 2**64 + 2**30 bytes
-        (["--read-only=yes", "x"], "--read-only takes no value"),
-        (["--read-only", "--ephemeral", "x"], "exclude each other"),
-        (["--env", "=x", "x"], "is not an assignment"),
-        (["--workdir", "tmp", "x"], "does not begin with /"),
-        (["--hostname", "", "x"], "is not a host name"),
-        (["--hostname", "a b", "x"], "is not a host name"),
-        (["--hostname", "a" * 65, "x"], "is not a host name"),
-    ],
-)
-def test_wrong_options(words: list[str], told: str) -> None:
-    refused(told, *words)
-
-
-def test_no_words_at_all() -> None:
-    """Not even a name for itself, as execve allows."""
-    result = subprocess.run([], executable=NABLA_RUN, capture_output=True, text=True, check=False)
-    assert result.returncode == OWN_ERROR
-    assert "no image given" in result.stderr
-
-
-def test_help_and_version() -> None:
-    shown = launch("--help")
-    assert shown.returncode == 0
-    for option in ("memory", "read-only", "ephemeral", "env", "workdir", "kernel", "append", "verbose", "dry-run"):
-        assert f"--{option}" in shown.stdout
-    assert launch("-h").stdout == shown.stdout
-    assert launch("--version").stdout.startswith("nabla-run 0.")
-
-
-def test_dry_run(image: Path) -> None:
-    """The words are quoted such that a shell gets the kernel's arguments from them."""
-    options = ["--dry-run", "--memory=64M", "--env", "A=it's", "--workdir", "/tmp", "--hostname", "h"]
-    result = launch(*options, image, "--", "a b", "--kernel")
-    assert result.returncode == 0, result.stderr
-    arguments = shlex.split(result.stdout)
-    assert arguments[0].endswith("vmlinux")
-    assert "mem=65536K" in arguments
-    assert "ubd0=fd:3" in arguments
-    settings = arguments[arguments.index("--") + 1 :]
-    assert settings == ["arg=a b", "arg=--kernel", "env=A=it's", "workdir=/tmp", "hostname=h", "tty=0"]
-
-
-def test_modes_of_the_image(image: Path) -> None:
-    def words(*options: str) -> list[str]:
-        return launch("--dry-run", *options, image).stdout.split()
-
-    assert {"rw", "ubd0=fd:3"} <= set(words())
-    assert {"ro", "ubd0=fd:3,ro"} <= set(words("--read-only"))
-    assert {"rw", "ubd0=fd:3,cow"} <= set(words("--ephemeral"))
-    assert {"a=1", "b"} <= set(words("--append", " a=1  b "))
-    assert "loglevel=7" in words("--verbose")
-    refused("'--' is not a kernel parameter", "--append", "a -- b", image)
-
-
-def test_random_options() -> None:
-    """Whatever is thrown at it: its own status, one line, no crash."""
-    chosen = random.Random(20260601)
-    pieces = ["--", "-", "--env", "--memory", "--append=", "=", "\n", "%s%n", "é", "a" * 5000, "/dev", "--dry-run"]
-    for _ in range(300):
-        words = [chosen.choice(pieces) + chosen.choice(["", "", "=", "x"]) for _ in range(chosen.randrange(6))]
-        result = launch(*words)
-        assert result.returncode in (0, OWN_ERROR), words
-        assert result.returncode == 0 or result.stderr.startswith("nabla-run: "), words
-
-
-# Images
-
-
-def test_images_that_are_none(tmp_path: Path) -> None:
-    fifo, qcow2, small = tmp_path / "fifo", tmp_path / "qcow2", tmp_path / "small"
-    os.mkfifo(fifo)
-    qcow2.write_bytes(b"QFI\xfb" + bytes(65532))
-    small.write_bytes(b"x")
-    refused("No such file", tmp_path / "missing")
-    refused("is a directory", tmp_path)
-    refused("is a directory", "--read-only", tmp_path)
-    refused("neither a regular file nor a block device", fifo)
-    refused("neither a regular file nor a block device", "/dev/zero")
-    refused("qcow2", qcow2)
-    refused("no ext2, ext3 or ext4", small)
-
-
-def test_damaged_images(image: Path) -> None:
-    whole = image.read_bytes()
-
-    def patched(offset: int, value: bytes) -> Path:
-        at = SUPERBLOCK + offset
-        image.write_bytes(whole[:at] + value + whole[at + len(value) :])
-        return image
-
-    refused("damaged superblock", patched(24, struct.pack("<I", 77)))
-    refused("damaged superblock", patched(4, struct.pack("<I", 0)))
-    refused("truncated", patched(4, struct.pack("<I", 0xFFFFFFFF)))
-    # The flag of a journal that must be played back.
-    needs_recovery = patched(96, struct.pack("<I", struct.unpack_from("<I", whole, SUPERBLOCK + 96)[0] | 4))
-    refused("not shut down cleanly", "--read-only", needs_recovery)
-    assert launch("--dry-run", needs_recovery).returncode == 0
-    image.write_bytes(whole[: len(whole) // 2])
-    refused("truncated", image)
-    image.write_bytes(whole + b"x")
-    refused("not a multiple of 512", image)
-
-
-def test_file_without_permission(image: Path, tmp_path: Path) -> None:
-    image.chmod(0o444)
-    command = [str(NABLA_RUN), str(image)]
-    if os.geteuid() == 0:  # whom no permission stops
-        tmp_path.chmod(0o755)
-        for folder in (tmp_path.parent, tmp_path.parent.parent):
-            folder.chmod(0o755)
-        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if "cannot open image" in result.stderr or result.returncode == 127:
-        pytest.skip("an ordinary user cannot reach the temporary folder or nabla-run here")
-    assert result.returncode == OWN_ERROR
-    assert "cannot write to image" in result.stderr
-    assert "--read-only" in result.stderr
-
-
-def test_locks(image: Path, look: Callable[[str], str]) -> None:
-    """One writer alone, or any number of readers."""
-    waiting = look("echo up; exec sleep 60")
-
-    @contextmanager
-    def running(*options: str) -> Iterator[None]:
-        words = [str(NABLA_RUN), *options, "--kernel", waiting, str(image)]
-        with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"up\n"
-            yield
-            process.terminate()
-
-    with running():
-        refused("in use by another VM", image)
-        refused("in use by another VM", "--read-only", image)
-        refused("in use by another VM", "--ephemeral", image)
-    with running("--read-only"), running("--ephemeral"):
-        refused("in use by another VM", image)
-        assert launch("--dry-run", "--ephemeral", image).returncode == 0
-    assert launch("--dry-run", image).returncode == 0
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+CALLS = {"preadv2", "pwritev2", "fdatasync", "ppoll", "timer_settime", "clock_gettime", "rt_sigreturn", "exit_group"}
 
 
 # The kernel
@@ -249,7 +34,22 @@ def test_kernels_that_are_none(image: Path, tmp_path: Path) -> None:
     text.chmod(0o644)
     refused("cannot run kernel", "--kernel", text, image)
     text.chmod(0o755)
-    refused("cannot run kernel", "--kernel", text, image)
+    refused("it is not a kernel of nabla", "--kernel", text, image)
+    text.write_text("#!/bin/sh\n")
+    refused("it is not a kernel of nabla", "--kernel", text, image)
+
+
+def test_kernel_that_the_machine_may_not_run(image: Path, stand_in: Path, tmp_path: Path, as_root: bool) -> None:
+    kernel = tmp_path / "kernel"
+    shutil.copyfile(stand_in, kernel)
+    kernel.chmod(0o600)
+    refused("cannot run kernel", "--kernel", kernel, image)
+    kernel.chmod(0o700)
+    if as_root:
+        refused("whom the machine runs as must be allowed to execute it", "--kernel", kernel, image)
+    assert launch("--kernel", kernel, "--run-as", str(os.geteuid()), image, "--", "exit=3").returncode == 3
+    kernel.chmod(0o711)  # to execute it is enough
+    assert launch("--kernel", kernel, image, "--", "exit=3").returncode == 3
 
 
 def test_where_the_kernel_is_looked_for(image: Path, tmp_path: Path) -> None:
@@ -259,7 +59,7 @@ def test_where_the_kernel_is_looked_for(image: Path, tmp_path: Path) -> None:
 
     def found(**env: str) -> str:
         result = subprocess.run([program, "--dry-run", image], capture_output=True, text=True, env=env, check=False)
-        return os.path.normpath(result.stdout.split()[0]) if result.returncode == 0 else result.stderr
+        return os.path.normpath(result.stdout.split()[1]) if result.returncode == 0 else result.stderr
 
     assert "no kernel vmlinux beside" in found()
     for place in ("lib/nabla", "kernel", "bin"):
@@ -270,213 +70,250 @@ def test_where_the_kernel_is_looked_for(image: Path, tmp_path: Path) -> None:
     assert found(NABLA_KERNEL="/bin/false") == "/bin/false"
 
 
-def test_what_the_kernel_gets(image: Path, look: Callable[[str], str]) -> None:
-    """The descriptors 0 to 3, no environment, no blocked signal, and our death as its own."""
-    script = """
-        ls -l /proc/$$/fd
-        tr '\\0' '\\n' </proc/$$/environ | sed 's/^/env /'
-        grep -E '^(SigBlk|SigIgn)' /proc/$$/status
-    """
-    extra = os.open("/dev/null", os.O_RDONLY)
-    os.set_inheritable(extra, True)
-    result = launch("--kernel", look(script), image, close_fds=False)
-    os.close(extra)
+# What it gets
+
+
+def test_what_the_kernel_gets(launcher: Launcher, tmp_path: Path) -> None:
+    """Its descriptors, no environment, no blocked signal, though the caller has plenty of all."""
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(512))
+    extra = [os.open("/dev/null", os.O_RDONLY) for _ in range(20)]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    for number in extra:
+        os.set_inheritable(number, True)
+    try:
+        result = launcher.run("descriptors environment show=/proc/self/status", "--disk", disk, close_fds=False)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number in extra:
+            os.close(number)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    descriptors = dict(line.split(" -> ")[0].split()[-1:] + line.split(" -> ")[1:] for line in lines if " -> " in line)
-    assert descriptors["3"] == str(image)
-    # The shell itself keeps its script open, at 10 or above.
-    assert {number for number in descriptors if int(number) < 10} == {*"0123"}
-    assert not [line for line in lines if line.startswith("env") and "PWD=" not in line and " _=" not in line]
+    descriptors = dict(line.split(" ", 1) for line in lines[: lines.index("0 variables")])
+    assert descriptors["3"] == str(launcher.image)
+    assert descriptors["4"] == str(disk)
+    assert "nabla-status" in descriptors["12"]
+    assert set(descriptors) == {"0", "1", "2", "3", "4", "12"}
     assert "SigBlk:\t0000000000000000" in lines
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
-def test_closed_standard_descriptors(image: Path, look: Callable[[str], str], tmp_path: Path, closed: str) -> None:
+def test_closed_standard_descriptors(launcher: Launcher, closed: str) -> None:
     """What is closed becomes /dev/null; the image must never get such a number."""
-    seen = tmp_path / "seen"
-    kernel = look(f"for fd in 0 1 2 3; do readlink /proc/$$/fd/$fd; done >{seen}; exit 7")
-    command = f"{NABLA_RUN} --kernel {kernel} {image} {closed}"
-    assert subprocess.run(["/bin/sh", "-c", command], check=False).returncode == 7
-    places = seen.read_text().splitlines()
-    assert len(places) == 4
-    assert places[3] == str(image)
-    assert str(image) not in places[:3]
-    for number in (int(word[0]) for word in closed.split()):
-        assert places[number] == "/dev/null" or number == 1  # 1 was redirected by the script itself
+    command = " ".join(launcher.words("nap=400 exit=7"))
+    with subprocess.Popen(["/bin/sh", "-c", f"exec {command} {closed}"], stdout=subprocess.DEVNULL) as process:
+        time.sleep(0.2)
+        machine = child_of(process.pid)
+        for number in range(3):
+            target = os.readlink(f"/proc/{machine}/fd/{number}")
+            assert target == "/dev/null" or f"{number}" not in closed
+        assert os.readlink(f"/proc/{machine}/fd/3") == str(launcher.image)
+        assert process.wait(timeout=10) == 7
 
 
-@pytest.mark.parametrize("code", [0, 1, 42, 125, 255])
-def test_exit_status(image: Path, look: Callable[[str], str], code: int) -> None:
-    assert launch("--kernel", look(f"exit {code}"), image).returncode == code
+def test_low_limit_of_open_files(launcher: Launcher) -> None:
+    command = " ".join(launcher.words("exit=0"))
+    result = subprocess.run(["/bin/sh", "-c", f"ulimit -n 12; {command}"], capture_output=True, text=True, check=False)
+    assert result.returncode == OWN_ERROR
+    assert "limit of open files" in result.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSYS])
-def test_killed_kernel(image: Path, look: Callable[[str], str], number: signal.Signals) -> None:
-    result = launch("--kernel", look(f"ulimit -c 0; kill -{int(number)} $$"), image)
+def test_low_limit_of_address_space(launcher: Launcher) -> None:
+    command = " ".join(launcher.words("exit=0"))
+    script = f"ulimit -v 100000; {command}"
+    result = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == OWN_ERROR
+    assert "limit of address space" in result.stderr
+
+
+# How it ends
+
+
+@pytest.mark.parametrize("code", [0, 1, 42, 124, 125, 255])
+def test_exit_status(launcher: Launcher, code: int) -> None:
+    assert launcher.run(f"exit={code}").returncode == code
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_killed_kernel(launcher: Launcher, number: signal.Signals) -> None:
+    result = launcher.run(f"kill={int(number)}")
     assert result.returncode == 128 + number
+    assert result.stderr.count("\n") == 1
     assert f"ended by signal {int(number)}" in result.stderr
 
 
-# Signals and the terminal
+def test_forbidden_call(launcher: Launcher) -> None:
+    """As the host ends a process that breaks its seccomp filter."""
+    result = launcher.run(f"kill={int(signal.SIGSYS)}")
+    assert result.returncode == 128 + signal.SIGSYS
+    assert result.stderr.count("\n") == 1
+    assert "made a host system call that its policy forbids" in result.stderr
+    assert "--trace-policy" in result.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize("number", ENDING)
 @pytest.mark.parametrize("stubborn", [False, True])
-def test_told_to_end(image: Path, look: Callable[[str], str], number: signal.Signals, stubborn: bool) -> None:
+def test_told_to_end(launcher: Launcher, number: signal.Signals, stubborn: bool) -> None:
     """Also by a kernel that does not listen."""
-    kernel = look(("trap '' TERM; " if stubborn else "") + "echo $$; while :; do sleep 0.1; done")
-    with subprocess.Popen(
-        [NABLA_RUN, "--kernel", kernel, image], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        child = int(process.stdout.readline())
+    do = f"ignore={int(signal.SIGTERM)} stay" if stubborn else "stay"
+    with launcher.running(do) as process:
+        child = child_of(process.pid)
         process.send_signal(number)
         assert process.wait(timeout=10) == 128 + number
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
 
 
-def test_ignored_hangup(image: Path, look: Callable[[str], str]) -> None:
+@pytest.mark.parametrize("number", ENDING)
+def test_told_to_end_at_any_moment(minimal: Vm, number: signal.Signals) -> None:
+    """From before it has read its options to after the machine has ended: nothing stays behind, the status is right."""
+    words = minimal.argv("/bin/true")
+    for step in range(40):
+        with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0) as process:
+            time.sleep(step * 0.0005)
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=20)
+            assert process.returncode in (0, 128 + number, -number), errors
+            assert errors == b""
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)
+
+
+def test_the_machine_dies_with_the_launcher(launcher: Launcher) -> None:
+    with launcher.running("stay") as process:
+        child = child_of(process.pid)
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 10
+        while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_ignored_hangup(launcher: Launcher) -> None:
     """As under nohup: what our caller ignores does not end us."""
-    kernel = look("echo up; sleep 0.5; exit 3")
-    with subprocess.Popen(
-        [NABLA_RUN, "--kernel", kernel, image],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+    ignore: dict[str, Any] = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
+    with launcher.running("nap=500 exit=3", **ignore) as process:
         process.send_signal(signal.SIGHUP)
         assert process.wait(timeout=10) == 3
 
 
-def test_ignored_child_signal(image: Path, look: Callable[[str], str]) -> None:
-    result = launch("--kernel", look("exit 9"), image, preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
+def test_ignored_child_signal(launcher: Launcher) -> None:
+    result = launcher.run("exit=9", preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
     assert result.returncode == 9
 
 
-class Terminal:
-    """nabla-run on a terminal of its own, with a host program as kernel."""
-
-    def __init__(self, *words: str) -> None:
-        pid, self.master = pty.fork()
-        if pid == 0:
-            os.execv(words[0], words)
-        self.pid = pid
-        self.ended: int | None = None
-
-    def modes(self) -> list[object]:
-        """Return the terminal's modes."""
-        return termios.tcgetattr(self.master)
-
-    def read_until(self, wanted: bytes, timeout: float = 10) -> bytes:
-        """Read until something appears."""
-        seen, deadline = b"", time.monotonic() + timeout
-        while wanted not in seen:
-            assert time.monotonic() < deadline, seen
-            seen += os.read(self.master, 4096)
-        return seen
-
-    def wait(self) -> int:
-        """Return the exit status."""
-        if self.ended is None:
-            self.ended = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return self.ended
+# Time limit
 
 
-@contextmanager
-def terminal(*words: str | Path) -> Iterator[Terminal]:
-    opened = Terminal(*map(str, words))
-    try:
-        yield opened
-    finally:
-        if opened.ended is None:
-            with suppress(ProcessLookupError):
-                os.kill(opened.pid, signal.SIGKILL)
-            opened.wait()
-        os.close(opened.master)
+def test_time_limit(minimal: Vm) -> None:
+    before = time.monotonic()
+    result = minimal.but(options=("--timeout", "0.4")).run("/bin/sleep", "100")
+    assert result.status == TIMED_OUT
+    assert result.errors == "nabla-run: the machine was ended after 0.4 seconds (--timeout)\n"
+    assert 0.4 <= time.monotonic() - before < 20
 
 
-LFLAGS = 3
+def test_time_limit_of_a_stubborn_kernel(launcher: Launcher) -> None:
+    result = launcher.run(f"ignore={int(signal.SIGTERM)} stay", "--timeout", "0.1")
+    assert result.returncode == TIMED_OUT
 
 
-@pytest.mark.parametrize("how", ["exit", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "crash", "no kernel"])
-def test_terminal_is_restored(image: Path, look: Callable[[str], str], how: str) -> None:
-    kernel = look("echo up; read -r line; " + ("kill -SEGV $$" if how == "crash" else "exit 4"))
-    if how == "no kernel":
-        Path(kernel).write_text("not a program")
-    # The stty of the shell shows the modes before and after, the sleep gives us time to look.
-    script = f"stty -a >{image}.before; {NABLA_RUN} --kernel {kernel} {image}; s=$?; stty -a >{image}.after; exit $s"
-    with terminal("/bin/sh", "-c", script) as shell:
-        if how != "no kernel":
-            shell.read_until(b"up")
-            assert not int(str(shell.modes()[LFLAGS])) & (termios.ECHO | termios.ICANON | termios.ISIG)
-            if how.startswith("SIG"):
-                launcher = int(Path(f"/proc/{shell.pid}/task/{shell.pid}/children").read_text().split()[0])
-                # A hangup must not reach the shell, it would write nothing then.
-                os.kill(launcher, signal.Signals[how])
-            else:
-                os.write(shell.master, b"go\n")
-        status = shell.wait()
-    wanted = {"exit": 4, "crash": 128 + signal.SIGSEGV, "no kernel": OWN_ERROR}
-    assert status == (wanted[how] if how in wanted else 128 + signal.Signals[how])
-    assert Path(f"{image}.before").read_text() == Path(f"{image}.after").read_text()
+def test_time_limit_that_is_not_reached(minimal: Vm) -> None:
+    assert minimal.but(options=("--timeout", "60")).run("/bin/sh", "-c", "exit 3").status == 3
 
 
-def test_keys_go_to_the_guest(image: Path, look: Callable[[str], str]) -> None:
-    """^C, ^Z, ^\\ and ^S are bytes for the guest, not signals for us."""
-    kernel = look("echo up; head -c 4 | od -An -tx1; exit 5")
-    with terminal(NABLA_RUN, "--kernel", kernel, image) as vm:
-        vm.read_until(b"up")
-        os.write(vm.master, b"\x03\x1a\x1c\x13")
-        assert b"03 1a 1c 13" in vm.read_until(b"13")
-        assert vm.wait() == 5
+# Reports
 
 
-def test_window_size_signal_is_passed_on(image: Path, look: Callable[[str], str]) -> None:
-    kernel = look("trap 'echo resized; exit 6' WINCH; echo up; while :; do sleep 0.1; done")
-    with subprocess.Popen(
-        [NABLA_RUN, "--kernel", kernel, image], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"up\n"
-        process.send_signal(signal.SIGWINCH)
-        assert process.stdout.readline() == b"resized\n"
-        assert process.wait(timeout=10) == 6
+def test_json(minimal: Vm) -> None:
+    result = minimal.but(options=("--json",)).run("/bin/sh", "-c", "echo to stderr >&2; exit 4")
+    assert result.status == 4
+    assert result.errors.splitlines()[0] == "to stderr"
+    report = json.loads(result.errors.splitlines()[-1])
+    assert list(report)[:3] == ["exit", "reason", "signal"]
+    assert (report["exit"], report["reason"], report["signal"]) == (4, "exit", None)
+    parts = [report[f"{part}_us"] for part in ("launch", "boot", "run")]
+    assert all(part > 0 for part in parts)
+    assert 0 <= report["total_us"] - sum(parts) <= 3
+    assert 1000 < report["peak_memory_kib"] < 64 << 10
+    assert CALLS <= set(report["host_calls"]) <= CALLS | {"arch_prctl"}
+    assert report["host_calls"]["exit_group"] == 1
+    assert report["host_calls"]["pwritev2"] >= 1
 
 
-def test_nonblocking_input_is_undone(image: Path, look: Callable[[str], str]) -> None:
-    """What the VM does to an open file that it shares with the user's shell is undone."""
-    changer = "import fcntl, os; fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_NONBLOCK)"
-    kernel = look(f"python3 -c '{changer}'")
+def test_json_of_a_killed_machine(launcher: Launcher) -> None:
+    report = json.loads(launcher.run("page kill=9", "--json").stderr.splitlines()[-1])
+    assert (report["exit"], report["reason"], report["signal"]) == (137, "signal", 9)
+    assert report["launch_us"] > 0
+    assert report["host_calls"] == {"ppoll": 7, "99999": 2**64 - 1}
+    late = json.loads(launcher.run("stay", "--json", "--timeout", "0.1").stderr.splitlines()[-1])
+    assert (late["exit"], late["reason"], late["signal"]) == (TIMED_OUT, "timeout", 15)
+    with launcher.running("stay", "--json", stderr=subprocess.PIPE) as process:
+        process.terminate()
+        told = json.loads(process.communicate(timeout=10)[1].splitlines()[-1])
+    assert (told["exit"], told["reason"], told["signal"]) == (143, "told", 15)
+
+
+def test_lies_on_the_status_page(launcher: Launcher) -> None:
+    """The machine can write there what it wants: times that cannot be are unknown, no key comes twice."""
+    result = launcher.run("lies", "--json")
+    assert result.returncode == 0
+    report = json.loads(result.stderr, object_pairs_hook=lambda pairs: pairs)
+    values = dict(report)
+    assert len(values) == len(report)
+    assert values["launch_us"] is values["boot_us"] is values["run_us"] is None
+    assert values["host_calls"] == [("4294967295", 2**64 - 1)]
+    silent = json.loads(launcher.run("exit=0", "--json").stderr)
+    assert silent["host_calls"] == {}
+    assert silent["launch_us"] is None
+    assert silent["total_us"] > 0
+
+
+def test_status_page_keeps_its_size(launcher: Launcher) -> None:
+    assert launcher.run("resize").stdout == "sealed\n"
+
+
+def test_stats_while_it_runs(minimal: Vm) -> None:
     reader, writer = os.pipe()
-    try:
-        assert launch("--kernel", kernel, image, stdin=reader, env={"PATH": os.environ["PATH"]}).returncode in (0, 127)
-        assert os.get_blocking(reader)
-    finally:
-        os.close(reader)
+    words = minimal.argv("/bin/sleep", "1")
+    words[1:1] = ["--stats-fd", str(writer)]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=[writer]) as process:
         os.close(writer)
+        with os.fdopen(reader) as stream:
+            lines = [json.loads(line) for line in stream]
+        assert process.wait() == 0
+    assert 4 <= len(lines) <= 7
+    uptimes = [line["uptime_us"] for line in lines]
+    assert uptimes == sorted(uptimes)
+    assert lines[-1]["launch_us"] > 0
+    assert lines[-1]["boot_us"] > 0
+    assert set(lines[-1]["host_calls"]) >= CALLS
+    assert lines[-1]["host_calls"]["exit_group"] == 1
+    assert lines[-1]["host_calls"]["ppoll"] >= lines[1]["host_calls"]["ppoll"] > 0
 
 
-def test_stop_and_continue(image: Path, look: Callable[[str], str]) -> None:
-    """kill -TSTP: we stop, the VM stops, the terminal is usable; SIGCONT brings all of it back."""
-    kernel = look("echo up; read -r line; exit 8")
-    shell = pexpect.spawn("/bin/bash", ["--norc", "--noediting"], encoding="utf-8", timeout=10, env={"PS1": "ready> "})
-    shell.expect_exact("ready> ")
-    shell.sendline(f"{NABLA_RUN} --kernel {kernel} {image}")
-    shell.expect_exact("up")
-    pid = int(shell.pid or 0)
-    launcher = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
-    os.kill(launcher, signal.SIGTSTP)
-    shell.expect_exact("ready> ")
-    shell.sendline("stty -a | grep -o '[-]*icanon'; fg")
-    shell.expect_exact("\nicanon")
-    time.sleep(0.3)
-    assert not termios.tcgetattr(shell.child_fd)[LFLAGS] & termios.ICANON
-    shell.send("go\n")
-    shell.expect_exact("ready> ")
-    shell.sendline("echo status $?")
-    shell.expect_exact("status 8")
-    shell.close(force=True)
+def test_stats_that_nobody_reads(launcher: Launcher, minimal: Vm) -> None:
+    """A full pipe, a closed one, and one that is read-only."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(writer, bytes(65536))
+    os.set_blocking(writer, True)
+    words = ["--stats-fd", str(writer)]
+    assert launcher.run("nap=700 exit=5", *words, pass_fds=[writer]).returncode == 5
+    refused("not open for writing", "--stats-fd", str(reader), launcher.image, pass_fds=[reader])
+    os.close(reader)
+    assert launcher.run("nap=700 exit=6", *words, pass_fds=[writer]).returncode == 6
+    os.close(writer)
+
+
+def test_stats_descriptor_with_a_number_of_the_machine(launcher: Launcher) -> None:
+    """Descriptor 3 of the caller is not what the machine finds there."""
+    command = " ".join(launcher.words("descriptors", "--stats-fd", "3"))
+    result = subprocess.run(
+        ["/bin/sh", "-c", f"{command} 3>/dev/null"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert f"3 {launcher.image}" in result.stdout.splitlines()
+    assert "/dev/null" not in [line.split(" ", 1)[1] for line in result.stdout.splitlines()[1:]]

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+// A program that nabla-run starts in the kernel's place: it does, one after the other, what its command's words say, so
+// that tests see what a machine would get, and how nabla-run takes a machine that behaves badly.
+#define _GNU_SOURCE
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define STATUS_FD 12
+
+static void say(const char *text)
+{
+	printf("%s\n", text);
+	fflush(stdout);
+}
+
+static void print_descriptors(void)
+{
+	char name[64], target[4096];
+	for (int fd = 0; fd < 65536; fd++) {
+		snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+		ssize_t length = readlink(name, target, sizeof target - 1);
+		if (length < 0)
+			continue;
+		target[length] = '\0';
+		printf("%d %s\n", fd, target);
+	}
+}
+
+static void print_file(const char *path)
+{
+	char line[4096];
+	FILE *file = fopen(path, "r");
+	while (file && fgets(line, sizeof line, file))
+		fputs(line, stdout);
+}
+
+static volatile unsigned char *status_page(void)
+{
+	void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, STATUS_FD, 0);
+	if (page == MAP_FAILED) {
+		perror("status page");
+		exit(99);
+	}
+	return page;
+}
+
+static void print_window(void)
+{
+	volatile uint16_t *size = (volatile uint16_t *)(status_page() + 24);
+	volatile uint32_t *flags = (volatile uint32_t *)(status_page() + 32);
+	printf("window %u %u flags %u\n", size[0], size[1], *flags);
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* As a kernel does it, with two calls counted, of which the host does not know the second. */
+static void fill_page(void)
+{
+	volatile uint64_t *page = (volatile uint64_t *)status_page();
+	memcpy((void *)page, "nablast1", 8);
+	page[1] = page[2] = now_ns();
+	((volatile uint32_t *)page)[9] = 2;
+	page[8] = SYS_ppoll;
+	page[9] = 7;
+	page[10] = 99999;
+	page[11] = UINT64_MAX;
+}
+
+static void fill_page_with_lies(void)
+{
+	memset((void *)status_page(), 0xff, 4096);
+	memcpy((void *)status_page(), "nablast1", 8);
+}
+
+static void fail_to_grow_page(void)
+{
+	if (ftruncate(STATUS_FD, 8192) == 0 || ftruncate(STATUS_FD, 0) == 0)
+		say("the page can be resized");
+	else
+		say("sealed");
+}
+
+static void wait_for(int number)
+{
+	sigset_t set;
+	int got;
+	sigemptyset(&set);
+	sigaddset(&set, number);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	say("waiting");
+	sigwait(&set, &got);
+}
+
+static void print_keys(int count)
+{
+	unsigned char key;
+	while (count-- > 0 && read(STDIN_FILENO, &key, 1) == 1)
+		printf("%02x ", key);
+	say("");
+}
+
+static int is(const char *word, const char *name)
+{
+	return !strcmp(word, name);
+}
+
+int main(int argc, char **argv, char **env)
+{
+	char line[256];
+	int i = 1;
+	while (i < argc && strcmp(argv[i], "--"))
+		i++;
+	for (i++; i < argc; i++) {
+		if (strncmp(argv[i], "arg=", 4))
+			continue;
+		char *word = argv[i] + 4, *value = strchr(word, '=');
+		if (value)
+			*value++ = '\0';
+		int number = value ? atoi(value) : 0;
+		if (is(word, "say"))
+			say(value);
+		else if (is(word, "environment"))
+			printf("%d variables\n", *env != NULL);
+		else if (is(word, "descriptors"))
+			print_descriptors();
+		else if (is(word, "show"))
+			print_file(value);
+		else if (is(word, "window"))
+			print_window();
+		else if (is(word, "page"))
+			fill_page();
+		else if (is(word, "lies"))
+			fill_page_with_lies();
+		else if (is(word, "resize"))
+			fail_to_grow_page();
+		else if (is(word, "ignore"))
+			signal(number, SIG_IGN);
+		else if (is(word, "await"))
+			wait_for(number);
+		else if (is(word, "nap"))
+			usleep((useconds_t)number * 1000);
+		else if (is(word, "keys"))
+			print_keys(number);
+		else if (is(word, "line"))
+			(void)!fgets(line, sizeof line, stdin);
+		else if (is(word, "kill"))
+			kill(getpid(), number);
+		else if (is(word, "exit"))
+			exit(number);
+		else if (is(word, "stay"))
+			for (;;)
+				pause();
+	}
+	fflush(stdout);
+	return 0;
+}
