@@ -1,0 +1,423 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guest programs that jump to their kernel's own `syscall` instructions: what the policy does not say never happens.
+
+Each attempt is a machine of its own (tests/guest/escape.c). The simulator, with the filter that such a machine really
+has, tells which attempts must be killed. The rest is allowed by design: the same call with the same arguments as the
+kernel makes it for any guest, on the machine's own streams, disks and timer.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from nabla import policy
+from nabla.paths import GUEST_TESTS, MUSL, VMLINUX
+from nabla.policy import Rule
+from verify import bpf, seccomp
+from verify.bpf import Call, Instruction
+
+from . import confined
+from .confined import PROGRAM, Bare, Ending
+from .vm import Result, Vm
+
+KILLED = 159  # nabla-run's status: 128 + SIGSYS
+TOP = (1 << 64) - 1
+FORBIDS = "host system call that its policy forbids"
+INT80_MKDIR, X86_64_MKDIR = 39, 83
+
+Attempt = tuple[int, tuple[int, ...]]
+
+
+@pytest.fixture(scope="module")
+def machine(testing: Vm) -> Vm:
+    """As small as the test image allows."""
+    return testing.but(memory="64M")
+
+
+@pytest.fixture(scope="module")
+def bare(testing: Vm, tmp_path_factory: pytest.TempPathFactory) -> Bare:
+    """The kernel without nabla-run, with disks and a file of the host at known descriptors."""
+    return Bare(tmp_path_factory.mktemp("bare"), testing.image)
+
+
+@pytest.fixture(scope="module")
+def installed(bare: Bare, strace: str, tmp_path_factory: pytest.TempPathFactory) -> list[Instruction]:
+    """The filter of `bare`, as the host got it."""
+    log = tmp_path_factory.mktemp("strace") / "log"
+    prefix = [*confined.tracer(strace), "-f", "-v", "-e", "trace=seccomp", "-o", str(log)]
+    assert bare.run("/bin/true", prefix=prefix).status == 0
+    (found,) = confined.filters(log.read_text())
+    return found
+
+
+def gadget() -> int:
+    """The one instruction behind which the kernel just returns, so that a call that comes back can tell."""
+    return confined.symbols()["um_idle_syscall"]
+
+
+def judge(installed: Sequence[Instruction], number: int, args: Sequence[int], place: int) -> str:
+    """What the filter says of a call from the instruction at `place`."""
+    return bpf.run(installed, Call(number, place + 2, tuple(args))).action
+
+
+def with_launcher(machine: Vm, attempts: Sequence[tuple[int | str, int, tuple[int, ...]]]) -> list[Result]:
+    """Make each attempt in a machine started by nabla-run; place, number, arguments."""
+
+    def one(attempt: tuple[int | str, int, tuple[int, ...]]) -> Result:
+        place, number, args = attempt
+        return machine.run(PROGRAM, str(place), str(number), *map(str, args))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(one, attempts))
+
+
+def was_killed(result: Result) -> bool:
+    return result.status == KILLED and FORBIDS in result.errors and "back with" not in result.output
+
+
+def test_every_number_is_killed(machine: Vm, installed: list[Instruction]) -> None:
+    """All of x86-64, as many of x32, and odd ones. Arguments are 0; a few listed calls are allowed with these."""
+    numbers = [*range(512), *(bpf.X32_BIT | number for number in range(600)), -1, -2, -39, 0x7FFFFFFF, 1 << 31]
+    numbers += [number | 1 << 32 for number in (0, 39, 231)]  # the host looks at 32 bits
+    place = gadget()
+    expected = {number: judge(installed, number, (), place) for number in numbers}
+    results = with_launcher(machine, [(place, number, ()) for number in numbers])
+    wrong = []
+    for number, result in zip(numbers, results, strict=True):
+        if number in seccomp.UNFILTERED and not was_killed(result):
+            # Newer hosts hide these two from all filters; they do nothing here (SIGILL, ENXIO).
+            good = result.status == 128 + signal.SIGILL or "back with -6" in result.output
+        elif expected[number] == "kill":
+            good = was_killed(result)
+        else:
+            good = not was_killed(result)
+        if not good:
+            wrong.append((seccomp.name_of(number), expected[number], result))
+    assert wrong == []
+    allowed = {seccomp.name_of(n & 0xFFFFFFFF) for n, verdict in expected.items() if verdict == "allow"}
+    assert allowed <= {call.name for call in policy.load().calls}
+    assert list(expected.values()).count("kill") > 1100
+
+
+def test_every_instruction_of_the_kernel_is_behind_the_filter(machine: Vm) -> None:
+    """Those of a running kernel, and those of its start, which are still in memory: there nothing at all is allowed."""
+    getpid, clock = seccomp.numbers()["getpid"], (seccomp.numbers()["clock_gettime"], (1, 0))
+    running = confined.running_entries()
+    early = [entry for entry in confined.entries() if entry not in running]
+    assert len(running) >= 9 and len(early) >= 9
+    attempts: list[tuple[int | str, int, tuple[int, ...]]] = [
+        *((entry.address, getpid, ()) for entry in [*running, *early]),
+        *((entry.address, *clock) for entry in early),
+    ]
+    results = with_launcher(machine, attempts)
+    wrong = [(hex(int(a[0])), a[1], r) for a, r in zip(attempts, results, strict=True) if not was_killed(r)]
+    assert wrong == []
+
+
+def test_the_hosts_vdso_tells_the_time_only(machine: Vm) -> None:
+    place = f"vdso:{confined.symbols()['um_vdso_start']}"
+    numbers = seccomp.numbers()
+    forbidden = [(numbers["getpid"], ()), (numbers["clock_gettime"], (2, 0)), (numbers["clock_gettime"], (-6 & TOP, 0))]
+    forbidden += [(numbers["write"], (1, 0, 0)), (numbers["rt_sigreturn"], ()), (numbers["clock_getres"], (1, 0))]
+    for number, args in forbidden:
+        assert was_killed(machine.run(PROGRAM, place, str(number), *map(str, args))), (number, args)
+    # The code behind the instruction is not a program's; that it runs at all is what counts.
+    assert not was_killed(machine.run(PROGRAM, place, str(numbers["clock_gettime"]), "1", "0"))
+
+
+def foreign(rule: Rule, good: int) -> list[int]:
+    """Values that a rule might be meant to keep out, around its border and beyond 32 bits."""
+    values = [good | 1 << 32, good | 1 << 63, good ^ 1 << 40]
+    if rule.member is not None:
+        values += [*range(17), 31, 32, 35, 63, 67, 1000, TOP, -100 & TOP]
+    elif rule.equals is not None:
+        values += [good + 1, good - 1, 1, 2, 16, TOP, 0x1000]
+    elif rule.at_most is not None:
+        values += [rule.at_most + 1, 0x7FFFFFFF, 0x80000000, TOP]
+    elif rule.one_of is not None:
+        values += [*range(12), 0x1003, 0x1004, 0x3001, TOP, -2 & TOP, -6 & TOP]
+    elif rule.not_negative:
+        values += [1 << 63, TOP, TOP - 1, -4096 & TOP]
+    return [value & TOP for value in values]
+
+
+GOOD: dict[str, list[tuple[int, ...]]] = {
+    "ppoll": [(0, 0, 0, 0, 8)],
+    "timer_settime": [(0, 0, 0, 0)],
+    "preadv2": [(0, 0, 0, TOP, 0, 0), (3, 0, 0, 0, 0, 0)],
+    "pwritev2": [(1, 0, 0, TOP, 0, 0), (3, 0, 0, 0, 0, 0)],
+    "rt_sigreturn": [()],
+    "fdatasync": [(3,)],
+    "clock_gettime": [(1, 0)],
+    "exit_group": [(7,)],
+    "arch_prctl": [(0x1003, 0)],
+}
+
+
+def foreign_attempts(installed: Sequence[Instruction]) -> Iterator[Attempt]:
+    """Yield each listed call with one argument after the other made foreign, where the filter is to kill that."""
+    for call in policy.load().calls:
+        for good, allow in zip(GOOD[call.name], call.allow, strict=True):
+            for index, rule in enumerate(allow.rules):
+                for value in foreign(rule, good[index]):
+                    args = (*good[:index], value, *good[index + 1 :])
+                    if judge(installed, call.number, args, gadget()) == "kill":
+                        yield call.number, args
+
+
+def test_listed_calls_with_foreign_arguments_are_killed(bare: Bare, installed: list[Instruction]) -> None:
+    """Without the launcher's other precautions. Streams, disks and the file beside them stay as they were."""
+    attempts = sorted(set(foreign_attempts(installed)))
+    names = {seccomp.names()[number] for number, _ in attempts}
+    assert names == {call.name for call in policy.load().calls if call.arguments}
+    assert len(attempts) > 200
+    with snapshot(bare.folder) as unchanged, ThreadPoolExecutor(os.cpu_count()) as pool:
+        endings = list(pool.map(lambda each: bare.attempt(gadget(), each[0], *each[1]), attempts))
+    wrong = [(a, e) for a, e in zip(attempts, endings, strict=True) if e != Ending(-signal.SIGSYS, "")]
+    assert wrong == []
+    assert unchanged()
+
+
+def test_listed_calls_as_the_kernel_makes_them_are_allowed(bare: Bare, installed: list[Instruction]) -> None:
+    """By design: such a jump gains nothing that the machine did not have."""
+    for name, goods in GOOD.items():
+        if name in ("rt_sigreturn", "arch_prctl"):
+            continue
+        for args in goods:
+            assert judge(installed, seccomp.numbers()[name], args, gadget()) == "allow", (name, args)
+            ending = bare.attempt(gadget(), seccomp.numbers()[name], *args)
+            assert ending.status >= 0, (name, args, ending)
+    assert bare.attempt(gadget(), seccomp.numbers()["exit_group"], 7) == Ending(7, "")
+    assert bare.attempt(gadget(), seccomp.numbers()["pwritev2"], 1, "iov:hi\n", 1, -1).output.startswith(
+        "hi\nback with 3"
+    )
+
+
+# --- what a call would do to the host
+
+
+class snapshot:
+    """Remember a folder's files; what comes out of `with` tells whether they are as they were."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def look(self) -> dict[str, tuple[object, ...]]:
+        found: dict[str, tuple[object, ...]] = {}
+        for path in sorted(self.folder.rglob("*")):
+            facts = path.lstat()
+            content = path.read_bytes() if stat.S_ISREG(facts.st_mode) else b""
+            found[str(path)] = (facts.st_mode, facts.st_uid, facts.st_nlink, facts.st_size, facts.st_mtime_ns, content)
+        return found
+
+    def __enter__(self) -> _Unchanged:
+        self.before = self.look()
+        return _Unchanged(self)
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class _Unchanged:
+    taken: snapshot
+
+    def __call__(self) -> bool:
+        now = self.taken.look()
+        assert now == self.taken.before
+        return True
+
+
+def harmful(folder: Path, victim: int) -> dict[str, tuple[int | str, ...]]:
+    """Calls that would change this host if they took effect: arguments by name."""
+    here, file = f"text:{folder}/new", f"text:{folder}/victim"
+    created = os.O_RDWR | os.O_CREAT
+    return {
+        "write": (6, "text:overwritten", 11),
+        "pwrite64": (6, "text:overwritten", 11, 0),
+        "writev": (6, "iov:overwritten", 1),
+        "pwritev": (6, "iov:overwritten", 1, 0),
+        "ftruncate": (6, 0),
+        "truncate": (file, 0),
+        "fallocate": (6, 0, 0, 1 << 20),
+        "open": (here, created, 0o666),
+        "openat": (-100, here, created, 0o666),
+        "creat": (here, 0o666),
+        "mkdir": (here, 0o777),
+        "mkdirat": (-100, here, 0o777),
+        "mknod": (here, 0o10666, 0),
+        "mknodat": (-100, here, 0o10666, 0),
+        "link": (file, here),
+        "linkat": (-100, file, -100, here, 0),
+        "symlink": (file, here),
+        "symlinkat": (file, -100, here),
+        "rename": (file, here),
+        "renameat": (-100, file, -100, here),
+        "renameat2": (-100, file, -100, here, 0),
+        "unlink": (file,),
+        "unlinkat": (-100, file, 0),
+        "chmod": (file, 0o777),
+        "fchmod": (6, 0o777),
+        "fchmodat": (-100, file, 0o777),
+        "utimensat": (-100, file, 0, 0),
+        "sendfile": (6, 4, 0, 16),
+        "copy_file_range": (4, 0, 6, 0, 16, 0),
+        "kill": (victim, int(signal.SIGKILL)),
+        "tkill": (victim, int(signal.SIGKILL)),
+        "tgkill": (victim, victim, int(signal.SIGKILL)),
+        "setpriority": (0, victim, 19),
+        "prlimit64": (victim, 4, "zeros:16", 0),
+        "ptrace": (0x4206, victim, 0, 0),
+        "process_vm_writev": (victim, "iov:x", 1, "iov:x", 1, 0),
+        "fork": (),
+        "vfork": (),
+        "clone": (int(signal.SIGCHLD), 0, 0, 0, 0),
+        "clone3": ("zeros:88", 88),
+        "execve": ("text:/bin/true", "zeros:16", "zeros:16"),
+        "execveat": (-100, "text:/bin/true", "zeros:16", "zeros:16", 0),
+        "socket": (1, 1, 0),
+        "socketpair": (1, 1, 0, "zeros:8"),
+        "mmap": (0, 4096, 7, 0x22, -1, 0),
+        "mprotect": (confined.symbols()["_stext"] & ~4095, 4096, 7),
+        "munmap": (confined.symbols()["_stext"] & ~4095, 4096),
+        "prctl": (4, 1),
+        "seccomp": (1, 0, "zeros:16"),
+        "ioctl": (1, 0x5412, "text:x"),
+        "fcntl": (1, 4, 0),
+        "dup2": (6, 1),
+        "dup3": (6, 1, 0),
+        "close": (1,),
+        "read": (6, "zeros:64", 64),
+        "readv": (6, "iov:0123", 1),
+        "pread64": (6, "zeros:64", 64, 0),
+        "preadv": (6, "iov:0123", 1, 0),
+        "memfd_create": ("text:x", 0),
+        "io_uring_setup": (8, "zeros:128"),
+        "bpf": (0, "zeros:128", 128),
+        "perf_event_open": ("zeros:128", 0, -1, -1, 0),
+        "userfaultfd": (0,),
+        "timer_create": (1, 0, "zeros:8"),
+        "alarm": (1,),
+        "exit": (0,),
+        "sync": (),
+        "unshare": (0x10000000,),
+        "setuid": (1234,),
+        "chdir": (f"text:{folder}",),
+        "chroot": (f"text:{folder}",),
+        "rt_sigaction": (int(signal.SIGSYS), "zeros:32", 0, 8),
+        "rt_sigprocmask": (0, "zeros:8", 0, 8),
+        "sigaltstack": ("zeros:24", 0),
+        "nanosleep": ("zeros:16", 0),
+        "sched_yield": (),
+    }
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder which every user of this host may change."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        Path(name).chmod(0o777)
+        (Path(name) / "victim").write_text("as it was\n")
+        (Path(name) / "victim").chmod(0o666)
+        yield Path(name)
+
+
+@pytest.fixture
+def victim() -> Iterator[subprocess.Popen[bytes]]:
+    """A process of this host."""
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_harmful_calls_take_no_effect(bare: Bare, open_folder: Path, victim: subprocess.Popen[bytes]) -> None:
+    """On files and processes of this host that the machine's user could otherwise change."""
+    calls = harmful(open_folder, victim.pid)
+    assert set(calls) <= set(seccomp.numbers())
+    nice = os.getpriority(os.PRIO_PROCESS, victim.pid)
+    limits = Path(f"/proc/{victim.pid}/limits").read_text()
+    with snapshot(open_folder) as same_files, snapshot(bare.folder) as same_disks:
+        for name, args in calls.items():
+            before = set(os.listdir("/proc"))
+            ending = bare.attempt(gadget(), seccomp.numbers()[name], *args)
+            assert ending == Ending(-signal.SIGSYS, ""), (name, ending)
+            assert same_files() and same_disks(), name
+            assert victim.poll() is None, name
+            assert "TracerPid:\t0\n" in Path(f"/proc/{victim.pid}/status").read_text(), name
+            assert left_behind(before) == [], name
+    assert os.getpriority(os.PRIO_PROCESS, victim.pid) == nice
+    assert Path(f"/proc/{victim.pid}/limits").read_text() == limits
+
+
+def left_behind(before: set[str]) -> list[str]:
+    """Return processes that are new and run a kernel of ours."""
+    found = []
+    for pid in set(os.listdir("/proc")) - before:
+        if pid.isdigit():
+            with suppress(OSError):
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if command.startswith(bytes(VMLINUX) + b"\0mem=%d\0ubd0=fd:5,cow" % Bare.MEMORY):
+                    found.append(pid)
+    return found
+
+
+def test_without_a_filter_the_same_attempts_do_take_effect(open_folder: Path, victim: subprocess.Popen[bytes]) -> None:
+    """The same program with the same arguments, on the host itself: the checks above are not blind."""
+    calls = harmful(open_folder, victim.pid)
+    foreign = open_folder / "foreign"
+    foreign.write_text("as it was\n")
+    words = [str(MUSL / "lib" / "ld-musl-x86_64.so.1"), str(GUEST_TESTS / "escape"), "own"]
+    blind = []
+    for name in ("write", "pwritev", "ftruncate", "open", "mkdir", "symlink", "link", "chmod", "fchmod", "rename"):
+        with snapshot(open_folder) as same_files:
+            subprocess.run(
+                [
+                    "/bin/sh",
+                    "-c",
+                    'exec "$@" 6<>"$foreign"',
+                    "sh",
+                    *words,
+                    str(seccomp.numbers()[name]),
+                    *map(str, calls[name]),
+                ],
+                env={"foreign": str(foreign)},
+                capture_output=True,
+                timeout=20,
+                check=False,
+            )
+            with suppress(AssertionError):
+                same_files()
+                blind.append(name)
+        for path in open_folder.iterdir():
+            path.rmdir() if path.is_dir() else path.unlink()
+        for path in (open_folder / "victim", foreign):
+            path.write_text("as it was\n")
+    assert blind == []
+    subprocess.run([*words, str(seccomp.numbers()["kill"]), *map(str, calls["kill"])], check=False, timeout=20)
+    assert victim.wait(timeout=5) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("instruction", ["int80", "sysenter", "syscall32"])
+def test_32_bit_code_does_not_reach_the_host(bare: Bare, open_folder: Path, instruction: str) -> None:
+    """`int $0x80` is trapped and the program's own fault; the other two kill, or do not exist on this processor."""
+    with snapshot(open_folder) as same_files:
+        for number in (INT80_MKDIR, X86_64_MKDIR):
+            ending = bare.attempt(instruction, number, f"text:{open_folder}/new", 0o777)
+            assert same_files(), ending
+            faults = (signal.SIGSEGV, signal.SIGILL)
+            assert ending.status in (-signal.SIGSYS, *(128 + each for each in faults)), ending
+            assert instruction != "int80" or ending.status == 128 + signal.SIGSEGV
+            assert "back with" not in ending.output
