@@ -15,9 +15,12 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
 
 from bench import host_calls
 from nabla import policy
+from nabla.paths import VMLINUX
 from nabla.sources import Work
 from verify import bpf, seccomp
 from verify.bpf import Call
@@ -64,6 +67,20 @@ def test_policy_and_the_kernels_instructions_name_the_same_calls() -> None:
     assert {each.number for each in running} == {call.number for call in policy.load().calls}, running
     outside = {each.section for each in confined.entries() if each not in running}
     assert outside == {".init.text"}
+
+
+def test_the_kernels_image_carries_the_policys_filter() -> None:
+    """The very bytes, with the values that are not known yet as 0."""
+    wanted = seccomp.encode(confined.rendered(dict.fromkeys(policy.CONSTANTS, 0)))
+    with VMLINUX.open("rb") as stream:
+        image = ELFFile(stream)
+        table = image.get_section_by_name(".symtab")
+        assert isinstance(table, SymbolTableSection)
+        found = [each for each in table.get_symbol_by_name("policy") or [] if each["st_size"] == len(wanted)]
+        assert len(found) == 1
+        section = image.get_section(found[0]["st_shndx"])
+        start = found[0]["st_value"] - section["sh_addr"]
+        assert section.data()[start : start + len(wanted)] == wanted
 
 
 def test_the_filter_never_allows_another_call(installed: list[bpf.Instruction]) -> None:

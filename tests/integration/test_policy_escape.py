@@ -136,6 +136,15 @@ def test_the_hosts_vdso_tells_the_time_only(machine: Vm) -> None:
     assert not was_killed(machine.run(PROGRAM, place, str(numbers["clock_gettime"]), "1", "0"))
 
 
+def test_the_hosts_vsyscall_page_is_out_of_reach(machine: Vm) -> None:
+    """Old programs jump there for the time; the host shows that to the filter as a call from that address."""
+    for call in range(3):
+        result = machine.run(PROGRAM, str(0xFFFFFFFFFF600000 + 1024 * call), "0", "zeros:16", "zeros:16")
+        # On hosts without that page it is a jump into nothing.
+        assert was_killed(result) or result.status == 128 + signal.SIGSEGV, result
+        assert "back with" not in result.output
+
+
 def foreign(rule: Rule, good: int) -> list[int]:
     """Values that a rule might be meant to keep out, around its border and beyond 32 bits."""
     values = [good | 1 << 32, good | 1 << 63, good ^ 1 << 40]
@@ -202,6 +211,17 @@ def test_listed_calls_as_the_kernel_makes_them_are_allowed(bare: Bare, installed
     assert bare.attempt(gadget(), seccomp.numbers()["pwritev2"], 1, "iov:hi\n", 1, -1).output.startswith(
         "hi\nback with 3"
     )
+
+
+def test_a_watched_machine_whose_watcher_is_gone_is_confined_all_the_same(
+    testing: Vm, tmp_path: Path, open_folder: Path
+) -> None:
+    """`policy=trace` on the kernel's command line, and nobody who traces: a forbidden call fails with ENOSYS."""
+    watched = Bare(tmp_path, testing.image, ("policy=trace",))
+    with snapshot(open_folder) as same_files:
+        for name, args in (("mkdir", (f"text:{open_folder}/new", 0o777)), ("unlink", (f"text:{open_folder}/victim",))):
+            assert watched.attempt(gadget(), seccomp.numbers()[name], *args) == Ending(0, "back with -38\n")
+            assert same_files()
 
 
 # --- what a call would do to the host
