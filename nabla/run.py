@@ -8,6 +8,7 @@ of its log, where the log is, and a line that can be pasted into a shell to do t
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -20,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
+
+from ptyprocess import PtyProcess
 
 from nabla.errors import CommandError, HostError
 from nabla.paths import relative
@@ -118,6 +121,54 @@ def interactive(argv: Sequence[str | Path], *, cwd: Path | None = None, env: Map
     finally:
         signal.signal(signal.SIGINT, before)
     return status if status >= 0 else 128 - status
+
+
+@contextmanager
+def on_terminal(
+    argv: Sequence[str | Path],
+    *,
+    rows: int,
+    cols: int,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Iterator[PtyProcess]:
+    """Start a command on a new terminal of the given size, as the leader of a session of its own.
+
+    The caller reads and writes the terminal's other end, `.fd`. On leaving the context the command is ended if it still
+    runs: by SIGTERM, some seconds later by SIGKILL. Raises `HostError` when the program does not exist.
+    """
+    words = [str(word) for word in argv]
+
+    def hand_over() -> None:
+        for descriptor in pass_fds:
+            os.set_inheritable(descriptor, True)
+
+    try:
+        with _signals_held():
+            process = PtyProcess.spawn(
+                words, env=_environment(env), preexec_fn=hand_over, dimensions=(rows, cols), pass_fds=tuple(pass_fds)
+            )
+    except FileNotFoundError:
+        raise _missing(words[0]) from None
+    try:
+        yield process
+    finally:
+        _end_on_terminal(process)
+
+
+def _end_on_terminal(process: PtyProcess) -> None:
+    deadline = time.monotonic() + _GRACE
+    if process.isalive():
+        process.kill(signal.SIGTERM)
+    while process.isalive():
+        # What it still writes must not keep it from ending.
+        ready, _, _ = select.select([process.fd], [], [], 0.02)
+        with suppress(OSError):
+            if ready and not os.read(process.fd, 1 << 16):
+                time.sleep(0.02)
+        if time.monotonic() > deadline:
+            process.kill(signal.SIGKILL)
+    process.close()
 
 
 def paste_line(argv: Sequence[str | Path], cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:

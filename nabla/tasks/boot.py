@@ -18,7 +18,6 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from nabla import digest, log, rootfs, run, store
 from nabla.errors import CommandError
@@ -27,7 +26,7 @@ from nabla.tasklib import TaskDict, guard
 
 RUN = OUT / "run"
 DEFAULT = "alpine"
-_LAUNCHER_FAILED = 125
+LAUNCHER_FAILED = 125
 _CHUNK = 1 << 20
 
 # Plain shell that every image of ours can run; programs that it lacks are left out.
@@ -45,7 +44,7 @@ read -r up idle </proc/uptime
 echo "up for $up s"
 """
 
-_PARAMS = [
+PARAMS = [
     {"name": "memory", "short": "m", "long": "memory", "type": str, "default": "256M", "help": "memory of the guest"},
     {"name": "ephemeral", "long": "ephemeral", "type": bool, "default": False, "help": "keep no changes"},
     {"name": "net", "long": "net", "type": str, "default": "", "help": "network of the guest: user, tap=INTERFACE"},
@@ -67,7 +66,7 @@ def _task(title: str, name: str, doc: str) -> TaskDict:
         "basename": title,
         "doc": doc,
         "actions": [(guard(boot), [name])],
-        "params": _PARAMS,
+        "params": PARAMS,
         "pos_arg": "words",
         "task_dep": ["kernel", "launcher", f"rootfs:{name}"],
         "uptodate": [False],
@@ -90,25 +89,38 @@ def boot(
     when the machine could not run, or the command that was asked for failed.
     """
     alone = not (sys.stdin.isatty() and sys.stdout.isatty()) and not words
-    options: list[Any] = ["--memory", memory, "--kernel", VMLINUX]
-    if net:
-        options += ["--net", net]
-    for ports in publish:
-        options += ["--publish", ports]
-    for text in option:
-        options += _split(text)
     image = IMAGES / f"{name}.ext3"
     if alone:
         words = ["/bin/sh", "-c", _DESCRIBE]
-    if alone or ephemeral:
-        options.append("--ephemeral")
-    else:
+    if not (alone or ephemeral):
         image = own_copy(image, RUN)
     sys.stdout.flush()
-    status = run.interactive([NABLA_RUN, *options, image, *(["--", *words] if words else [])])
+    status = run.interactive(command(image, memory, alone or ephemeral, words, net, publish, option))
     # What the last command of somebody's session left is not a failure of ours.
-    if status == _LAUNCHER_FAILED or (words and status != 0):
+    if status == LAUNCHER_FAILED or (words and status != 0):
         raise CommandError(f"the virtual machine ended with status {status}", "the lines above say why")
+
+
+def command(
+    image: Path,
+    memory: str,
+    ephemeral: bool,
+    words: Sequence[str],
+    net: str = "",
+    publish: Sequence[str] = (),
+    option: Sequence[str] = (),
+) -> list[str | Path]:
+    """Return the words that start nabla-run on an image. Raises `CommandError` when `option` is no shell line."""
+    line: list[str | Path] = [NABLA_RUN, "--memory", memory, "--kernel", VMLINUX]
+    if net:
+        line += ["--net", net]
+    for ports in publish:
+        line += ["--publish", ports]
+    for text in option:
+        line += _split(text)
+    if ephemeral:
+        line.append("--ephemeral")
+    return [*line, image, *(["--", *words] if words else [])]
 
 
 def _split(text: str) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nabla.errors import DiskFullError
+from nabla.errors import CommandError, DiskFullError
 from nabla.tasks import boot
 
 MIB = 1 << 20
@@ -72,3 +72,16 @@ def test_no_room(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not target.exists()
+
+
+def test_command_line() -> None:
+    """What is for nabla-run stands before the image, what is for the guest behind it."""
+    words = boot.command(Path("i"), "64M", True, ["ls", "-l"], "user", ["80:80", "81:81"], ["--user 'no body'"])
+    assert words[1:3] == ["--memory", "64M"]
+    assert words[5:] == [
+        *("--net", "user", "--publish", "80:80", "--publish", "81:81", "--user", "no body", "--ephemeral"),
+        *(Path("i"), "--", "ls", "-l"),
+    ]
+    assert boot.command(Path("i"), "64M", False, [])[-1] == Path("i")
+    with pytest.raises(CommandError, match="No closing quotation"):
+        boot.command(Path("i"), "64M", False, [], option=["'"])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import subprocess
@@ -143,3 +144,25 @@ def test_errors_travel_between_processes() -> None:
     assert (copy.message, copy.hint, copy.returncode) == ("message", "hint", 5)
     assert error.render() == "error: message\nhint: hint"
     assert CommandError("m", "first\nsecond").render().splitlines() == ["error: m", "hint: first", "      second"]
+
+
+def test_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a terminal of that size, the descriptors it was given and no others; what it ignores does not save it."""
+    monkeypatch.setattr(run, "_GRACE", 0.5)
+    reader, writer = os.pipe()
+    script = f"stty size; echo $A >/dev/fd/{writer}; trap '' TERM HUP; echo up; while :; do sleep 1; done"
+    try:
+        with run.on_terminal(["sh", "-c", script], rows=7, cols=33, env={"A": "b c"}, pass_fds=[writer]) as process:
+            seen = b""
+            while b"up" not in seen:
+                seen += os.read(process.fd, 100)
+            assert b"7 33" in seen
+            assert os.read(reader, 100) == b"b c\n"
+            assert process.isalive()
+        assert not process.isalive()
+        assert process.signalstatus == signal.SIGKILL
+    finally:
+        os.close(reader)
+        os.close(writer)
+    with pytest.raises(HostError), run.on_terminal(["/nonexistent/program"], rows=1, cols=1):
+        pass
