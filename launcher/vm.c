@@ -20,6 +20,7 @@
 #define MS_NS UINT64_C(1000000)
 #define GRACE_NS (2000 * MS_NS) /* between asking the VM to end and ending it */
 #define STATS_NS (250 * MS_NS)
+#define HELPER_NS (500 * MS_NS) /* a VM that ends closes its network some time before we see its end */
 #define FIRST_STATS_NS (20 * MS_NS) /* after the usual boot */
 #define NEVER UINT64_MAX
 
@@ -29,7 +30,7 @@ struct watch {
 	sigset_t signals;
 	int told_by; /* the signal by which we were told to end the VM; 0: none */
 	bool timed_out;
-	uint64_t kill_at, timeout_at, stats_at; /* CLOCK_MONOTONIC, ns */
+	uint64_t kill_at, timeout_at, stats_at, helper_gone_at; /* CLOCK_MONOTONIC, ns */
 	int status;				/* of wait(2) */
 	struct rusage usage;
 };
@@ -107,6 +108,10 @@ static void on_time(struct watch *w)
 		int rc = report_running(w->vm->stats_fd, w->vm->started_ns);
 		w->stats_at = rc < 0 ? NEVER : now + STATS_NS;
 	}
+	if (now >= w->helper_gone_at) {
+		w->helper_gone_at = NEVER;
+		note("warning: the network helper has ended; the machine goes on without network");
+	}
 }
 
 /* Returns the next signal, or 0 when it is time for something. */
@@ -115,6 +120,8 @@ static int wait_for_signal(const struct watch *w)
 	uint64_t next = w->kill_at < w->timeout_at ? w->kill_at : w->timeout_at;
 	if (w->stats_at < next)
 		next = w->stats_at;
+	if (w->helper_gone_at < next)
+		next = w->helper_gone_at;
 	if (next == NEVER)
 		return sigwaitinfo(&w->signals, NULL);
 	uint64_t now = now_ns(), left = next > now ? next - now : 0;
@@ -122,13 +129,14 @@ static int wait_for_signal(const struct watch *w)
 	return sigtimedwait(&w->signals, NULL, &timeout);
 }
 
-static void look_after_helper(struct network *network)
+static void look_after_helper(struct watch *w)
 {
+	struct network *network = &w->vm->network;
 	int status;
 	if (!network->helper || waitpid(network->helper, &status, WNOHANG) != network->helper)
 		return;
 	network->helper = 0;
-	note("warning: the network helper has ended; the machine goes on without network");
+	w->helper_gone_at = now_ns() + HELPER_NS;
 }
 
 /* Returns true once the VM is gone. */
@@ -146,7 +154,7 @@ static bool look_after_vm(struct watch *w)
 static void watch(struct watch *w)
 {
 	while (!look_after_vm(w)) {
-		look_after_helper(&w->vm->network);
+		look_after_helper(w);
 		int number = wait_for_signal(w);
 		if (number > 0)
 			on_signal(w, number);
@@ -188,7 +196,8 @@ static int judge(const struct watch *w, const char **reason)
 
 int vm_run(struct vm *vm)
 {
-	struct watch w = {.vm = vm, .kill_at = NEVER, .timeout_at = NEVER, .stats_at = NEVER};
+	struct watch w = {.vm = vm, .kill_at = NEVER, .timeout_at = NEVER, .stats_at = NEVER,
+			  .helper_gone_at = NEVER};
 	const struct options *o = vm->options;
 	block_signals(&w.signals);
 	if (o->trace_policy)
