@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Machines with a network, started by an ordinary user, and the host's side of their connections.
+
+Only addresses of this host's loopback are used; a guest reaches that by the address of its gateway.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from nabla.paths import NABLA_RUN, VMLINUX
+
+from .conftest import image_of
+
+GUEST, GATEWAY, SERVER = "10.0.2.15", "10.0.2.2", "10.0.2.3"
+PEER = "/usr/lib/nabla-tests/network_peer.py"
+OWN_ERROR = 125
+_SOMEBODY = "12345"
+_PATIENCE = 30.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Launcher, kernel and images where an ordinary user can reach them, and the words that make one of us."""
+
+    launcher: Path
+    kernel: Path
+    images: dict[str, Path]
+    prefix: tuple[str, ...]
+
+    def argv(self, image: str, *command: str, options: Sequence[str] = (), memory: str = "128M") -> list[str]:
+        """Return the command line that runs a command in a machine; nothing it writes is kept."""
+        words = [*self.prefix, str(self.launcher), "--kernel", str(self.kernel), "--memory", memory, "--ephemeral"]
+        return [*words, *options, str(self.images[image]), "--", *command]
+
+    def run(self, image: str, *command: str, options: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+        """Run a command in a machine to its end."""
+        return run_words(self.argv(image, *command, options=options))
+
+    @contextmanager
+    def running(
+        self, image: str, *command: str, options: Sequence[str] = (), memory: str = "128M"
+    ) -> Iterator[subprocess.Popen[str]]:
+        """Start a machine; it is told to end when the context is left."""
+        words = self.argv(image, *command, options=options, memory=memory)
+        null, pipe = subprocess.DEVNULL, subprocess.PIPE
+        with subprocess.Popen(words, stdin=null, stdout=pipe, stderr=pipe, text=True, cwd="/") as process:
+            try:
+                yield process
+            finally:
+                process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=10)
+                process.kill()
+
+    @contextmanager
+    def peer(self, *, options: Sequence[str] = ()) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+        """Start a machine with network_peer.py on a published TCP and UDP port; yields the port of the host."""
+        port = free_port()
+        options = ["--publish", f"{port}:7", "--publish", f"{port}:7/udp", *options]
+        with self.running("test", "/usr/bin/python3", PEER, "7", options=options, memory="256M") as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "serving\n", process.communicate()
+            yield port, process
+
+
+def run_words(words: Sequence[str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run a host command to its end."""
+    return subprocess.run(
+        words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False, cwd="/"
+    )
+
+
+def reachable(prefix: Sequence[str], path: Path) -> bool:
+    """Can a user read (and, in the case of programs, execute) this file?"""
+    modes = ("-r", "-x") if os.access(path, os.X_OK) else ("-r",)
+    return all(subprocess.run([*prefix, "test", mode, path], check=False, cwd="/").returncode == 0 for mode in modes)
+
+
+@contextmanager
+def ordinary_place(*images: str) -> Iterator[Place]:
+    """Prepare a place; files that an ordinary user cannot reach are copied for the time of the context."""
+    prefix: tuple[str, ...] = ()
+    if os.geteuid() == 0:
+        prefix = ("setpriv", f"--reuid={_SOMEBODY}", f"--regid={_SOMEBODY}", "--clear-groups")
+    with tempfile.TemporaryDirectory(prefix="nabla-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+
+        def within_reach(path: Path) -> Path:
+            if reachable(prefix, path):
+                return path
+            copy = folder / path.name
+            subprocess.run(["cp", "--sparse=always", "--reflink=auto", path, copy], check=True)
+            copy.chmod(0o755 if os.access(path, os.X_OK) else 0o644)
+            assert reachable(prefix, copy), f"{folder} is out of an ordinary user's reach: set TMPDIR to another folder"
+            return copy
+
+        found = {image: within_reach(image_of(image)) for image in images}
+        yield Place(within_reach(NABLA_RUN), within_reach(VMLINUX), found, prefix)
+
+
+def free_port(address: str = "127.0.0.1") -> int:
+    """Return the number of a port that nobody has, neither for TCP nor for UDP."""
+    while True:
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            tcp.bind((address, 0))
+            port: int = tcp.getsockname()[1]
+            with suppress(OSError):
+                udp.bind((address, port))
+                return port
+
+
+def until(attempt: Callable[[], T | None], what: str) -> T:
+    """Repeat an attempt until it gives something; connections that fail count as nothing."""
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        with suppress(OSError, http.client.HTTPException):
+            if (found := attempt()) is not None:
+                return found
+        time.sleep(0.05)
+    raise AssertionError(f"{what}: not within {_PATIENCE:g} s")
+
+
+def page(port: int, path: str = "/", address: str = "127.0.0.1") -> bytes | None:
+    """Return a page from a web server; None when it is not there."""
+    connection = http.client.HTTPConnection(address, port, timeout=10)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.read() if answer.status == 200 else None
+    finally:
+        connection.close()
+
+
+def talk(port: int, *, send: bytes = b"", line: str) -> bytes:
+    """Say a line to network_peer.py, send bytes, end our side, return everything that comes back."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(f"{line}\n".encode() + send)
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(1 << 18), b""))
+
+
+def sha256(data: bytes) -> str:
+    """Return the digest in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def helpers_of(parent: int) -> list[int]:
+    """Return the process numbers of passt among the children of a process."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            fields = (entry / "stat").read_text().rpartition(")") if entry.name.isdigit() else None
+            if fields and int(fields[2].split()[1]) == parent and "(passt" in fields[0]:
+                found.append(int(entry.name))
+    return found
+
+
+def gone(pid: int) -> bool:
+    """Has a process ended? One that only waits for its parent has."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+def program(name: str) -> str:
+    """Return the path of a host program that a test cannot do without."""
+    found = shutil.which(name)
+    assert found is not None, f"{name} is missing; hint: ./doit.sh test installs it"
+    return found

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network of ordinary users: what the guest sees, its way to the host, the helper's life, hosts that forbid it."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from .networked import (
+    GATEWAY,
+    GUEST,
+    OWN_ERROR,
+    SERVER,
+    Place,
+    free_port,
+    gone,
+    helpers_of,
+    ordinary_place,
+    page,
+    program,
+    run_words,
+    sha256,
+    talk,
+    until,
+)
+
+MIB = 1 << 20
+NEEDS = "nabla-run: user networking needs passt and user namespaces: "
+INSTEAD = "or use --net tap=INTERFACE or --net fd=NUMBER)\n"
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Place]:
+    """Where an ordinary user finds launcher, kernel and images."""
+    with ordinary_place("minimal", "alpine", "test") as found:
+        yield found
+
+
+def shell(place: Place, script: str, *options: str, image: str = "minimal") -> str:
+    """Run a script in a machine with user networking; it must end well and without a complaint."""
+    result = place.run(image, "/bin/sh", "-c", script, options=["--net", "user", *options])
+    assert (result.returncode, result.stderr) == (0, ""), result
+    return result.stdout
+
+
+# What the guest sees
+
+
+@pytest.mark.parametrize("image", ["minimal", "alpine"])
+def test_set_up(place: Place, image: str) -> None:
+    seen = shell(
+        place, "ip -o -4 addr show eth0; ip route; cat /etc/resolv.conf; cat /sys/class/net/eth0/mtu", image=image
+    )
+    lines = [" ".join(line.split()) for line in seen.splitlines()]
+    assert lines[0].startswith(f"2: eth0 inet {GUEST}/24 brd 10.0.2.255 ")
+    assert lines[1:] == [
+        f"default via {GATEWAY} dev eth0",
+        f"10.0.2.0/24 dev eth0 scope link src {GUEST}",
+        f"nameserver {SERVER}",
+        "65520",
+    ]
+
+
+def test_name_servers(place: Place) -> None:
+    """On a root that is read-only as well; the image's own file and /etc/hosts stay."""
+    given = ["--dns", "10.1.1.1", "--dns", "10.2.2.2"]
+    expected = "nameserver 10.1.1.1\nnameserver 10.2.2.2\n"
+    assert shell(place, "cat /etc/resolv.conf", *given) == expected
+    script = "cat /etc/resolv.conf; touch /x 2>/dev/null || echo read-only"
+    argv = place.argv("alpine", "/bin/sh", "-c", script, options=["--read-only", "--net", "user", *given])
+    argv.remove("--ephemeral")
+    result = run_words(argv)
+    assert result.stdout == f"{expected}read-only\n", result
+    assert shell(place, "umount /etc/resolv.conf; cat /etc/resolv.conf") == ""
+    assert "localhost" in shell(place, "cat /etc/hosts")
+
+
+def test_other_addresses(place: Place) -> None:
+    given = ["--ip", "192.168.77.5/28,192.168.77.1"]
+    seen = shell(place, "ip -o -4 addr show eth0; ip route; cat /etc/resolv.conf", *given)
+    assert " inet 192.168.77.5/28 " in seen
+    assert "default via 192.168.77.1 " in seen
+    assert "nameserver 192.168.77.1\n" in seen
+    port = free_port()
+    script = "mkdir /tmp/www; echo $$ >/tmp/www/index.html; exec httpd -f -p 80 -h /tmp/www"
+    with place.running("minimal", "/bin/sh", "-c", script, options=[*given, "--publish", f"{port}:80"]):
+        assert until(lambda: page(port), "a page")
+    result = place.run("minimal", "/bin/true", options=["--net", "user", "--ip", "192.168.77.5/28"])
+    assert result.returncode == OWN_ERROR
+    assert "needs the address of a gateway too" in result.stderr
+
+
+# From the guest to the host's loopback
+
+
+class Quiet(http.server.BaseHTTPRequestHandler):
+    """Gives a page that names its path; takes what is put, and tells its digest."""
+
+    def do_GET(self) -> None:
+        """Give a page."""
+        self._answer(f"the host's page {self.path}\n".encode())
+
+    def do_PUT(self) -> None:
+        """Take bytes."""
+        self._answer(sha256(self.rfile.read(int(self.headers["Content-Length"]))).encode())
+
+    def _answer(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def host_server() -> Iterator[int]:
+    """Serve on the host's loopback; yields the port."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_gateway_is_the_host(place: Place) -> None:
+    with host_server() as port:
+        page = f"http://{GATEWAY}:{port}"
+        assert shell(place, f"wget -q -O - {page}/hello") == "the host's page /hello\n"
+        script = f"for i in $(seq 100); do wget -q -O - {page}/$i; done"
+        assert shell(place, script) == "".join(f"the host's page /{i}\n" for i in range(1, 101))
+
+
+def test_upload_by_curl(place: Place) -> None:
+    """Alpine's own curl."""
+    with host_server() as port:
+        script = f"""
+            dd if=/dev/urandom of=/tmp/data bs=1M count=48 2>/dev/null; sha256sum </tmp/data | cut -d ' ' -f 1
+            curl -sS -T /tmp/data -H Expect: http://{GATEWAY}:{port}/
+        """
+        mine, theirs = shell(place, script, "--memory", "256M", image="alpine").splitlines()
+    assert mine == theirs
+
+
+def test_nobody_at_the_gateway(place: Place) -> None:
+    """Not every version of passt lets the guest see a refusal; none may do more harm than that."""
+    with host_server() as port:
+        script = f"""
+            wget -q -T 3 -O - http://{GATEWAY}:{free_port()}/ 2>/dev/null; echo $?
+            wget -q -T 20 -O - http://{GATEWAY}:{port}/next
+        """
+        assert shell(place, script) == "1\nthe host's page /next\n"
+
+
+# Several machines
+
+
+def test_several_machines(place: Place) -> None:
+    """The same addresses in all of them, and no way from one to the other but the host's ports."""
+
+    def script(text: str) -> str:
+        return f"mkdir /tmp/www; echo {text} >/tmp/www/index.html; exec httpd -f -p 80 -h /tmp/www"
+
+    one, two = free_port(), free_port()
+    with (
+        place.running("minimal", "/bin/sh", "-c", script("first"), options=["--publish", f"{one}:80"]),
+        place.running("minimal", "/bin/sh", "-c", script("second"), options=["--publish", f"{two}:80"]),
+    ):
+        assert until(lambda: page(one), "a page") == b"first\n"
+        assert until(lambda: page(two), "a page") == b"second\n"
+        fetch = "".join(f"wget -q -O - http://{GATEWAY}:{port}/; " for port in (one, two, one))
+        assert shell(place, fetch) == "first\nsecond\nfirst\n"
+
+
+# The life of the helper
+
+
+def wait_gone(pids: list[int]) -> None:
+    until(lambda: all(map(gone, pids)) or None, f"the end of {pids}")
+
+
+def test_helper_ends_with_the_machine(place: Place) -> None:
+    with place.peer() as (port, machine):
+        (helper,) = helpers_of(machine.pid)
+        assert talk(port, line="echo", send=b"x") == b"x"
+        machine.terminate()
+        machine.wait(timeout=20)
+        assert gone(helper), "the launcher has ended before its helper"
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_helper_ends_whatever_ends_the_launcher(place: Place, number: signal.Signals) -> None:
+    with place.peer() as (_, machine):
+        (helper,) = helpers_of(machine.pid)
+        machine.send_signal(number)
+        machine.wait(timeout=20)
+        wait_gone([helper])
+
+
+def test_helper_ends_with_a_machine_that_is_killed(place: Place) -> None:
+    with place.peer() as (_, machine):
+        (helper,) = helpers_of(machine.pid)
+        children = Path(f"/proc/{machine.pid}/task/{machine.pid}/children").read_text().split()
+        (vm,) = {int(child) for child in children} - {helper}
+        os.kill(vm, signal.SIGKILL)
+        assert machine.wait(timeout=20) == 128 + signal.SIGKILL
+        assert gone(helper)
+
+
+def test_launcher_fails_after_the_helper_started(place: Place, tmp_path: Path) -> None:
+    """A kernel that does not run must not leave the helper and its port behind."""
+    tmp_path.chmod(0o755)
+    port = free_port()
+    wrong = Path("/etc/passwd")
+    result = place.run("minimal", "/bin/true", options=["--publish", f"{port}:80", "--kernel", str(wrong)])
+    assert result.returncode == OWN_ERROR
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+def test_machine_goes_on_without_its_helper(place: Place) -> None:
+    """Whoever kills the helper takes the network away, not the machine."""
+    script = "echo up; read line; cat /sys/class/net/eth0/carrier; ping -c 1 -W 1 10.0.2.2 >/dev/null; echo $? over"
+    words = place.argv("minimal", "/bin/sh", "-c", script, options=["--net", "user"])
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd="/") as machine:
+        assert machine.stdout is not None
+        assert machine.stdin is not None
+        assert machine.stderr is not None
+        assert machine.stdout.readline() == "up\n"
+        (helper,) = helpers_of(machine.pid)
+        os.kill(helper, signal.SIGKILL)
+        assert machine.stderr.readline() == (
+            "nabla-run: warning: the network helper has ended; the machine goes on without network\n"
+        )
+        machine.stdin.write("\n")
+        machine.stdin.flush()
+        out, err = machine.communicate(timeout=20)
+        assert (out.split()[-2:], err, machine.returncode) == (["1", "over"], "", 0)
+
+
+def test_helper_is_locked_up(place: Place) -> None:
+    """It has a filter, no privilege, namespaces of its own and an empty root, and sits in no session of ours."""
+    with place.peer() as (_, machine):
+        (helper,) = helpers_of(machine.pid)
+        status = Path(f"/proc/{helper}/status").read_text().split("\n")
+        values = {name: value.strip() for name, _, value in (line.partition(":") for line in status)}
+        assert (values["Seccomp"], values["NoNewPrivs"]) == ("2", "1")
+        assert int(values["CapEff"], 16) == int(values["CapPrm"], 16) == 0
+        assert "0" not in values["Uid"].split()
+        assert os.getsid(helper) == helper
+        if os.geteuid() == 0:  # others may not look at a process that cannot be dumped
+            for kind in ("user", "mnt", "ipc", "uts"):
+                assert os.readlink(f"/proc/{helper}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
+            assert os.listdir(f"/proc/{helper}/root") == []
+
+
+# Hosts that lack something
+
+
+def test_no_helper_installed(place: Place) -> None:
+    """The same machine runs without a network."""
+    argv = place.argv("minimal", "/bin/echo", "runs", options=["--net", "user"])
+    argv = [program("env"), "PATH=/nowhere", program(argv[0]), *argv[1:]]
+    result = run_words(argv)
+    assert result.returncode == OWN_ERROR
+    assert result.stderr == f"{NEEDS}there is no program passt (install the package passt, {INSTEAD}"
+    result = run_words(["none" if word == "user" else word for word in argv])
+    assert (result.returncode, result.stdout) == (0, "runs\n"), result
+
+
+def test_no_user_namespaces(place: Place) -> None:
+    """As on hosts and in containers that forbid them; the same machine runs without a network."""
+    fence = [*place.prefix, program("bwrap"), "--unshare-user", "--disable-userns", "--dev-bind", "/", "/"]
+    inside = Place(place.launcher, place.kernel, place.images, tuple(fence))
+    result = inside.run("minimal", "/bin/true", options=["--net", "user"])
+    assert result.returncode == OWN_ERROR
+    assert result.stderr.startswith(f"{NEEDS}passt: Couldn't create user namespace: ")
+    assert result.stderr.endswith(f" (allow user namespaces on this host, {INSTEAD}")
+    assert result.stderr.count("\n") == 1
+    result = inside.run("minimal", "/bin/echo", "runs")
+    assert (result.returncode, result.stdout) == (0, "runs\n"), result
+
+
+def test_host_without_a_network(place: Place) -> None:
+    """In a network namespace with nothing in it, not even loopback, there is no default route to learn from."""
+    fence = [*place.prefix, program("unshare"), "--user", "--map-current-user", "--net"]
+    inside = Place(place.launcher, place.kernel, place.images, tuple(fence))
+    assert f"inet {GUEST}/24" in shell(inside, "ip -o addr show eth0")
