@@ -205,6 +205,24 @@ def test_what_is_no_filter_is_an_error(data: bytes, message: str) -> None:
         seccomp.decode(data)
 
 
+def test_damaged_dumps_are_an_error_or_a_sound_program() -> None:
+    dice = random.Random(5)
+    whole = [seccomp.encode(questions(dice, 40)), TEXT.encode()]
+    refusals = 0
+    for _ in range(2000):
+        data = bytearray(dice.choice(whole))
+        for _ in range(dice.randrange(4)):
+            data[dice.randrange(len(data))] = dice.randrange(256)
+        try:
+            program = seccomp.decode(bytes(data[: dice.randrange(len(data) + 1)]))
+        except FilterError:
+            refusals += 1
+        else:
+            assert bpf.run(program, Call(1)).action in bpf.possible(program, Call(1))
+            assert len(list(bpf.describe(program))) == len(program)
+    assert 100 < refusals < 2000
+
+
 def command(*words: str | Path) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "verify.seccomp", *map(str, words)]
     return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
