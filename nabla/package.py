@@ -16,15 +16,17 @@ from pathlib import Path
 
 import msgspec
 
-from nabla import recipe
+from nabla import recipe, tasklib
 from nabla.errors import NablaError, RecipeError
-from nabla.paths import APK, BUILT, relative
+from nabla.paths import APK, BUILT, OUT, relative
 from nabla.recipe import Recipe, Subpackage
 
 ARCH = "x86_64"
 REPOSITORY = APK / ARCH
 # The recipe that all others are built with, unless they come before it.
 RUNTIME = "libgcc"
+# The recipe whose [build] is the sysroot of all.
+LIBC = "musl"
 
 # Endings of package names and the files which such packages take where they say nothing else.
 USUAL_FILES: dict[str, tuple[str, ...]] = {
@@ -113,6 +115,11 @@ def part_names(loaded: Recipe) -> list[str]:
     return [loaded.name, *(part.name for part in loaded.package.subpackage)]
 
 
+def built_tree(loaded: Recipe) -> tasklib.Tree | None:
+    """Return what the [build] of a recipe made, where it has one beside [package]."""
+    return tasklib.Tree(OUT / loaded.name) if loaded.build is not None else None
+
+
 def files_of(part: Subpackage) -> tuple[str, ...]:
     """Return the patterns of the files that a subpackage takes."""
     return part.files or next(files for ending, files in USUAL_FILES.items() if part.name.endswith(ending))
@@ -138,10 +145,13 @@ def needs(name: str) -> tuple[str, ...]:
     """Return the recipes that must be built right before this one. Raises `RecipeError` for a name nobody makes."""
     loaded = recipe.load(name)
     assert loaded.package is not None
-    found = set() if name == RUNTIME else {RUNTIME}
+    # What has a [build] comes before the toolchain of packages: the libc is part of every sysroot.
+    found = set() if name == RUNTIME or loaded.build is not None else {RUNTIME}
     for wanted in loaded.package.makedepends:
         if wanted not in owners():
             raise RecipeError(f"{relative(loaded.path)}: makedepends: there is no package {wanted!r}")
+        if owners()[wanted] == LIBC:
+            raise RecipeError(f"{relative(loaded.path)}: makedepends: {wanted} is there without being named")
         found.add(owners()[wanted])
     return tuple(sorted(found))
 

@@ -36,7 +36,7 @@ from nabla import (
     tasklib,
 )
 from nabla.errors import NablaError
-from nabla.package import Built, PackageError, closure, read_record
+from nabla.package import Built, PackageError, built_tree, closure, read_record
 from nabla.paths import MUSL, STATE, TOOLCHAIN, cache_dir
 from nabla.recipe import Recipe
 from nabla.sandbox import Bind, Sandbox
@@ -81,7 +81,9 @@ def compile_facts(name: str) -> dict[str, Any]:
     loaded = recipe.load(name)
     assert loaded.package is not None
     package = loaded.package
+    tree = built_tree(loaded)
     return {
+        **({"built": tree.stamp.read_text(encoding="utf-8").strip()} if tree else {}),
         "recipe": [name, loaded.version, package.env, [getattr(package, step) for step in STEPS]],
         "sources": [
             [s.name, s.unpack, s.strip, fetch.fetch(s).name if s.local is None else _local(s.local_path)]
@@ -140,13 +142,15 @@ def enter(name: str) -> Sandbox:
     """Return the sandbox in which a recipe is built, its sysroot as the last build left it."""
     loaded, work = recipe.load(name), Work(name)
     assert loaded.package is not None
-    binds = (
+    binds = [
         Bind(work.build, "/build", writable=True),
         Bind(loaded.folder, "/src"),
         Bind(sysroot_path(name), "/sysroot"),
-    )
+    ]
+    if tree := built_tree(loaded):
+        binds.append(Bind(tree.path, "/extra"))
     env = {**ENVIRONMENT, "JOBS": str(sandbox.jobs()), "VERSION": loaded.version, **loaded.package.env}
-    return Sandbox(binds, env, f"/build/{name}", lockfile.PACKAGING)
+    return Sandbox(tuple(binds), env, f"/build/{name}", lockfile.PACKAGING)
 
 
 def sysroot_path(name: str) -> Path:

@@ -169,7 +169,8 @@ class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     `prepare`, `build`, `check`, `package`: shell in the sandbox, in the folder of the source. `makedepends`: recipes,
     or packages of them, whose files are in the sysroot. `depends`: what must be installed beside the package; shared
-    libraries need not be named. `scripts`: files beside the recipe which apk runs.
+    libraries need not be named. `scripts`: files beside the recipe which apk runs. Where the recipe has a [build]
+    too, what that made is at /extra.
     """
 
     revision: Annotated[int, msgspec.Meta(ge=0, description="a number from 0")] = 0
@@ -279,8 +280,6 @@ def _check(recipe: Recipe, document: toml.Document) -> None:
 def _check_package(recipe: Recipe, package: Package, document: toml.Document) -> None:
     if not re.fullmatch(_APK_VERSION, recipe.version):
         document.fail(("version",), f"{recipe.version!r} is no version that apk could compare")
-    if recipe.build is not None:
-        document.fail(("build",), "a recipe has either [build] or [package]")
     if not recipe.source:
         document.fail(("package",), "a package needs a source")
     seen = {recipe.name}

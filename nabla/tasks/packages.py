@@ -143,6 +143,7 @@ def _package_step(name: str) -> TaskDict:
     remote = any(source.local is None for source in loaded.source)
     local = [path for s in loaded.source if s.local_path is not None for path in sources.local_files(s.local_path)]
     facts = msgspec.to_builtins(loaded.package)
+    tree = package.built_tree(loaded)
     return tasklib.step(
         f"packages:{name}",
         make_packages,
@@ -156,15 +157,17 @@ def _package_step(name: str) -> TaskDict:
             lockfile.PACKAGING.wish,
             lockfile.PACKAGES,
             *tasklib.source_files(package_build.CROSS),
-            Tree(MUSL),
+            *([Tree(MUSL)] if name != package.LIBC else []),
             TOOLS,
             PUBLIC_KEY,
+            *([tree] if tree else []),
             *(record_path(each) for each in needs),
         ],
         outputs=[record_path(name), *apks(name)],
         after=[
             *([f"fetch:{name}"] if remote else []),
             *("musl:install", "toolchain:unpack", "toolchain:packaging", "apk:tools", "apk:key"),
+            *([f"{name}:install"] if tree else []),
             *(f"packages:{each}" for each in needs),
         ],
         config=[loaded.version, loaded.license, loaded.summary, loaded.homepage, facts, list(package.closure(name))],

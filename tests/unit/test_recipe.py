@@ -152,7 +152,6 @@ def test_package_table(tmp_path: Path) -> None:
         ('version = "1.0"', 'version = "1.0-beta"', "version: '1.0-beta' is no version that apk could compare"),
         ("[package]\n", '[package]\nscripts = { post-install = "absent" }\n', "there is no file absent beside"),
         ("[package]\n", '[package]\nscripts = { often = "x" }\n', "package.scripts"),
-        ("[package]\n", '[build]\nbuild = "x"\n[package]\n', "build: a recipe has either [build] or [package]"),
     ],
 )
 def test_broken_package_table(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packages from recipe to installed system, built for real by doit in a small checkout: what is made, what is refused,
+and what is made again after which change."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nabla import paths
+from tests.conftest import ROOT, Checkout
+
+CACHE = paths.cache_dir()
+KEYS = Path(os.environ.get("HOME", "/root")) / ".config" / "nabla" / "keys"
+
+LIBRARY = """\
+name = "libgreet"
+version = "1.2"
+license = "Apache-2.0"
+summary = "A library that greets"
+
+[[source]]
+name = "libgreet"
+local = "libgreet"
+
+[package]
+build = "$CC $CFLAGS -fPIC -shared -Wl,-soname,libgreet.so.1 greet.c -o libgreet.so.1.2"
+package = '''
+install -D libgreet.so.1.2 $DESTDIR/usr/lib/libgreet.so.1.2
+ln -s libgreet.so.1.2 $DESTDIR/usr/lib/libgreet.so.1
+ln -s libgreet.so.1 $DESTDIR/usr/lib/libgreet.so
+install -D -m 644 greet.h $DESTDIR/usr/include/greet.h
+install -D -m 644 greet.pc $DESTDIR/usr/lib/pkgconfig/greet.pc
+install -D -m 644 greet.h $DESTDIR/usr/share/doc/greet/greet.h
+'''
+
+[[package.subpackage]]
+name = "libgreet-dev"
+"""
+PROGRAM = """\
+name = "greeter"
+version = "3"
+license = "Apache-2.0"
+summary = "Greets"
+
+[[source]]
+name = "greeter"
+local = "greeter"
+
+[package]
+makedepends = ["libgreet-dev"]
+build = "$CC $CFLAGS $($PKG_CONFIG --cflags greet) main.c $($PKG_CONFIG --libs greet) -o greeter"
+package = '''
+install -D greeter $DESTDIR/usr/bin/greeter
+install -D -m 640 main.c $DESTDIR/etc/greeter/secret
+mkdir -m 1777 $DESTDIR/etc/greeter/empty
+'''
+"""
+FILES = {
+    "libgreet/greet.c": '#include <stdio.h>\n#include "greet.h"\nvoid greet(void) { puts(GREETING); }\n',
+    "libgreet/greet.h": '#define GREETING "hello"\nvoid greet(void);\n',
+    "libgreet/greet.pc": "Name: greet\nDescription: x\nVersion: 1.2\nRequires:\nLibs: -L/usr/lib -lgreet\n",
+    "greeter/main.c": "#include <greet.h>\nint main(void) { greet(); return 0; }\n",
+}
+BUILT = ("libgreet", "greeter")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
+    """A checkout with libc, libgcc and two recipes whose sources lie in it, all packages built once."""
+    root = tmp_path_factory.mktemp("packages") / "a checkout"
+    root.mkdir()
+    shutil.copytree(ROOT / "nabla", root / "nabla", ignore=shutil.ignore_patterns("__pycache__", "tasks"))
+    for name in ("toolchain", "verify", "patches/musl"):
+        shutil.copytree(ROOT / name, root / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "nabla" / "tasks").mkdir()
+    for name in ("__init__", "fetch", "toolchain", "kernel", "musl", "packages", "policy"):
+        shutil.copy(ROOT / "nabla" / "tasks" / f"{name}.py", root / "nabla" / "tasks")
+    for name in ("musl", "libgcc", "alpine-base", "keys", "linux"):
+        shutil.copytree(ROOT / "recipes" / name, root / "recipes" / name)
+    for name in ("dodo.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, root)
+    made = Checkout(root)
+    write(made)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NABLA_CACHE", str(CACHE))
+        patch.setenv("NABLA_KEYS", str(root.parent / "keys"))
+        made.doit("packages")
+    yield made
+
+
+@pytest.fixture
+def checkout(prepared: Checkout, monkeypatch: pytest.MonkeyPatch) -> Checkout:
+    """That checkout, its recipes as they were."""
+    monkeypatch.setenv("NABLA_CACHE", str(CACHE))
+    monkeypatch.setenv("NABLA_KEYS", str(prepared.root.parent / "keys"))
+    write(prepared)
+    for extra in ("other", "circle"):
+        shutil.rmtree(prepared.root / "recipes" / extra, ignore_errors=True)
+        (prepared.root / "out/packages" / f"{extra}.json").unlink(missing_ok=True)
+    return prepared
+
+
+def write(checkout: Checkout) -> None:
+    checkout.write("recipes/libgreet/recipe.toml", LIBRARY)
+    checkout.write("recipes/greeter/recipe.toml", PROGRAM)
+    for name, text in FILES.items():
+        checkout.write(name, text)
+
+
+def ran(output: str) -> list[str]:
+    """Return the packages that were made again, from what doit printed."""
+    done = [line.split(":")[1] for line in output.splitlines() if ": done in" in line and line.startswith("packages:")]
+    return [name for name in done if name in BUILT]
+
+
+def compiled(checkout: Checkout, name: str) -> bool:
+    """Tell whether the last run of a task compiled something."""
+    return "taken from the cache" not in (checkout.root / f"out/logs/packages-{name}.log").read_text()
+
+
+def repository(checkout: Checkout) -> Path:
+    return checkout.root / "out/apk/x86_64"
+
+
+def sums(checkout: Checkout) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in repository(checkout).iterdir()}
+
+
+def apk(checkout: Checkout, root: Path, *words: str, status: int = 0) -> str:
+    """Run the real apk on a root file system, as mapped root."""
+    tools = checkout.root / "out/work/apk-tools"
+    argv = ["bwrap", "--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "ALL", "--bind", "/", "/"]
+    # apk takes blanks in a repository's path for the ends of words.
+    argv += [
+        "--dev",
+        "/dev",
+        "--bind",
+        str(repository(checkout)),
+        "/mnt",
+        "--setenv",
+        "LD_LIBRARY_PATH",
+        f"{tools}/usr/lib",
+    ]
+    argv += [str(tools / "lib/ld-musl-x86_64.so.1"), str(tools / "sbin/apk"), "--root", str(root), "--no-network"]
+    argv += ["--repositories-file", "/dev/null", "--keys-dir", str(checkout.root / "out/apk/keys"), "--no-cache"]
+    argv += ["--no-logfile", "-X", "/mnt/Packages.adb", *words]
+    result = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert result.returncode == status, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def test_what_is_made(checkout: Checkout) -> None:
+    assert {path.name for path in repository(checkout).iterdir()} == {
+        "Packages.adb",
+        "greeter-3-r0.apk",
+        "libgcc-12.2.0-r0.apk",
+        "libgcc-dev-12.2.0-r0.apk",
+        "libgreet-1.2-r0.apk",
+        "libgreet-dev-1.2-r0.apk",
+        "musl-1.2.5-r100.apk",
+        "musl-dev-1.2.5-r100.apk",
+    }
+    assert (checkout.root.parent / "keys" / "nabla.rsa").stat().st_mode & 0o777 == 0o600
+
+
+def test_installed_by_the_real_apk(checkout: Checkout, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    apk(checkout, root, "add", "--initdb", "--arch", "x86_64", "greeter", "libgreet-dev")
+    assert {path.name for path in (root / "usr/lib").iterdir()} >= {"libgreet.so.1.2", "libgreet.so.1", "libgreet.so"}
+    assert (root / "etc/greeter/secret").stat().st_mode & 0o7777 == 0o640
+    assert (root / "etc/greeter/empty").stat().st_mode & 0o7777 == 0o1777
+    assert not (root / "usr/share/doc").exists()
+    words = [f"{root}/lib/ld-musl-x86_64.so.1", "--library-path", f"{root}/usr/lib", f"{root}/usr/bin/greeter"]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "hello\n"
+    assert "greeter-3-r0" in apk(checkout, root, "info", "-e", "-v", "greeter")
+    # Its own folder belongs to no package here.
+    assert apk(checkout, root, "audit") == "D etc/apk/\n"
+
+
+def test_signature_is_checked(checkout: Checkout, tmp_path: Path) -> None:
+    foreign = tmp_path / "keys"
+    foreign.mkdir()
+    out = apk(
+        checkout, tmp_path / "r", "--keys-dir", str(foreign), "add", "--initdb", "--arch", "x86_64", "greeter", status=1
+    )
+    assert "Packages.adb: UNTRUSTED signature" in out
+    assert not (tmp_path / "r/usr").exists()
+
+
+def test_nothing_to_do(checkout: Checkout) -> None:
+    checkout.doit("packages")
+    assert ran(checkout.doit("packages")) == []
+
+
+def test_what_is_made_again(checkout: Checkout) -> None:
+    checkout.doit("packages")
+    before = sums(checkout)
+    checkout.write("recipes/libgreet/recipe.toml", "# a comment\n" + LIBRARY)
+    assert ran(checkout.doit("packages")) == []
+
+    checkout.write("libgreet/greet.h", FILES["libgreet/greet.h"].replace("hello", "good morning"))
+    assert ran(checkout.doit("packages")) == ["libgreet", "greeter"]
+    assert compiled(checkout, "greeter")
+    changed = {name for name, digest in sums(checkout).items() if digest != before[name]}
+    # The program is compiled against another header, which does not change it.
+    assert changed == {"libgreet-1.2-r0.apk", "libgreet-dev-1.2-r0.apk", "Packages.adb"}
+
+    checkout.write("libgreet/greet.h", FILES["libgreet/greet.h"])
+    assert ran(checkout.doit("packages")) == ["libgreet", "greeter"]
+    assert not compiled(checkout, "libgreet")
+    assert not compiled(checkout, "greeter")
+    assert sums(checkout) == before
+
+    checkout.write("recipes/greeter/recipe.toml", PROGRAM.replace("Greets", "Greets you"))
+    assert ran(checkout.doit("packages")) == ["greeter"]
+    assert not compiled(checkout, "greeter")
+
+
+def test_other_division_compiles_nothing(checkout: Checkout) -> None:
+    part = '[[package.subpackage]]\nname = "libgreet-headers"\nfiles = ["usr/include"]\n\n[[package.subpackage]]'
+    checkout.write("recipes/libgreet/recipe.toml", LIBRARY.replace("[[package.subpackage]]", part))
+    assert ran(checkout.doit("packages")) == ["libgreet", "greeter"]
+    assert not compiled(checkout, "libgreet")
+    assert (repository(checkout) / "libgreet-headers-1.2-r0.apk").exists()
+    write(checkout)
+    checkout.doit("packages")
+    assert not (repository(checkout) / "libgreet-headers-1.2-r0.apk").exists()
+
+
+def test_two_builds_are_identical(checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkout.doit("packages")
+    before = sums(checkout)
+    # An empty cache but for what was downloaded: everything is compiled again.
+    for name in ("sha256", "buildroot"):
+        (tmp_path / "cache").mkdir(exist_ok=True)
+        (tmp_path / "cache" / name).symlink_to(CACHE / name)
+    monkeypatch.setenv("NABLA_CACHE", str(tmp_path / "cache"))
+    shutil.rmtree(checkout.root / "out/apk")
+    checkout.doit("packages")
+    assert compiled(checkout, "libgcc")
+    assert sums(checkout) == before
+
+
+REFUSED = {
+    "unknown key": (
+        PROGRAM.replace("makedepends", "makedepend"),
+        "recipes/greeter/recipe.toml:11: package.makedepend: there is no such key",
+    ),
+    "unknown package": (
+        PROGRAM.replace("libgreet-dev", "libgreat-dev"),
+        "recipes/greeter/recipe.toml: makedepends: there is no package 'libgreat-dev'",
+    ),
+    "not position-independent": (
+        PROGRAM.replace("$CC $CFLAGS", "gcc -no-pie -w $CFLAGS").replace(
+            "main.c $($PKG_CONFIG --libs greet)", "-xc /dev/null -nostdlib -Wl,-e0"
+        ),
+        "greeter: /usr/bin/greeter: fixed addresses: ET_EXEC",
+    ),
+    "refused by the compiler": (
+        PROGRAM.replace("$CFLAGS", "-no-pie"),
+        "x86_64-nabla-linux-musl-gcc: error: -no-pie: the guest has one address space",
+    ),
+    "nothing installed": (
+        PROGRAM[: PROGRAM.index("package = '''")] + "package = 'true'\n",
+        "greeter: the step `package` installed nothing below $DESTDIR",
+    ),
+    "no file for a subpackage": (
+        PROGRAM + '[[package.subpackage]]\nname = "greeter-dev"\n',
+        "greeter: no file fits the package greeter-dev",
+    ),
+    "undeclared library": (
+        PROGRAM.replace("-o greeter", "-o greeter; sed -i s/libgreet.so.1/libgreat.so.1/ greeter"),
+        "greeter: /usr/bin/greeter needs libgreat.so.1, which is in no package that it is built against",
+    ),
+    "failing step": (PROGRAM.replace("main.c", "absent.c"), "greeter: build failed with exit status 1"),
+    "special file": (
+        PROGRAM.replace("mkdir -m 1777", "mkfifo"),
+        "greeter: /etc/greeter/empty is neither file nor link",
+    ),
+}
+
+
+@pytest.mark.parametrize("title", REFUSED)
+def test_refused(checkout: Checkout, title: str) -> None:
+    checkout.doit("packages")
+    before = sums(checkout)
+    text, message = REFUSED[title]
+    checkout.write("recipes/greeter/recipe.toml", text)
+    output = checkout.doit("packages", status=2)
+    assert message in output
+    assert "Traceback" not in output
+    assert sums(checkout) == before
+
+
+def test_circle(checkout: Checkout) -> None:
+    checkout.write("recipes/libgreet/recipe.toml", LIBRARY.replace("[package]", '[package]\nmakedepends = ["greeter"]'))
+    output = checkout.doit("packages", status=2)
+    assert "makedepends go in a circle: greeter -> libgreet -> greeter" in output
+    assert len([line for line in output.splitlines() if line.startswith("error:")]) == 1
+
+
+def test_two_owners_of_a_file(checkout: Checkout) -> None:
+    checkout.doit("packages")
+    index = (repository(checkout) / "Packages.adb").read_bytes()
+    other = LIBRARY.replace('"libgreet"', '"other"').replace("libgreet-dev", "other-dev")
+    checkout.write("recipes/other/recipe.toml", other.replace('local = "other"', 'local = "libgreet"'))
+    output = checkout.doit("packages", status=2)
+    assert "error: /usr/lib/libgreet.so.1 is in two packages, libgreet and other" in output or (
+        "is in two packages, libgreet-dev and other-dev" in output
+    )
+    assert (repository(checkout) / "Packages.adb").read_bytes() == index
+
+
+def test_wrong_hash(checkout: Checkout) -> None:
+    """The file in the cache has that name; another one must not get in."""
+    text = LIBRARY.replace('"libgreet"', '"other"', 1).replace("libgreet-dev", "other-dev")
+    origin = '[[source.origin]]\ntype = "url"\nurl = ["http://127.0.0.1:9/x.tar"]\nsha256 = "{}"\nsize = 5\n'
+    checkout.write("recipes/other/recipe.toml", text.replace('local = "libgreet"', origin.format("a" * 64)))
+    entry = CACHE / "sha256" / "aa" / ("a" * 64)
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    entry.write_bytes(b"wrong")
+    try:
+        output = checkout.doit("packages:other", status=2)
+    finally:
+        entry.unlink()
+    assert f"the cache entry {entry} is damaged" in output
+    assert not (checkout.root / "out/packages/other.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_build(checkout: Checkout, number: signal.Signals) -> None:
+    checkout.doit("packages")
+    before = sums(checkout)
+    marker = f"{number.name.lower()}-{time.time_ns()}"
+    slow = PROGRAM.replace('build = "', f'build = "sed -i s/0/0/ main.c; : {marker}; test ! -e wait || sleep 60; ')
+    checkout.write("recipes/greeter/recipe.toml", slow)
+    checkout.write("greeter/wait", "")
+    process = checkout.popen("packages:greeter")
+    deadline = time.monotonic() + 60
+    log = checkout.root / "out/logs/packages-greeter.log"
+    while not (log.exists() and marker in log.read_text()):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    assert sums(checkout) == before
+    (checkout.root / "greeter/wait").unlink()
+    assert ran(checkout.doit("packages")) == ["greeter"]
+    assert compiled(checkout, "greeter")
+    assert {name: digest for name, digest in sums(checkout).items() if name != "Packages.adb"} == {
+        name: digest for name, digest in before.items() if name != "Packages.adb"
+    }
