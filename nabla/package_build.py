@@ -84,6 +84,7 @@ def compile_facts(name: str) -> dict[str, Any]:
     tree = built_tree(loaded)
     return {
         **({"built": tree.stamp.read_text(encoding="utf-8").strip()} if tree else {}),
+        **({"options": package.options} if package.options else {}),
         "recipe": [name, loaded.version, package.env, [getattr(package, step) for step in STEPS]],
         "sources": [
             [s.name, s.unpack, s.strip, fetch.fetch(s).name if s.local is None else _local(s.local_path)]
@@ -103,7 +104,7 @@ def split_facts(loaded: Recipe, installed: str) -> dict[str, Any]:
     """Return all that decides a recipe's packages; `installed`: digest of what it installed."""
     assert loaded.package is not None
     package = msgspec.to_builtins(loaded.package)
-    for step in (*STEPS, "env", "makedepends", "check"):
+    for step in (*STEPS, "env", "options", "makedepends", "check"):
         package.pop(step, None)
     return {
         "installed": installed,
@@ -211,17 +212,23 @@ def _compile(job: Job, name: str) -> None:
                 _run(place, job, name, step, script, counter)
         else:
             _run(place, job, name, step, script)
-    _tidy(place, job, name, destination)
+    _tidy(place, job, loaded, destination)
 
 
-def _tidy(place: Sandbox, job: Job, name: str, destination: Path) -> None:
+def _tidy(place: Sandbox, job: Job, loaded: Recipe, destination: Path) -> None:
     """Remove what no package shall hold, cut off symbols."""
+    assert loaded.package is not None
+    name, options = loaded.name, loaded.package.options
     programs: list[str] = []
     archives: list[str] = []
     for path in package_split.files(destination):
         full = destination / path
+        if "/__pycache__/" in path and "bytecode" in options:
+            continue
         if _RUBBISH.fullmatch(path):
             full.unlink()
+        elif "!strip" in options:
+            continue
         elif package_elf.is_elf(full):
             (archives if full.suffix == ".o" else programs).append(path)
         elif full.suffix == ".a" and not full.is_symlink():

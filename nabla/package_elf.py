@@ -88,7 +88,8 @@ def interface(root: Path, files: Iterable[str], version: str) -> Interface:
         soname, needed = dynamic(path)
         if soname and folder in LIBRARY_FOLDERS:
             found.provides.add(f"so:{soname}={_library_version(pure.name)}")
-            own.add(f"so:{soname}")
+        # In a folder of the package's own it is found by a run path, and nobody else's business.
+        own |= {f"so:{soname or pure.name}", f"so:{pure.name}"}
         found.depends |= {f"so:{LIBC if each in _LIBC_NAMES else each}" for each in needed}
     found.depends -= own
     return found
