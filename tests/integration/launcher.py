@@ -94,6 +94,18 @@ def proc_status(pid: int) -> dict[str, str]:
     return {key: value.strip() for key, value in (line.split(":", 1) for line in lines)}
 
 
+def wait_until_gone(pid: int, timeout: float = 10) -> None:
+    """Wait until a process has ended; nobody may have waited for it yet."""
+    deadline = time.monotonic() + timeout
+    while True:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX":
+                assert time.monotonic() < deadline, f"process {pid} lives on"
+                time.sleep(0.01)
+                continue
+        return
+
+
 @dataclass(frozen=True)
 class Ordinary:
     """What an ordinary user needs to start machines: files within reach, and a command that becomes one."""
@@ -122,7 +134,7 @@ def ordinary_user(image: Path) -> Iterator[Ordinary]:
     folder = Path(tempfile.mkdtemp(prefix="nabla-test-"))  # pytest's own is closed to others
     try:
         for source, name in ((NABLA_RUN, "nabla-run"), (VMLINUX, "vmlinux"), (image, "disk.ext3")):
-            shutil.copyfile(source, folder / name)
+            subprocess.run(["cp", "--sparse=always", "--reflink=auto", source, folder / name], check=True)
             (folder / name).chmod(0o755)
         folder.chmod(0o755)
         if uid == 0:

@@ -16,7 +16,7 @@ import pytest
 
 from nabla.paths import NABLA_RUN
 
-from .launcher import OWN_ERROR, TIMED_OUT, Launcher, child_of, launch, refused
+from .launcher import OWN_ERROR, TIMED_OUT, Launcher, child_of, launch, refused, wait_until_gone
 from .vm import Vm
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -184,10 +184,7 @@ def test_the_machine_dies_with_the_launcher(launcher: Launcher) -> None:
         child = child_of(process.pid)
         process.kill()
         process.wait()
-        deadline = time.monotonic() + 10
-        while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until_gone(child)
 
 
 def test_ignored_hangup(launcher: Launcher) -> None:
