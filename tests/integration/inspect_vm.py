@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start nabla-run, wait until its machine writes `up`, print what the host's /proc tells of both as JSON.
 
-python3 inspect_vm.py WORD… : the words of nabla-run's command line. A program of its own, since only root can look into a
-machine, which is not dumpable; the root of a user namespace will do.
+python3 inspect_vm.py WORD… : the words of nabla-run's command line. It is a program of its own, as only root can look
+into a machine, which is not dumpable; the root of a user namespace will do.
 """
 
 from __future__ import annotations
