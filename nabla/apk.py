@@ -111,7 +111,7 @@ def make_package(built: Built, part: Part, files: Path, target: Path, *, tools: 
     private, _ = ensure_key()
     binds = [Bind(files, "/files"), Bind(private.parent, "/keys"), Bind(scratch, "/work", writable=True)]
     try:
-        run(_sandbox(tools, binds, words), log=log)
+        run(command(tools, binds, words), log=log)
     except CommandError as error:
         raise PackageError(f"{part.name}: apk could not make the package ({error.message})", error.hint) from error
     (scratch / "package.apk").rename(target)
@@ -127,19 +127,23 @@ def make_index(packages: Sequence[Path], target: Path, *, tools: Path, scratch: 
     words += ["-o", "/work/index.adb", *names]
     binds = [Bind(REPOSITORY, "/repository"), Bind(private.parent, "/keys"), Bind(scratch, "/work", writable=True)]
     try:
-        run(_sandbox(tools, binds, words), log=log)
+        run(command(tools, binds, words), log=log)
     except CommandError as error:
         raise PackageError(f"apk could not make the index ({error.message})", error.hint) from error
     (scratch / "index.adb").rename(target)
 
 
-def _sandbox(tools: Path, binds: Sequence[Bind], words: Sequence[str]) -> list[str]:
-    """Return the command that runs a program of the tools' root as mapped root."""
+def command(tools: Path, binds: Sequence[Bind], words: Sequence[str], *, capable: bool = False) -> list[str]:
+    """Return the host command that runs a program of the tools' root as mapped root.
+
+    `capable`: with all capabilities over what is mapped, as installing needs them. The working folder is /work.
+    """
     mounts: list[str] = []
     for bind in binds:
         mounts += ["--bind" if bind.writable else "--ro-bind", str(bind.source), bind.target]
     return [
         *sandbox.base(tools, user=0),
+        *(("--cap-add", "ALL") if capable else ()),
         *("--die-with-parent", "--new-session", *mounts, "--chdir", "/work"),
         *("--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
         *("--setenv", "SOURCE_DATE_EPOCH", str(SOURCE_DATE_EPOCH), "--setenv", "TZ", "UTC", "--setenv", "LC_ALL", "C"),

@@ -21,13 +21,21 @@ _BUSYBOX = "/bin/busybox"
 _COMMAND_FOLDERS = ("/bin", "/sbin", "/usr/bin", "/usr/sbin")
 
 Note = Callable[[str], None]
+Install = Callable[[Tree], Tree]
 
 
-def compose(description: Description, note: Note) -> Tree:
-    """Return the file tree of an image; `note` gets lines for the log. Raises `ImageError`, `FetchError`."""
+def compose(description: Description, note: Note, install: Install | None = None) -> Tree:
+    """Return the file tree of an image; `note` gets lines for the log. Raises `ImageError`, `FetchError`.
+
+    `install` puts the described packages into a tree; where there are none it is not called.
+    """
     tree: Tree = read_base(_source(description.base)) if description.base is not None else {}
     for path in description.drop:
         drop(tree, path)
+    if description.packages:
+        if install is None:
+            raise ValueError("an image with packages needs `install`")
+        tree = install(tree)
     for archive in description.archive:
         _add_archive(tree, archive)
     for built in description.tree:

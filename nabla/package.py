@@ -166,6 +166,14 @@ def closure(name: str) -> tuple[str, ...]:
     return tuple(order[:-1])
 
 
+def depends(name: str) -> set[str]:
+    """Return the recipes whose packages are named as needed beside those of this one, libraries left out."""
+    loaded = recipe.load(name)
+    assert loaded.package is not None
+    texts = [*loaded.package.depends, *(text for part in loaded.package.subpackage for text in part.depends)]
+    return {owners()[_bare(text)] for text in texts if _bare(text) in owners()}
+
+
 def check_graph() -> None:
     """Raise `RecipeError` when a recipe needs itself, or something that is not there."""
     order: list[str] = []

@@ -6,6 +6,7 @@
     extends          another description to start from: its lists come first, its other keys are the defaults
     base             recipe whose root file system is the start; without one the tree is empty
     parts            of our own programs: init, musl, busybox; they take the place of what the base has there
+    packages         of our repository, installed by apk with what they need (docs/packages.md)
     drop             paths of the base that are left out, folders with all they hold
     [[archive]]      recipe, at, member: unpack a source of a recipe below a folder
     [[tree]]         source, at, task: a folder below out/ that another task builds
@@ -36,6 +37,7 @@ _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 Part = Literal["init", "musl", "busybox"]
 Name = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9-]{0,15}$", description="at most 16 lower-case characters")]
 Inside = Annotated[str, msgspec.Meta(pattern=r"^(/(?!\.\.?(/|$))[^/\s]+)+$", description="an absolute path")]
+PackageName = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9+._-]*$", description="the name of a package")]
 Mode = Annotated[str, msgspec.Meta(pattern="^0?[0-7]{3,4}$", description="octal digits")]
 Owner = Annotated[str, msgspec.Meta(pattern="^[0-9]+:[0-9]+$", description="uid:gid")]
 Size = Annotated[str, msgspec.Meta(pattern="^[1-9][0-9]*[KMG]$", description="a number with K, M or G")]
@@ -101,6 +103,7 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     extends: Name | None = None
     base: str | None = None
     parts: tuple[Part, ...] | None = None
+    packages: tuple[PackageName, ...] = ()
     drop: tuple[Inside, ...] = ()
     archive: tuple[Archive, ...] = ()
     tree: tuple[BuiltTree, ...] = ()

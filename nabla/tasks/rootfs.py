@@ -3,17 +3,21 @@
 
 fetch:alpine-base -> rootfs:tools (mke2fs, debugfs, e2fsck of Alpine) ---+
 fetch:<recipe>, musl, busybox, init, what else the description names ----+-> rootfs:<name> -> out/images/<name>.ext3
+packages:<recipe> of what it says to install, and of what that needs ----+
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
-from nabla import base, compose, fetch, image, recipe, rootfs, sandbox, tasklib
+from nabla import apk, base, compose, fetch, image, package, package_install, recipe, rootfs, sandbox, tasklib
 from nabla.paths import BUSYBOX, IMAGES, MUSL, NABLA_INIT, ROOT, WORK
 from nabla.rootfs import Description
 from nabla.tasklib import Job, TaskDict, Tree
+from nabla.tasks import packages
 from nabla.tasks.fetch import record_path
 
 TOOLS = Tree(WORK / "image-tools")
@@ -56,29 +60,45 @@ def make_tools(job: Job) -> None:
 def make_image(job: Job, name: str) -> None:
     """Compose the tree of one image and write it."""
     description = rootfs.load(name)
-    tree = compose.compose(description, job.note)
+    tree = compose.compose(description, job.note, functools.partial(_install, job, description))
     job.note(f"{len(tree)} entries")
     geometry = image.Geometry.of(description)
     image.write(tree, geometry, job.out(image_path(name)), tools=TOOLS.path, scratch=job.scratch(), log=job.log)
+
+
+def _install(job: Job, description: Description, tree: base.Tree) -> base.Tree:
+    scratch = job.scratch() / "packages"
+    libc = "musl" in (description.parts or ())
+    done = package_install.install(
+        tree, description.packages, libc, tools=packages.TOOLS.path, scratch=scratch, log=job.log
+    )
+    tasklib.remove(scratch)
+    return done
 
 
 def _image_step(name: str, description: Description) -> TaskDict:
     parts = [_PARTS[part] for part in description.parts or ()]
     built = [(Tree(ROOT / tree.source), tree.task) for tree in description.tree]
     recipes = description.recipes()
+    inputs: list[Path | Tree] = [TOOLS, *description.sources(), *(thing for thing, _ in (*parts, *built))]
+    inputs += [record_path(each) for each in recipes]
+    after = ["rootfs:tools", *(task for _, task in (*parts, *built)), *(f"fetch:{each}" for each in recipes)]
+    code: list[ModuleType] = [base, compose, image, rootfs, sandbox]
+    if description.packages:
+        inputs += [packages.TOOLS, packages.PUBLIC_KEY]
+        after += ["apk:tools", "apk:key"]
+        code += [apk, package, package_install]
+        for each in package_install.recipes_for(description.packages, "musl" in (description.parts or ())):
+            inputs += [package.record_path(each), *packages.apks(each)]
+            after.append(f"packages:{each}")
     return tasklib.step(
         f"rootfs:{name}",
         make_image,
         doc=description.summary,
-        inputs=[
-            TOOLS,
-            *description.sources(),
-            *(thing for thing, _ in (*parts, *built)),
-            *(record_path(each) for each in recipes),
-        ],
+        inputs=inputs,
         outputs=[image_path(name)],
-        after=["rootfs:tools", *(task for _, task in (*parts, *built)), *(f"fetch:{each}" for each in recipes)],
+        after=after,
         config=description.config(),
-        code=[base, compose, image, rootfs, sandbox],
+        code=code,
         args=[name],
     )

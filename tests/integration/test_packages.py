@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from nabla import paths
+from nabla import base, paths
 from tests.conftest import ROOT, Checkout
 
 CACHE = paths.cache_dir()
@@ -82,7 +82,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     for name in ("toolchain", "verify", "patches/musl"):
         shutil.copytree(ROOT / name, root / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     (root / "nabla" / "tasks").mkdir()
-    for name in ("__init__", "fetch", "toolchain", "kernel", "musl", "packages", "policy"):
+    for name in ("__init__", "fetch", "toolchain", "kernel", "musl", "packages", "policy", "rootfs"):
         shutil.copy(ROOT / "nabla" / "tasks" / f"{name}.py", root / "nabla" / "tasks")
     for name in ("musl", "libgcc", "alpine-base", "keys", "linux"):
         shutil.copytree(ROOT / "recipes" / name, root / "recipes" / name)
@@ -103,6 +103,7 @@ def checkout(prepared: Checkout, monkeypatch: pytest.MonkeyPatch) -> Checkout:
     monkeypatch.setenv("NABLA_CACHE", str(CACHE))
     monkeypatch.setenv("NABLA_KEYS", str(prepared.root.parent / "keys"))
     write(prepared)
+    (prepared.root / "rootfs/tiny.toml").unlink(missing_ok=True)
     for extra in ("other", "circle"):
         shutil.rmtree(prepared.root / "recipes" / extra, ignore_errors=True)
         (prepared.root / "out/packages" / f"{extra}.json").unlink(missing_ok=True)
@@ -184,6 +185,54 @@ def test_installed_by_the_real_apk(checkout: Checkout, tmp_path: Path) -> None:
     assert "greeter-3-r0" in apk(checkout, root, "info", "-e", "-v", "greeter")
     # Its own folder belongs to no package here.
     assert apk(checkout, root, "audit") == "D etc/apk/\n"
+
+
+IMAGE = """\
+name = "tiny"
+summary = "a test"
+size = "8M"
+parts = ["musl"]
+packages = ["greeter"]
+"""
+
+
+def test_in_an_image(checkout: Checkout) -> None:
+    checkout.write("rootfs/tiny.toml", IMAGE)
+    checkout.doit("rootfs:tiny")
+    image = checkout.root / "out/images/tiny.ext3"
+    tree = base.read_ext(image)
+    assert {path for path in tree if path.startswith("/usr/") and tree[path].kind != "dir"} == {
+        "/usr/bin/greeter",
+        "/usr/lib/libgreet.so.1",
+        "/usr/lib/libgreet.so.1.2",
+    }
+    assert tree["/etc/greeter/secret"].mode == 0o640
+    assert {node.uid for node in tree.values()} == {0}
+    assert b"P:greeter" in tree["/lib/apk/db/installed"].content()
+    first = hashlib.sha256(image.read_bytes()).hexdigest()
+    # Byte-identical, by a user's own umask too; nothing else runs again.
+    image.unlink()
+    before = os.umask(0o077)
+    try:
+        output = checkout.doit("rootfs:tiny")
+    finally:
+        os.umask(before)
+    assert next(line for line in output.splitlines() if ": done in" in line).startswith("rootfs:tiny")
+    assert hashlib.sha256(image.read_bytes()).hexdigest() == first
+
+
+def test_image_that_apk_refuses(checkout: Checkout) -> None:
+    checkout.write("rootfs/tiny.toml", IMAGE)
+    checkout.doit("rootfs:tiny")
+    image = checkout.root / "out/images/tiny.ext3"
+    first = image.read_bytes()
+    checkout.write("recipes/greeter/recipe.toml", PROGRAM.replace("[package]", '[package]\ndepends = ["absent>2"]'))
+    output = checkout.doit("rootfs:tiny", status=2)
+    assert "error: apk could not install greeter" in output
+    assert "absent (no such package)" in output
+    assert image.read_bytes() == first
+    checkout.write("rootfs/tiny.toml", IMAGE.replace('"greeter"', '"greter"'))
+    assert "error: there is no package 'greter'" in checkout.doit("rootfs:tiny", status=2)
 
 
 def test_signature_is_checked(checkout: Checkout, tmp_path: Path) -> None:

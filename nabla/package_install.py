@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Put packages of the repository into the file tree of an image, by the real `apk add`, without root and network.
+
+apk works on a copy of the tree on the host, as mapped root. What it added or changed is taken over; everything else
+keeps what a folder of the host cannot hold: owners, device nodes. Only root owns files of packages; an image says other
+owners itself. Nothing is taken over unless apk ended well: it may record a package whose files it could not install.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from nabla import apk, package, store
+from nabla.base import Node, Tree
+from nabla.errors import CommandError, ImageError
+from nabla.package import PackageError, Part
+from nabla.run import run
+from nabla.sandbox import SOURCE_DATE_EPOCH, Bind
+
+_DATABASE = "/lib/apk/db/installed"
+# Where apk and its scripts leave what belongs to no image.
+_LEFT_OVER = ("/var/log/apk.log",)
+
+
+def recipes_for(packages: Sequence[str], libc: bool) -> list[str]:
+    """Return the recipes whose packages an image may need: asked for, depended on, or built against.
+
+    `libc`: our libc too. Raises `PackageError` for a name that no recipe makes.
+    """
+    for name in packages:
+        if name not in package.owners():
+            raise PackageError(f"there is no package {name!r}", f"known: {', '.join(sorted(package.owners()))}")
+    found = {package.LIBC} if libc else set()
+    waiting = [package.owners()[name] for name in packages]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += [*package.closure(name), *package.depends(name)]
+    return sorted(found)
+
+
+def install(tree: Tree, packages: Sequence[str], libc: bool, *, tools: Path, scratch: Path, log: Path) -> Tree:
+    """Return `tree` with `packages` and what they need; packages of ours take the place of the base's of that name.
+
+    `scratch`: an empty folder. Raises `ImageError` when apk cannot do it.
+    """
+    offered = {part.name: part for name in recipes_for(packages, libc) for part in package.read_record(name).parts}
+    missing = [name for name in packages if name not in offered]
+    if missing:
+        raise ImageError(f"the recipe {package.owners()[missing[0]]} made no package {missing[0]}")
+    wanted = sorted({*packages, *(name for name in _installed(tree) if name in offered)})
+    root = scratch / "image"
+    lay_out(tree, root)
+    _add([offered[name] for name in wanted], list(offered.values()), root, tools, scratch, log)
+    return read_back(tree, root)
+
+
+def lay_out(tree: Tree, root: Path) -> None:
+    """Write a tree to a folder, with its modes; devices and owners are left out."""
+    root.mkdir(parents=True)
+    folders: list[str] = []
+    for path in sorted(tree):
+        node, place = tree[path], root / path[1:]
+        if node.kind == "dir":
+            place.mkdir()
+            folders.append(path)
+        elif node.kind == "link":
+            place.symlink_to(node.target)
+        elif node.kind == "file":
+            place.write_bytes(node.content())
+            place.chmod(node.mode | stat.S_IRUSR | stat.S_IWUSR)
+            os.utime(place, (node.mtime, node.mtime))
+    for path in folders:
+        (root / path[1:]).chmod(tree[path].mode | stat.S_IRWXU)
+
+
+def read_back(tree: Tree, root: Path) -> Tree:
+    """Return what a folder holds; entries that are as in `tree` keep their node."""
+    found = {path: node for path, node in tree.items() if node.kind not in ("dir", "link", "file")}
+    for folder, names, files in os.walk(root):
+        for name in [*names, *files]:
+            host = Path(folder) / name
+            path = f"/{host.relative_to(root)}"
+            if path not in _LEFT_OVER and path not in found:
+                found[path] = _node(host, tree.get(path))
+    return dict(sorted(found.items()))
+
+
+def _node(host: Path, before: Node | None) -> Node:
+    status = host.lstat()
+    mode = stat.S_IMODE(status.st_mode)
+    if stat.S_ISLNK(status.st_mode):
+        now = Node("link", 0o777, target=os.readlink(host))
+        return before if before is not None and before.kind == "link" and before.target == now.target else now
+    if stat.S_ISDIR(status.st_mode):
+        unchanged = before is not None and before.kind == "dir" and before.mode | stat.S_IRWXU == mode
+        return before if unchanged and before is not None else Node("dir", mode)
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(f"a package made {host.name}, which is neither file nor link nor folder")
+    data = host.read_bytes()
+    if before is not None and before.kind == "file" and before.content() == data:
+        if before.mode | stat.S_IRUSR | stat.S_IWUSR == mode:
+            return before
+        return Node("file", mode, before.uid, before.gid, before.mtime, data)
+    return Node("file", mode, mtime=min(int(status.st_mtime), SOURCE_DATE_EPOCH), data=data)
+
+
+def _installed(tree: Tree) -> set[str]:
+    """Return the names of the packages that the tree's database knows."""
+    if _DATABASE not in tree:
+        return set()
+    lines = tree[_DATABASE].content().decode().splitlines()
+    return {line[2:] for line in lines if line.startswith("P:")}
+
+
+def _add(wanted: Sequence[Part], offered: Sequence[Part], root: Path, tools: Path, scratch: Path, log: Path) -> None:
+    index = scratch / "Packages.adb"
+    apk.make_index([part.apk for part in offered], index, tools=tools, scratch=scratch / "index", log=log)
+    keys = scratch / "keys"
+    store.make_folder(keys)
+    _, public = apk.ensure_key()
+    (keys / public.name).write_bytes(public.read_bytes())
+    repository = scratch / "repository"
+    store.make_folder(repository)
+    for part in offered:
+        os.link(part.apk, repository / part.apk.name)
+    index.rename(repository / index.name)
+    words = ["/sbin/apk", "--root", "/image", "--keys-dir", "/keys", "--repositories-file", "/dev/null", "--no-network"]
+    words += ["--no-cache", "--no-logfile", "--no-progress", "-X", f"/repository/{index.name}", "add"]
+    words += ["--initdb", "--arch", package.ARCH] if not (root / _DATABASE[1:]).exists() else []
+    words += [f"{part.name}={part.version}" for part in wanted]
+    binds = [Bind(root, "/image", writable=True), Bind(repository, "/repository"), Bind(keys, "/keys")]
+    # Scripts of packages run in the image by chroot.
+    command = apk.command(tools, [*binds, Bind(scratch, "/work", writable=True)], words, capable=True)
+    try:
+        run(command, log=log)
+    except CommandError as error:
+        names = ", ".join(part.name for part in wanted)
+        raise ImageError(f"apk could not install {names} ({error.message})", error.hint) from error
