@@ -53,6 +53,8 @@ static void check_network(struct options *o)
 		else if (net->kind != NET_USER)
 			fail("only --net user has a host to publish on", "--publish does not go with this --net");
 	}
+	if (net->kind == NET_USER && net->address && !net->gateway)
+		fail("write ADDRESS/PREFIX,GATEWAY", "--ip: user networking needs the address of a gateway too");
 	if (net->kind == NET_NONE && net->dns_count)
 		fail("give --net", "--dns: the machine has no network");
 	if (net->kind == NET_NONE && net->address)

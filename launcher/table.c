@@ -75,9 +75,9 @@ const struct row option_table[] = {
  "0.0.0.0 are all. May be repeated.",
  NULL, "--publish 0.0.0.0:8080:80", take_publish},
 {"dns", "ADDR", "name server for the guest; may be repeated",
- "IPv4, three at most.", NULL, "--dns 9.9.9.9", take_dns},
+ "IPv4, three at most. Without it, `--net user` asks those of the host.", NULL, "--dns 9.9.9.9", take_dns},
 {"ip", "ADDR/PREFIX[,GATEWAY]", "IPv4 address of the guest",
- NULL, NULL, "--ip 10.0.0.2/24,10.0.0.1", take_ip},
+ "Without it, the guest has 10.0.2.15/24 and the gateway 10.0.2.2 with `--net user`, and sets up eth0 by itself otherwise.", NULL, "--ip 10.0.0.2/24,10.0.0.1", take_ip},
 
 {.name = "The border"},
 {"run-as", "UID[:GID]", "user of the host that the machine runs as, when root starts it",
@@ -91,7 +91,7 @@ const struct row option_table[] = {
  "and works everywhere; the seccomp filter that lets no path be opened is in force either way.",
  NULL, NULL, set_jail},
 {"timeout", "SECONDS", "end the machine after this time, with status 124",
- "Fractions are allowed. It is killed if it does not end within two seconds.", NULL, "--timeout 2.5", take_timeout},
+ "Fractions are allowed. It ends as by a signal.", NULL, "--timeout 2.5", take_timeout},
 {"trace-policy", NULL, "for work on the policy only: log forbidden host calls instead of killing",
  "**The border is open then**: each call is let through after it was written down, with name, number, six arguments and the "
  "address behind the instruction. Refused for root, with a network, and with a disk that is written.",

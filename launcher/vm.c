@@ -48,6 +48,8 @@ static void block_signals(sigset_t *ours)
 	}
 	/* Who started us may have ignored it; then there would be no exit status. */
 	signal(SIGCHLD, SIG_DFL);
+	/* Whoever reads our reports may go away; that must not end the machine. Its kernel ignores it anyway. */
+	signal(SIGPIPE, SIG_IGN);
 	sigprocmask(SIG_BLOCK, ours, NULL);
 }
 
@@ -98,8 +100,10 @@ static void on_signal(struct watch *w, int number)
 static void on_time(struct watch *w)
 {
 	uint64_t now = now_ns();
-	if (now >= w->kill_at)
+	if (now >= w->kill_at) {
 		kill(w->pid, SIGKILL);
+		w->kill_at = NEVER;
+	}
 	if (now >= w->timeout_at) {
 		w->timed_out = !w->told_by;
 		w->timeout_at = NEVER;

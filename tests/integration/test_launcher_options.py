@@ -101,6 +101,7 @@ OPTIONS = (
         (["--net", "user", *(["--dns", "1.1.1.1"] * 4), "x"], "name servers at most"),
         (["--dns", "1.1.1.1", "x"], "has no network"),
         (["--ip", "10.0.0.2/24", "x"], "has no network"),
+        (["--net", "user", "--ip", "10.0.0.2/24", "x"], "needs the address of a gateway"),
         (["--ip", "10.0.0.2", "x"], "is not an IPv4 address"),
         (["--ip", "10.0.0.2/33", "x"], "is not an IPv4 address"),
         (["--ip", "10.0.0.2/24,10.0.0", "x"], "gateway '10.0.0' is not"),
