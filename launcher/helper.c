@@ -32,7 +32,7 @@
 
 /* Descriptors of the helper. */
 #define SOCKET_FD 3
-#define READY_FD 4
+#define READY_FD 1 /* its standard output, as recent versions close what they were not told of */
 #define TEXT(number) #number
 #define DECIMAL(number) TEXT(number)
 
@@ -185,17 +185,16 @@ static void put(int fd, int number)
 static _Noreturn void become_helper(const char *const *words, int socket, int ready)
 {
 	sigset_t none;
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	/* What is typed at our terminal and who hangs up there is not its business: it lives as long as the socket. */
 	setsid();
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	put(null, STDIN_FILENO);
-	put(null, STDOUT_FILENO);
+	put(ready, READY_FD);
 	put(complaints, STDERR_FILENO);
 	put(socket, SOCKET_FD);
-	put(ready, READY_FD);
-	syscall(SYS_close_range, READY_FD + 1, ~0u, 0);
+	syscall(SYS_close_range, SOCKET_FD + 1, ~0u, 0);
 	execvp(words[0], (char *const *)words);
 	dprintf(STDERR_FILENO, "%s\n", errno == ENOENT ? "not found" : strerror(errno));
 	_exit(EXIT_OWN_ERROR);

@@ -163,7 +163,7 @@ def passt() -> Finding:
         version = run(["passt", "--version"]).stdout.partition("\n")[0]
     except (CommandError, HostError) as error:
         return Finding("passt", Level.UNUSUAL, f"it does not run: {error.message}", "apt-get install --reinstall passt")
-    return Finding("passt", Level.GOOD, version)
+    return Finding("passt", Level.GOOD, version or "installed")
 
 
 def debian_archive() -> Finding:
