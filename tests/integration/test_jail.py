@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 from .launcher import TIMED_OUT, Launcher, Ordinary, child_of, launch, proc_status, refused, wait_until_gone
+from .networked import free_port, page, until
 from .test_launcher_border import NO_CAPABILITY, inspect
 from .vm import Vm, status_of
 
@@ -100,5 +101,16 @@ def test_real_machine_told_to_end_in_it(minimal: Vm) -> None:
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
+        process.terminate()
+        assert process.wait(timeout=10) == 128 + signal.SIGTERM
+
+
+def test_network_in_it(minimal: Vm) -> None:
+    """What connects it to the world was opened before; the helper is outside."""
+    port = free_port()
+    serve = "mkdir /tmp/www && echo page >/tmp/www/index.html && httpd -f -p 80 -h /tmp/www"
+    words = minimal.but(options=("--jail", "--publish", f"{port}:80")).argv("/bin/sh", "-c", serve)
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL) as process:
+        assert until(lambda: page(port), "the page") == b"page\n"
         process.terminate()
         assert process.wait(timeout=10) == 128 + signal.SIGTERM
