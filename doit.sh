@@ -29,6 +29,8 @@ missing_packages() {
         command -v strace >/dev/null || echo strace
         # The network of machines that ordinary users start.
         command -v passt >/dev/null || echo passt
+        # Machines are started in its containers, too.
+        command -v podman >/dev/null || echo podman
         ;;
     esac
 }
