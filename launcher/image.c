@@ -75,7 +75,8 @@ static void check_file_system(int fd, const char *path, uint64_t size, bool read
 	if (log_block_size > LOG_BLOCK_SIZE_MAX || !blocks)
 		fail("look at it with e2fsck -fn", "image %s has a damaged superblock", path);
 	if (blocks > size >> (10 + log_block_size))
-		fail(NULL, "image %s is truncated: its file system has %llu blocks of %u KiB, the file is %llu bytes long",
+		fail(NULL,
+		     "image %s is truncated: its file system has %llu blocks of %u KiB, the file is %llu bytes long",
 		     path, (unsigned long long)blocks, 1u << log_block_size, (unsigned long long)size);
 	if (read_only && incompat & INCOMPAT_RECOVER)
 		fail("start it once with --ephemeral or without --read-only, or run e2fsck -p on it",
@@ -113,8 +114,8 @@ static int open_file(const char *path, bool writable, bool is_root)
 	if (errno == EBUSY)
 		fail("unmount it first", "image %s is in use by this host", path);
 	if (writable && (errno == EACCES || errno == EROFS || errno == EPERM) && !access(path, R_OK))
-		fail(is_root ? "use --read-only or --ephemeral" : "add ,ro or ,cow", "cannot write to image %s: %s", path,
-		     strerror(errno));
+		fail(is_root ? "use --read-only or --ephemeral" : "add ,ro or ,cow", "cannot write to image %s: %s",
+		     path, strerror(errno));
 	fail(NULL, "cannot open image %s: %s", path, strerror(errno));
 }
 
@@ -135,6 +136,6 @@ void image_open(const struct disk *disk, bool is_root, struct disk_file *file)
 	if (is_root)
 		check_file_system(file->fd, path, file->size, disk->read_only);
 	if (file->size % SECTOR)
-		fail("make it longer: truncate -s %512 FILE", "the size of image %s is not a multiple of %d bytes", path,
-		     SECTOR);
+		fail("make it longer: truncate -s %512 FILE", "the size of image %s is not a multiple of %d bytes",
+		     path, SECTOR);
 }

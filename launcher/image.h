@@ -11,9 +11,9 @@ struct disk_file {
 };
 
 /*
- * Opens an image. The root image holds an ext2, ext3 or ext4 file system, others may hold anything. Many VMs may read an
- * image at a time, but who writes to it has it alone: a second writer would destroy it. The lock lasts as long as the
- * descriptor, in us or in the VM.
+ * Opens an image. The root image holds an ext2, ext3 or ext4 file system, others may hold anything. Many VMs may read
+ * an image at a time, but who writes to it has it alone: a second writer would destroy it. The lock lasts as long as
+ * the descriptor, in us or in the VM.
  */
 void image_open(const struct disk *disk, bool is_root, struct disk_file *file);
 

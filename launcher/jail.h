@@ -4,8 +4,8 @@
 #define NABLA_JAIL_H
 
 /*
- * Enters new mount, network, ipc and uts namespaces, and a pid namespace for the next child; for an ordinary user in a new
- * user namespace. The root directory is an empty, read-only one afterwards. Fails if the host forbids any of that.
+ * Enters new mount, network, ipc and uts namespaces, and a pid namespace for the next child; for an ordinary user in a
+ * new user namespace. The root directory is an empty, read-only one afterwards. Fails if the host forbids any of that.
  */
 void jail_enter(void);
 

@@ -8,8 +8,8 @@
 #include <unistd.h>
 
 /*
- * What the process maps besides the guest's memory and the disks with ,cow: stack, vDSO, and what the host's execve rounds
- * up. Measured: 0.2 MiB; a long command line makes the stack longer, by 2 MiB at most under the usual limit of 8 MiB.
+ * What the process maps besides the guest's memory and the disks with ,cow: stack, vDSO, and what the host's execve
+ * rounds up. Measured: 0.2 MiB; a long command line makes the stack longer, by 2 MiB at most under the usual limit.
  */
 #define ADDRESS_SPACE_SLACK (UINT64_C(4) << 20)
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// nabla-run: opens what the VM may touch, gives up all else, starts the kernel, waits for it, and passes its exit status
-// on. Everything that can go wrong with what the user gave us goes wrong before the first process is started.
+// nabla-run: opens what the VM may touch, gives up all else, starts the kernel, waits for it, and passes its exit
+// status on. Everything that can go wrong with what the user gave us goes wrong before the first process is started.
 #include "descriptors.h"
 #include "diag.h"
 #include "dry_run.h"

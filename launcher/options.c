@@ -85,7 +85,8 @@ static void choose_identity(struct options *o)
 		return;
 	}
 	if (o->run_as_given && (o->run_as.uid != own.uid || o->run_as.gid != own.gid))
-		fail("without root, a machine runs as whoever starts it", "--run-as: only root can become another user");
+		fail("without root, a machine runs as whoever starts it",
+		     "--run-as: only root can become another user");
 	o->run_as = own;
 }
 

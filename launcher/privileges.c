@@ -34,7 +34,8 @@ static void become(const struct identity *who)
 	if (setgroups(0, NULL) < 0 && getgroups(0, NULL) != 0 && (who->uid || errno != EPERM))
 		fail(hint, "cannot give up the supplementary groups: %s", strerror(errno));
 	if (setresgid(who->gid, who->gid, who->gid) < 0 || setresuid(who->uid, who->uid, who->uid) < 0)
-		fail(errno == EINVAL ? "this user namespace does not have it, see /proc/self/uid_map; --run-as names one of it, 0 its root"
+		fail(errno == EINVAL ? "this user namespace does not have it, see /proc/self/uid_map; "
+				       "--run-as names one of it, 0 its root"
 				     : hint,
 		     "cannot become user %u:%u: %s", who->uid, who->gid, strerror(errno));
 }

@@ -72,8 +72,8 @@ static _Noreturn void cannot_run(const struct vm *vm, int error)
 }
 
 /*
- * vfork: no page table is copied, and we go on when the kernel runs. One that is traced has to wait for its tracer, which
- * takes a real fork. The link tells us of failures, and the child that we live.
+ * vfork: no page table is copied, and we go on when the kernel runs. One that is traced has to wait for its tracer,
+ * which takes a real fork. The link tells us of failures, and the child that we live.
  */
 pid_t vm_start(const struct vm *vm)
 {
@@ -83,7 +83,8 @@ pid_t vm_start(const struct vm *vm)
 	int ours = out_of_the_way(ends[0]), link = out_of_the_way(ends[1]);
 	pid_t pid = vm->options->trace_policy ? fork() : vfork();
 	if (pid < 0)
-		fail(errno == EAGAIN ? "there are too many processes" : NULL, "cannot start a process: %s", strerror(errno));
+		fail(errno == EAGAIN ? "there are too many processes" : NULL, "cannot start a process: %s",
+		     strerror(errno));
 	if (pid == 0) {
 		become_vm(vm, link);
 		error = errno;

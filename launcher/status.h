@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One page of memory shared with the guest's kernel: the window's size goes in, times and counters come out. The guest can
- * write whatever it likes there, so nothing but numbers is taken from it.
+ * One page of memory shared with the guest's kernel: the window's size goes in, times and counters come out. The guest
+ * can write whatever it likes there, so nothing but numbers is taken from it.
  */
 #ifndef NABLA_STATUS_H
 #define NABLA_STATUS_H

@@ -63,9 +63,18 @@ TAKE(memory)
 	/* All digits first: a number that is too long is too much, not something else. */
 	size_t digits = strspn(value, "0123456789");
 	switch (value[digits]) {
-	case 'K': case 'k': unit = KIB; break;
-	case 'M': case 'm': unit = MIB; break;
-	case 'G': case 'g': unit = GIB; break;
+	case 'K':
+	case 'k':
+		unit = KIB;
+		break;
+	case 'M':
+	case 'm':
+		unit = MIB;
+		break;
+	case 'G':
+	case 'g':
+		unit = GIB;
+		break;
 	}
 	if (!digits || value[digits + (unit > 1)])
 		fail(hint, "--memory: '%s' is not a size", value);
@@ -138,7 +147,9 @@ TAKE(init)
 /* Parameters that stand between guest and host, or that options set: a second one would win over ours. */
 static bool is_ours(const char *word, size_t length)
 {
-	static const char *const names[] = {"status", "policy", "mem", "init", "rdinit", "root", "rootfstype", "ro", "rw"};
+	static const char *const names[] = {
+		"status", "policy", "mem", "init", "rdinit", "root", "rootfstype", "ro", "rw",
+	};
 	static const char *const numbered[] = {"ubd", "eth"};
 	size_t name = 0;
 	while (name < length && word[name] != '=')
@@ -160,7 +171,8 @@ TAKE(append)
 		int length = (int)strcspn(word, " \t\n\v\f\r");
 		/* What stands behind it would reach init as settings. */
 		if (length == 2 && !memcmp(word, "--", 2))
-			fail("give the command to nabla-run itself, after --", "--append: '--' is not a kernel parameter");
+			fail("give the command to nabla-run itself, after --",
+			     "--append: '--' is not a kernel parameter");
 		if (is_ours(word, (size_t)length))
 			fail("its options set that", "--append: '%.*s' is nabla-run's own", length, word);
 		word += length;
@@ -236,7 +248,8 @@ TAKE(timeout)
 			ns += (unsigned)(*end - '0') * (unit /= 10); /* beyond nanoseconds, unit is 0 */
 	}
 	if (!good || *end || seconds * SECOND_NS + ns == 0)
-		fail("a number up to 1000000000, fractions allowed: 10, 0.5", "--timeout: '%s' is not a time in seconds", value);
+		fail("a number up to 1000000000, fractions allowed: 10, 0.5",
+		     "--timeout: '%s' is not a time in seconds", value);
 	o->timeout_ns = seconds * SECOND_NS + ns;
 }
 

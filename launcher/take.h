@@ -24,7 +24,7 @@ TAKE(run_as);
 TAKE(timeout);
 TAKE(stats_fd);
 
-/* A decimal number up to most, with nothing in front of it; *end is what follows. False: there is none, or it is more. */
+/* A decimal number up to most, nothing in front of it; *end is what follows. False: there is none, or it is more. */
 bool take_number(const char *text, uint64_t most, uint64_t *number, const char **end);
 
 /* Returns the list with room for one more element, and counts that one; the list may be NULL. */

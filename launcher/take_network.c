@@ -82,7 +82,8 @@ static char *copy_of(const char *text)
 
 TAKE(publish)
 {
-	const char *hint = "write [ADDRESS:]PORT:GUEST-PORT[/udp], ports from 1 to 65535: 8080:80, 127.0.0.1:5353:53/udp";
+	const char *hint =
+		"write [ADDRESS:]PORT:GUEST-PORT[/udp], ports from 1 to 65535: 8080:80, 127.0.0.1:5353:53/udp";
 	struct publish p = {NULL, 0, 0, false};
 	struct net *net = &o->net;
 	char *text = copy_of(value);

@@ -22,7 +22,7 @@ bool terminal_present(void)
 void terminal_remember(void)
 {
 	have_cooked = terminal_present() && !tcgetattr(STDIN_FILENO, &cooked);
-	/* The open file is shared with whoever started us: a VM that makes it non-blocking would break the user's shell. */
+	/* The open file is shared with whoever started us: if it stayed non-blocking, the user's shell would break. */
 	for (int fd = 0; fd < 3; fd++)
 		flags[fd] = fcntl(fd, F_GETFL);
 }

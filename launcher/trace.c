@@ -13,14 +13,15 @@
 
 void trace_warn(void)
 {
-	note("WARNING: --trace-policy: the border is open, whatever runs in this machine can do on this host what you can");
+	note("WARNING: --trace-policy: the border is open, "
+	     "whatever runs in this machine can do on this host what you can");
 }
 
 void trace_attach(pid_t pid)
 {
 	if (ptrace(PTRACE_SEIZE, pid, 0, PTRACE_O_TRACESECCOMP | PTRACE_O_EXITKILL) < 0)
-		fail("kernel.yama.ptrace_scope and containers can forbid it", "--trace-policy: cannot trace the machine: %s",
-		     strerror(errno));
+		fail("kernel.yama.ptrace_scope and containers can forbid it",
+		     "--trace-policy: cannot trace the machine: %s", strerror(errno));
 }
 
 /* The address is that behind the instruction, which is also what the filter compares. */

@@ -73,7 +73,7 @@ static void stop_and_continue(const struct watch *w)
 static void ask_to_end(struct watch *w)
 {
 	kill(w->pid, SIGCONT);
-	/* Process 1 of a namespace only hears what it has a handler for, and the kernel has none that does more than die. */
+	/* Process 1 of a namespace only hears what it has a handler for; elsewhere, too, SIGTERM just ends the VM. */
 	kill(w->pid, w->vm->options->jail ? SIGKILL : SIGTERM);
 	if (w->kill_at == NEVER)
 		w->kill_at = now_ns() + GRACE_NS;
@@ -186,14 +186,15 @@ static int judge(const struct watch *w, const char **reason)
 	}
 	if (w->timed_out) {
 		*reason = "timeout";
-		note("the machine was ended after %g seconds (--timeout)", (double)w->vm->options->timeout_ns / 1e9);
+		note("the VM was ended after %g seconds (--timeout)", (double)w->vm->options->timeout_ns / 1e9);
 		return EXIT_TIMEOUT;
 	}
 	*reason = number ? "signal" : "exit";
 	if (!number)
 		return WEXITSTATUS(w->status);
 	if (number == SIGSYS)
-		note("the VM was ended because it made a host system call that its policy forbids (see which: --trace-policy)");
+		note("the VM was ended because it made a host system call that its policy forbids "
+		     "(see which: --trace-policy)");
 	else
 		note("the VM was ended by signal %d (%s)", number, strsignal(number));
 	return 128 + number;

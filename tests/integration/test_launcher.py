@@ -207,7 +207,7 @@ def test_time_limit(minimal: Vm) -> None:
     before = time.monotonic()
     result = minimal.but(options=("--timeout", "0.4")).run("/bin/sleep", "100")
     assert result.status == TIMED_OUT
-    assert result.errors == "nabla-run: the machine was ended after 0.4 seconds (--timeout)\n"
+    assert result.errors == "nabla-run: the VM was ended after 0.4 seconds (--timeout)\n"
     assert 0.4 <= time.monotonic() - before < 20
 
 
