@@ -33,7 +33,8 @@ def peer(place: Place) -> Iterator[int]:
         yield port
 
 
-def test_page_of_busybox(place: Place) -> None:
+@pytest.mark.parametrize("border", [[], ["--jail"]])
+def test_page_of_busybox(place: Place, border: list[str]) -> None:
     """httpd starts a process for each request; what it tells of the client is the gateway's address."""
     script = """
         mkdir -p /tmp/www/cgi-bin && cd /tmp/www && echo 'a page of the guest' >index.html
@@ -41,7 +42,7 @@ def test_page_of_busybox(place: Place) -> None:
         exec httpd -f -p 80 -h /tmp/www
     """
     port = free_port()
-    with place.running("minimal", "/bin/sh", "-c", script, options=["--publish", f"{port}:80"]):
+    with place.running("minimal", "/bin/sh", "-c", script, options=["--publish", f"{port}:80", *border]):
         assert until(lambda: page(port), "a page") == b"a page of the guest\n"
         assert page(port, "/cgi-bin/who") == f"{GATEWAY}\n".encode()
         for _ in range(50):

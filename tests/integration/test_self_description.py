@@ -11,6 +11,7 @@ from nabla.errors import CommandError
 from nabla.tasks import boot
 
 from .conftest import image_of
+from .networked import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +49,20 @@ def test_failing_command() -> None:
         boot.boot("minimal", "64M", ephemeral=True, words=["/bin/sh", "-c", "exit 7"])
     with pytest.raises(CommandError, match="ended with status 125"):
         boot.boot("minimal", "1M", ephemeral=True, words=["/bin/true"])
+
+
+def test_options_of_the_launcher(capfd: pytest.CaptureFixture[str]) -> None:
+    """Some by name, all others as a shell would split them."""
+    image_of("minimal")
+    boot.boot(
+        "minimal",
+        "64M",
+        ephemeral=True,
+        words=["/bin/sh", "-c", 'id -u; echo "$A"; cat /etc/resolv.conf'],
+        net="user",
+        publish=[f"{free_port()}:80"],
+        option=["--user nobody --dns 10.9.9.9", "--env 'A=two words'"],
+    )
+    assert capfd.readouterr().out.splitlines() == ["65534", "two words", "nameserver 10.9.9.9"]
+    with pytest.raises(CommandError, match="No closing quotation"):
+        boot.boot("minimal", "64M", ephemeral=True, words=["/bin/true"], option=["--env 'A=x"])
