@@ -100,9 +100,9 @@ TAKE(publish)
 		fail(hint, "--publish: '%s' is not a pair of ports", value);
 	if (p.address && !is_address(p.address))
 		fail(hint, "--publish: '%s' is not an IPv4 address", p.address);
+	/* Under whatever address: the helper has one place for each number. */
 	for (size_t i = 0; i < net->publish_count; i++)
-		if (net->publish[i].udp == p.udp && net->publish[i].host_port == p.host_port &&
-		    (!p.address || !net->publish[i].address || !strcmp(p.address, net->publish[i].address)))
+		if (net->publish[i].udp == p.udp && net->publish[i].host_port == p.host_port)
 			fail(NULL, "--publish: port %u is published twice", p.host_port);
 	if (net->publish_count == PUBLISH_MAX)
 		fail(NULL, "--publish: at most %d ports can be published", PUBLISH_MAX);

@@ -89,6 +89,23 @@ def test_privileges(minimal: Vm, as_root: bool) -> None:
     assert machine["SigBlk"] == NO_CAPABILITY
 
 
+def test_nobody_looks_into_it(minimal: Vm, as_root: bool) -> None:
+    """Nor attaches a debugger, not even who runs as the same user: it is not dumpable."""
+    words = minimal.argv("/bin/sh", "-c", "echo up; sleep 100")
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        machine = child_of(process.pid)
+        try:
+            if as_root:  # which may look everywhere
+                assert Path(f"/proc/{machine}/environ").stat().st_uid == 0
+            else:
+                with pytest.raises(PermissionError):
+                    os.readlink(f"/proc/{machine}/exe")
+        finally:
+            process.terminate()
+
+
 def test_another_user(image: Path, as_root: bool) -> None:
     """Given to root by option; an ordinary user can only be itself. The image belongs to neither."""
     image.chmod(0o600)

@@ -95,6 +95,7 @@ OPTIONS = (
         (["--publish", "localhost:80:80", "x"], "is not an IPv4 address"),
         (["--publish", ":80:80", "x"], "is not an IPv4 address"),
         (["--publish", "80:80", "--publish", "80:81", "x"], "published twice"),
+        (["--publish", "1.2.3.4:80:80/tcp", "--publish", "5.6.7.8:80:81", "x"], "published twice"),
         (["--publish", "80:80", "--net", "none", "x"], "does not go with this --net"),
         (["--publish", "80:80", "--net", "tap=t", "x"], "does not go with this --net"),
         (["--net", "user", "--dns", "a.b.c.d", "x"], "is not an IPv4 address"),
