@@ -61,13 +61,18 @@ def examine(path: Path) -> Finding:
     """Look through the executable segments of one file."""
     try:
         with path.open("rb") as stream:
-            segments = [
-                (int(segment["p_vaddr"]), bytes(segment.data()))
-                for segment in ELFFile(stream).iter_segments()
-                if segment["p_type"] == "PT_LOAD" and segment["p_flags"] & P_FLAGS.PF_X
-            ]
+            return examine_elf(str(path), ELFFile(stream))
     except (OSError, ELFError, ConstructError, ValueError, TypeError) as error:
         return Finding(str(path), error=f"cannot be read: {error}")
+
+
+def examine_elf(path: str, elf: ELFFile) -> Finding:
+    """Look through the executable segments of an open file; `path` is its name in the finding."""
+    segments = [
+        (int(segment["p_vaddr"]), bytes(segment.data()))
+        for segment in elf.iter_segments()
+        if segment["p_type"] == "PT_LOAD" and segment["p_flags"] & P_FLAGS.PF_X
+    ]
     places: list[int] = []
     bare: list[int] = []
     variables: set[int] = set()
@@ -81,7 +86,7 @@ def examine(path: Path) -> Finding:
             variables.add(start + _MOV + _signed(match["sysinfo"]))
             covered.update(range(match.start(), match.end()))
         bare += [base + at for at in _occurrences(data) if at not in covered]
-    return Finding(str(path), tuple(places), tuple(bare), tuple(sorted(variables)))
+    return Finding(path, tuple(places), tuple(bare), tuple(sorted(variables)))
 
 
 def _occurrences(data: bytes) -> list[int]:

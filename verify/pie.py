@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is each program and library position-independent and hardened? `python -m verify.pie [--json] FILE|DIRECTORY…`
+"""Is each program and library position-independent and hardened? `python -m verify.pie [--json] FILE|FOLDER|IMAGE|APK…`
 
 A guest has one address space and no memory protection between programs, so a program with fixed addresses cannot run
 at all, and one with text relocations would write into code which another process shares. Checked for every ELF file:
@@ -11,6 +11,11 @@ at all, and one with text relocations would write into code which another proces
     relro     PT_GNU_RELRO is there
     now       no lazy binding: DT_BIND_NOW, DF_BIND_NOW or DF_1_NOW
 
+In a root file system (an image, or a folder with --root) also
+
+    interpreter   of a program is our loader, and is there
+    libraries     each one needed is found: by RPATH, or where the loader looks
+
 A file that cannot be parsed fails. Folders are searched for ELF files; links in them are not followed, relocatable
 objects (.o) in them are counted but not judged. Exit status: 0 all sound, 1 something failed, 2 nothing to check.
 """
@@ -18,10 +23,13 @@ objects (.o) in them are counted but not judged. Exit status: 0 all sound, 1 som
 from __future__ import annotations
 
 import argparse
+import io
+import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from elftools.common.exceptions import ELFError
 from elftools.construct import ConstructError
@@ -30,8 +38,10 @@ from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 from elftools.elf.segments import InterpSegment
 
-from verify import report
+from verify import contents, report
+from verify.contents import Contents, ContentsError
 
+LOADER = "/lib/ld-musl-x86_64.so.1"
 DF_TEXTREL = 0x4
 DF_BIND_NOW = 0x8
 DF_1_NOW = 0x1
@@ -46,18 +56,27 @@ class Finding:
     kind: str
     interpreter: str | None
     problems: tuple[str, ...]
+    needed: tuple[str, ...] = ()
+    runpath: tuple[str, ...] = ()
+    owner: str | None = None
 
 
 def examine(path: Path) -> Finding:
     """Check one file. Anything that is no well-formed ELF file is a finding with a problem, not an exception."""
     try:
-        with path.open("rb") as stream:
-            return _examine(str(path), ELFFile(stream))
+        data = path.read_bytes()
     except OSError as error:
         return Finding(str(path), "unknown", None, (f"cannot be read: {error.strerror}",))
-    except (ELFError, ConstructError, ValueError, AttributeError, KeyError, UnicodeDecodeError, TypeError) as error:
+    return examine_bytes(str(path), data)
+
+
+def examine_bytes(path: str, data: bytes) -> Finding:
+    """Check the content of one file; `path` is its name in the finding."""
+    try:
+        return _examine(path, ELFFile(io.BytesIO(data)))
+    except (ELFError, ConstructError, ValueError, AttributeError, LookupError, TypeError, ArithmeticError) as error:
         # pyelftools lets errors of its parser through for damaged files; for us each of them means the same.
-        return Finding(str(path), "unknown", None, (f"cannot be parsed: {error or type(error).__name__}",))
+        return Finding(path, "unknown", None, (f"cannot be parsed: {error or type(error).__name__}",))
 
 
 def _examine(path: str, elf: ELFFile) -> Finding:
@@ -72,11 +91,19 @@ def _examine(path: str, elf: ELFFile) -> Finding:
     interpreter = next((s.get_interp_name() for s in segments if isinstance(s, InterpSegment)), None)
     dynamic = next((s for s in segments if isinstance(s, DynamicSegment)), None)
     tags: dict[str, int] = {}
-    if dynamic is not None:
-        tags = {str(tag.entry.d_tag): int(tag.entry.d_val) for tag in dynamic.iter_tags()}
+    needed: list[str] = []
+    runpath: list[str] = []
+    tag: Any
+    for tag in dynamic.iter_tags() if dynamic is not None else ():
+        tags[str(tag.entry.d_tag)] = int(tag.entry.d_val)
+        if tag.entry.d_tag == "DT_NEEDED":
+            needed.append(str(tag.needed))
+        elif tag.entry.d_tag in ("DT_RPATH", "DT_RUNPATH"):
+            runpath += str(tag.rpath if tag.entry.d_tag == "DT_RPATH" else tag.runpath).split(":")
     flags, flags_1 = tags.get("DT_FLAGS", 0), tags.get("DT_FLAGS_1", 0)
     pie = bool(flags_1 & DF_1_PIE)
-    if pie or elf["e_type"] == "ET_EXEC" or interpreter is not None:
+    # A library may have an interpreter too, so that it can be started to say its version.
+    if pie or elf["e_type"] == "ET_EXEC" or (interpreter is not None and "DT_SONAME" not in tags):
         kind = "program" if interpreter is not None else "static program"
         if not pie and elf["e_type"] == "ET_DYN":
             problems.append("no DF_1_PIE")
@@ -89,7 +116,7 @@ def _examine(path: str, elf: ELFFile) -> Finding:
     problems += _segment_problems([(str(s["p_type"]), int(s["p_flags"])) for s in segments])
     if not ("DT_BIND_NOW" in tags or flags & DF_BIND_NOW or flags_1 & DF_1_NOW):
         problems.append("lazy binding")
-    return Finding(path, kind, interpreter, tuple(problems))
+    return Finding(path, kind, interpreter, tuple(problems), tuple(needed), tuple(runpath))
 
 
 def _segment_problems(segments: Sequence[tuple[str, int]]) -> Iterator[str]:
@@ -103,6 +130,45 @@ def _segment_problems(segments: Sequence[tuple[str, int]]) -> Iterator[str]:
         yield "writable code"
     if not any(kind == "PT_GNU_RELRO" for kind, _ in segments):
         yield "no RELRO"
+
+
+def examine_all(found: Contents) -> list[Finding]:
+    """Check each ELF file of a folder, an image or a package; in a root file system also what they need."""
+    findings = [examine_bytes(path, data) for path, data in found.programs()]
+    return [
+        replace(
+            finding,
+            owner=found.owners.get(finding.path),
+            problems=(*finding.problems, *(_unmet(finding, found) if found.whole else ())),
+        )
+        for finding in findings
+    ]
+
+
+def _unmet(finding: Finding, found: Contents) -> Iterator[str]:
+    if finding.interpreter is not None:
+        if finding.interpreter != LOADER:
+            yield f"the interpreter is {finding.interpreter}"
+        elif found.resolve(LOADER) is None:
+            yield f"there is no {LOADER}"
+    origin = finding.path.rpartition("/")[0]
+    folders = [re.sub(r"\$(ORIGIN|\{ORIGIN\})", origin, folder) for folder in finding.runpath] + _searched(found)
+    for name in finding.needed:
+        # The loader is libc and takes these names for itself.
+        if name.startswith(("libc.so", "libc.musl-")):
+            continue
+        places = [name] if "/" in name else [f"{folder.rstrip('/')}/{name}" for folder in folders]
+        # A library may lie beside whoever loads this one; then that one's path counts too.
+        if not any(found.resolve(place) for place in [*places, f"{origin}/{name}"]):
+            yield f"{name} is not to be found"
+
+
+def _searched(found: Contents) -> list[str]:
+    """Return where the loader looks."""
+    file = found.resolve("/etc/ld-musl-x86_64.path")
+    if file is None:
+        return ["/lib", "/usr/local/lib", "/usr/lib"]
+    return found.files[file]().decode(errors="replace").replace("\n", ":").split(":")
 
 
 def find(path: Path) -> Iterator[Path]:
@@ -123,29 +189,50 @@ def _is_elf(path: Path) -> bool:
         return True  # let it fail where failures are told
 
 
+def _examine_path(path: Path, whole: bool) -> list[Finding]:
+    try:
+        found = contents.read(path, whole=whole)
+    except ContentsError as error:
+        return [Finding(str(path), "unknown", None, (str(error),))]
+    if found.files.keys() == {str(path)}:
+        # A single object file was named: the question was about it.
+        finding = examine(path)
+        return [replace(finding, problems=("not linked",)) if finding.kind == "object" else finding]
+    prefix = str(path) if path.is_dir() and not whole else ""
+    return [replace(finding, path=prefix + finding.path) for finding in examine_all(found)]
+
+
+def as_table(findings: Sequence[Finding]) -> str:
+    """Return a line for each file."""
+    rows = [[f.path, f.kind, f.interpreter or "-", f.owner or "-", ", ".join(f.problems) or "ok"] for f in findings]
+    return report.table(["file", "kind", "interpreter", "package", "result"], rows)
+
+
+def as_junit(findings: Sequence[Finding]) -> str:
+    """Return the findings as a test suite."""
+    return report.as_junit("verify.pie", [(f.owner or "-", f.path, ", ".join(f.problems)) for f in findings])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     assert __doc__ is not None
     parser = argparse.ArgumentParser(prog="python -m verify.pie", description=__doc__.splitlines()[0].split("`")[0])
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("path", nargs="+", type=Path, help="ELF file, or folder to search")
+    report.add_options(parser)
+    parser.add_argument("--root", action="store_true", help="each folder is a root file system")
+    parser.add_argument("path", nargs="+", type=Path, help="ELF file, folder to search, image, or package")
     options = parser.parse_args(argv)
-    findings = [examine(file) for path in options.path for file in find(path)]
+    findings: list[Finding] = []
     for path in options.path:
-        if not path.is_dir():
-            # A single object file was named: the question was about it.
-            findings = [
-                Finding(f.path, f.kind, None, ("not linked",)) if f.path == str(path) and f.kind == "object" else f
-                for f in findings
-            ]
+        findings += _examine_path(path, options.root)
     if not findings:
         print("verify.pie: no ELF file found", file=sys.stderr)
         return 2
     if options.json:
         print(report.as_json([asdict(finding) for finding in findings]))
+    elif options.junit:
+        print(as_junit(findings))
     else:
-        rows = [[f.path, f.kind, f.interpreter or "-", ", ".join(f.problems) or "ok"] for f in findings]
-        print(report.table(["file", "kind", "interpreter", "result"], rows))
+        print(as_table(findings))
     return 1 if any(finding.problems for finding in findings) else 0
 
 

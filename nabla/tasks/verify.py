@@ -3,20 +3,24 @@
 
 musl, busybox, launcher, init -> verify:pie
 kernel:build -> verify:kernel
+rootfs:<name> -> verify:<name> -> out/verify/<name>-{pie,syscalls}.{txt,json,xml}
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
-from nabla import sandbox, tasklib
+from nabla import rootfs, sandbox, tasklib
 from nabla.errors import NablaError
-from nabla.paths import BUSYBOX, MUSL, NABLA_INIT, NABLA_RUN, VMLINUX, relative
+from nabla.paths import BUSYBOX, IMAGES, MUSL, NABLA_INIT, NABLA_RUN, OUT, VMLINUX, relative
 from nabla.sandbox import Bind, Sandbox
 from nabla.tasklib import Job, TaskDict, Tree
-from verify import kernel_code, pie, report
+from verify import contents, entry, kernel_code, pie, report, syscalls
 
+REPORTS = OUT / "verify"
+_FORMS = ("txt", "json", "xml")
 _BUILT = (Tree(MUSL), Tree(BUSYBOX), NABLA_INIT, NABLA_RUN)
 
 
@@ -43,6 +47,45 @@ def task_verify() -> Iterator[TaskDict]:
         after=["kernel:build"],
         code=[kernel_code, sandbox],
     )
+    for name in rootfs.names():
+        yield tasklib.step(
+            f"verify:{name}",
+            check_image,
+            doc=f"every program of the image {name} is position-independent and finds what it needs; raw system calls",
+            inputs=[IMAGES / f"{name}.ext3"],
+            outputs=report_paths(name),
+            after=[f"rootfs:{name}"],
+            code=[contents, entry, pie, report, syscalls],
+            args=[name],
+        )
+
+
+def report_paths(name: str) -> list[Path]:
+    """Return the reports about an image: each checker's as a table, as JSON, and as JUnit."""
+    return [REPORTS / f"{name}-{kind}.{form}" for kind in ("pie", "syscalls") for form in _FORMS]
+
+
+def check_image(job: Job, name: str) -> None:
+    """Write what the checkers find in an image; fail on a program that is not position-independent.
+
+    Raw system calls work, they are only slow: they are told, and fail nothing.
+    """
+    found = contents.read(IMAGES / f"{name}.ext3")
+    programs = pie.examine_all(found)
+    calls = syscalls.examine_all(found)
+    texts = (
+        *(pie.as_table(programs), report.as_json([asdict(each) for each in programs]), pie.as_junit(programs)),
+        *(syscalls.as_table(calls), report.as_json([asdict(each) for each in calls]), syscalls.as_junit(calls)),
+    )
+    bad = [each for each in programs if each.problems]
+    unread = [each for each in calls if each.problem]
+    job.note("\n".join((texts[0], texts[3])))
+    for path, text in zip(report_paths(name), texts, strict=True):
+        job.out(path).write_text(text + "\n", encoding="utf-8")
+    if bad or unread:
+        first = f"{bad[0].path}: {', '.join(bad[0].problems)}" if bad else f"{unread[0].path}: {unread[0].problem}"
+        hint = f"{len(bad)} of {len(programs)} programs, see {relative(job.log)}"
+        raise VerifyError(f"{relative(IMAGES / name)}.ext3: {first}", hint)
 
 
 def check_pie(job: Job) -> None:

@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from nabla import paths, tasklib
+from nabla import paths, sandbox, tasklib
+from nabla.sandbox import Bind, Sandbox
 from nabla.tasklib import Job
 from nabla.tasks import verify
 from nabla.tasks.verify import VerifyError
-from verify import kernel_code
+from verify import contents, kernel_code, pie
 
 CACHE = paths.cache_dir()
 
@@ -31,6 +36,54 @@ def test_everything_is_position_independent(job: Job) -> None:
     table = job.log.read_text()
     for name in ("ld-musl-x86_64.so.1", "busybox", "nabla-init", "nabla-run"):
         assert f"{name}" in table
+
+
+@pytest.mark.parametrize("name", ["minimal", "alpine"])
+def test_images_hold_only_what_can_run(job: Job, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "REPORTS", tmp_path)
+    job.outputs = tuple(verify.report_paths(name))
+    verify.check_image(job, name)
+    findings = json.loads(job.out(tmp_path / f"{name}-pie.json").read_text())
+    suite = ET.fromstring(job.out(tmp_path / f"{name}-pie.xml").read_text())
+    assert suite.get("failures") == "0"
+    assert len(suite) == len(findings) > 2
+    if name == "alpine":
+        owners = {finding["path"]: finding["owner"] for finding in findings}
+        assert owners["/sbin/apk"] == "apk-tools"
+    else:
+        calls = json.loads(job.out(tmp_path / f"{name}-syscalls.json").read_text())
+        assert [call["path"] for call in calls if call["uses"]] == []
+
+
+def test_image_agrees_with_readelf(job: Job, tmp_path: Path) -> None:
+    """The same files and the same verdict by a walk of its own: debugfs copies the image out, readelf judges."""
+    tree, out = tmp_path / "tree", tmp_path / "readelf"
+    tree.mkdir()
+    tools = paths.WORK / "image-tools"
+    base = [*sandbox.base(tools, user=0), "--bind", str(tmp_path), "/work"]
+    image = ["--ro-bind", str(paths.IMAGES / "alpine.ext3"), "/tmp/image"]
+    subprocess.run(
+        [*base, *image, "debugfs", "-R", "rdump / /work/tree", "/tmp/image"], capture_output=True, check=True
+    )
+    script = """
+        find tree -type f | sort | while read -r x; do
+            test "$(head -c 4 "$x" | tail -c 3)" = ELF || continue
+            echo "@@$x"; readelf -lhdW "$x"
+        done >readelf
+    """
+    Sandbox((Bind(tmp_path, "/build", writable=True),)).run(script, title="readelf")
+    theirs = {}
+    for part in out.read_text(errors="replace").split("@@tree")[1:]:
+        name, text = part.split("\n", 1)
+        program = "Requesting program interpreter" in text and "(SONAME)" not in text
+        theirs[name] = bool(re.search(r"Type:\s+DYN", text)) and (("Flags:" in text and "PIE" in text) or not program)
+    ours = {f.path: not any(p.startswith(("fixed", "no DF")) for p in f.problems) for f in _findings("alpine")}
+    assert ours == theirs
+    assert all(ours.values())
+
+
+def _findings(name: str) -> list[pie.Finding]:
+    return pie.examine_all(contents.read(paths.IMAGES / f"{name}.ext3"))
 
 
 def test_kernel_leaves_guest_registers_alone(job: Job) -> None:

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which programs enter the kernel without our libc? `python -m verify.syscalls [--json] FILE|FOLDER|IMAGE|APK…`
+
+A program that has `syscall`, `sysenter` or `int 0x80` in its own code works (the kernel traps it), but each such call
+costs a signal instead of a jump. Our libc, shared or linked in, has them only as the other way out of its jump
+(verify.entry knows that form); those do not count, nor do the few others of the loader.
+
+The bytes of these instructions are searched in executable segments, then it is disassembled from the start of the
+function around each find: the bytes count if they are an instruction and not a part of one's operand. Functions begin
+where symbols and the unwind table (.eh_frame_hdr) say. Where the disassembler loses its way before it arrives, the find
+counts, and is marked so: a doubt must not pass. A file that cannot be parsed fails.
+
+Exit status: 0 none but in the loader, 1 some, or a file that cannot be parsed, 2 nothing to check.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bisect
+import io
+import re
+import struct
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from elftools.common.exceptions import ELFError
+from elftools.construct import ConstructError
+from elftools.elf.constants import P_FLAGS
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
+
+from verify import contents, entry, report
+from verify.contents import Contents, ContentsError
+from verify.pie import LOADER
+
+_CANDIDATE = re.compile(rb"(?=\x0f\x05|\x0f\x34|\xcd\x80)")
+_MNEMONICS = ("syscall", "sysenter", "int")
+_MAX_INSTRUCTION = 15  # bytes
+_DW_EH_PE = (0x03, 0x3B)  # counts as udata4, table as datarel sdata4: what every linker writes
+
+
+@dataclass(frozen=True)
+class Use:
+    """One instruction that enters the kernel. `sure`: the way to it was disassembled without a gap."""
+
+    address: int
+    instruction: str
+    function: str
+    sure: bool = True
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found in one file."""
+
+    path: str
+    uses: tuple[Use, ...] = ()
+    problem: str = ""
+    owner: str | None = None
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the file is the loader, which is libc."""
+        return self.path.endswith(LOADER)
+
+    @property
+    def sound(self) -> bool:
+        """Whether all is as it should be."""
+        return not self.problem and (self.allowed or not self.uses)
+
+
+def examine_bytes(path: str, data: bytes) -> Finding:
+    """Look through one ELF file. What cannot be parsed is a finding with a problem, not an exception."""
+    # Here and below: loading it takes longer than most tasks.
+    import capstone
+
+    try:
+        return Finding(path, tuple(_uses(ELFFile(io.BytesIO(data)))))
+    except (
+        *(ELFError, ConstructError, ValueError, AttributeError, LookupError, TypeError, ArithmeticError),
+        *(struct.error, capstone.CsError, MemoryError),
+    ) as error:
+        return Finding(path, problem=f"cannot be parsed: {error or type(error).__name__}")
+
+
+def examine_all(found: Contents) -> list[Finding]:
+    """Look through each ELF file of a folder, an image or a package."""
+    return [replace(examine_bytes(path, data), owner=found.owners.get(path)) for path, data in found.programs()]
+
+
+def _uses(elf: ELFFile) -> Iterator[Use]:
+    if elf["e_machine"] != "EM_X86_64" or elf.elfclass != 64:
+        raise ELFError(f"not x86-64: {elf['e_machine']}")
+    names = _symbols(elf)
+    # Where the jump to the kernel's entry point comes first.
+    jumped = set(entry.examine_elf("", elf).places)
+    for address, code in _code(elf):
+        hits = [match.start() for match in _CANDIDATE.finditer(code) if address + match.start() not in jumped]
+        if not hits:
+            continue
+        starts = sorted({address, *names, *_unwind_starts(elf)})
+        for hit in hits:
+            begin = starts[bisect.bisect_right(starts, address + hit) - 1]
+            use = _decide(code, address, max(begin, address), address + hit)
+            if use is not None:
+                yield replace(use, function=names.get(begin, f"{begin:#x}"))
+
+
+def _decide(code: bytes, base: int, begin: int, hit: int) -> Use | None:
+    """Disassemble from `begin` until past `hit`; tell whether an instruction that enters the kernel lies there."""
+    import capstone
+
+    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    at, sure = begin, True
+    while at <= hit:
+        ended = at
+        for place, size, mnemonic, operands in engine.disasm_lite(code[at - base : hit - base + _MAX_INSTRUCTION], at):
+            ended = place + size
+            if ended > hit:
+                text = f"{mnemonic} {operands}".strip()
+                real = mnemonic in _MNEMONICS[:2] or text == "int 0x80"
+                return Use(hit, text, "", sure) if real and place <= hit else None
+        if ended > hit:
+            return None
+        # Data in the code: go on behind it, and say so.
+        at, sure = ended + 1, False
+    return Use(hit, code[hit - base : hit - base + 2].hex(" "), "", sure=False)
+
+
+def _code(elf: ELFFile) -> Iterator[tuple[int, bytes]]:
+    """Yield address and bytes of all code: of executable segments; of executable sections of an object file."""
+    if elf["e_type"] == "ET_REL":
+        for section in elf.iter_sections():
+            if section["sh_flags"] & 4 and section["sh_type"] == "SHT_PROGBITS":
+                yield int(section["sh_addr"]), bytes(section.data())
+        return
+    for segment in elf.iter_segments():
+        if segment["p_type"] == "PT_LOAD" and segment["p_flags"] & P_FLAGS.PF_X:
+            data = bytes(segment.data())
+            if len(data) < int(segment["p_filesz"]):
+                raise ELFError("a segment is cut off")
+            yield int(segment["p_vaddr"]), data
+
+
+def _symbols(elf: ELFFile) -> dict[int, str]:
+    """Return address -> name of functions, as far as the file still tells."""
+    if elf["e_type"] == "ET_REL":
+        return {}
+    found: dict[int, str] = {}
+    for section in elf.iter_sections():
+        if isinstance(section, SymbolTableSection):
+            for symbol in section.iter_symbols():
+                if symbol["st_info"]["type"] in ("STT_FUNC", "STT_GNU_IFUNC") and symbol["st_value"]:
+                    found.setdefault(int(symbol["st_value"]), str(symbol.name))
+    return found
+
+
+def _unwind_starts(elf: ELFFile) -> list[int]:
+    """Return where functions begin by the sorted table in .eh_frame_hdr; nothing where there is no such table."""
+    segment: Any = next((s for s in elf.iter_segments() if s["p_type"] == "PT_GNU_EH_FRAME"), None)
+    if segment is None:
+        return []
+    data, base = bytes(segment.data()), int(segment["p_vaddr"])
+    if len(data) < 12 or data[0] != 1 or (data[2], data[3]) != _DW_EH_PE:
+        return []
+    (count,) = struct.unpack_from("<I", data, 8)
+    if 12 + 8 * count > len(data):
+        raise ELFError(".eh_frame_hdr is cut off")
+    return [base + start for start, _ in struct.iter_unpack("<ii", data[12 : 12 + 8 * count])]
+
+
+def as_table(findings: Sequence[Finding]) -> str:
+    """Return a line for each file and function; files without any are left out."""
+    rows = []
+    for finding in findings:
+        if finding.problem:
+            rows.append([finding.path, finding.owner or "-", "-", "-", finding.problem])
+        functions: dict[str, list[Use]] = {}
+        for use in finding.uses:
+            functions.setdefault(use.function, []).append(use)
+        for name, uses in functions.items():
+            words = sorted({use.instruction + ("" if use.sure else " (in doubt)") for use in uses})
+            verdict = "libc" if finding.allowed else ", ".join(words)
+            rows.append([finding.path, finding.owner or "-", name, str(len(uses)), verdict])
+    return report.table(["file", "package", "function", "number", "what"], rows)
+
+
+def as_junit(findings: Sequence[Finding]) -> str:
+    """Return the findings as a test suite."""
+    cases = [
+        (f.owner or "-", f.path, "" if f.sound else f.problem or f"{len(f.uses)} raw system calls") for f in findings
+    ]
+    return report.as_junit("verify.syscalls", cases)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(
+        prog="python -m verify.syscalls", description=__doc__.splitlines()[0].split("`")[0]
+    )
+    report.add_options(parser)
+    parser.add_argument("path", nargs="+", type=Path, help="ELF file, folder to search, image, or package")
+    options = parser.parse_args(argv)
+    findings: list[Finding] = []
+    for path in options.path:
+        try:
+            found = contents.read(path)
+        except ContentsError as error:
+            findings.append(Finding(str(path), problem=str(error)))
+            continue
+        if found.files.keys() == {str(path)}:
+            # A single file was named: it must be one.
+            findings.append(examine_bytes(str(path), found.files[str(path)]()))
+        else:
+            findings += examine_all(found)
+    if not findings:
+        print("verify.syscalls: no ELF file found", file=sys.stderr)
+        return 2
+    if options.json:
+        print(report.as_json([asdict(finding) for finding in findings]))
+    elif options.junit:
+        print(as_junit(findings))
+    else:
+        print(as_table(findings))
+    return 0 if all(finding.sound for finding in findings) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
