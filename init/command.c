@@ -2,6 +2,7 @@
 #include "command.h"
 
 #include "say.h"
+#include "services.h"
 #include "stream.h"
 #include "user.h"
 
@@ -14,7 +15,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define GRACE_MS 500 /* for what is still running after the command, between SIGTERM and SIGKILL */
+/* Between SIGTERM and SIGKILL, for services and for what else is still running after the command. */
+#define SERVICES_MS 5000
+#define GRACE_MS 500
 
 /* What busybox's halt, poweroff and reboot send to process 1. */
 static const int stop_signals[] = {SIGUSR1, SIGUSR2, SIGTERM};
@@ -151,6 +154,8 @@ static bool reap(pid_t command, int *status, bool *ended)
 		if (pid == command) {
 			*ended = true;
 			*status = WIFEXITED(raw) ? WEXITSTATUS(raw) : 128 + WTERMSIG(raw);
+		} else {
+			services_ended(pid, raw);
 		}
 	}
 }
@@ -162,33 +167,39 @@ static long long now_ms(void)
 	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
 }
 
-/* Waits until no process but us is left, at most GRACE_MS. */
-static bool all_gone_in_time(const sigset_t *children)
+/* Waits until no service, or no process but us at all, is left, at most so long. */
+static bool gone_in_time(bool services, int ms)
 {
 	int status;
 	bool ended;
-	long long deadline = now_ms() + GRACE_MS;
+	sigset_t children;
+	sigemptyset(&children);
+	sigaddset(&children, SIGCHLD);
+	long long deadline = now_ms() + ms;
 	while (reap(-1, &status, &ended)) {
+		if (services && !services_running())
+			return true;
 		long long left = deadline - now_ms();
 		if (left <= 0)
 			return false;
-		sigtimedwait(children, NULL, &(struct timespec){left / 1000, left % 1000 * 1000000});
+		sigtimedwait(&children, NULL, &(struct timespec){left / 1000, left % 1000 * 1000000});
 	}
 	return true;
 }
 
-static void end_the_rest(void)
+/* Services first: others may have something to write in answer to the last that they hear of them. */
+static void end_the_rest(const struct settings *s, pid_t command)
 {
-	sigset_t children;
-	sigemptyset(&children);
-	sigaddset(&children, SIGCHLD);
+	if (services_stop())
+		gone_in_time(true, SERVICES_MS);
 	kill(-1, SIGTERM);
-	kill(-1, SIGHUP); /* an interactive shell ignores SIGTERM */
+	if (s->terminal && command > 0)
+		kill(command, SIGHUP); /* an interactive shell ignores SIGTERM */
 	kill(-1, SIGCONT);
-	if (all_gone_in_time(&children))
+	if (gone_in_time(false, GRACE_MS))
 		return;
 	kill(-1, SIGKILL);
-	all_gone_in_time(&children);
+	gone_in_time(false, GRACE_MS);
 }
 
 int command_run(struct settings *s)
@@ -197,14 +208,18 @@ int command_run(struct settings *s)
 	bool ended = false, others = true;
 	int status = 0;
 	prepare_signals(&waiting);
-	pid_t pid = start(s);
+	/* Nobody at a terminal, no command, but services: they are what the machine is for. */
+	bool alone = services_start(s) && !s->command && !s->terminal;
+	pid_t pid = alone ? 0 : start(s);
 	if (pid < 0) {
 		status = -pid;
 		ended = true;
 	}
-	while ((others = reap(pid, &status, &ended)) && !ended && !asked_to_stop)
+	while ((others = reap(pid, &status, &ended)) && !ended && !asked_to_stop && (!alone || services_running()))
 		sigsuspend(&waiting);
+	if (alone)
+		status = services_status();
 	if (others)
-		end_the_rest();
+		end_the_rest(s, ended ? 0 : pid);
 	return status;
 }

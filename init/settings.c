@@ -83,7 +83,12 @@ void settings_default(struct settings *s, char *variable)
 	}
 }
 
-static void take(struct settings *s, char *entry, char ***next_argument, char ***next_server)
+/* Where the next word of each list goes. */
+struct ends {
+	char **argument, **server, **service;
+};
+
+static void take(struct settings *s, char *entry, struct ends *next)
 {
 	char *value = strchr(entry, '=');
 	if (!value)
@@ -91,8 +96,8 @@ static void take(struct settings *s, char *entry, char ***next_argument, char **
 	size_t key = (size_t)(value++ - entry);
 #define IS(name) (key == sizeof name - 1 && !memcmp(entry, name, key))
 	if (IS("arg")) {
-		*(*next_argument)++ = value;
-		s->command[*next_argument - s->command] = NULL;
+		*next->argument++ = value;
+		*next->argument = NULL;
 	} else if (IS("env") && strchr(value, '=')) {
 		set_variable(s->env, value);
 	} else if (IS("workdir")) {
@@ -108,7 +113,9 @@ static void take(struct settings *s, char *entry, char ***next_argument, char **
 	} else if (IS("mtu")) {
 		s->mtu = value;
 	} else if (IS("dns")) {
-		*(*next_server)++ = value;
+		*next->server++ = value;
+	} else if (IS("service")) {
+		*next->service++ = value;
 	} else if (IS("tty")) {
 		s->terminal = *value == '1';
 	}
@@ -123,7 +130,7 @@ void settings_read(struct settings *s, char **argv)
 		count += text[i] == '\0';
 
 	/* No setting makes more than one word, so all vectors fit whatever the mixture is. */
-	char **vectors = calloc(3 * (count + 2) + DEFAULT_COUNT + 1, sizeof *vectors);
+	char **vectors = calloc(4 * (count + 2) + DEFAULT_COUNT + 1, sizeof *vectors);
 	if (!vectors) {
 		say("settings", strerror(ENOMEM));
 		_exit(1);
@@ -131,16 +138,17 @@ void settings_read(struct settings *s, char **argv)
 	*s = (struct settings){
 		.command = vectors,
 		.servers = vectors + count + 2,
-		.env = vectors + 2 * (count + 2),
+		.services = vectors + 2 * (count + 2),
+		.env = vectors + 3 * (count + 2),
 		.workdir = "/",
 		.terminal = !text,
 	};
 	for (size_t i = 0; i < DEFAULT_COUNT; i++)
 		set_variable(s->env, defaults[i]);
 
-	char **next_argument = s->command, **next_server = s->servers;
+	struct ends next = {s->command, s->servers, s->services};
 	for (char *entry = text; entry && entry < text + length; entry += strlen(entry) + 1)
-		take(s, entry, &next_argument, &next_server);
+		take(s, entry, &next);
 	if (!text && argv[0] && argv[1])
 		s->command = argv + 1;
 	if (!*s->command)

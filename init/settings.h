@@ -14,8 +14,9 @@ struct settings {
 	char *address;        /* of eth0, A.B.C.D/N; NULL: none, as for the next two */
 	char *gateway;
 	char *mtu;
-	char **servers; /* name servers, ends with NULL */
-	bool terminal;  /* the console is a terminal with a person at it, not a stream of bytes */
+	char **servers;  /* name servers, ends with NULL */
+	char **services; /* names of services to start besides the image's own, ends with NULL */
+	bool terminal;   /* the console is a terminal with a person at it, not a stream of bytes */
 };
 
 /*

@@ -104,6 +104,8 @@ static void add_settings(struct words *words, const struct options *o, bool term
 		add(words, "env=TERM=%s", term);
 	for (size_t i = 0; i < o->env_count; i++)
 		add(words, "env=%s", o->env[i]);
+	for (size_t i = 0; i < o->service_count; i++)
+		add(words, "service=%s", o->services[i]);
 	add(words, "workdir=%s", o->workdir);
 	add(words, "hostname=%s", o->hostname);
 	if (o->user)

@@ -68,6 +68,8 @@ struct options {
 	const char *user; /* NULL: root */
 	const char **env; /* K=V */
 	size_t env_count;
+	const char **services; /* to start in the guest */
+	size_t service_count;
 	char **command; /* ends with NULL; empty: an interactive shell */
 
 	/* what surrounds it */

@@ -89,6 +89,11 @@ void status_read(struct status *status, uint64_t from, uint64_t to)
 	}
 }
 
+bool status_has_user(void)
+{
+	return page->magic == MAGIC && page->user_ns;
+}
+
 uint64_t now_ns(void)
 {
 	struct timespec t;

@@ -32,6 +32,9 @@ void status_tell_window(bool terminal);
 /* Times outside from..to, which cannot be, are unknown. */
 void status_read(struct status *status, uint64_t from, uint64_t to);
 
+/* Has the guest's first program begun? */
+bool status_has_user(void);
+
 /* CLOCK_MONOTONIC, in nanoseconds. */
 uint64_t now_ns(void);
 

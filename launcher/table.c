@@ -63,6 +63,11 @@ const struct row option_table[] = {
  "Names are looked up in the guest's `/etc/passwd` and `/etc/group`. Whom the machine runs as on the host is another "
  "matter, see `--run-as`.",
  "root", "--user nobody", take_user},
+{"service", "NAME", "start a service of the image beside it; may be repeated",
+ "An executable file in the guest's `/etc/nabla/services`; what it writes is in the guest's `/var/log/NAME.log`. "
+ "Services that `/etc/nabla/start` names start without this. Without COMMAND and without a terminal, the machine runs "
+ "until all services have ended, or until nabla-run is told to end it.",
+ NULL, "--service nginx --publish 8080:80", take_service},
 {"hostname", "NAME", "host name of the guest", NULL, "nabla", NULL, take_hostname},
 
 {.name = "The network"},

@@ -223,6 +223,15 @@ TAKE(user)
 	o->user = value;
 }
 
+TAKE(service)
+{
+	size_t good = strspn(value, LETTERS_AND_DIGITS "-._");
+	if (!good || value[good] || *value == '.' || good > GUEST_NAME_MAX)
+		fail("a file in the image's /etc/nabla/services", "--service: '%s' is not the name of a service", value);
+	o->services = one_more(o->services, &o->service_count, sizeof *o->services);
+	o->services[o->service_count - 1] = value;
+}
+
 TAKE(run_as)
 {
 	uint64_t uid = 0, gid = 0;

@@ -17,6 +17,7 @@ TAKE(publish);
 TAKE(dns);
 TAKE(ip);
 TAKE(env);
+TAKE(service);
 TAKE(workdir);
 TAKE(hostname);
 TAKE(user);

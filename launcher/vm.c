@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #define MS_NS UINT64_C(1000000)
-#define GRACE_NS (2000 * MS_NS) /* between asking the VM to end and ending it */
+#define GRACE_NS (8000 * MS_NS) /* between asking the VM to end and ending it: services have 5 s of it */
 #define STATS_NS (250 * MS_NS)
 #define HELPER_NS (500 * MS_NS) /* a VM that ends closes its network some time before we see its end */
 #define FIRST_STATS_NS (20 * MS_NS) /* after the usual boot */
@@ -72,10 +72,15 @@ static void stop_and_continue(const struct watch *w)
 
 static void ask_to_end(struct watch *w)
 {
+	bool again = w->kill_at != NEVER;
 	kill(w->pid, SIGCONT);
-	/* Process 1 of a namespace only hears what it has a handler for; elsewhere, too, SIGTERM just ends the VM. */
-	kill(w->pid, w->vm->options->jail ? SIGKILL : SIGTERM);
-	if (w->kill_at == NEVER)
+	/*
+	 * SIGTERM is the power button, once a program runs. Before that it ends the VM by itself, but not in a jail, where
+	 * the VM is process 1 and only hears what it has a handler for. Who asks twice does not want to wait.
+	 */
+	bool deaf = w->vm->options->jail && !status_has_user();
+	kill(w->pid, again || deaf ? SIGKILL : SIGTERM);
+	if (!again)
 		w->kill_at = now_ns() + GRACE_NS;
 }
 

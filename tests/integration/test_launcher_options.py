@@ -17,7 +17,7 @@ from .launcher import NOBODY, OWN_ERROR, launch, refused
 
 OPTIONS = (
     "memory", "disk", "read-only", "ephemeral", "kernel", "init", "append", "verbose",
-    "env", "workdir", "user", "hostname", "net", "publish", "dns", "ip",
+    "env", "workdir", "user", "service", "hostname", "net", "publish", "dns", "ip",
     "run-as", "jail", "timeout", "trace-policy", "json", "stats-fd", "dry-run", "manual", "version", "help",
 )  # fmt: skip
 
@@ -34,6 +34,8 @@ OPTIONS = (
         (["-x"], "unknown option -x"),
         (["--memoryy", "64M", "x"], "unknown option --memoryy"),
         (["--mem", "64M", "x"], "unknown option --mem"),
+        (["--service", "../x", "x"], "'../x' is not the name of a service"),
+        (["--service", "", "x"], "'' is not the name of a service"),
         (["--=", "x"], "unknown option --"),
         (["--The machine", "x"], "unknown option --The machine"),
         (["--memory"], "--memory needs a value: SIZE"),
