@@ -2,7 +2,7 @@
 """Tasks for people: everything at once, and the tests.
 
 all  <- kernel, musl, busybox, launcher, init, rootfs
-test <- all, fetch, rootfs
+test <- all, fetch, rootfs, packages
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def task_test() -> TaskDict:
         "doc": "run all tests and linters on what was built; words after it go to pytest (doit test -- -k fetch)",
         "actions": [guard(run_tests)],
         "pos_arg": "words",
-        "task_dep": ["all", "fetch", "rootfs"],
+        "task_dep": ["all", "fetch", "rootfs", "packages"],
         "uptodate": [False],
         "verbosity": 2,
     }
