@@ -20,6 +20,9 @@ echo started
 while :; do sleep 0.05; done
 """
 
+# Until it has, as it says once.
+STARTED = 'until [ "$(grep -c started /var/log/counter.log)" = 1 ]; do sleep 0.02; done'
+
 
 @pytest.fixture
 def serving(minimal: Vm, tmp_path: Path) -> Vm:
@@ -38,15 +41,15 @@ def serving(minimal: Vm, tmp_path: Path) -> Vm:
 def test_beside_a_command(serving: Vm) -> None:
     """Start, log, and an end in order when the command is over; the next boot appends."""
     vm = serving.but(options=("--service", "counter"))
-    assert vm.run("/bin/sh", "-c", "sleep 0.3; cat /var/log/counter.log; exit 7").output == "started\n"
+    assert vm.run("/bin/sh", "-c", f"{STARTED}; cat /var/log/counter.log; exit 7").output == "started\n"
     assert serving.check("cat /var/log/counter.log") == "started\nstopping\nstopped\n"
-    assert vm.run("/bin/sh", "-c", "exit 7").status == 7
+    assert vm.run("/bin/sh", "-c", f"{STARTED.replace('1', '2')}; exit 7").status == 7
     assert serving.check("grep -c started /var/log/counter.log") == "2\n"
 
 
 def test_with_every_boot(serving: Vm) -> None:
     serving.check("ln -s ../services/counter /etc/nabla/start/counter")
-    assert serving.check("sleep 0.3; cat /var/log/counter.log") == "started\n"
+    assert serving.check(f"{STARTED}; cat /var/log/counter.log") == "started\n"
 
 
 def test_power_button(serving: Vm) -> None:
