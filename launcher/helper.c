@@ -39,6 +39,7 @@
 #define FIRST_FD 16	   /* for our own, so that nothing lies on those numbers, nor on those of the VM */
 #define BUFFER (4 << 20)   /* of the socket; the host gives what it allows */
 #define COMPLAINT_MAX 4096 /* what we keep of its messages */
+#define START_MS 20000
 #define END_MS 1000
 
 #define NEEDS "user networking needs passt and user namespaces"
@@ -65,6 +66,18 @@ static const char *address_of(const struct publish *p)
 	return p->address ? p->address : HOST_ADDRESS;
 }
 
+static const char *gateway_of(const struct net *net)
+{
+	if (net->address && !net->gateway)
+		fail("write ADDRESS/PREFIX,GATEWAY", "--ip: user networking needs the address of a gateway too");
+	return net->address ? net->gateway : GATEWAY;
+}
+
+static const char *server_of(const struct net *net)
+{
+	return net->address ? gateway_of(net) : SERVER;
+}
+
 const char *const *helper_command(const struct net *net)
 {
 	static const char *const fixed[] = {
@@ -84,9 +97,9 @@ const char *const *helper_command(const struct net *net)
 	words[count++] = "--netmask";
 	words[count++] = text("%u", net->address ? net->prefix : PREFIX);
 	words[count++] = "--gateway";
-	words[count++] = net->address ? net->gateway : GATEWAY;
+	words[count++] = gateway_of(net);
 	words[count++] = "--dns-forward";
-	words[count++] = net->address ? net->gateway : SERVER;
+	words[count++] = server_of(net);
 	for (size_t i = 0; i < net->publish_count; i++) {
 		const struct publish *p = &net->publish[i];
 		words[count++] = p->udp ? "--udp-ports" : "--tcp-ports";
@@ -98,9 +111,9 @@ const char *const *helper_command(const struct net *net)
 void helper_settings(const struct net *net, void (*add)(void *to, const char *format, ...), void *to)
 {
 	add(to, "address=%s/%u", net->address ? net->address : ADDRESS, net->address ? net->prefix : PREFIX);
-	add(to, "gateway=%s", net->address ? net->gateway : GATEWAY);
+	add(to, "gateway=%s", gateway_of(net));
 	if (!net->dns_count)
-		add(to, "dns=%s", net->address ? net->gateway : SERVER);
+		add(to, "dns=%s", server_of(net));
 	for (size_t i = 0; i < net->dns_count; i++)
 		add(to, "dns=%s", net->dns[i]);
 	add(to, "mtu=%s", MTU);
@@ -128,10 +141,8 @@ static void check_port(const struct publish *p)
 	close(fd);
 }
 
-static void check(const struct net *net)
+static void check_ports(const struct net *net)
 {
-	if (net->address && !net->gateway)
-		fail("write ADDRESS/PREFIX,GATEWAY", "--ip: user networking needs the address of a gateway too");
 	for (size_t i = 0; i < net->publish_count; i++) {
 		/* passt has one place for each number, whatever the address. */
 		for (size_t j = 0; j < i; j++)
@@ -204,13 +215,15 @@ static _Noreturn void become_helper(const char *const *words, int socket, int re
 static void wait_until_ready(pid_t pid, int ready)
 {
 	char byte;
-	ssize_t got;
-	while ((got = read(ready, &byte, 1)) < 0 && errno == EINTR)
-		;
-	if (got == 1)
+	struct pollfd wait = {.fd = ready, .events = POLLIN};
+	int events = poll(&wait, 1, START_MS);
+	if (events > 0 && read(ready, &byte, 1) == 1)
 		return;
-	int status = 0;
-	waitpid(pid, &status, 0);
+	if (events <= 0) {
+		kill(pid, SIGKILL);
+		fail(NULL, "the network could not be started: passt is not ready after %d s", START_MS / 1000);
+	}
+	waitpid(pid, NULL, 0);
 	const char *why = last_complaint();
 	if (!strcmp(why, "not found"))
 		fail("install the package passt, " INSTEAD, NEEDS ": there is no program passt");
@@ -223,8 +236,8 @@ static void wait_until_ready(pid_t pid, int ready)
 pid_t helper_start(const struct net *net, int *fd)
 {
 	int pair[2], ready[2];
-	check(net);
 	const char *const *words = helper_command(net);
+	check_ports(net);
 	complaints = open_complaints();
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 || pipe2(ready, O_CLOEXEC) < 0)
 		fail(NULL, "cannot open a pair of sockets: %s", strerror(errno));

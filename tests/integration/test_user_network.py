@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,9 +95,10 @@ def test_other_addresses(place: Place) -> None:
     script = "mkdir /tmp/www; echo $$ >/tmp/www/index.html; exec httpd -f -p 80 -h /tmp/www"
     with place.running("minimal", "/bin/sh", "-c", script, options=[*given, "--publish", f"{port}:80"]):
         assert until(lambda: page(port), "a page")
-    result = place.run("minimal", "/bin/true", options=["--net", "user", "--ip", "192.168.77.5/28"])
-    assert result.returncode == OWN_ERROR
-    assert "needs the address of a gateway too" in result.stderr
+    for further in ([], ["--dry-run"]):
+        result = place.run("minimal", "/bin/true", options=["--net", "user", "--ip", "192.168.77.5/28", *further])
+        assert result.returncode == OWN_ERROR
+        assert "needs the address of a gateway too" in result.stderr
 
 
 # From the guest to the host's loopback
@@ -282,6 +284,20 @@ def test_no_helper_installed(place: Place) -> None:
     assert result.stderr == f"{NEEDS}there is no program passt (install the package passt, {INSTEAD}"
     result = run_words(["none" if word == "user" else word for word in argv])
     assert (result.returncode, result.stdout) == (0, "runs\n"), result
+
+
+def test_helper_that_fails(place: Place) -> None:
+    """Its last words are passed on; what it says of a log that nobody reads is not."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        script = folder / "passt"
+        script.write_text("#!/bin/sh\necho 'odd thing' >&2\necho 'Failed to send 9 bytes to syslog' >&2\nexit 1\n")
+        script.chmod(0o755)
+        argv = place.argv("minimal", "/bin/true", options=["--net", "user"])
+        result = run_words([program("env"), f"PATH={folder}:/bin:/usr/bin", program(argv[0]), *argv[1:]])
+    assert result.returncode == OWN_ERROR
+    assert result.stderr == "nabla-run: the network could not be started: passt: odd thing\n"
 
 
 def test_no_user_namespaces(place: Place) -> None:
