@@ -9,8 +9,10 @@ owners itself. Nothing is taken over unless apk ended well: it may record a pack
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nabla import apk, package, store
@@ -20,7 +22,7 @@ from nabla.package import PackageError, Part
 from nabla.run import run
 from nabla.sandbox import SOURCE_DATE_EPOCH, Bind
 
-_DATABASE = "/lib/apk/db/installed"
+_DATABASES = ("/lib/apk/db/installed", "/usr/lib/apk/db/installed")
 # Where apk and its scripts leave what belongs to no image.
 _LEFT_OVER = ("/var/log/apk.log",)
 
@@ -56,7 +58,25 @@ def install(tree: Tree, packages: Sequence[str], libc: bool, *, tools: Path, scr
     root = scratch / "image"
     lay_out(tree, root)
     _add([offered[name] for name in wanted], list(offered.values()), root, tools, scratch, log)
-    return read_back(tree, root)
+    done = read_back(tree, root)
+    for path in _DATABASES:
+        if path in done:
+            text = without_sizes(done[path].content().decode(), offered)
+            done[path] = replace(done[path], data=text.encode())
+    return done
+
+
+def without_sizes(database: str, names: Collection[str]) -> str:
+    """Return apk's database with the sizes of these packages' files set to 0.
+
+    A signature does not shrink evenly, so the size would tell whose key it was; nothing else in an image does.
+    """
+    blocks = database.split("\n\n")
+    for number, block in enumerate(blocks):
+        found = re.search(r"^P:(.*)$", block, re.MULTILINE)
+        if found and found[1] in names:
+            blocks[number] = re.sub(r"^S:\d+$", "S:0", block, flags=re.MULTILINE)
+    return "\n\n".join(blocks)
 
 
 def lay_out(tree: Tree, root: Path) -> None:
@@ -111,10 +131,8 @@ def _node(host: Path, before: Node | None) -> Node:
 
 def _installed(tree: Tree) -> set[str]:
     """Return the names of the packages that the tree's database knows."""
-    if _DATABASE not in tree:
-        return set()
-    lines = tree[_DATABASE].content().decode().splitlines()
-    return {line[2:] for line in lines if line.startswith("P:")}
+    texts = [tree[path].content().decode() for path in _DATABASES if path in tree]
+    return {line[2:] for text in texts for line in text.splitlines() if line.startswith("P:")}
 
 
 def _add(wanted: Sequence[Part], offered: Sequence[Part], root: Path, tools: Path, scratch: Path, log: Path) -> None:
@@ -131,7 +149,7 @@ def _add(wanted: Sequence[Part], offered: Sequence[Part], root: Path, tools: Pat
     index.rename(repository / index.name)
     words = ["/sbin/apk", "--root", "/image", "--keys-dir", "/keys", "--repositories-file", "/dev/null", "--no-network"]
     words += ["--no-cache", "--no-logfile", "--no-progress", "-X", f"/repository/{index.name}", "add"]
-    words += ["--initdb", "--arch", package.ARCH] if not (root / _DATABASE[1:]).exists() else []
+    words += ["--initdb", "--arch", package.ARCH] if not any((root / path[1:]).exists() for path in _DATABASES) else []
     words += [f"{part.name}={part.version}" for part in wanted]
     binds = [Bind(root, "/image", writable=True), Bind(repository, "/repository"), Bind(keys, "/keys")]
     # Scripts of packages run in the image by chroot.

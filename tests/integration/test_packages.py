@@ -221,6 +221,18 @@ def test_in_an_image(checkout: Checkout) -> None:
     assert hashlib.sha256(image.read_bytes()).hexdigest() == first
 
 
+def test_image_does_not_tell_the_key(checkout: Checkout, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    checkout.write("rootfs/tiny.toml", IMAGE)
+    checkout.doit("rootfs:tiny")
+    image = checkout.root / "out/images/tiny.ext3"
+    first, packages = hashlib.sha256(image.read_bytes()).hexdigest(), sums(checkout)
+    monkeypatch.setenv("NABLA_KEYS", str(tmp_path / "other keys"))
+    assert "rootfs:tiny: done" in checkout.doit("rootfs:tiny")
+    assert hashlib.sha256(image.read_bytes()).hexdigest() == first
+    changed = sums(checkout)
+    assert changed["greeter-3-r0.apk"] != packages["greeter-3-r0.apk"]
+
+
 def test_image_that_apk_refuses(checkout: Checkout) -> None:
     checkout.write("rootfs/tiny.toml", IMAGE)
     checkout.doit("rootfs:tiny")
