@@ -72,6 +72,15 @@ def test_missing_program_without_apt(tmp_path: Path, absent: str, package: str) 
     assert "hint:" in result.stderr
 
 
+def test_what_only_tests_need(tmp_path: Path) -> None:
+    path = tools(tmp_path, "bwrap", "gpgv")
+    result = doit_sh(copy(tmp_path), "test", PATH=path, PYTHON=PYTHON)
+    assert result.returncode == 2
+    lacking = result.stderr.partition("error: this host lacks: ")[2].splitlines()[0].split()
+    assert {"strace", "passt"} <= set(lacking)
+    assert not {"bubblewrap", "gpgv"} & set(lacking)
+
+
 @pytest.mark.skipif(shutil.which("apt-get") is None, reason="this host has no apt")
 def test_missing_program_for_an_ordinary_user(tmp_path: Path) -> None:
     path = tools(tmp_path, "gpgv", "apt-get")
