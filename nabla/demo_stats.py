@@ -18,6 +18,7 @@ LINE_MAX = 8192  # bytes; the launcher's own lines are shorter than 2048
 CALLS_MAX = 16  # as many as the page has room for
 KEPT = 512  # samples, four in a second
 _WINDOW = 1.0  # seconds over which a rate is taken
+_INTERVAL = 0.25  # seconds between two lines; the first and the last one come out of turn
 _NUMBER_MAX = 2**64 - 1
 _NAME = re.compile(r"[a-z0-9_]{1,32}")
 
@@ -95,7 +96,7 @@ class History:
             return
         grown = sum(_grown(self.last, sample, name) for name in sample.calls)
         self.samples.append(sample)
-        self.totals.append(grown / time)
+        self.totals.append(grown / max(time, _INTERVAL))
 
     def rate(self, name: str) -> float:
         """Return how often a call is made in a second, over the last second."""
@@ -103,8 +104,8 @@ class History:
         for before in reversed(self.samples):
             if now.uptime - before.uptime >= _WINDOW * 0.9:
                 break
-        time = now.uptime - before.uptime
-        return _grown(before, now, name) / time if time > 0 else 0.0
+        # In its first moments a machine makes as many calls as it made, not a hundred times as many a second.
+        return _grown(before, now, name) / max(now.uptime - before.uptime, _WINDOW)
 
     def used(self) -> int:
         """Return how many different calls were made at all."""

@@ -114,6 +114,13 @@ def test_rates_are_over_the_last_second() -> None:
     assert history.used() == 1
 
 
+def test_rate_of_the_first_moments() -> None:
+    history = History()
+    history.add(Sample(0.02, None, {"ppoll": 40}))
+    assert history.rate("ppoll") == 40.0
+    assert list(history.totals) == [160.0]
+
+
 def test_lies_about_time_and_counters() -> None:
     history = History()
     assert history.rate("ppoll") == 0.0
