@@ -59,7 +59,10 @@ def _source(name: str) -> Path:
 
 
 def _add_archive(tree: Tree, archive: Archive) -> None:
-    for path, node in read_archive(_source(archive.recipe), archive.member).items():
+    found = read_archive(_source(archive.recipe), archive.member)
+    for path in archive.drop:
+        drop(found, path)
+    for path, node in found.items():
         put(tree, f"{archive.at}{path}", node)
 
 

@@ -8,7 +8,7 @@
     parts            of our own programs: init, musl, busybox; they take the place of what the base has there
     packages         of our repository, installed by apk with what they need (docs/packages.md)
     drop             paths of the base that are left out, folders with all they hold
-    [[archive]]      recipe, at, member: unpack a source of a recipe below a folder
+    [[archive]]      recipe, at, member, drop: unpack a source of a recipe below a folder
     [[tree]]         source, at, task: a folder below out/ that another task builds
     [[folder]]       path, mode, owner
     [[file]]         path, mode, owner, and either content or source (a file of this repository)
@@ -44,11 +44,12 @@ Size = Annotated[str, msgspec.Meta(pattern="^[1-9][0-9]*[KMG]$", description="a 
 
 
 class Archive(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Content of a source of a recipe; with `member`, of the tar inside that zip."""
+    """Content of a source of a recipe; with `member`, of the tar inside that zip. `drop`: paths in it to leave out."""
 
     recipe: str
     at: Inside
     member: str | None = None
+    drop: tuple[Inside, ...] = ()
 
 
 class Folder(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -37,8 +37,7 @@ from verify.contents import Contents, ContentsError
 from verify.pie import LOADER
 
 _CANDIDATE = re.compile(rb"(?=\x0f\x05|\x0f\x34|\xcd\x80)")
-_MNEMONICS = ("syscall", "sysenter", "int")
-_MAX_INSTRUCTION = 15  # bytes
+_LONGEST = 15  # bytes of an instruction
 _DW_EH_PE = (0x03, 0x3B)  # counts as udata4, table as datarel sdata4: what every linker writes
 
 
@@ -101,33 +100,43 @@ def _uses(elf: ELFFile) -> Iterator[Use]:
         hits = [match.start() for match in _CANDIDATE.finditer(code) if address + match.start() not in jumped]
         if not hits:
             continue
-        starts = sorted({address, *names, *_unwind_starts(elf)})
+        starts = sorted({address, *(start for start in (*names, *_unwind_starts(elf)) if start > address)})
+        functions: dict[int, list[int]] = {}
         for hit in hits:
             begin = starts[bisect.bisect_right(starts, address + hit) - 1]
-            use = _decide(code, address, max(begin, address), address + hit)
-            if use is not None:
-                yield replace(use, function=names.get(begin, f"{begin:#x}"))
+            functions.setdefault(begin, []).append(address + hit)
+        for begin, places in functions.items():
+            name = names.get(begin, f"{begin:#x}")
+            yield from (replace(use, function=name) for use in _decide(code, address, begin, places))
 
 
-def _decide(code: bytes, base: int, begin: int, hit: int) -> Use | None:
-    """Disassemble from `begin` until past `hit`; tell whether an instruction that enters the kernel lies there."""
+def _decide(code: bytes, base: int, begin: int, hits: Sequence[int]) -> Iterator[Use]:
+    """Disassemble from `begin` past the last hit; yield those that are instructions which enter the kernel."""
     import capstone
 
     engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    waiting = list(reversed(hits))
     at, sure = begin, True
-    while at <= hit:
+    while waiting:
         ended = at
-        for place, size, mnemonic, operands in engine.disasm_lite(code[at - base : hit - base + _MAX_INSTRUCTION], at):
+        for place, size, mnemonic, operands in engine.disasm_lite(code[at - base : hits[-1] - base + _LONGEST], at):
             ended = place + size
-            if ended > hit:
+            while waiting and waiting[-1] < ended:
+                # The first instruction that ends behind the hit holds it, or the hit lay in what was skipped.
+                hit = waiting.pop()
                 text = f"{mnemonic} {operands}".strip()
-                real = mnemonic in _MNEMONICS[:2] or text == "int 0x80"
-                return Use(hit, text, "", sure) if real and place <= hit else None
-        if ended > hit:
-            return None
+                if hit < place:
+                    yield Use(hit, code[hit - base : hit - base + 2].hex(" "), "", sure=False)
+                elif mnemonic in ("syscall", "sysenter") or text == "int 0x80":
+                    yield Use(hit, text, "", sure)
+            if not waiting:
+                return
+        while waiting and waiting[-1] <= ended:
+            # The disassembler stopped at these very bytes.
+            hit = waiting.pop()
+            yield Use(hit, code[hit - base : hit - base + 2].hex(" "), "", sure=False)
         # Data in the code: go on behind it, and say so.
         at, sure = ended + 1, False
-    return Use(hit, code[hit - base : hit - base + 2].hex(" "), "", sure=False)
 
 
 def _code(elf: ELFFile) -> Iterator[tuple[int, bytes]]:

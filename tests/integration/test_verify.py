@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from nabla.sandbox import Bind, Sandbox
 from nabla.tasklib import Job
 from nabla.tasks import verify
 from nabla.tasks.verify import VerifyError
-from verify import contents, kernel_code, pie
+from verify import contents, kernel_code, pie, syscalls
 
 CACHE = paths.cache_dir()
 
@@ -38,7 +39,7 @@ def test_everything_is_position_independent(job: Job) -> None:
         assert f"{name}" in table
 
 
-@pytest.mark.parametrize("name", ["minimal", "alpine"])
+@pytest.mark.parametrize("name", ["minimal", "alpine", "python"])
 def test_images_hold_only_what_can_run(job: Job, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "REPORTS", tmp_path)
     job.outputs = tuple(verify.report_paths(name))
@@ -81,6 +82,19 @@ def test_image_agrees_with_readelf(job: Job, tmp_path: Path) -> None:
     assert len(ours) > 100
     assert ours == theirs
     assert all(ours.values())
+
+
+def test_committed_table_of_raw_system_calls() -> None:
+    """docs/raw-syscalls.md says what is found in the images that people use."""
+    rows = []
+    for name in ("minimal", "alpine", "python"):
+        for finding in syscalls.examine_all(contents.read(paths.IMAGES / f"{name}.ext3")):
+            assert not finding.problem
+            counted = Counter((use.function, use.instruction) for use in finding.uses)
+            for (function, instruction), number in counted.items():
+                rows.append(f"| {name} | {finding.path} | {finding.owner} | {function} | {number} | {instruction} |")
+    page = (paths.ROOT / "docs" / "raw-syscalls.md").read_text()
+    assert page.split("|---|---|---|---|---|---|\n")[1].splitlines() == rows
 
 
 def _findings(name: str) -> list[pie.Finding]:
