@@ -128,6 +128,18 @@ class Apt:
             raise FetchError(f"Debian's {self.suite} has no source package {package} {version}", error.hint) from error
         return {urllib.parse.unquote(m["file"]): _pool_path(m["uri"]) for m in _URI_LINE.finditer(result)}
 
+    def newest_source(self, package: str) -> str:
+        """Return what apt prints about the newest source package: a line for each file, with size and sha256.
+
+        Raises `FetchError` where the suite has none.
+        """
+        try:
+            return self._apt(
+                "source", "-qq", "--print-uris", "--only-source", "-o", "Acquire::ForceHash=SHA256", package
+            )
+        except CommandError as error:
+            raise FetchError(f"Debian's {self.suite} has no source package {package}", error.hint) from error
+
     def _apt(self, *words: str, cwd: Path | None = None) -> str:
         if shutil.which("apt-get") is None:
             raise HostError("apt-get is missing: it fetches packages from Debian's archive", "install the package apt")

@@ -38,7 +38,7 @@ Fingerprint = Annotated[str, msgspec.Meta(pattern="^[0-9A-F]{40}$", description=
 
 # Endings of subpackages whose files are the same everywhere.
 USUAL = ("-dev", "-doc", "-libs", "-static", "-openrc")
-_APK_VERSION = r"\d+(\.\d+)*[a-z]?(_(alpha|beta|pre|rc|cvs|svn|git|hg|p)\d*)*"
+APK_VERSION = r"\d+(\.\d+)*[a-z]?(_(alpha|beta|pre|rc|cvs|svn|git|hg|p)\d*)*"
 
 
 class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -280,7 +280,7 @@ def _check(recipe: Recipe, document: toml.Document) -> None:
 
 
 def _check_package(recipe: Recipe, package: Package, document: toml.Document) -> None:
-    if not re.fullmatch(_APK_VERSION, recipe.version):
+    if not re.fullmatch(APK_VERSION, recipe.version):
         document.fail(("version",), f"{recipe.version!r} is no version that apk could compare")
     if not recipe.source:
         document.fail(("package",), "a package needs a source")

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The start of a recipe is a valid recipe but for what is in capitals; the graph shows every recipe."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from nabla import package, package_start, recipe
+from nabla.errors import RecipeError
+from nabla.package_start import Found
+
+PRINTED = f"""\
+'http://x/pool/main/z/zz/zz_1:1.3-2.dsc' zz_1.3-2.dsc 2000 SHA256:{"a" * 64}
+'http://x/pool/main/z/zz/zz_1.3.orig.tar.gz' zz_1.3.orig.tar.gz 1325737 SHA256:{"b" * 64}
+'http://x/pool/main/z/zz/zz_1.3.orig.tar.gz.asc' zz_1.3.orig.tar.gz.asc 833 SHA256:{"c" * 64}
+'http://x/pool/main/z/zz/zz_1.3-2.debian.tar.xz' zz_1.3-2.debian.tar.xz 900 SHA256:{"d" * 64}
+"""
+FOUND = Found("trixie", "zz", "1.3-2", "zz_1.3.orig.tar.gz", 1325737, "b" * 64)
+
+
+def test_takes_the_upstream_tarball() -> None:
+    assert package_start._choose(PRINTED, "trixie", "zz", "1.3") == FOUND
+    assert package_start._choose(PRINTED, "trixie", "zz", "1.4") is None
+    assert package_start._choose("", "trixie", "zz", "1.3") is None
+
+
+@pytest.mark.parametrize("found", [FOUND, None])
+def test_is_a_valid_recipe(tmp_path: Path, found: Found | None) -> None:
+    (tmp_path / "zz").mkdir()
+    path = tmp_path / "zz" / "recipe.toml"
+    path.write_text(package_start.render("zz", "1.3", found))
+    loaded = recipe.load_file(path)
+    assert loaded.package is not None
+    assert [part.name for part in loaded.package.subpackage] == ["zz-dev"]
+    assert loaded.source[0].origin[0].sha256 == ("b" * 64 if found else "0" * 64)
+    assert re.findall(r"\b[A-Z]{5,}\b", path.read_text())
+
+
+@pytest.mark.parametrize(("name", "version"), [("Zz", "1"), ("zz", "1-beta"), ("../zz", "1")])
+def test_refused(name: str, version: str) -> None:
+    with pytest.raises(RecipeError):
+        package_start.render(name, version, None)
+
+
+def test_offline_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NABLA_OFFLINE", "1")
+    assert package_start.look_up("zlib", "1.3.1") is None
+
+
+def test_graph_of_all_packages() -> None:
+    edges = {name: package.needs(name) for name in package.names()}
+    dot, mermaid = package_start.as_dot(edges), package_start.as_mermaid(edges)
+    assert dot.startswith("digraph") and dot.count("->") == sum(map(len, edges.values()))
+    assert '"readline" -> "ncurses"' in dot
+    assert all(f'["{name}"]' in mermaid for name in edges)
