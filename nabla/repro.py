@@ -4,6 +4,9 @@
 The second build happens in a copy of the checkout: another path (with a blank and a letter outside ASCII), another user
 (in a user namespace, as only root could really become one), another umask, time zone, locale, home, number of jobs, and
 an empty compiler cache; only checked downloads are shared. What differs in the result would differ between two people.
+
+Packages take long: images are compared with those of the first build, `doit repro:packages` compiles them all again.
+They are signed with one key, an input like any other.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nabla import digest, log, sandbox, store, tasklib, tree
+from nabla import apk, digest, log, sandbox, store, tasklib, tree
 from nabla.errors import NablaError
 from nabla.paths import ROOT, STATE, cache_dir, relative
 from nabla.run import run
@@ -41,8 +44,12 @@ class SecondBuild:
         """The folder of all that belongs to this second build."""
         return self.root.parent
 
-    def build(self, tasks: Sequence[str], task_log: Path) -> None:
+    def build(self, tasks: Sequence[str], task_log: Path, *, fresh_packages: bool = False) -> None:
         """Run doit there, offline. Raises `CommandError`."""
+        packages = self.base / "cache" / "packages"
+        tasklib.remove(packages)
+        if not fresh_packages:
+            _share_packages(packages)
         # umask has no program of its own, hence the shell.
         words = ["/bin/sh", "-c", 'umask 077; exec "$@"', "sh", sys.executable, "-m", "doit", *tasks]
         words = ["bwrap", "--unshare-user", "--uid", OTHER_USER, "--gid", OTHER_USER, "--dev-bind", "/", "/", *words]
@@ -50,6 +57,7 @@ class SecondBuild:
             "HOME": str(self.base / "home"),
             "NABLA_CACHE": str(self.base / "cache"),
             "NABLA_JOBS": str(sandbox.jobs() + 1),
+            "NABLA_KEYS": str(apk.keys_dir()),
             "NABLA_OFFLINE": "1",
             "PYTHONPATH": str(self.root),
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -132,6 +140,20 @@ def _share_downloads(cache: Path) -> None:
             os.link(path, target)
         except OSError:
             shutil.copy(path, target)
+
+
+def _share_packages(target: Path) -> None:
+    """Offer what the first build made of recipes with packages."""
+    source = cache_dir() / "packages"
+    if source.is_dir():
+        shutil.copytree(source, target, symlinks=True, copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _manifest(path: Path) -> list[str]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Does a second, different build give the same bytes? See nabla/repro.py for what is varied.
 
-repro:prepare -> repro:musl, :busybox, :init, :launcher, :images, :kernel (each also after its first build)
+repro:prepare -> repro:musl, :busybox, :init, :launcher, :packages, :images, :kernel (each also after its first build)
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nabla import log, repro, tasklib
+from nabla.package import REPOSITORY
 from nabla.paths import BUSYBOX, IMAGES, MUSL, NABLA_INIT, NABLA_RUN, VMLINUX
 from nabla.tasklib import Job, TaskDict
 
@@ -19,7 +20,8 @@ ARTIFACTS: dict[str, tuple[list[str], list[Path]]] = {
     "busybox": (["busybox"], [BUSYBOX]),
     "init": (["init"], [NABLA_INIT]),
     "launcher": (["launcher"], [NABLA_RUN]),
-    "images": (["rootfs"], [IMAGES / f"{name}.ext3" for name in ("minimal", "alpine")]),
+    "packages": (["packages"], [REPOSITORY]),
+    "images": (["rootfs:minimal", "rootfs:alpine"], [IMAGES / f"{name}.ext3" for name in ("minimal", "alpine")]),
     "kernel": (["kernel"], [VMLINUX]),
 }
 
@@ -54,7 +56,7 @@ def compare(job: Job, name: str) -> None:
     """Build one artifact in the second checkout; print its sum, or fail where the bytes differ."""
     tasks, paths = ARTIFACTS[name]
     second = repro.current()
-    second.build(tasks, job.log)
+    second.build(tasks, job.log, fresh_packages=name == "packages")
     for line in second.sums(paths):
         job.note(line)
         log.info(f"identical: {line}")
