@@ -61,7 +61,7 @@ def host_tool(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
             if (files / "usr" / "bin" / name).exists():
                 program = files / "usr" / "bin" / name
     loader = MUSL / "lib" / "ld-musl-x86_64.so.1"
-    words = [loader, "--library-path", ":".join(map(str, folders)), program, *arguments]
+    words = [str(loader), "--library-path", ":".join(map(str, folders)), str(program), *arguments]
     return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
 
 
