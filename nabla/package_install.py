@@ -27,15 +27,15 @@ _DATABASES = ("/lib/apk/db/installed", "/usr/lib/apk/db/installed")
 _LEFT_OVER = ("/var/log/apk.log",)
 
 
-def recipes_for(packages: Sequence[str], libc: bool) -> list[str]:
+def recipes_for(packages: Sequence[str], parts: Collection[str]) -> list[str]:
     """Return the recipes whose packages an image may need: asked for, depended on, or built against.
 
-    `libc`: our libc too. Raises `PackageError` for a name that no recipe makes.
+    `parts`: of the image; those that are recipes count too. Raises `PackageError` for a name that no recipe makes.
     """
     for name in packages:
         if name not in package.owners():
             raise PackageError(f"there is no package {name!r}", f"known: {', '.join(sorted(package.owners()))}")
-    found = {package.LIBC} if libc else set()
+    found = {part for part in parts if part in package.owners()}
     waiting = [package.owners()[name] for name in packages]
     while waiting:
         name = waiting.pop()
@@ -45,12 +45,14 @@ def recipes_for(packages: Sequence[str], libc: bool) -> list[str]:
     return sorted(found)
 
 
-def install(tree: Tree, packages: Sequence[str], libc: bool, *, tools: Path, scratch: Path, log: Path) -> Tree:
+def install(
+    tree: Tree, packages: Sequence[str], parts: Collection[str], *, tools: Path, scratch: Path, log: Path
+) -> Tree:
     """Return `tree` with `packages` and what they need; packages of ours take the place of the base's of that name.
 
     `scratch`: an empty folder. Raises `ImageError` when apk cannot do it.
     """
-    offered = {part.name: part for name in recipes_for(packages, libc) for part in package.read_record(name).parts}
+    offered = {part.name: part for name in recipes_for(packages, parts) for part in package.read_record(name).parts}
     missing = [name for name in packages if name not in offered]
     if missing:
         raise ImageError(f"the recipe {package.owners()[missing[0]]} made no package {missing[0]}")

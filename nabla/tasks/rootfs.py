@@ -68,9 +68,13 @@ def make_image(job: Job, name: str) -> None:
 
 def _install(job: Job, description: Description, tree: base.Tree) -> base.Tree:
     scratch = job.scratch() / "packages"
-    libc = "musl" in (description.parts or ())
     done = package_install.install(
-        tree, description.packages, libc, tools=packages.TOOLS.path, scratch=scratch, log=job.log
+        tree,
+        description.packages,
+        description.parts or (),
+        tools=packages.TOOLS.path,
+        scratch=scratch,
+        log=job.log,
     )
     tasklib.remove(scratch)
     return done
@@ -88,7 +92,7 @@ def _image_step(name: str, description: Description) -> TaskDict:
         inputs += [packages.TOOLS, packages.PUBLIC_KEY]
         after += ["apk:tools", "apk:key"]
         code += [apk, package, package_install]
-        for each in package_install.recipes_for(description.packages, "musl" in (description.parts or ())):
+        for each in package_install.recipes_for(description.packages, description.parts or ()):
             inputs += [package.record_path(each), *packages.apks(each)]
             after.append(f"packages:{each}")
     return tasklib.step(

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""apk inside the machine: it knows what is installed, finds it unchanged, and adds packages from our repository."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+from nabla import package, package_install
+from nabla.apk import INDEX, KEY_NAME
+from nabla.paths import APK
+
+from .vm import Vm
+
+OURS = {"curl", "libcrypto3", "musl", "nginx", "python3", "redis", "sqlite-libs", "zlib"}
+
+
+def repository(*names: str) -> bytes:
+    """Return a tar with the index, the public key, and what these packages may need."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        tar.add(INDEX, "repository/Packages.adb")
+        tar.add(APK / "keys" / f"{KEY_NAME}.pub", f"keys/{KEY_NAME}.pub")
+        for recipe in package_install.recipes_for(names, ()):
+            for part in package.read_record(recipe).parts:
+                tar.add(part.apk, f"repository/{part.apk.name}")
+    return stream.getvalue()
+
+
+def test_info(alpine: Vm) -> None:
+    installed = set(alpine.check("apk info -q").split())
+    assert installed >= OURS
+    assert alpine.check("apk info --who-owns /usr/bin/python3.13").split()[-1].startswith("python3-3.13")
+    assert "so:libz.so.1=1.3.1" in alpine.check("apk info --provides zlib")
+    assert "usr/bin/sqlite3" in alpine.check("apk info --contents sqlite")
+
+
+def test_audit_finds_our_files_unchanged(alpine: Vm) -> None:
+    lines = alpine.check("apk audit --system 2>/dev/null").splitlines()
+    assert [line for line in lines if line.startswith("U ")] == []
+
+
+def test_add_and_remove(alpine: Vm) -> None:
+    script = """
+        cd /tmp && tar x || exit
+        apk="apk --no-network --no-cache --repositories-file /dev/null -X /tmp/repository/Packages.adb"
+        $apk --keys-dir /tmp/none add lua5.4 2>&1 | grep -o 'UNTRUSTED signature'
+        command -v lua5.4
+        $apk --keys-dir /tmp/keys -q add lua5.4 || exit
+        lua5.4 -e 'print(_VERSION, 6 * 7)'
+        apk info -e -v lua5.4 readline
+        $apk --keys-dir /tmp/keys -q del lua5.4 || exit
+        command -v lua5.4 || echo gone
+    """
+    result = alpine.run("/bin/sh", "-c", script, stdin=repository("lua5.4"))
+    assert result.status == 0, result.describe()
+    lines = result.lines()
+    assert lines[0] == "UNTRUSTED signature"
+    assert lines[1].split() == ["Lua", "5.4", "42"]
+    assert lines[2].startswith("lua5.4-5.4.7") and lines[3].startswith("readline-8.2")
+    assert lines[-1] == "gone"
