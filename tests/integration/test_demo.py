@@ -66,11 +66,28 @@ class Person:
         deadline = time.monotonic() + timeout
         while not (found := wanted()):
             assert time.monotonic() < deadline, "the screen shows:\n" + "\n".join(self.screen.display)
-            try:
-                self.terminal.feed(self.shell.read_nonblocking(65536, timeout=0.2))
-            except pexpect.TIMEOUT:
-                continue
+            self._more()
         return found
+
+    def ask_size(self, wanted: str) -> None:
+        """Ask the machine for its window's size until it has heard of the new one: keys may be faster."""
+        for number in range(20):
+            answer = f"{wanted} {number}"
+            self.type(f"clear; stty size; echo {answer}\n")
+            while answer not in self.left():
+                self.see(self._more)
+            if wanted in self.left():
+                return
+            time.sleep(0.3)
+        raise AssertionError(f"not {wanted}:\n" + "\n".join(self.screen.display))
+
+    def _more(self) -> bool:
+        """Look once."""
+        try:
+            self.terminal.feed(self.shell.read_nonblocking(65536, timeout=0.2))
+        except pexpect.TIMEOUT:
+            return False
+        return True
 
     def see_text(self, text: str) -> None:
         """Wait until a text is somewhere on the screen."""
@@ -132,13 +149,11 @@ def test_a_session() -> None:
         someone.see(lambda: any(re.search(r"memory +\d+ MB of 64M", row) for row in someone.right()))
 
         someone.resize(30, 120)
-        someone.type("clear; stty size\n")
         guest = demo_view.layout(30, 120).guest
-        someone.see(lambda: f"{guest.rows} {guest.cols}" in someone.left())
+        someone.ask_size(f"{guest.rows} {guest.cols}")
         assert someone.right()[0].strip() == "Linux, in one host process"
         someone.resize(10, 50)  # no room for the panel
-        someone.type("clear; stty size\n")
-        someone.see(lambda: "10 50" in someone.left())
+        someone.ask_size("10 50")
 
         someone.type(LEAVE)
         assert someone.after() == 0
