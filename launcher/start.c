@@ -54,6 +54,10 @@ static void become_vm(const struct vm *vm, int link)
 	sigset_t none;
 	if (!arrange_descriptors(vm, link) || !tie_to_launcher(vm->options->trace_policy) || !limits_set(vm->limits))
 		return;
+	/* What stops a process group is ours to act upon; before execve it would stop our parent's vfork as well. */
+	signal(SIGTSTP, SIG_IGN);
+	signal(SIGTTIN, SIG_IGN);
+	signal(SIGTTOU, SIG_IGN);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	syscall(SYS_execveat, FD_KERNEL, "", vm->arguments, no_environment, AT_EMPTY_PATH);

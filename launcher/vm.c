@@ -195,6 +195,10 @@ static int judge(const struct watch *w, const char **reason)
 		return EXIT_TIMEOUT;
 	}
 	*reason = number ? "signal" : "exit";
+	/* A kernel that panics is as quiet as it was told to be. */
+	if (!number && WEXITSTATUS(w->status) == EXIT_OWN_ERROR && !w->vm->options->verbose)
+		note("the VM ended with status %d: its command did, or its kernel gave up (see which: --verbose)",
+		     EXIT_OWN_ERROR);
 	if (!number)
 		return WEXITSTATUS(w->status);
 	if (number == SIGSYS)
