@@ -195,12 +195,14 @@ static int judge(const struct watch *w, const char **reason)
 		return EXIT_TIMEOUT;
 	}
 	*reason = number ? "signal" : "exit";
-	/* A kernel that panics is as quiet as it was told to be. */
-	if (!number && WEXITSTATUS(w->status) == EXIT_OWN_ERROR && !w->vm->options->verbose)
-		note("the VM ended with status %d: its command did, or its kernel gave up (see which: --verbose)",
-		     EXIT_OWN_ERROR);
-	if (!number)
+	if (!number) {
+		struct status status;
+		status_read(&status, w->vm->started_ns, now_ns());
+		/* A kernel that panics is as quiet as it was told to be. */
+		if (WEXITSTATUS(w->status) == EXIT_OWN_ERROR && !status.user_ns && !w->vm->options->verbose)
+			note("the VM's kernel gave up before its first program ran (see why: --verbose)");
 		return WEXITSTATUS(w->status);
+	}
 	if (number == SIGSYS)
 		note("the VM was ended because it made a host system call that its policy forbids "
 		     "(see which: --trace-policy)");
