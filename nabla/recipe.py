@@ -167,9 +167,9 @@ class Subpackage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How the recipe becomes packages of the apk repository (docs/packages.md).
 
-    `prepare`, `build`, `check`, `package`: shell in the sandbox, in the folder of the source. `makedepends`: recipes,
-    or packages of them, whose files are in the sysroot. `depends`: what must be installed beside the package; shared
-    libraries need not be named. `scripts`: files beside the recipe which apk runs. Where the recipe has a [build]
+    `prepare`, `build`, `package`: shell in the sandbox, in the folder of the source. `check`: shell in the machine
+    (nabla.package_check). `makedepends`: recipes, or packages of them, whose files are in the sysroot. `depends`: what
+    must be installed beside the package; shared libraries need not be named. `scripts`: files beside the recipe which apk runs. Where the recipe has a [build]
     too, what that made is at /extra. `options`: "!strip" leaves programs and libraries as they are, "bytecode" leaves
     what Python compiled.
     """

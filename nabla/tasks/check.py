@@ -3,6 +3,7 @@
 
 musl -> check:stock-busybox -> out/check/busybox
 kernel, launcher, rootfs:minimal, check:stock-busybox -> check:busybox -> out/check/busybox-testsuite.md
+kernel, launcher, rootfs:packages -> check:<recipe with tests> -> out/check/<recipe>.json
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from nabla import busybox_suite, fetch, recipe, run, sandbox, tasklib
+from nabla import busybox_suite, fetch, package, package_check, recipe, run, sandbox, tasklib
 from nabla.errors import NablaError
 from nabla.paths import IMAGES, MUSL, NABLA_RUN, OUT, RECIPES, TESTS, VMLINUX, relative
 from nabla.sandbox import Bind, Sandbox
@@ -21,6 +22,7 @@ REPORT = OUT / "check" / "busybox-testsuite.md"
 KNOWN = TESTS / "busybox-failures.toml"
 FRAGMENT = RECIPES / "busybox" / "busybox.config"
 IMAGE = IMAGES / "minimal.ext3"
+PACKAGES_IMAGE = IMAGES / "packages.ext3"
 # Waiting for names that do not resolve takes most of it.
 TIMEOUT = 900.0
 
@@ -73,6 +75,20 @@ def task_check() -> Iterator[TaskDict]:
         after=["check:stock-busybox", "rootfs:minimal", "kernel:build", "launcher:install"],
         code=[busybox_suite],
     )
+    for name in package.names():
+        loaded = recipe.load(name)
+        if loaded.package is not None and loaded.package.check:
+            yield tasklib.step(
+                f"check:{name}",
+                check_package,
+                doc=f"run the tests of {name} in the guest, as its recipe says",
+                inputs=[package.record_path(name), PACKAGES_IMAGE, VMLINUX, NABLA_RUN],
+                outputs=[OUT / "check" / f"{name}.json"],
+                after=["rootfs:packages", "kernel:build", "launcher:install"],
+                config=loaded.package.check,
+                code=[package_check],
+                args=[name],
+            )
 
 
 def build_stock(job: Job) -> None:
@@ -84,6 +100,14 @@ def build_stock(job: Job) -> None:
     place = Sandbox(binds, {"JOBS": str(sandbox.jobs()), "TARBALL": tarball.name})
     place.run(_BUILD, title="busybox as upstream has it", log=job.log)
     (work / "result").rename(job.out(Tree(STOCK)))
+
+
+def check_package(job: Job, name: str) -> None:
+    """Run a package's own tests in the image that holds them."""
+    result = job.out(OUT / "check" / f"{name}.json")
+    found = package_check.check(name, PACKAGES_IMAGE, result, job.log.with_name(f"check:{name}-guest.log"))
+    for line in found.output:
+        job.note(line)
 
 
 def check_busybox(job: Job) -> None:
