@@ -169,9 +169,9 @@ class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     `prepare`, `build`, `package`: shell in the sandbox, in the folder of the source. `check`: shell in the machine
     (nabla.package_check). `makedepends`: recipes, or packages of them, whose files are in the sysroot. `depends`: what
-    must be installed beside the package; shared libraries need not be named. `scripts`: files beside the recipe which apk runs. Where the recipe has a [build]
-    too, what that made is at /extra. `options`: "!strip" leaves programs and libraries as they are, "bytecode" leaves
-    what Python compiled.
+    must be installed beside the package; shared libraries need not be named. `scripts`: files beside the recipe which
+    apk runs. Where the recipe has a [build] too, what that made is at /extra. `options`: "!strip" leaves programs and
+    libraries as they are, "bytecode" leaves what Python compiled.
     """
 
     revision: Annotated[int, msgspec.Meta(ge=0, description="a number from 0")] = 0
