@@ -170,6 +170,23 @@ print(numpy.allclose(numpy.linalg.inv(a) @ a, numpy.eye(300)), numpy.__version__
     assert run(python, script).split() == ["True", read_record("py3-numpy").parts[0].version.split("-")[0]]
 
 
+def test_wheels_are_upstreams(python: Vm) -> None:
+    """Each file that is there is as the wheel says, libraries included; only tests lie in packages of their own."""
+    script = """
+import base64, hashlib, importlib.metadata
+for name in ("numpy", "tornado", "pip"):
+    missing = wrong = right = 0
+    for file in importlib.metadata.files(name):
+        path = file.locate()
+        if file.hash is None: continue
+        if not path.exists(): missing += not {"test", "tests"} & set(file.parts); continue
+        digest = base64.urlsafe_b64encode(hashlib.sha256(path.read_bytes()).digest()).decode().rstrip("=")
+        right, wrong = right + (digest == file.hash.value), wrong + (digest != file.hash.value)
+    print(name, missing, wrong, right > 25)
+"""
+    assert run(python, script).splitlines() == ["numpy 0 0 True", "tornado 0 0 True", "pip 0 0 True"]
+
+
 def test_tornado_and_numpy_for_the_host() -> None:
     """An ordinary user's machine answers the host through a published port."""
     port = free_port()
