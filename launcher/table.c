@@ -28,7 +28,7 @@ SWITCH(show_version, puts("nabla-run " NABLA_VERSION), exit(0))
 const struct row option_table[] = {
 {.name = "The machine"},
 {"memory", "SIZE", "memory of the guest, with K, M or G",
- "Whole pages; at least 16M, at most what the host has. The host gives a page when it is first used.",
+ "Whole pages; at least 24M, at most what the host has. The host gives a page when it is first used.",
  "256M", "--memory 1G", take_memory},
 {"disk", "PATH[,ro][,cow]", "a further disk; may be repeated",
  "Any regular file or block device whose size is a multiple of 512 bytes, seven at most. IMAGE is `/dev/ubda` in the "

@@ -15,7 +15,7 @@
 #define MIB (UINT64_C(1) << 20)
 #define GIB (UINT64_C(1) << 30)
 #define GUEST_PAGE_SIZE UINT64_C(4096)
-#define MEMORY_MIN (16 * MIB)
+#define MEMORY_MIN (24 * MIB)
 #define GUEST_HOSTNAME_MAX 64 /* __NEW_UTS_LEN of the guest kernel */
 #define GUEST_NAME_MAX 64
 #define SECOND_NS UINT64_C(1000000000)

@@ -109,7 +109,7 @@ SWITCHES = ("--read-only", "--ephemeral", "--verbose", "--jail", "--json", "--tr
 VALUES: dict[str, tuple[str, ...]] = {
     "--memory": (
         "64M",
-        "16M",
+        "24M",
         "15M",
         "0",
         "1G",

@@ -45,7 +45,7 @@ OPTIONS = (
         (["--memory", "64MB", "x"], "is not a size"),
         (["--memory", "0x40M", "x"], "is not a size"),
         (["--memory", "64T", "x"], "is not a size"),
-        (["--memory", "15M", "x"], "the least is 16 MiB"),
+        (["--memory", "23M", "x"], "the least is 24 MiB"),
         (["--memory", "99999999999999999999G", "x"], "more than this host has"),
         (["--memory=17179869185G", "x"], "more than this host has"),  # 2**64 + 2**30 bytes
         (["--read-only=yes", "x"], "--read-only takes no value"),
