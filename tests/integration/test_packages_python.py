@@ -161,6 +161,17 @@ def test_pip(python: Vm) -> None:
     assert "externally-managed-environment" in refused.output
 
 
+def test_environment_of_its_own(python: Vm) -> None:
+    """A virtual environment with a pip of its own, made without a network."""
+    script = """
+        python3 -m venv /tmp/own && /tmp/own/bin/pip list --format json &&
+            /tmp/own/bin/python -c 'import sys; print(sys.prefix)'
+    """
+    listed, prefix = python.check(script, timeout=240).splitlines()[-2:]
+    assert [package["name"] for package in json.loads(listed)] == ["pip"]
+    assert prefix == "/tmp/own"
+
+
 def test_numpy(python: Vm) -> None:
     script = """
 import numpy
