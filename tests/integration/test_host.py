@@ -14,8 +14,8 @@ import pytest
 from .vm import Vm
 
 CALL = re.compile(r"^(\d+) +(?:\d+\.\d+ )?(\w+)\(")
-# strace shortens long words.
-KERNEL = re.compile(r'execveat\(\d+, "", \["[^"]*/kernel/vml')
+# The launcher starts it by descriptor; nothing else here does.
+KERNEL = re.compile(r'execveat\(\d+, "", \[')
 FILTER = re.compile(r"(seccomp\(SECCOMP_SET_MODE_FILTER|prctl\(PR_SET_SECCOMP)")
 FORBIDDEN = {"fork", "vfork", "clone", "clone3", "execve", "ptrace", "socket", "connect", "open", "openat"}
 FORBIDDEN |= {"mmap", "munmap", "mremap", "mprotect", "brk"}
