@@ -126,20 +126,23 @@ def follow(first: int) -> tuple[int, int]:
             continue
         alive.add(pid)
         deliver, event = os.WSTOPSIG(status), status >> 16
-        if event == EVENT_EXEC:
-            # Still inside execve, which will set RAX. The signal stops it again before its first instruction.
-            os.kill(pid, signal.SIGSTOP)
-            fresh.add(pid)
-        elif pid in fresh and not event:
-            fresh.discard(pid)
-            ptrace(PTRACE_SETOPTIONS, pid, OPTIONS)
-            counters[pid] = inject(pid)
-            deliver = 0
-        elif event == EVENT_EXIT and pid in counters:
-            calls += struct.unpack("<Q", read(pid, counters.pop(pid), 8))[0]
-        if event or deliver == signal.SIGTRAP or (deliver == signal.SIGSTOP and pid not in counters):
-            deliver = 0
-        ptrace(PTRACE_CONT, pid, deliver)
+        try:
+            if event == EVENT_EXEC:
+                # Still inside execve, which will set RAX. The signal stops it again before its first instruction.
+                os.kill(pid, signal.SIGSTOP)
+                fresh.add(pid)
+            elif pid in fresh and not event:
+                fresh.discard(pid)
+                ptrace(PTRACE_SETOPTIONS, pid, OPTIONS)
+                counters[pid] = inject(pid)
+                deliver = 0
+            elif event == EVENT_EXIT and pid in counters:
+                calls += struct.unpack("<Q", read(pid, counters.pop(pid), 8))[0]
+            if event or deliver == signal.SIGTRAP or (deliver == signal.SIGSTOP and pid not in counters):
+                deliver = 0
+            ptrace(PTRACE_CONT, pid, deliver)
+        except ProcessLookupError:
+            continue  # killed since it stopped: waitpid will tell of its end
     return result, calls
 
 

@@ -27,7 +27,8 @@ def second() -> Iterator[SecondBuild]:
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("name", [name for name in ARTIFACTS if name not in ("kernel", "packages")])
-def test_identical(second: SecondBuild, name: str, tmp_path: Path) -> None:
+def test_identical(second: SecondBuild, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NABLA_CACHE", str(CACHE))  # each test loses its environment
     tasks, artifacts = ARTIFACTS[name]
     second.build(tasks, tmp_path / "log")
     assert len(second.sums(artifacts)) == len(artifacts)

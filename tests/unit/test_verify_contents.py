@@ -16,6 +16,7 @@ from nabla import package, paths
 from verify import contents, pie
 from verify.contents import Contents, ContentsError
 
+CACHE = paths.cache_dir()  # before each test loses its environment
 DATABASE = """\
 C:Q1x=
 P:one
@@ -50,10 +51,11 @@ def test_folder_with_owners_and_links(tmp_path: Path) -> None:
     assert list(found.programs()) == []
 
 
-def test_packages_are_read_as_apk_reads_them() -> None:
+def test_packages_are_read_as_apk_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every package of the repository: the files which the build recorded, their content as in the cache."""
     from nabla.package_build import files_path
 
+    monkeypatch.setenv("NABLA_CACHE", str(CACHE))
     count = 0
     for name in package.names():
         if not package.record_path(name).exists():
