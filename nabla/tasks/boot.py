@@ -4,7 +4,7 @@
 `doit boot --net user --publish 8080:80` gives it a network; `-o '--user nobody --timeout 60'` hands any other options
 on to nabla-run, as a shell would split them.
 
-kernel, launcher, rootfs:<name> -> boot:<name> (boot = boot:alpine)
+kernel, launcher, rootfs:<name> -> boot:<name> (boot = boot:base)
 
 What is done inside is kept in out/run/<name>.ext3, a copy of the built image; the image itself never changes. A rebuilt
 image makes a new copy, the old one stays beside it for one generation. `--ephemeral` keeps nothing. Without a terminal
@@ -25,7 +25,7 @@ from nabla.paths import IMAGES, NABLA_RUN, OUT, VMLINUX, relative
 from nabla.tasklib import TaskDict, guard
 
 RUN = OUT / "run"
-DEFAULT = "alpine"
+DEFAULT = "base"
 LAUNCHER_FAILED = 125
 _CHUNK = 1 << 20
 
