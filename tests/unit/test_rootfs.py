@@ -116,7 +116,8 @@ def test_documented_example(tmp_path: Path) -> None:
     )
     path = tmp_path / "mine.toml"
     path.write_text(example)
-    shutil.copy(ROOTFS / "alpine.toml", tmp_path)
+    for name in ("alpine", "base"):
+        shutil.copy(ROOTFS / f"{name}.toml", tmp_path)
     description = rootfs.load_file(path)
     assert description.base == "alpine-base"
     assert description.drop[-1] == "/etc/motd"
