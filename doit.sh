@@ -19,20 +19,46 @@ fail() {
     exit 2
 }
 
+# lacks PROGRAM PACKAGE: prints the package when the host has no such program.
+lacks() {
+    command -v "$1" >/dev/null || echo "$2"
+}
+
 # Prints the Debian packages whose programs are missing for these tasks.
 missing_packages() {
     fits || "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3 python3-venv
-    command -v bwrap >/dev/null || echo bubblewrap
-    command -v gpgv >/dev/null || echo gpgv
-    case " $* " in *" test "*)
-        # The tests show with it what the machine asks of the host.
-        command -v strace >/dev/null || echo strace
-        # The network of machines that ordinary users start.
-        command -v passt >/dev/null || echo passt
-        # Machines are started in its containers, too.
-        command -v podman >/dev/null || echo podman
-        ;;
-    esac
+    lacks bwrap bubblewrap
+    lacks gpgv gpgv
+    for task in "$@"; do
+        case $task in
+        # Signs releases, and checks them.
+        test | release | verify:release) lacks ssh-keygen openssh-client ;;
+        esac
+        case $task in
+        # Shows what differs between two builds; another order of files in folders.
+        test | repro*)
+            lacks diffoscope diffoscope-minimal
+            lacks disorderfs disorderfs
+            ;;
+        esac
+        case $task in
+        # Machines are started in its containers.
+        test | run:oci) lacks podman podman ;;
+        esac
+        case $task in
+        test)
+            # Shows what the machine asks of the host.
+            lacks strace strace
+            # The network of machines that ordinary users start.
+            lacks passt passt
+            # Look at the container image as others do.
+            lacks skopeo skopeo
+            lacks umoci umoci
+            # Looks at the report of a release.
+            lacks chromium chromium
+            ;;
+        esac
+    done
 }
 
 # Installs packages as root or through a sudo that asks nothing; otherwise says which command would.

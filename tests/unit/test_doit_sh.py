@@ -77,7 +77,7 @@ def test_what_only_tests_need(tmp_path: Path) -> None:
     result = doit_sh(copy(tmp_path), "test", PATH=path, PYTHON=PYTHON)
     assert result.returncode == 2
     lacking = result.stderr.partition("error: this host lacks: ")[2].splitlines()[0].split()
-    assert {"strace", "passt"} <= set(lacking)
+    assert {"strace", "passt", "chromium", "umoci", "openssh-client"} <= set(lacking)
     assert not {"bubblewrap", "gpgv"} & set(lacking)
 
 
