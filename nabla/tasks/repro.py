@@ -7,23 +7,10 @@ repro:prepare -> repro:musl, :busybox, :init, :launcher, :packages, :images, :ke
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from nabla import log, repro, tasklib
-from nabla.package import REPOSITORY
-from nabla.paths import BUSYBOX, IMAGES, MUSL, NABLA_INIT, NABLA_RUN, VMLINUX
+from nabla.artifacts import ARTIFACTS
 from nabla.tasklib import Job, TaskDict
-
-# name -> (tasks that make it, what they make)
-ARTIFACTS: dict[str, tuple[list[str], list[Path]]] = {
-    "musl": (["musl"], [MUSL]),
-    "busybox": (["busybox"], [BUSYBOX]),
-    "init": (["init"], [NABLA_INIT]),
-    "launcher": (["launcher"], [NABLA_RUN]),
-    "packages": (["packages"], [REPOSITORY]),
-    "images": (["rootfs:minimal", "rootfs:alpine"], [IMAGES / f"{name}.ext3" for name in ("minimal", "alpine")]),
-    "kernel": (["kernel"], [VMLINUX]),
-}
 
 
 def task_repro() -> Iterator[TaskDict]:
@@ -36,12 +23,12 @@ def task_repro() -> Iterator[TaskDict]:
         after=["fetch", "toolchain"],
         always=True,
     )
-    for name, (tasks, _) in ARTIFACTS.items():
+    for name, artifact in ARTIFACTS.items():
         yield tasklib.step(
             f"repro:{name}",
             compare,
             doc=f"build {name} again and compare",
-            after=[*tasks, "repro:prepare"],
+            after=[*artifact.tasks, "repro:prepare"],
             args=[name],
             always=True,
         )
@@ -54,9 +41,9 @@ def prepare(job: Job) -> None:
 
 def compare(job: Job, name: str) -> None:
     """Build one artifact in the second checkout; print its sum, or fail where the bytes differ."""
-    tasks, paths = ARTIFACTS[name]
+    artifact = ARTIFACTS[name]
     second = repro.current()
-    second.build(tasks, job.log, fresh_packages=name == "packages")
-    for line in second.sums(paths):
+    second.build(artifact.tasks, job.log, fresh_packages=name == "packages")
+    for line in second.sums(artifact.paths):
         job.note(line)
         log.info(f"identical: {line}")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from nabla import paths, repro
+from nabla.artifacts import ARTIFACTS
 from nabla.repro import DifferenceError, SecondBuild
-from nabla.tasks.repro import ARTIFACTS
 
 CACHE = paths.cache_dir()
 
@@ -29,9 +29,9 @@ def second() -> Iterator[SecondBuild]:
 @pytest.mark.parametrize("name", [name for name in ARTIFACTS if name not in ("kernel", "packages")])
 def test_identical(second: SecondBuild, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NABLA_CACHE", str(CACHE))  # each test loses its environment
-    tasks, artifacts = ARTIFACTS[name]
-    second.build(tasks, tmp_path / "log")
-    assert len(second.sums(artifacts)) == len(artifacts)
+    artifact = ARTIFACTS[name]
+    second.build(artifact.tasks, tmp_path / "log")
+    assert len(second.sums(artifact.paths)) == len(artifact.paths)
 
 
 def test_one_byte_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
