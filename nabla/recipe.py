@@ -33,6 +33,7 @@ Pattern = Annotated[
 Script = Literal[
     "pre-install", "post-install", "pre-upgrade", "post-upgrade", "pre-deinstall", "post-deinstall", "trigger"
 ]
+Cve = Annotated[str, msgspec.Meta(pattern="^CVE-[0-9]{4}-[0-9]{4,}$", description="a number like CVE-2024-12345")]
 Fingerprint = Annotated[str, msgspec.Meta(pattern="^[0-9A-F]{40}$", description="40 upper-case hexadecimal digits")]
 
 
@@ -195,6 +196,10 @@ class _RecipeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     license: Text
     summary: Text
     homepage: Url | None = None
+    # Where the texts of the licence lie in the sources, where nabla.licenses does not find them by their names.
+    license_files: tuple[Pattern, ...] = ()
+    # What our patches mend: number -> the patches of the series that are needed for it.
+    fixes: dict[Cve, Annotated[tuple[FileName, ...], msgspec.Meta(min_length=1)]] = {}
     source: tuple[Source, ...] = ()
     build: Build | None = None
     package: Package | None = None
@@ -265,6 +270,10 @@ def _check(recipe: Recipe, document: toml.Document) -> None:
         document.fail(("name",), f"the recipe's name {recipe.name!r} differs from its folder {recipe.folder.name!r}")
     if recipe.package is not None:
         _check_package(recipe, recipe.package, document)
+    for cve, files in recipe.fixes.items():
+        for file in files:
+            if file not in [path.name for path in recipe.patches]:
+                document.fail(("fixes", cve), f"there is no {relative(PATCHES)}/{recipe.name}/{file}")
     seen: set[str] = set()
     for number, source in enumerate(recipe.source):
         where: tuple[str | int, ...] = ("source", number)

@@ -99,6 +99,11 @@ def test_good_recipe(tmp_path: Path) -> None:
         ("size = 12\n", 'size = 12\nsignature = { key = "no.asc" }\n', "16: source[1].origin[1].signature: the key"),
         ("[build]\n", "[build\n", "30: not valid TOML"),
         ("summary = ", "summary = = ", "4: not valid TOML"),
+        ("[build]\n", '[fixes]\n"CVE-99" = ["a"]\n[build]\n', "30: fixes"),
+        ("[build]\n", '[fixes]\n"CVE-2024-1234" = []\n[build]\n', "30: fixes: expected `array` of length >= 1"),
+        ("[build]\n", '[fixes]\n"CVE-2024-1234" = ["0001-a.patch"]\n[build]\n', "31: fixes.CVE-2024-1234: there is"),
+        ("[build]\n", '[fixes]\n[build]\nlicense_files = ["../a"]\n', "32: build.license_files: there is no such key"),
+        ('license = "MIT"\n', 'license = "MIT"\nlicense_files = ["../a"]\n', "4: license_files[1]: the value must"),
     ],
 )
 def test_broken_recipe(tmp_path: Path, old: str, new: str, message: str) -> None:
