@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from nabla import oci_podman
 from nabla.paths import NABLA_RUN, VMLINUX
 
 from . import container
@@ -224,21 +224,6 @@ def test_without_user_namespaces(confined: Inside) -> None:
 
 # Podman itself
 
-# What podman and crun want of a host is made here, in namespaces of our own: one cgroup hierarchy, of version 2, and
-# places for locks and states. Limits and cgroups are left alone, which takes no privilege that containers here lack.
-_PODMAN = """
-set -e
-mount -t cgroup2 none /sys/fs/cgroup
-mount -t tmpfs none /dev/shm
-mount -t tmpfs none /run
-folder=$1
-shift
-exec podman --root "$folder/storage" --runroot /run/podman --tmpdir /run/libpod --storage-driver vfs \\
-    --cgroup-manager cgroupfs --events-backend none run --rm --cgroups disabled --network none \\
-    --ulimit "nofile=1024:1024" --ulimit "nproc=1000:1000" $PODMAN_OPTIONS \\
-    --volume "$folder:/nabla" --workdir /nabla --rootfs "$folder/root" "$@"
-"""
-
 
 @pytest.fixture(scope="module")
 def podman(place: Path) -> Iterator[Path]:
@@ -257,15 +242,11 @@ def podman(place: Path) -> Iterator[Path]:
 
 def in_podman(folder: Path, *options: str) -> Inside:
     """Return the inside of a container that podman makes with these options, its default profile, and nothing else."""
-    become = ["unshare", "--mount", "--cgroup", "--propagation", "private"]
-    environment = [f"HOME={folder}", f"PODMAN_OPTIONS={shlex.join(options)}"]
-    if os.geteuid() != 0:
-        # As podman does it by itself where an administrator gave the user further ids.
-        become.append("--map-root-user")
-        environment += [f"_CONTAINERS_ROOTLESS_{kind}ID={os.geteuid()}" for kind in "UG"]
-        environment += ["_CONTAINERS_USERNS_CONFIGURED=done", f"XDG_RUNTIME_DIR={folder}"]
-    words = ["env", *environment, *become, "sh", "-c", _PODMAN, "sh", str(folder)]
-    return Inside(lambda *command: [*words, *command], ("--run-as", "0") if os.geteuid() != 0 else ())
+    podman = oci_podman.restricted(folder)
+    words = podman.argv("run", "--rm", *podman.run_options, *options)
+    words += ["--volume", f"{folder}:/nabla", "--workdir", "/nabla", "--rootfs", folder / "root"]
+    start = ["env", *(f"{name}={value}" for name, value in podman.env.items()), *map(str, words)]
+    return Inside(lambda *command: [*start, *command], ("--run-as", "0") if podman.one_id else ())
 
 
 def test_podman(podman: Path) -> None:
