@@ -3,20 +3,38 @@
 
 The cache is content-addressed and shared by all checkouts of a user (nabla.store). A file counts only when its sha256,
 its size and, where upstream signs, its OpenPGP signature are right. With `NABLA_OFFLINE=1` no connection is opened.
+`NABLA_WITHOUT=debian,pypi` does as if the recipes had no origins of these places, in the cache neither.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nabla import log, signature, tree
-from nabla.errors import ChecksumError, CommandError, FetchError, HostError, OfflineError, SignatureError
+from nabla.errors import (
+    ChecksumError,
+    CommandError,
+    ConfigError,
+    FetchError,
+    HostError,
+    OfflineError,
+    SignatureError,
+)
 from nabla.origins import Delivery, Request, debian, pypi
 from nabla.recipe import DebianOrigin, DebOrigin, Origin, PypiOrigin, Source, UrlOrigin
 from nabla.store import Store, cache
+
+# Who keeps what the origins of a type deliver.
+PLACES: dict[type[Origin], str] = {
+    UrlOrigin: "upstream",
+    DebianOrigin: "debian",
+    DebOrigin: "debian",
+    PypiOrigin: "pypi",
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +58,12 @@ def fetch(source: Source, *, offline: bool | None = None, task_log: Path | None 
 def obtain(source: Source, *, offline: bool | None = None, task_log: Path | None = None) -> Fetched:
     """Like `fetch`, and tell which origin the file is of. The origins of a source may differ in their bytes."""
     store = cache()
+    if not usable(source):
+        places = " and ".join(sorted(without()))
+        raise FetchError(
+            f"{source.name}: no origin is left without {places}",
+            "\n".join(f"it has {place(origin)}: {describe(origin)}" for origin in source.origin),
+        )
     found = cached(source, store)
     if found is not None:
         return found
@@ -54,9 +78,9 @@ def obtain(source: Source, *, offline: bool | None = None, task_log: Path | None
 
 
 def cached(source: Source, store: Store | None = None) -> Fetched | None:
-    """Return the first origin's file that is in the cache. Raises `ChecksumError` for a damaged entry."""
+    """Return the first usable origin's file that is in the cache. Raises `ChecksumError` for a damaged entry."""
     store = store or cache()
-    for origin in source.origin:
+    for origin in usable(source):
         path = _cached_file(origin, store)
         if path is not None:
             return Fetched(path, origin)
@@ -68,6 +92,26 @@ def is_offline() -> bool:
     return os.environ.get("NABLA_OFFLINE", "0") not in ("", "0")
 
 
+def without() -> frozenset[str]:
+    """Return the places whose origins are left out: words of `NABLA_WITHOUT`. Raises `ConfigError` for another word."""
+    wanted = frozenset(filter(None, re.split(r"[\s,]+", os.environ.get("NABLA_WITHOUT", ""))))
+    known = sorted(set(PLACES.values()))
+    for word in sorted(wanted.difference(known)):
+        raise ConfigError(f"without={word}: there are no such origins", f"known are {', '.join(known)}")
+    return wanted
+
+
+def usable(source: Source) -> tuple[Origin, ...]:
+    """Return the origins of a source that are not left out, in the recipe's order."""
+    left_out = without()
+    return tuple(origin for origin in source.origin if place(origin) not in left_out)
+
+
+def place(origin: Origin) -> str:
+    """Return who keeps the file of an origin: "upstream", "debian" or "pypi"."""
+    return PLACES[type(origin)]
+
+
 def _cached_file(origin: Origin, store: Store) -> Path | None:
     path = store.path(origin.sha256)
     if not path.exists():
@@ -77,7 +121,7 @@ def _cached_file(origin: Origin, store: Store) -> Path | None:
 
 def _fetch_first(source: Source, store: Store, task_log: Path | None) -> Fetched:
     problems: list[FetchError] = []
-    for origin in source.origin:
+    for origin in usable(source):
         with store.scratch() as folder:
             try:
                 path = _fetch_from(origin, Request(source.name, store, folder, task_log))
