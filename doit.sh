@@ -154,4 +154,6 @@ if ! fits; then
 fi
 
 cd "$root"
+# Configuring keeps one processor busy, so two tasks at a time; the tests themselves then get the terminal.
+case " $* " in *" test "*) "$venv/bin/python" -m doit -n 2 ready ;; esac
 exec "$venv/bin/python" -m doit "$@"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from .launcher import Launcher, Ordinary, launch, refused
+from .networked import until
 from .vm import Vm
 
 SUPERBLOCK = 1024

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from tests.conftest import ROOT
 
 # What the script itself calls, all part of every Debian.
 _BASIC = ("sh", "dirname", "id", "cat", "stat", "sha256sum", "mkdir", "rm", "tail", "flock", "env")
+
+_CORE = ("doit==", "msgspec==", "ptyprocess==", "tqdm==")
 
 
 def copy(tmp_path: Path) -> Path:
@@ -112,10 +115,17 @@ def test_offline_with_an_empty_cache(tmp_path: Path) -> None:
     assert "error: the Python packages of requirements.txt are not in" in result.stderr
 
 
+def shorten(lock: Path) -> None:
+    """Leave in the lock what doit and the core of ours need: installing all of it takes a minute."""
+    entries = re.split(r"^(?=[a-z])", lock.read_text(), flags=re.MULTILINE)
+    lock.write_text("".join(entry for entry in entries if entry.startswith(_CORE)))
+    assert lock.read_text().count("==") == len(_CORE)
+
+
 def test_makes_its_environment_once_and_again_when_moved(tmp_path: Path) -> None:
-    if not (cache_dir() / "wheels").is_dir():
-        pytest.skip("the wheels are not in the cache; ./doit.sh puts them there")
+    assert (cache_dir() / "wheels").is_dir(), "the wheels are not in the cache; hint: ./doit.sh puts them there"
     root = copy(tmp_path)
+    shorten(root / "requirements.txt")
     first = doit_sh(root, "--offline", "hello", NABLA_CACHE=str(cache_dir()))
     assert first.returncode == 0, first.stderr
     assert "making the virtual environment" in first.stderr
