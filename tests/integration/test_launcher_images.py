@@ -113,9 +113,7 @@ def test_lock_lasts_as_long_as_the_machine(minimal: Vm, copy_of: Callable[[str],
     image = copy_of("minimal")
     for options in ((), ("--ephemeral",)):
         with minimal.but(image=image, ephemeral=bool(options)).interactive("/bin/sleep", "100"):
-            for _ in range(100):
-                if launch("--dry-run", image).returncode == 125:
-                    break
+            until(lambda: True if launch("--dry-run", image).returncode == 125 else None, "the image is locked")
             refused("in use by another VM", image)
 
 
