@@ -24,9 +24,11 @@ DOIT_CONFIG = {
     "verbosity": 2,
 }
 
-# `doit offline=1 …`, as `./doit.sh --offline …`: nabla.fetch reads the environment, so do child processes.
-if get_var("offline"):
-    os.environ["NABLA_OFFLINE"] = str(get_var("offline"))
+# `doit offline=1 …`, as `./doit.sh --offline …`, and `doit without=debian …`, as if a place had no files: nabla.fetch
+# reads the environment, so do child processes.
+for name in ("offline", "without"):
+    if get_var(name):
+        os.environ[f"NABLA_{name.upper()}"] = str(get_var(name))
 
 
 install()
