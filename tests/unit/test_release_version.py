@@ -81,10 +81,12 @@ def test_commit(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert commit(repository) == "0" * 40
 
 
-def test_modified(repository: Path) -> None:
+def test_modified(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_modified(repository)
     (repository / "file").write_text("new")
     assert is_modified(repository)
+    monkeypatch.setenv("NABLA_COMMIT", "0" * 40)
+    assert not is_modified(repository)
 
 
 def test_given_version_comes_first(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
