@@ -22,7 +22,7 @@ from nabla.package import PackageError, Part
 from nabla.run import run
 from nabla.sandbox import SOURCE_DATE_EPOCH, Bind
 
-_DATABASES = ("/lib/apk/db/installed", "/usr/lib/apk/db/installed")
+DATABASES = ("/lib/apk/db/installed", "/usr/lib/apk/db/installed")
 # Where apk and its scripts leave what belongs to no image.
 _LEFT_OVER = ("/var/log/apk.log",)
 
@@ -61,7 +61,7 @@ def install(
     lay_out(tree, root)
     _add([offered[name] for name in wanted], list(offered.values()), root, tools, scratch, log)
     done = read_back(tree, root)
-    for path in _DATABASES:
+    for path in DATABASES:
         if path in done:
             text = without_sizes(done[path].content().decode(), offered)
             done[path] = replace(done[path], data=text.encode())
@@ -133,7 +133,7 @@ def _node(host: Path, before: Node | None) -> Node:
 
 def _installed(tree: Tree) -> set[str]:
     """Return the names of the packages that the tree's database knows."""
-    texts = [tree[path].content().decode() for path in _DATABASES if path in tree]
+    texts = [tree[path].content().decode() for path in DATABASES if path in tree]
     return {line[2:] for text in texts for line in text.splitlines() if line.startswith("P:")}
 
 
@@ -151,7 +151,7 @@ def _add(wanted: Sequence[Part], offered: Sequence[Part], root: Path, tools: Pat
     index.rename(repository / index.name)
     words = ["/sbin/apk", "--root", "/image", "--keys-dir", "/keys", "--repositories-file", "/dev/null", "--no-network"]
     words += ["--no-cache", "--no-logfile", "--no-progress", "-X", f"/repository/{index.name}", "add"]
-    words += ["--initdb", "--arch", package.ARCH] if not any((root / path[1:]).exists() for path in _DATABASES) else []
+    words += ["--initdb", "--arch", package.ARCH] if not any((root / path[1:]).exists() for path in DATABASES) else []
     words += [f"{part.name}={part.version}" for part in wanted]
     binds = [Bind(root, "/image", writable=True), Bind(repository, "/repository"), Bind(keys, "/keys")]
     # Scripts of packages run in the image by chroot.
