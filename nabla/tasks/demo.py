@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from nabla import demo, demo_terminal, log
+from nabla import demo_terminal, log
 from nabla.errors import CommandError
 from nabla.paths import IMAGES
 from nabla.tasklib import TaskDict, guard
@@ -53,6 +53,9 @@ def show(
     Raises `HostError` without a terminal, `CommandError` when the machine could not run or the command failed,
     `KeyboardInterrupt` when a signal ended the demo.
     """
+    # Its libraries take a tenth of a second, which every start of doit would pay.
+    from nabla import demo
+
     demo_terminal.check()
     image = IMAGES / f"{boot.DEFAULT}.ext3"
     if not ephemeral:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nabla import log, policy, policy_header, policy_page, policy_patch, recipe, tasklib
+from nabla import log, policy, policy_patch, recipe, tasklib
 from nabla.paths import relative
 from nabla.tasklib import Job, TaskDict
 
@@ -27,6 +27,9 @@ def lock_step() -> TaskDict:
 
 def renew(job: Job) -> None:
     """Write what differs; raises `ConfigError` for a wrong policy, `PatchError` when no patch adds the header."""
+    # The library of templates takes time, which every start of doit would pay.
+    from nabla import policy_header, policy_page
+
     wanted = policy.load()
     added = policy_patch.find(recipe.load("linux").patches, HEADER)
     written = [
