@@ -15,9 +15,13 @@ import shutil
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from email.parser import HeaderParser
+from functools import cmp_to_key
 from pathlib import Path
 
+from nabla import store
 from nabla.errors import CommandError, FetchError, HostError, LockError
+from nabla.paths import cache_dir
 from nabla.run import run
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -43,6 +47,36 @@ class DebFile:
     size: int
     sha256: str
     path: str
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a source package; `path` is relative to the mirror's root, `size` in bytes."""
+
+    name: str
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SourcePackage:
+    """A source package of a suite, with Debian's full version and its files by name."""
+
+    suite: str
+    name: str
+    version: str
+    files: Mapping[str, SourceFile]
+
+    @property
+    def upstream(self) -> str:
+        """Upstream's part of the version (Debian Policy, section 5.6.12): without epoch and revision."""
+        return upstream_version(self.version)
+
+    @property
+    def tarball(self) -> SourceFile | None:
+        """What upstream made; None for a package that is Debian's own."""
+        return next((file for name, file in self.files.items() if re.search(r"\.orig\.tar\.\w+$", name)), None)
 
 
 def mirror() -> str:
@@ -119,28 +153,12 @@ class Apt:
             names = ", ".join(f"{file.name} {file.version}" for file in files)
             raise FetchError(f"Debian's archive did not deliver one of: {names}", error.hint) from error
 
-    def source_files(self, package: str, version: str) -> dict[str, str]:
-        """Return the files of a source package, name -> path relative to the mirror's root. Raises `FetchError`."""
-        words = ("source", "-qq", "--print-uris", "--only-source", "-o", "Acquire::ForceHash=SHA256")
-        try:
-            result = self._apt(*words, f"{package}={version}")
-        except CommandError as error:
-            raise FetchError(f"Debian's {self.suite} has no source package {package} {version}", error.hint) from error
-        return {urllib.parse.unquote(m["file"]): _pool_path(m["uri"]) for m in _URI_LINE.finditer(result)}
+    def sources(self, names: Sequence[str]) -> list[SourcePackage]:
+        """Return all versions the suite has of these source packages, the newest of each first."""
+        # Names that the suite has not are left out with a warning.
+        return parse_sources(self._apt("showsrc", "--only-source", *names, program="apt-cache"), self.suite)
 
-    def newest_source(self, package: str) -> str:
-        """Return what apt prints about the newest source package: a line for each file, with size and sha256.
-
-        Raises `FetchError` where the suite has none.
-        """
-        try:
-            return self._apt(
-                "source", "-qq", "--print-uris", "--only-source", "-o", "Acquire::ForceHash=SHA256", package
-            )
-        except CommandError as error:
-            raise FetchError(f"Debian's {self.suite} has no source package {package}", error.hint) from error
-
-    def _apt(self, *words: str, cwd: Path | None = None) -> str:
+    def _apt(self, *words: str, cwd: Path | None = None, program: str = "apt-get") -> str:
         if shutil.which("apt-get") is None:
             raise HostError("apt-get is missing: it fetches packages from Debian's archive", "install the package apt")
         base = self.directory
@@ -166,7 +184,48 @@ class Apt:
             "Acquire::https::Timeout": "15",
         }
         options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
-        return run(["apt-get", "-c", hooks, *options, *words], cwd=cwd).stdout
+        return run([program, "-c", hooks, *options, *words], cwd=cwd).stdout
+
+
+def source_packages(suite: str, names: Sequence[str], title: str) -> list[SourcePackage]:
+    """Return what a suite has of these source packages (`Apt.sources`), by its present lists. Raises `FetchError`.
+
+    `title`: who asks, for the message while another process does.
+    """
+    archive = Apt(cache_dir() / "apt" / f"{suite}-src", suite, kind="deb-src")
+    with store.lock(archive.directory / "lock", f"{title}: waiting for another apt"):
+        archive.update()
+        return archive.sources(names)
+
+
+def parse_sources(printed: str, suite: str) -> list[SourcePackage]:
+    """Read what `apt-cache showsrc` prints: deb822 paragraphs (deb822(5), sources in deb-src-control(5))."""
+    found = []
+    for paragraph in filter(str.strip, re.split(r"\n[ \t]*\n", printed)):
+        fields = HeaderParser().parsestr(paragraph.lstrip("\n"))
+        files = {}
+        for line in (fields["Checksums-Sha256"] or "").strip().splitlines():
+            sha256, size, name = line.split()
+            files[name] = SourceFile(name, f"{fields['Directory']}/{name}", int(size), sha256)
+        found.append(SourcePackage(suite, fields["Package"], fields["Version"], files))
+
+    def order(one: SourcePackage, other: SourcePackage) -> int:
+        return compare(other.version, one.version) if one.name == other.name else -1 if one.name < other.name else 1
+
+    return sorted(found, key=cmp_to_key(order))
+
+
+def upstream_version(version: str) -> str:
+    """Return a Debian version without epoch and revision."""
+    return re.sub(r"-[^-]*$", "", re.sub(r"^\d+:", "", version))
+
+
+def compare(one: str, other: str) -> int:
+    """Compare two Debian versions as dpkg does: negative, 0 or positive."""
+    for operator, outcome in (("lt", -1), ("gt", 1)):
+        if run(["dpkg", "--compare-versions", one, operator, other], check=False).returncode == 0:
+            return outcome
+    return 0
 
 
 def _pool_path(uri: str) -> str:

@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from nabla import apt, log, recipe, store
+from nabla import apt, log, recipe
+from nabla.apt import SourcePackage
 from nabla.errors import NablaError, RecipeError
 from nabla.fetch import is_offline
-from nabla.paths import cache_dir
 
 SUITES = ("trixie", "bookworm")
-_LINE = re.compile(r"'\S+' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{64})")
 
 _HEAD = """\
 # SPDX-License-Identifier: Apache-2.0
@@ -62,62 +60,42 @@ name = "{name}-dev"
 """
 
 
-@dataclass(frozen=True)
-class Found:
-    """A tarball of a source package in Debian's archive."""
-
-    suite: str
-    package: str
-    version: str
-    file: str
-    size: int
-    sha256: str
-
-
-def look_up(name: str, version: str) -> Found | None:
-    """Return where Debian's archive has that source; None where it has not, or nobody may ask."""
+def look_up(name: str, version: str) -> SourcePackage | None:
+    """Return the source package with that source; None where Debian's archive has none, or nobody may ask."""
     if is_offline():
         log.info("offline: Debian's archive is not asked for the source")
         return None
     for suite in SUITES:
-        archive = apt.Apt(cache_dir() / "apt" / f"{suite}-src", suite, kind="deb-src")
         try:
-            with store.lock(archive.directory / "lock", f"{name}: waiting for another apt"):
-                archive.update()
-                printed = archive.newest_source(name)
+            packages = apt.source_packages(suite, [name], name)
         except NablaError as error:
             log.info(f"Debian {suite}: {error.message}")
             continue
-        found = _choose(printed, suite, name, version)
+        found = choose(packages, version)
         if found is not None:
             return found
     return None
 
 
-def _choose(printed: str, suite: str, name: str, version: str) -> Found | None:
-    """Take the upstream tarball out of what apt prints about a source package, if it is of that version."""
-    lines = [match for match in map(_LINE.fullmatch, printed.splitlines()) if match]
-    full = next((m["file"].removesuffix(".dsc").split("_", 1)[1] for m in lines if m["file"].endswith(".dsc")), None)
-    for match in lines:
-        if re.search(r"\.orig\.tar\.\w+$", match["file"]) and full is not None and version in full:
-            return Found(suite, name, full, match["file"], int(match["size"]), match["sha256"])
-    return None
+def choose(packages: Sequence[SourcePackage], version: str) -> SourcePackage | None:
+    """Take the first of the packages that is of upstream's version and has upstream's tarball."""
+    return next((each for each in packages if version in each.upstream and each.tarball), None)
 
 
-def render(name: str, version: str, found: Found | None) -> str:
+def render(name: str, version: str, found: SourcePackage | None) -> str:
     """Return the text of a recipe to be completed. Raises `RecipeError` for a name or version that cannot be."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]*", name):
         raise RecipeError(f"{name!r} cannot be the name of a package", "lower-case letters, digits, + . -")
     if not re.fullmatch(recipe.APK_VERSION, version):
         raise RecipeError(f"{version!r} is no version that apk could compare", "such as 1.2.3 or 6.5_p20250216")
-    if found is not None:
+    if found is not None and found.tarball is not None:
         origin = _DEBIAN.format(
             suite=found.suite,
-            package=found.package,
+            package=found.name,
             version=found.version,
-            file=found.file,
-            sha256=found.sha256,
-            size=found.size,
+            file=found.tarball.name,
+            sha256=found.tarball.sha256,
+            size=found.tarball.size,
         )
     else:
         origin = _URL.format(name=name, version=version, zeros="0" * 64)

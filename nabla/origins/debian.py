@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nabla import apt, store
+from nabla import apt
 from nabla.errors import FetchError
 from nabla.origins import Delivery, Request
-from nabla.paths import cache_dir
 from nabla.recipe import DebianOrigin, DebOrigin
 from nabla.transfer import watch_folder
 
@@ -25,20 +24,31 @@ def obtain_source(origin: DebianOrigin, request: Request) -> Delivery:
 
     The others are of no use here, and a mirror may have lost one of them.
     """
-    archive = apt.Apt(cache_dir() / "apt" / f"{origin.suite}-src", origin.suite, kind="deb-src")
-    with store.lock(archive.directory / "lock", f"{request.name}: waiting for another apt"):
-        archive.update()
-        files = archive.source_files(origin.package, origin.version)
+    packages = apt.source_packages(origin.suite, [origin.package], request.name)
+    chosen = next((package for package in packages if package.version == origin.version), None)
+    # A point release replaces the package and keeps upstream's tarball.
+    chosen = chosen or next((package for package in packages if _holds(package, origin)), None)
+    if chosen is None:
+        has = ", ".join(package.version for package in packages) or "none"
+        raise FetchError(
+            f"Debian's {origin.suite} has no source package {origin.package} {origin.version}", f"it has {has}"
+        )
+    files = chosen.files
     signature = origin.signature.file if origin.signature else None
     for name in filter(None, (origin.file, signature)):
         if name not in files:
             present = ", ".join(sorted(files))
-            raise FetchError(f"Debian's {origin.package} {origin.version} holds no {name}, but {present}")
+            raise FetchError(f"Debian's {origin.package} {chosen.version} holds no {name}, but {present}")
     with watch_folder(request.name, request.folder, origin.size):
-        _download(files[origin.file], request.folder / origin.file, request, origin.sha256)
+        _download(files[origin.file].path, request.folder / origin.file, request, origin.sha256)
         if signature:
-            _download(files[signature], request.folder / signature, request)
+            _download(files[signature].path, request.folder / signature, request)
     return Delivery(request.folder / origin.file, request.folder / signature if signature else None)
+
+
+def _holds(package: apt.SourcePackage, origin: DebianOrigin) -> bool:
+    file = package.files.get(origin.file)
+    return file is not None and file.sha256 == origin.sha256
 
 
 def obtain_deb(origin: DebOrigin, request: Request) -> Delivery:

@@ -158,6 +158,7 @@ def test_task_runs_again_without(upstream: http.Server, checkout: Checkout) -> N
     assert ran(checkout.doit("fetch:thing")) == ["fetch:thing"]
     output = checkout.doit("fetch:thing", status=2, NABLA_WITHOUT="upstream")
     assert "error: thing: no origin is left without upstream" in output
+    assert "no origin is left" in checkout.doit("without=upstream", "fetch:thing", status=2)
     assert "error: without=elsewhere: there are no such origins" in checkout.doit(
         "fetch:thing", status=2, NABLA_WITHOUT="elsewhere"
     )

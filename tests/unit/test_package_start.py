@@ -9,26 +9,36 @@ from pathlib import Path
 import pytest
 
 from nabla import package, package_start, recipe
+from nabla.apt import SourcePackage, parse_sources
 from nabla.errors import RecipeError
-from nabla.package_start import Found
 
 PRINTED = f"""\
-'http://x/pool/main/z/zz/zz_1:1.3-2.dsc' zz_1.3-2.dsc 2000 SHA256:{"a" * 64}
-'http://x/pool/main/z/zz/zz_1.3.orig.tar.gz' zz_1.3.orig.tar.gz 1325737 SHA256:{"b" * 64}
-'http://x/pool/main/z/zz/zz_1.3.orig.tar.gz.asc' zz_1.3.orig.tar.gz.asc 833 SHA256:{"c" * 64}
-'http://x/pool/main/z/zz/zz_1.3-2.debian.tar.xz' zz_1.3-2.debian.tar.xz 900 SHA256:{"d" * 64}
+Package: zz
+Binary: zz, zz-dev
+Version: 1:1.3-2
+Files:
+ {"0" * 32} 2000 zz_1.3-2.dsc
+Checksums-Sha256:
+ {"a" * 64} 2000 zz_1.3-2.dsc
+ {"b" * 64} 1325737 zz_1.3.orig.tar.gz
+ {"c" * 64} 833 zz_1.3.orig.tar.gz.asc
+ {"d" * 64} 900 zz_1.3-2.debian.tar.xz
+Directory: pool/main/z/zz
+
 """
-FOUND = Found("trixie", "zz", "1.3-2", "zz_1.3.orig.tar.gz", 1325737, "b" * 64)
+PACKAGES = parse_sources(PRINTED, "trixie")
 
 
 def test_takes_the_upstream_tarball() -> None:
-    assert package_start._choose(PRINTED, "trixie", "zz", "1.3") == FOUND
-    assert package_start._choose(PRINTED, "trixie", "zz", "1.4") is None
-    assert package_start._choose("", "trixie", "zz", "1.3") is None
+    found = package_start.choose(PACKAGES, "1.3")
+    assert found is PACKAGES[0] and (found.suite, found.name, found.version) == ("trixie", "zz", "1:1.3-2")
+    assert found.tarball is not None and found.tarball.name == "zz_1.3.orig.tar.gz"
+    assert package_start.choose(PACKAGES, "1.4") is None
+    assert package_start.choose([], "1.3") is None
 
 
-@pytest.mark.parametrize("found", [FOUND, None])
-def test_is_a_valid_recipe(tmp_path: Path, found: Found | None) -> None:
+@pytest.mark.parametrize("found", [PACKAGES[0], None])
+def test_is_a_valid_recipe(tmp_path: Path, found: SourcePackage | None) -> None:
     (tmp_path / "zz").mkdir()
     path = tmp_path / "zz" / "recipe.toml"
     path.write_text(package_start.render("zz", "1.3", found))
