@@ -21,6 +21,7 @@ from nabla.errors import CommandError, NablaError
 from nabla.run import run
 
 if TYPE_CHECKING:
+    from securesystemslib.dsse import Envelope
     from securesystemslib.signer import Key  # type: ignore[attr-defined]
 
 KEY_NAME = "nabla.ed25519"
@@ -130,14 +131,9 @@ def open_sealed(text: str, kind: str, public: bytes) -> bytes:
 
     `public`: as `verify` returns it. Raises `SigningError`.
     """
-    from securesystemslib.dsse import Envelope
     from securesystemslib.exceptions import VerificationError
 
-    try:
-        data = json.loads(text)
-        envelope = Envelope.from_dict(data)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SigningError(f"this is no DSSE envelope: {type(error).__name__}: {error}") from error
+    envelope = _parse(text)
     # Anything beside what is signed could be changed by anybody.
     if digest.canonical(envelope.to_dict()) + "\n" != text or len(envelope.signatures) != 1:
         raise SigningError("the envelope holds more than one signed payload")
@@ -151,10 +147,25 @@ def open_sealed(text: str, kind: str, public: bytes) -> bytes:
 
 
 def encoded(text: str) -> bytes:
-    """Return the bytes that the signature in an envelope is of (DSSE's pre-authentication encoding)."""
+    """Return the bytes that the signature in an envelope is of (DSSE's pre-authentication encoding).
+
+    Raises `SigningError` when this is no envelope.
+    """
+    return bytes(_parse(text).pae())
+
+
+def payload(text: str) -> bytes:
+    """Return the payload of an envelope without asking who signed it. Raises `SigningError` when this is none."""
+    return bytes(_parse(text).payload)
+
+
+def _parse(text: str) -> Envelope:
     from securesystemslib.dsse import Envelope
 
-    return bytes(Envelope.from_dict(json.loads(text)).pae())
+    try:
+        return Envelope.from_dict(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SigningError(f"this is no DSSE envelope: {type(error).__name__}: {error}") from error
 
 
 def _signer(signature: Path) -> bytes:

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Releases: `doit release` makes one, `doit verify:release [FOLDER]` checks one.
+
+launcher, kernel, packages, rootfs:<released image>, oci, sbom, report -> release -> out/release/<version>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nabla import apk, oci, package, provenance, release, signing, tasklib, version
+from nabla.artifacts import RELEASED_IMAGES
+from nabla.errors import HostError
+from nabla.paths import NABLA_RUN, OUT, VMLINUX
+from nabla.tasklib import Job, TaskDict, Tree
+from nabla.tasks import packages, rootfs, sbom
+from nabla.tasks.oci import LAYOUT
+
+RELEASES = OUT / "release"
+
+
+def folder() -> Tree:
+    """Return the folder of this checkout's release."""
+    return Tree(RELEASES / version.version())
+
+
+def files() -> dict[str, Path]:
+    """Return path in a release -> file, for what is a file by itself; folders come beside them."""
+    apks = [path for name in package.names() for path in packages.apks(name)]
+    return {
+        "bin/nabla-run": NABLA_RUN,
+        "kernel/vmlinux": VMLINUX,
+        **{f"apk/{path.parent.name}/{path.name}": path for path in (apk.INDEX, *apks)},
+        f"keys/{packages.PUBLIC_KEY.name}": packages.PUBLIC_KEY,
+        f"oci/{oci.ARCHIVE.name}": oci.ARCHIVE,
+        f"sbom/{sbom.SPDX.name}": sbom.SPDX,
+        f"sbom/{sbom.CYCLONEDX.name}": sbom.CYCLONEDX,
+        sbom.REPORT.name: sbom.REPORT,
+    }
+
+
+# Path in a release -> folder.
+FOLDERS = {"oci/layout": LAYOUT, "licenses": sbom.TEXTS}
+_AFTER = ("launcher", "kernel", "packages", "oci", "sbom", *(f"rootfs:{name}" for name in RELEASED_IMAGES))
+
+
+def task_release() -> TaskDict:
+    """Make the release."""
+    images = [rootfs.image_path(name) for name in RELEASED_IMAGES]
+    return tasklib.step(
+        "release",
+        make,
+        doc="everything that users get, with sums, provenance and signatures, in out/release/<version>",
+        inputs=[*files().values(), *images, *FOLDERS.values()],
+        outputs=[folder()],
+        after=_AFTER,
+        config=str(apk.keys_dir()),
+        checks=[_same_origin],
+        code=[release, provenance, signing, version],
+    )
+
+
+def make(job: Job) -> None:
+    """Assemble, sign and settle the release."""
+    name = version.version()
+    if version.has_history() and version.commit() is None:
+        raise HostError("git cannot tell the version and the commit of this checkout", "install the package git")
+    wanted = files()
+    for place, found in FOLDERS.items():
+        wanted.update(release.below(place, found.path))
+    images = [rootfs.image_path(each) for each in RELEASED_IMAGES]
+    dependencies = provenance.dependencies()
+    release.make(name, wanted, images, dependencies, signing.ensure_key(), job.out(folder()))
+    job.note(f"{name}: {len(wanted)} files, {len(images)} images, {len(dependencies)} dependencies")
+
+
+def _same_origin(task: Any, values: Mapping[str, Any]) -> bool:
+    """Up-to-date check: the release tells of this commit and these locks, and is signed by the user's present key.
+
+    git and all recipes are only asked when a release is wanted.
+    """
+    place = folder().path
+    try:
+        public = signing.ensure_key()[1]
+        told = provenance.read(signing.payload((place / release.STATEMENT).read_text(encoding="utf-8")))
+        signers = (place / release.SIGNERS).read_text(encoding="utf-8")
+    except (OSError, provenance.ProvenanceError, signing.SigningError):
+        return False
+    return told.dependencies == provenance.dependencies() and signers == signing.allowed_signers(public)
