@@ -4,8 +4,9 @@
 The lock is one line for each package, `name version architecture size sha256 path`, sorted, after a head which says for
 which wish it was made and which tree it unpacks to. Both digests are checked, so neither file can go stale unseen.
 
-There are two such pairs: `BASE` for kernel, libc and all that is ours; and `PACKAGING`, which `extends` it by what
-other projects' sources need to be built (C++, perl, cmake …), so that one more tool there leaves the kernel alone.
+There are three such pairs: `BASE` for kernel, libc and all that is ours; `PACKAGING`, which `extends` it by what other
+projects' sources need to be built (C++, perl, cmake …), so that one more tool there leaves the kernel alone; and
+`VARY`, which is no build root but holds what second builds are varied with.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Pins:
 
 BASE = Pins(PACKAGES, LOCK)
 PACKAGING = Pins(TOOLCHAIN / "packaging.toml", TOOLCHAIN / "packaging.lock")
+VARY = Pins(TOOLCHAIN / "vary.toml", TOOLCHAIN / "vary.lock")
 
 _RENEW = "run `doit lock:update` and commit both files"
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build a second time, as differently as this host allows, and compare the bytes.
+"""Build a second time, as differently as this host allows; nabla.repro_compare compares what came out.
 
-The second build happens in a copy of the checkout: another path (with a blank and a letter outside ASCII), another user
-(in a user namespace, as only root could really become one), another umask, time zone, locale, home, number of jobs, and
-an empty compiler cache; only checked downloads are shared. What differs in the result would differ between two people.
+The second build happens in a copy of the checkout: in another path (with a blank and a letter outside ASCII), as
+another user on a host of another name (in namespaces, as only root could really become one), with another umask, clock,
+time zone, locale, home and environment, on other processors, in shuffled folders (nabla.repro_vary).
 
-Packages take long: images are compared with those of the first build, `doit repro:packages` compiles them all again.
-They are signed with one key, an input like any other.
+It has a cache of its own, <cache>/second: compiled objects and packages of earlier second builds are used again, none
+of the first build's ever is. Only checked downloads and the user's keys are shared.
 """
 
 from __future__ import annotations
@@ -15,115 +15,171 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nabla import apk, digest, log, sandbox, store, tasklib, tree
-from nabla.errors import NablaError
-from nabla.paths import ROOT, STATE, cache_dir, relative
+from nabla import apk, log, repro_vary, sandbox, store, tasklib
+from nabla.errors import CommandError, NablaError
+from nabla.paths import ROOT, STATE, cache_dir
 from nabla.run import run
 
-OTHER_USER = "4321"
 _RECORD = STATE / "second-build"
 _NOT_COPIED = ("out", ".git", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache")
-
-
-class DifferenceError(NablaError):
-    """Two builds of the same thing differ."""
+_DISORDERFS = ("disorderfs", "--quiet", "--shuffle-dirents=yes", "--sort-dirents=no")
+_WORKERS = 2  # tasks at a time; each of their steps gets one processor
 
 
 @dataclass(frozen=True)
 class SecondBuild:
-    """The copy of the checkout at `root`, with a cache of its own beside it."""
+    """The copy of the checkout at `root`."""
 
     root: Path
 
     @property
     def base(self) -> Path:
-        """The folder of all that belongs to this second build."""
+        """The folder of all that belongs to this second build and dies with it."""
         return self.root.parent
 
-    def build(self, tasks: Sequence[str], task_log: Path, *, fresh_packages: bool = False) -> None:
+    def build(self, tasks: Sequence[str], task_log: Path) -> None:
         """Run doit there, offline. Raises `CommandError`."""
-        packages = self.base / "cache" / "packages"
-        tasklib.remove(packages)
-        if not fresh_packages:
-            _share_packages(packages)
+        cache = cache_dir() / "second"
+        _share_downloads(cache)
+        with shuffled(self.root / "out" / "work", self.base / "shuffled") as view:
+            run(self._command(tasks), cwd=self.root, env=self._environment(cache, view), log=task_log)
+
+    def _command(self, tasks: Sequence[str]) -> list[str]:
+        user = str(repro_vary.USER)
+        words = ["bwrap", "--unshare-user", "--uid", user, "--gid", user]
+        words += ["--unshare-uts", "--hostname", repro_vary.HOSTNAME, "--dev-bind", "/", "/"]
         # umask has no program of its own, hence the shell.
-        words = ["/bin/sh", "-c", 'umask 077; exec "$@"', "sh", sys.executable, "-m", "doit", *tasks]
-        words = ["bwrap", "--unshare-user", "--uid", OTHER_USER, "--gid", OTHER_USER, "--dev-bind", "/", "/", *words]
-        variation = {
+        words += ["/bin/sh", "-c", 'umask 077; exec "$@"', "sh"]
+        return [*words, sys.executable, "-m", "doit", "-n", str(_WORKERS), *tasks]
+
+    def _environment(self, cache: Path, view: Path | None) -> dict[str, str]:
+        return {
+            repro_vary.VARIABLE: str(view or 1),
             "HOME": str(self.base / "home"),
-            "NABLA_CACHE": str(self.base / "cache"),
+            "NABLA_CACHE": str(cache),
             "NABLA_JOBS": str(sandbox.jobs() + 1),
             "NABLA_KEYS": str(apk.keys_dir()),
             "NABLA_OFFLINE": "1",
-            "PYTHONPATH": str(self.root),
+            "PYTHONPATH": os.pathsep.join([str(self.root / "nabla" / "repro_site"), str(self.root)]),
             "PYTHONDONTWRITEBYTECODE": "1",
-            "TZ": "<+1345>-13:45",
+            "PYTHONHASHSEED": "4321",
+            "TZ": repro_vary.ZONE,
             "LANG": "tr_TR.UTF-8",
             "LC_ALL": "tr_TR.UTF-8",
             "TMPDIR": str(self.base / "tmp"),
             "USER": "someone",
         }
-        run(words, cwd=self.root, env=variation, log=task_log)
-
-    def sums(self, artifacts: Sequence[Path]) -> list[str]:
-        """Compare artifacts of this checkout with those there; returns a line `sha256  path` for each.
-
-        Raises `DifferenceError` naming the first file that differs, `NablaError` where one is missing.
-        """
-        lines = []
-        for first in artifacts:
-            second = self.root / first.relative_to(ROOT)
-            for path in (first, second):
-                if not path.exists():
-                    raise NablaError(f"{relative(path)} was not built")
-            one, other = _manifest(first), _manifest(second)
-            if one != other:
-                names = sorted({line.split(" ", 3)[3] for line in set(one) ^ set(other)})
-                place = relative(first) if first.is_file() else f"{relative(first)}/{names[0]}"
-                hint = f"compare it with {second if first.is_file() else second / names[0]}"
-                raise DifferenceError(f"two builds differ: {place} ({len(names)} such entries)", hint)
-            lines.append(f"{digest.path_digest(first)}  {relative(first)}")
-        return lines
 
 
 def prepare() -> SecondBuild:
-    """Make a fresh second checkout, after removing that of an earlier call. Raises `NablaError`, `DiskFullError`."""
-    discard()
-    base = Path(tempfile.mkdtemp(prefix="nabla-second-"))
-    store.make_folder(STATE)
-    _RECORD.write_text(str(base))
+    """Make a second checkout. Raises `NablaError`, `DiskFullError`."""
+    base = Path(tempfile.mkdtemp(prefix="nabla-second-")).resolve()
     second = SecondBuild(base / "ein anderer Ört")
     with log.step(f"copy the checkout to {second.root}"):
         shutil.copytree(ROOT, second.root, symlinks=True, ignore=_ignored)
         for name in ("home", "tmp"):
             (base / name).mkdir()
-        _share_downloads(base / "cache")
     return second
 
 
+def discard(second: SecondBuild) -> None:
+    """Remove a second checkout."""
+    _unmount(second.base / "shuffled")
+    if second.base.name.startswith("nabla-second-") and second.base.is_dir():
+        tasklib.remove(second.base)
+
+
+def remember(second: SecondBuild) -> None:
+    """Let `current` return this checkout; that of before is removed."""
+    forget()
+    store.make_folder(STATE)
+    _RECORD.write_text(str(second.root))
+
+
 def current() -> SecondBuild:
-    """Return the second checkout that `prepare` made. Raises `NablaError` where there is none."""
+    """Return the second checkout to work in. Raises `NablaError` where there is none."""
     try:
-        base = Path(_RECORD.read_text())
-        root = next(path for path in base.iterdir() if (path / "dodo.py").exists())
-    except (OSError, StopIteration):
+        second = SecondBuild(Path(_RECORD.read_text()))
+    except OSError:
         raise NablaError("there is no second checkout", "run `doit repro`") from None
-    return SecondBuild(root)
+    if not (second.root / "dodo.py").exists():
+        raise NablaError(f"the second checkout {second.root} is gone", "run `doit repro`")
+    return second
 
 
-def discard() -> None:
-    """Remove the second checkout, if there is one."""
+def forget() -> None:
+    """Remove the checkout that `current` would return, if there is one."""
     try:
-        base = Path(_RECORD.read_text())
+        second = SecondBuild(Path(_RECORD.read_text()))
     except FileNotFoundError:
         return
-    if base.name.startswith("nabla-second-") and base.is_dir():
-        tasklib.remove(base)
+    discard(second)
     _RECORD.unlink()
+
+
+def empty_cache() -> None:
+    """Remove what earlier second builds have left: the next one compiles everything."""
+    for name in ("ccache", "packages"):
+        tasklib.remove(cache_dir() / "second" / name)
+
+
+def varied() -> tuple[list[str], list[str]]:
+    """Return what a second build varies here, and what it cannot, with the reason."""
+    able = ["checkout path", "user", "umask", "time zone", "locale", "host name", "environment", "number of jobs"]
+    able += ["clock of compilers", "directory order for doit"]
+    unable = ["clock of doit (a faked one stops programs that fork)"]
+    if len(os.sched_getaffinity(0)) > 1 and shutil.which("taskset"):
+        able.append("processors (one for each step)")
+    else:
+        unable.append("processors (this host has one, or no taskset)")
+    reason = _not_shuffled()
+    if reason:
+        unable.append(f"directory order for compilers ({reason})")
+    else:
+        able.append("directory order for compilers")
+    return able, unable
+
+
+@contextmanager
+def shuffled(folder: Path, view: Path) -> Iterator[Path | None]:
+    """Show `folder` at `view`, where the order of entries changes with each look; None where this host cannot.
+
+    Only the sandbox looks there: copying a source through it would take minutes, and it ends hard links.
+    """
+    if _not_shuffled():
+        yield None
+        return
+    for path in (folder, view):
+        store.make_folder(path)
+    _unmount(view)
+    run([*_DISORDERFS, folder, view])
+    try:
+        yield view
+    finally:
+        _unmount(view)
+
+
+def _not_shuffled() -> str:
+    """Return why directory order cannot be varied here; nothing where it can."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "no /dev/fuse"
+    if shutil.which("disorderfs") is None or shutil.which("fusermount") is None:
+        return "no disorderfs; to have it: apt-get install disorderfs"
+    return ""
+
+
+def _unmount(folder: Path) -> None:
+    if os.path.ismount(folder):
+        # What a killed task left running may still hold it: let go of it then, at the latest, when that ends.
+        try:
+            run(["fusermount", "-u", folder])
+        except CommandError:
+            run(["fusermount", "-u", "-z", folder])
 
 
 def _ignored(folder: str, names: list[str]) -> set[str]:
@@ -135,28 +191,10 @@ def _share_downloads(cache: Path) -> None:
     """Offer the checked downloads to the second build: links where possible, they are never written to."""
     for path in (cache_dir() / "sha256").glob("??/*"):
         target = cache / path.relative_to(cache_dir())
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            continue
+        store.make_folder(target.parent)
         try:
             os.link(path, target)
         except OSError:
             shutil.copy(path, target)
-
-
-def _share_packages(target: Path) -> None:
-    """Offer what the first build made of recipes with packages."""
-    source = cache_dir() / "packages"
-    if source.is_dir():
-        shutil.copytree(source, target, symlinks=True, copy_function=_link)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-
-
-def _manifest(path: Path) -> list[str]:
-    if path.is_dir():
-        return tree.manifest(path).splitlines()
-    return [f"f - {digest.sha256_file(path)} {path.name}"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from nabla import buildroot, lockfile
+from nabla import buildroot, lockfile, repro_vary
 from nabla.errors import CommandError, HostError
 from nabla.paths import TOOLCHAIN, cache_dir
 from nabla.run import Result, describe_status, interactive, run
@@ -78,13 +78,14 @@ class Sandbox:
         ccache = cache_dir() / "ccache"
         ccache.mkdir(parents=True, exist_ok=True)
         binds = [Bind(TOOLCHAIN, "/tools"), Bind(ccache, "/ccache", writable=True), *self.binds]
-        words = [*base(root), "--die-with-parent"]
+        varied = repro_vary.of(root)
+        words = [*base(root), *varied.user, *varied.mounts, "--die-with-parent"]
         if not terminal:
             words.append("--new-session")
         for bind in binds:
-            words += ["--bind" if bind.writable else "--ro-bind", str(bind.source), bind.target]
+            words += ["--bind" if bind.writable else "--ro-bind", str(repro_vary.view(bind.source)), bind.target]
         words.append("--clearenv")
-        for name, value in sorted({**ENVIRONMENT, **ccache_environment(root), **self.env}.items()):
+        for name, value in sorted({**ENVIRONMENT, **ccache_environment(root), **self.env, **varied.env}.items()):
             words += ["--setenv", name, value]
         return [*words, "--chdir", self.cwd, *command]
 
@@ -117,7 +118,8 @@ def base(root: Path, user: int = 1000) -> list[str]:
     `user`: number which the caller has inside, without any capability there; files of the caller seem to belong to it.
     Raises `HostError` when this host does not let us make such a sandbox.
     """
-    return [*_usable(root), "--uid", str(user), "--gid", str(user), *_IDENTITY]
+    varied = repro_vary.of()
+    return [*varied.prefix, *_usable(root), "--uid", str(user), "--gid", str(user), *_IDENTITY, *varied.identity]
 
 
 def ccache_environment(root: Path) -> dict[str, str]:

@@ -47,7 +47,7 @@ def task_lock() -> Iterator[TaskDict]:
     yield tasklib.step(
         "lock:update",
         update,
-        doc="resolve toolchain/packages.toml and packaging.toml anew, write their locks, show what changed",
+        doc="resolve toolchain/packages.toml, packaging.toml and vary.toml anew, write their locks, show what changed",
         always=True,
     )
     yield tasklib.step(
@@ -85,7 +85,7 @@ def unpack_packaging(job: Job) -> None:
 
 def update(job: Job) -> None:
     """Write new locks; an equal one leaves the file alone."""
-    for pins in (lockfile.BASE, lockfile.PACKAGING):
+    for pins in (lockfile.BASE, lockfile.PACKAGING, lockfile.VARY):
         _update(job, pins)
 
 

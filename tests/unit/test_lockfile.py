@@ -97,7 +97,7 @@ def test_wish_that_extends_another(tmp_path: Path) -> None:
         lockfile.read_wish(written(tmp_path, "extends = 'none.toml'"))
 
 
-@pytest.mark.parametrize("pins", [lockfile.BASE, lockfile.PACKAGING])
+@pytest.mark.parametrize("pins", [lockfile.BASE, lockfile.PACKAGING, lockfile.VARY])
 def test_committed_files_fit(pins: lockfile.Pins) -> None:
     wish, lock = lockfile.current(pins)
     assert pins.lock.read_text() == lockfile.render(lock, pins.wish.name)

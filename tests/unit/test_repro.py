@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Second builds on a small scale: what is varied reaches the sandbox, a difference is found and explained."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nabla import paths, repro, repro_compare, repro_vary
+from nabla.errors import NablaError
+from nabla.repro_compare import Checkout, DifferenceError, Record, first_cause
+from nabla.sandbox import Bind, Sandbox
+
+from ..conftest import Checkout as Copy
+
+CACHE = paths.cache_dir()
+
+# A step in the sandbox that writes what its script says; another one that copies that.
+_TASKS = """
+import os
+
+from nabla import tasklib
+from nabla.paths import OUT, ROOT
+from nabla.sandbox import Bind, Sandbox
+
+MADE, COPY, LISTED = OUT / "made", OUT / "copy", OUT / "listed"
+
+
+def task_small():
+    yield tasklib.step("small:made", made, doc="run script", inputs=[ROOT / "script"], outputs=[MADE])
+    yield tasklib.step("small:listed", listed, doc="list", outputs=[LISTED])
+    yield tasklib.step("small:copy", copy, doc="copy it", inputs=[MADE], outputs=[COPY], after=["small:made"])
+
+
+def listed(job):
+    job.out(LISTED).write_text(" ".join(os.listdir(ROOT / "nabla")))
+
+
+def made(job):
+    place = Sandbox((Bind(job.scratch(), "/build", writable=True),))
+    job.out(MADE).write_text(place.run((ROOT / "script").read_text(), title="script").stdout)
+
+
+def copy(job):
+    job.out(COPY).write_bytes(MADE.read_bytes())
+"""
+
+
+@pytest.fixture
+def small(checkout: Copy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Copy]:
+    """A checkout with two tiny tasks, which `repro` takes for the one it works for."""
+    monkeypatch.setenv("NABLA_CACHE", str(CACHE))
+    checkout.task_module("small", _TASKS)
+    shutil.copytree(paths.TOOLCHAIN, checkout.root / "toolchain")
+    monkeypatch.setattr(repro, "ROOT", checkout.root)
+    yield checkout
+
+
+def compare(small: Copy, script: str, report: Path, made: str = "copy") -> list[str]:
+    """Build twice; return the comparison's lines."""
+    small.write("script", script)
+    small.doit("small", NABLA_CACHE=str(CACHE))
+    second = repro.prepare()
+    try:
+        second.build(["small"], report.with_suffix(".log"))
+        return repro_compare.check([small.root / "out" / made], small.root, second.root, report)
+    finally:
+        repro.discard(second)
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["date +%Y", "date +%z", "echo $LC_ALL", "nproc", "cat /proc/sys/kernel/hostname", "id -un", "env | sort"],
+)
+def test_planted_dependence_is_found(small: Copy, tmp_path: Path, script: str) -> None:
+    """What a step reads of its surroundings makes it differ: diffoscope shows how, the step is named as the cause."""
+    report = tmp_path / "logs" / "x.diff"
+    with pytest.raises(DifferenceError, match="two builds differ: out/copy") as caught:
+        compare(small, script, report)
+    assert "no input differs: the step small:made itself" in caught.value.hint
+    assert f"what differs: {report}" in caught.value.hint
+    assert "@@" in report.read_text()
+
+
+def test_order_of_entries_is_shuffled(small: Copy, tmp_path: Path) -> None:
+    """What lists a folder of the build without sorting differs, where this host can shuffle; else that is said."""
+    script = "touch $(seq 1 40); ls -U | tr '\\n' ' '"
+    report = tmp_path / "x.diff"
+    if any("directory order" in text for text in repro.varied()[1]):
+        assert compare(small, script, report)
+        return
+    with pytest.raises(DifferenceError):
+        compare(small, script, report)
+
+
+def test_order_is_shuffled_for_doit_too(small: Copy, tmp_path: Path) -> None:
+    with pytest.raises(DifferenceError, match="out/listed"):
+        compare(small, "true", tmp_path / "x.diff", "listed")
+
+
+def test_what_the_sandbox_fixes_is_identical(small: Copy, tmp_path: Path) -> None:
+    """Path, home, umask and the date for builds are the same for everybody, whatever the caller has."""
+    script = 'pwd; umask; echo "$HOME $SOURCE_DATE_EPOCH $PATH"; touch file; stat -c %a file'
+    assert compare(small, script, tmp_path / "x.diff")
+
+
+def test_clock_reaches_programs_without_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Also a compiler that a build calls by `env -i` sees the other clock; times of files stay real."""
+    monkeypatch.setenv("NABLA_CACHE", str(CACHE))
+    place = Sandbox((Bind(tmp_path, "/build", writable=True),))
+    script = (
+        "env -i /usr/bin/date +%s; echo >file; stat -c %Y file\n"
+        "echo 'char date[] = __DATE__;' >x.c; env -i /usr/bin/gcc -E -P x.c"
+    )
+    first = place.run(script, title="first").stdout.split("\n")
+    monkeypatch.setenv(repro_vary.VARIABLE, "1")
+    second = place.run(script, title="second").stdout.split("\n")
+    days = 86400
+    assert 399 * days < int(second[0]) - int(first[0]) < 401 * days
+    assert abs(int(second[1]) - int(first[1])) < days
+    assert first[2] != second[2]
+
+
+def test_first_build_is_not_varied() -> None:
+    assert repro_vary.of(Path("/")) == repro_vary.NONE
+
+
+def test_second_build_sees_none_of_the_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Downloads are shared; objects and packages are not."""
+    monkeypatch.setenv("NABLA_CACHE", str(tmp_path))
+    for name in ("sha256/ab/abc", "packages/ab/abc/built.json", "ccache/a"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(name)
+    repro._share_downloads(tmp_path / "second")
+    found = [str(path.relative_to(tmp_path / "second")) for path in (tmp_path / "second").rglob("*") if path.is_file()]
+    assert found == ["sha256/ab/abc"]
+
+
+def test_empty_cache_keeps_downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NABLA_CACHE", str(tmp_path))
+    for name in ("sha256", "packages", "ccache"):
+        (tmp_path / "second" / name).mkdir(parents=True)
+        (tmp_path / name).mkdir()
+    repro.empty_cache()
+    assert [path.name for path in (tmp_path / "second").iterdir()] == ["sha256"]
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_one_byte_and_one_mode_are_noticed(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for root in (one, other):
+        (root / "tree").mkdir(parents=True)
+        (root / "tree" / "file").write_text("same")
+    assert repro_compare.differing(one / "tree", other / "tree") == []
+    (other / "tree" / "file").chmod(0o600)
+    assert repro_compare.differing(one / "tree", other / "tree") == ["file"]
+    assert repro_compare.differing(one / "tree" / "file", other / "tree" / "file") == []
+    (other / "tree" / "file").write_text("some")
+    assert repro_compare.differing(one / "tree" / "file", other / "tree" / "file") == ["."]
+    (other / "tree" / "more").write_text("more")
+    (other / "tree" / "file").write_text("same")
+    (other / "tree" / "file").chmod((one / "tree" / "file").stat().st_mode)
+    assert repro_compare.differing(one / "tree", other / "tree") == ["more"]
+    with pytest.raises(NablaError, match="was not built"):
+        repro_compare.differing(one / "tree", other / "nothing")
+
+
+def test_missing_diffoscope_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    hint = repro_compare._look(tmp_path / "a", tmp_path / "b", tmp_path / "report")
+    assert "apt-get install diffoscope-minimal" in hint
+
+
+def records(**differing: str) -> dict[str, Record]:
+    """Return a chain source -> a -> b, with other digests where asked for."""
+    digests = {"source": "0", "a": "1", "b": "2", **differing}
+    return {
+        "make:a": Record("make:a", {"source": digests["source"]}, {"out/a": digests["a"]}, [{}, digests.get("code")]),
+        "make:b": Record(
+            "make:b", {"out/state/trees/out+a.sha256": digests["a"], "other": "5"}, {"out/b": digests["b"]}, [{}, None]
+        ),
+    }
+
+
+def test_cause_is_the_first_input_that_differs() -> None:
+    other = records(source="7", a="8", b="9")
+    assert "source of the task make:a: sha256 0 and 7" in first_cause("out/b", records(), other)
+
+
+def test_cause_is_the_first_step_with_equal_inputs() -> None:
+    assert "the step make:a itself" in first_cause("out/b", records(), records(a="8", b="9"))
+    assert "the step make:b itself" in first_cause("out/b", records(), records(b="9"))
+
+
+def test_cause_may_be_code_or_unknown() -> None:
+    assert "the code of the task make:a" in first_cause("out/b", records(), records(code="x", a="8", b="9"))
+    assert "no task of the first build" in first_cause("out/c", records(), records())
+    assert "make:b did not end well" in first_cause("out/b", records(), {})
+
+
+def test_records_are_those_of_doit(small: Copy) -> None:
+    """The state that doit really writes is what the search for a cause reads."""
+    small.write("script", "echo same")
+    small.doit("small", NABLA_CACHE=str(CACHE))
+    found = Checkout(small.root).records()
+    assert set(found["small:copy"].inputs) == {"out/made"}
+    assert found["small:copy"].inputs["out/made"] == found["small:made"].outputs["out/made"]
+    assert set(found["small:made"].inputs) == {"script"}
+    assert os.fspath(small.root) not in str(found)
