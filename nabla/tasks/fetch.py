@@ -48,6 +48,14 @@ def task_fetch() -> Iterator[TaskDict]:
         args=["packaging"],
         checks=[packaging_at_hand],
     )
+    yield step(
+        "fetch:vary",
+        fetch_buildroot,
+        doc="download and check the packages of toolchain/vary.lock, which second builds are varied with",
+        inputs=[lockfile.VARY.lock],
+        args=["vary"],
+        checks=[vary_at_hand],
+    )
     for name in recipe.names():
         loaded = recipe.load(name)
         remote = [source for source in loaded.source if source.local is None]
@@ -82,7 +90,7 @@ def fetch_recipe(job: Job, name: str) -> None:
 
 def fetch_buildroot(job: Job, which: str = "buildroot") -> None:
     """Fetch all packages of a build root."""
-    pins = lockfile.PACKAGING if which == "packaging" else lockfile.BASE
+    pins = {"buildroot": lockfile.BASE, "packaging": lockfile.PACKAGING, "vary": lockfile.VARY}[which]
     packages = buildroot.fetch(lockfile.read_lock(pins.lock))
     job.note(f"{len(packages)} packages in {cache().root}")
 
@@ -95,6 +103,11 @@ def buildroot_at_hand(task: Any, values: Mapping[str, Any]) -> bool:
 def packaging_at_hand(task: Any, values: Mapping[str, Any]) -> bool:
     """The same for the build root of packages."""
     return _at_hand(lockfile.PACKAGING)
+
+
+def vary_at_hand(task: Any, values: Mapping[str, Any]) -> bool:
+    """The same for what second builds are varied with."""
+    return _at_hand(lockfile.VARY)
 
 
 def _at_hand(pins: lockfile.Pins) -> bool:
