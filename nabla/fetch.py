@@ -136,7 +136,11 @@ def _fetch_first(source: Source, store: Store, task_log: Path | None) -> Fetched
 
 def _fetch_from(origin: Origin, request: Request) -> Path:
     log.info(f"{request.name}: fetching {origin.file} from {describe(origin)}")
-    delivery = _deliver(origin, request)
+    return accept(_deliver(origin, request), origin, request)
+
+
+def accept(delivery: Delivery, origin: Origin, request: Request) -> Path:
+    """Check what an origin delivered and move it into the cache. Raises `ChecksumError`, `SignatureError`."""
     try:
         _check(delivery, origin, request.folder)
     except (ChecksumError, SignatureError):

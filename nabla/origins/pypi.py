@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from nabla.errors import FetchError
 from nabla.origins import Delivery, Request
 from nabla.recipe import PypiOrigin
+from nabla.run import run
 from nabla.transfer import watch_folder
 
 
@@ -17,17 +21,36 @@ def obtain(origin: PypiOrigin, request: Request) -> Delivery:
     wanted = request.folder / "requirements.txt"
     # With its hash given, pip takes no other file of that version.
     wanted.write_text(f"{origin.package}=={origin.version} --hash=sha256:{origin.sha256}\n")
+    file = _download(["--require-hashes", "--requirement", wanted], origin, request)
+    if file.name != origin.file:
+        raise FetchError(f"pip delivered {file.name} instead of {origin.file}")
+    return Delivery(file)
+
+
+def _download(wanted: Sequence[str | Path], origin: PypiOrigin, request: Request) -> Path:
     files = request.folder / "files"
     files.mkdir()
-    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     argv += ["--disable-pip-version-check", "--progress-bar=off", *platform_options(origin.file)]
     # pip collects in the temporary folder: on the cache's disk there is room, and the bar sees it.
     with watch_folder(request.name, request.folder, origin.size):
-        request.run([*argv, "--dest", files, "--requirement", wanted], env={"TMPDIR": str(request.folder)})
-    file = files / origin.file
-    if not file.is_file():
-        raise FetchError(f"pip delivered {', '.join(path.name for path in files.iterdir())} instead of {origin.file}")
-    return Delivery(file)
+        request.run([*argv, "--dest", files, *wanted], env={"TMPDIR": str(request.folder)})
+    return next(files.iterdir())
+
+
+def versions(origin: PypiOrigin) -> list[str]:
+    """Return the versions that have a wheel for the same Python and platform, newest first. Raises `CommandError`."""
+    argv = [sys.executable, "-m", "pip", "index", "versions", "--json", "--disable-pip-version-check"]
+    found: list[str] = json.loads(run([*argv, *platform_options(origin.file), origin.package]).stdout)["versions"]
+    return found
+
+
+def newer_wheel(origin: PypiOrigin, version: str, request: Request) -> Path:
+    """Download the wheel of another version for the same Python and platform, as pip chooses it. Raises `FetchError`.
+
+    What pins it is up to the caller: pip has compared it with the index only.
+    """
+    return _download([f"{origin.package}=={version}"], origin, request)
 
 
 def platform_options(wheel: str) -> list[str]:

@@ -26,6 +26,7 @@ CONNECT_TIMEOUT = 4.0  # seconds; also for the name service
 READ_TIMEOUT = 30.0  # seconds without a single byte
 _CHUNK = 1 << 16
 _MAX_SIGNATURE = 64 << 10
+_MAX_LISTING = 4 << 20
 
 # Hosts that did not answer: not asked again by this process, so that a missing network costs seconds, not minutes.
 _dead: dict[str, str] = {}
@@ -33,20 +34,29 @@ _dead: dict[str, str] = {}
 
 def obtain(origin: UrlOrigin, request: Request) -> Delivery:
     """Download the file, and its signature where the recipe wants one. Raises `FetchError`, `DiskFullError`."""
-    part = request.cache.partial(origin.sha256)
-    _first_that_works(origin.url, lambda url: _download(url, part, origin.size, request.name))
+    return _obtain(origin, request, request.cache.partial(origin.sha256), origin.size)
+
+
+def obtain_unknown(origin: UrlOrigin, request: Request) -> Delivery:
+    """Download a file whose sha256 and size nobody knows yet, those in `origin` do not count. Raises `FetchError`."""
+    return _obtain(origin, request, request.folder / origin.file, None)
+
+
+def _obtain(origin: UrlOrigin, request: Request, part: Path, size: int | None) -> Delivery:
+    _first_that_works(origin.url, lambda url: _download(url, part, size, request.name))
     if origin.signature is None:
         return Delivery(part)
     signature = request.folder / "signature"
-    _first_that_works(origin.signature.url, lambda url: _download_small(url, signature))
+    _first_that_works(origin.signature.url, lambda url: signature.write_bytes(_small(url, _MAX_SIGNATURE)))
     return Delivery(part, signature)
 
 
-def _first_that_works(urls: tuple[str, ...], attempt: Callable[[str], None]) -> None:
+def _first_that_works(urls: tuple[str, ...], attempt: Callable[[str], object]) -> None:
     reasons = []
     for url in urls:
         try:
-            return attempt(url)
+            attempt(url)
+            return
         except FetchError as error:
             reasons.append(error.message)
     raise FetchError("; ".join(reasons))
@@ -97,15 +107,20 @@ def _save(response: requests.Response, part: Path, have: int, size: int | None, 
         raise FetchError(f"{response.url}: the connection ended after {received} of {total} bytes")
 
 
-def _download_small(url: str, target: Path) -> None:
+def listing(url: str) -> str:
+    """Return the page at `url`, where many servers list the files of a folder. Raises `FetchError`."""
+    return _small(url, _MAX_LISTING).decode(errors="replace")
+
+
+def _small(url: str, limit: int) -> bytes:
     with _get(url, {}) as response:
         try:
-            data = response.raw.read(_MAX_SIGNATURE + 1, decode_content=True)
+            data = bytes(response.raw.read(limit + 1, decode_content=True))
         except Exception as error:
             raise FetchError(f"{url}: {error}") from error
-    if len(data) > _MAX_SIGNATURE:
-        raise FetchError(f"{url}: too large for a signature")
-    target.write_bytes(data)
+    if len(data) > limit:
+        raise FetchError(f"{url}: more than the {limit} bytes expected of it")
+    return data
 
 
 def _get(url: str, headers: dict[str, str]) -> requests.Response:

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from tests.conftest import ROOT, Checkout
 from tests.unit import server as http
 from tests.unit.test_doit import ran, wait_for
 from tests.unit.test_signature import DATA, FIRST
+from tests.unit.wheels import make_wheel
 
 CONTENT = random.Random(7).randbytes(1_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -250,17 +250,8 @@ def test_full_disk(server: http.Server, cache: Path) -> None:
 
 
 def test_pip_fetches_the_wheel_named(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "nabla_sample-1.0-cp399-cp399-musllinux_1_2_x86_64.whl"
-    wheel = tmp_path / "links" / name
-    wheel.parent.mkdir()
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr(
-            "nabla_sample-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: nabla-sample\nVersion: 1.0\n"
-        )
-        archive.writestr(
-            "nabla_sample-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: cp399-cp399-musllinux_1_2_x86_64\n"
-        )
-        archive.writestr("nabla_sample-1.0.dist-info/RECORD", "")
+    wheel = make_wheel(tmp_path / "links", "1.0", "cp399-cp399-musllinux_1_2_x86_64")
+    name = wheel.name
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
     data = wheel.read_bytes()
