@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time from start to exit with 64 MB and an init that exits at once, beside bubblewrap and stock User Mode Linux.
 
-    python -m bench.boot [--runs 200] [--uml PATH/TO/linux]
+    python -m bench.boot [--runs 200] [--uml PATH/TO/linux] [--commit]
 
 The init is bench/guest/raw_exit_init.c: it powers off in its first instructions, without libc. The same file system
 image goes to stock UML (an MMU build of the same kernel version), if its binary is given. bubblewrap enters new
-namespaces and starts /bin/true.
+namespaces and starts /bin/true. `--commit` also writes bench/results/boot.json, which the report shows.
 """
 
 from __future__ import annotations
@@ -58,12 +58,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.boot", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=200, help="timed runs of each (200)")
     parser.add_argument("--uml", type=Path, help="a stock UML binary of the same version")
+    parser.add_argument("--commit", action="store_true", help="write bench/results/boot.json too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         image = make_image(Path(folder))
         timings = common.interleave(commands(image, options.uml), runs=options.runs, warmup=5, any_status=[STOCK])
     records = [timing.record() for timing in timings]
     log.info(f"written to {common.save('boot', records)}")
+    if options.commit:
+        # Without each single run, and without the paths of this machine.
+        brief = [{key: value for key, value in each.items() if key not in ("command", "times")} for each in records]
+        log.info(f"written to {common.save('boot', brief, common.COMMITTED)}")
     rows = [["start to exit, ms", "median", "mean", "min", "p95"]]
     rows += [[r["name"], *(f"{r[key]:.2f}" for key in ("median", "mean", "min", "p95"))] for r in records]
     print(common.table(rows))

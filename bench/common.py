@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from nabla import report_bench
 from nabla.errors import NablaError
 from nabla.paths import IMAGES, NABLA_RUN, OUT, VMLINUX, relative
 
 RESULTS = OUT / "bench"
+COMMITTED = report_bench.RESULTS
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,10 @@ def machine(image: str, *command: str, memory: str = "64M", options: Sequence[st
     return [*words, "--", *command] if command else words
 
 
-def save(name: str, results: Any) -> Path:
-    """Write results with the facts of the host to out/bench/NAME.json."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def save(name: str, results: Any, folder: Path = RESULTS) -> Path:
+    """Write results with the facts of the host to NAME.json in a folder: out/bench, or COMMITTED."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps({"bench": name, "host": host_facts(), "results": results}, indent=1) + "\n")
     return path
 

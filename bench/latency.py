@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Latencies of basic operations, the same binary in the guest and on the host (bench/guest/latency.c).
 
-python -m bench.latency
+    python -m bench.latency [--commit]
+
+`--commit` also writes bench/results/latency.json, which the report shows.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 from typing import Any
@@ -39,10 +42,15 @@ def on_host() -> dict[str, float]:
 
 def main() -> int:
     """Measure both, save, print the table."""
+    parser = argparse.ArgumentParser(prog="bench.latency", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--commit", action="store_true", help="write bench/results/latency.json too")
+    options = parser.parse_args()
     guest = measure(common.machine("test", PROGRAM, memory="256M"))
     host = on_host()
     results: dict[str, Any] = {"unit": "ns", "guest": guest, "host": host}
     log.info(f"written to {common.save('latency', results)}")
+    if options.commit:
+        log.info(f"written to {common.save('latency', results, common.COMMITTED)}")
     rows = [["operation, ns", "guest", "host", "host / guest"]]
     rows += [[name, f"{guest[name]:.0f}", f"{host[name]:.0f}", f"{host[name] / guest[name]:.1f}"] for name in guest]
     print(common.table(rows))

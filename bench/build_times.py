@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long each step of a build took: bench/results/build.json, from which the report draws its chart.
+
+    ./doit.sh -n 2 ready 2>&1 | tee LOG
+    python -m bench.build_times LOG
+
+LOG is what a build has printed: its lines `STEP: done in TIME`. Run it on the machine that has built, as the file says
+which one it was; the date is that of the log. The release holds no time of its own making, or it would never be the
+same twice, so this file is committed.
+
+    host    cpu, cores, kernel (release of the host's), date (end of the build, UTC)
+    steps   name (of doit's task) and seconds, in the order in which they ended
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench import common
+from nabla import log
+from nabla.errors import NablaError
+from nabla.paths import relative
+from nabla.report_bench import BUILD, BuildTimes, Host, Step, as_json
+
+# Names of tasks have no space in them; parts of a task that are told beside it have.
+_LINE = re.compile(r"^(?:\x1b\[\d+m)?(?P<name>[^\s]+:[^\s:]+): done in (?P<time>[0-9][0-9. mins]*s)(?:\x1b\[0m)?\s*$")
+_TIME = re.compile(r"(?:(?P<minutes>\d+) min )?(?P<seconds>\d+(?:\.\d)?) s")
+
+
+def seconds(text: str) -> float:
+    """Return the seconds that a text of `nabla.log.seconds` says. Raises `NablaError` for any other text."""
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise NablaError(f"{text!r} is no time", "a line looks like: kernel:build: done in 3 min 33 s")
+    return 60 * int(match["minutes"] or 0) + float(match["seconds"])
+
+
+def parse(text: str) -> Iterator[Step]:
+    """Yield the steps that a build's output tells of. Raises `NablaError` when one is there twice."""
+    seen = set()
+    for match in filter(None, map(_LINE.match, text.splitlines())):
+        if match["name"] in seen:
+            raise NablaError(
+                f"{match['name']} was built twice in this log", "give the output of one build from nothing"
+            )
+        seen.add(match["name"])
+        yield Step(name=match["name"], seconds=seconds(match["time"]))
+
+
+def convert(path: Path) -> BuildTimes:
+    """Read a log; raises `NablaError` when it tells of no step."""
+    steps = tuple(parse(path.read_text(encoding="utf-8", errors="replace")))
+    if not steps:
+        raise NablaError(f"{relative(path)} has no line `STEP: done in TIME`", "see the head of bench/build_times.py")
+    facts = common.host_facts()
+    date = time.strftime("%Y-%m-%d", time.gmtime(path.stat().st_mtime))
+    host = Host(cpu=facts["cpu"], cores=facts["cores"], kernel=facts["kernel"], date=date)
+    return BuildTimes(host=host, steps=steps)
+
+
+def main() -> int:
+    """Convert one log."""
+    parser = argparse.ArgumentParser(prog="bench.build_times", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("log", type=Path, help="what a build has printed")
+    options = parser.parse_args()
+    common.need(options.log)
+    found = convert(options.log)
+    BUILD.write_bytes(as_json(found))
+    log.info(f"{relative(BUILD)}: {len(found.steps)} steps, {log.seconds(sum(s.seconds for s in found.steps))}")
+    return 0
+
+
+if __name__ == "__main__":
+    common.start(main)
