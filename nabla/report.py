@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report about a release: one HTML page that says what it holds, how it was made, and what was found out about it.
+
+    inputs (artifacts, records of packages, results of the checkers, digests, measurements)
+        -> report_tables (each part as a table) -> report_page + templates/report.html.j2 -> index.html
+
+The page needs no other file and no network. Its links lead to places in itself, to the projects' own pages, and to
+files of the release, beside whose folder `report` they lie. Same inputs, same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nabla import (
+    package,
+    policy,
+    policy_page,
+    recipe,
+    report_bench,
+    report_graph,
+    report_page,
+    report_tables,
+    signing,
+)
+from nabla.package import Built
+from nabla.policy_filter import compile_policy
+
+TEMPLATE = "report.html.j2"
+# What the page links to without a look whether it is there: a release holds each of them.
+RELEASE_FILES = (
+    "SHA256SUMS",
+    "SHA256SUMS.sig",
+    "keys/allowed_signers",
+    "keys/nabla.rsa.pub",
+    "licenses",
+    "provenance/nabla.intoto.json",
+    "sbom/nabla.cdx.json",
+    "sbom/nabla.spdx.json",
+)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where the report finds what it tells.
+
+    `images`: name -> ext3 file. `further`: other files of the release, as paths in it -> file. `verified`: folder with
+    what the checkers wrote about the images. `digests`: lists of the sums that each build must have.
+    """
+
+    vmlinux: Path
+    launcher: Path
+    images: dict[str, Path]
+    repository: Path
+    verified: Path
+    built: Sequence[Built]
+    further: dict[str, Path] = field(default_factory=dict)
+    digests: Sequence[Path] = ()
+    results: Path = report_bench.RESULTS
+    policy: Path = policy.POLICY
+
+
+def page(version: str, commit: str | None, inputs: Inputs) -> str:
+    """Return the text of index.html. Raises `NablaError` when an input is absent or malformed."""
+    products = report_tables.products(
+        version, inputs.vmlinux, inputs.launcher, inputs.images, inputs.repository, inputs.further
+    )
+    packages = report_tables.packages(inputs.built, inputs.repository)
+    images = [report_tables.examined(name, inputs.verified) for name in sorted(inputs.images)]
+    build = report_bench.read_build(inputs.results / report_bench.BUILD.name)
+    rules = policy.load(inputs.policy)
+    rates = policy_page.read_rates(inputs.results / policy_page.RATES.name)
+    measured = report_bench.benchmarks(
+        *(inputs.results / path.name for path in (report_bench.BOOT, report_bench.LATENCY, report_bench.NETWORK))
+    )
+    upstream = report_bench.read_upstream(inputs.results / report_bench.UPSTREAM.name)
+    sums = [each for path in sorted(inputs.digests) for each in report_tables.read_digests(path)]
+    return report_page.render(
+        TEMPLATE,
+        {
+            "version": version,
+            "commit": commit,
+            "made_for": made_for(version, commit),
+            "signer": signing.SIGNER,
+            "namespace": signing.NAMESPACE,
+            "products": report_tables.product_table(products),
+            "sizes": report_tables.size_chart(products),
+            "packages": report_tables.package_table(packages),
+            "package_sizes": report_tables.package_chart(packages),
+            "package_count": len(packages),
+            "recipe_count": len(inputs.built),
+            "build": build,
+            "build_seconds": sum(step.seconds for step in build.steps),
+            "build_times": report_tables.time_chart(build),
+            "graph": report_graph.draw(needs([each.recipe for each in inputs.built])),
+            "images": images,
+            "programs": sum(image.programs for image in images),
+            "pie": report_tables.pie_table(images),
+            "pie_files": report_tables.pie_files,
+            "syscall_files": report_tables.syscall_files,
+            "syscalls": report_tables.syscall_table(images),
+            "policy": rules,
+            "policy_size": len(compile_policy(rules)),
+            "words": policy_page.words,
+            "rates": rates,
+            "host_calls": report_tables.rate_table(rates),
+            "digests": report_tables.digest_table(sums) if sums else None,
+            "benchmarks": [report_tables.benchmark_table(each) for each in measured],
+            "upstream": report_tables.upstream_table(upstream, inputs.built),
+            "licences": report_tables.licence_table([recipe.load(name) for name in recipe.names()]),
+            "licence_count": len({recipe.load(name).license for name in recipe.names()}),
+        },
+    )
+
+
+def made_for(version: str, commit: str | None) -> str:
+    """Return what the page says in its head of the version and the commit that it is about."""
+    return f"{version} {commit or ''}".rstrip()
+
+
+def needs(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return what each recipe is built against, the libc included, which is in every sysroot."""
+    return {
+        name: (*package.needs(name), *((package.LIBC,) if name != package.LIBC and package.LIBC in names else ()))
+        for name in names
+    }
+
+
+def write(target: Path, version: str, commit: str | None, inputs: Inputs) -> None:
+    """Write the page to a file."""
+    target.write_text(page(version, commit, inputs), encoding="utf-8")
