@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nabla.package import REPOSITORY
-from nabla.paths import BUSYBOX, IMAGES, MUSL, NABLA_INIT, NABLA_RUN, VMLINUX
+from nabla.paths import BUSYBOX, IMAGES, MUSL, NABLA_INIT, NABLA_RUN, OUT, VMLINUX
+from nabla.version import version
 
 # The images that are released; others are for tests and for people of this project.
 RELEASED_IMAGES = ("alpine", "base", "minimal", "python")
@@ -46,5 +47,9 @@ ARTIFACTS: dict[str, Artifact] = {
             _at(*(IMAGES / f"{name}.ext3" for name in RELEASED_IMAGES)),
         ),
         Artifact("kernel", ("kernel",), _at(VMLINUX)),
+        Artifact("sbom", ("sbom",), _at(OUT / "sbom")),
+        Artifact("oci", ("oci",), _at(OUT / "oci")),
+        Artifact("report", ("report",), _at(OUT / "report")),
+        Artifact("release", ("release",), lambda: (OUT / "release" / version(),)),
     )
 }

@@ -12,6 +12,7 @@ of the first build's ever is. Only checked downloads and the user's keys are sha
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -26,8 +27,12 @@ from nabla.paths import ROOT, STATE, cache_dir
 from nabla.run import run
 
 _RECORD = STATE / "second-build"
-_NOT_COPIED = ("out", ".git", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache")
+# git's folder is copied: from it come the version, and the commit that a release tells of.
+_NOT_COPIED = ("out", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache")
 _DISORDERFS = ("disorderfs", "--quiet", "--shuffle-dirents=yes", "--sort-dirents=no")
+_MEMORY = Path("/dev/shm")
+_NEEDED = 10 << 30  # bytes of a second checkout with everything built, generously
+_LEFT_FREE = 6 << 30
 _WORKERS = 2  # tasks at a time; each of their steps gets one processor
 
 
@@ -78,7 +83,7 @@ class SecondBuild:
 
 def prepare() -> SecondBuild:
     """Make a second checkout. Raises `NablaError`, `DiskFullError`."""
-    base = Path(tempfile.mkdtemp(prefix="nabla-second-")).resolve()
+    base = Path(tempfile.mkdtemp(prefix="nabla-second-", dir=_place())).resolve()
     second = SecondBuild(base / "ein anderer Ört")
     with log.step(f"copy the checkout to {second.root}"):
         shutil.copytree(ROOT, second.root, symlinks=True, ignore=_ignored)
@@ -164,6 +169,19 @@ def shuffled(folder: Path, view: Path) -> Iterator[Path | None]:
         _unmount(view)
 
 
+def _place() -> str | None:
+    """Return where second checkouts lie: in memory where there is plenty, else where temporary files do.
+
+    It is another file system then, and the removal of some hundred thousand files takes no time.
+    """
+    status = os.statvfs(_MEMORY) if os.access(_MEMORY, os.W_OK) else None
+    if status is None or os.environ.get("TMPDIR") or status.f_flag & os.ST_NOEXEC:
+        return None
+    found = re.search(r"^MemAvailable: *(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    available = int(found[1]) << 10 if found else 0
+    return str(_MEMORY) if min(available - _LEFT_FREE, status.f_bavail * status.f_frsize) > _NEEDED else None
+
+
 def _not_shuffled() -> str:
     """Return why directory order cannot be varied here; nothing where it can."""
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
@@ -184,6 +202,8 @@ def _unmount(folder: Path) -> None:
 
 def _ignored(folder: str, names: list[str]) -> set[str]:
     top = Path(folder) == ROOT
+    if Path(folder).is_relative_to(ROOT / ".git"):
+        return set()
     return {name for name in names if name in _NOT_COPIED and (top or name.startswith((".", "_")))}
 
 
