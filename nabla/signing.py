@@ -66,7 +66,12 @@ def allowed_signers(public: Path) -> str:
         kind, key, *_ = public.read_text(encoding="ascii").split()
     except (OSError, ValueError) as error:
         raise SigningError(f"{public} is no public key of OpenSSH: {error}") from error
-    return f'{SIGNER} namespaces="{NAMESPACE}" {kind} {key}\n'
+    return allowed_signers_line(f"{kind} {key}")
+
+
+def allowed_signers_line(key: str) -> str:
+    """Return what allows one key, given by its type and its base64."""
+    return f'{SIGNER} namespaces="{NAMESPACE}" {key}\n'
 
 
 def sign(data: bytes, private: Path) -> str:

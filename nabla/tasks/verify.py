@@ -4,19 +4,22 @@
 musl, busybox, launcher, init -> verify:pie
 kernel:build -> verify:kernel
 rootfs:<name> -> verify:<name> -> out/verify/<name>-{pie,syscalls}.{txt,json,xml}
+apk:tools, rootfs:tools -> verify:release, of any folder (default: this checkout's release, which must be there)
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from nabla import rootfs, sandbox, tasklib
-from nabla.errors import NablaError
-from nabla.paths import BUSYBOX, IMAGES, MUSL, NABLA_INIT, NABLA_RUN, OUT, VMLINUX, relative
+from nabla import rootfs, run, sandbox, tasklib
+from nabla.errors import EXIT_USER, CommandError, NablaError
+from nabla.paths import BUSYBOX, IMAGES, MUSL, NABLA_INIT, NABLA_RUN, OUT, ROOT, VMLINUX, relative
 from nabla.sandbox import Bind, Sandbox
-from nabla.tasklib import Job, TaskDict, Tree
+from nabla.tasklib import Job, TaskDict, Tree, guard
+from nabla.tasks import release
 from verify import contents, entry, kernel_code, pie, report, syscalls
 
 REPORTS = OUT / "verify"
@@ -58,6 +61,29 @@ def task_verify() -> Iterator[TaskDict]:
             code=[contents, entry, pie, report, syscalls],
             args=[name],
         )
+
+
+def task_verify_release() -> TaskDict:
+    """Check a release."""
+    return {
+        "basename": "verify:release",
+        "doc": "check a release, signatures first: doit verify:release [-- [--allowed-signers FILE] FOLDER]",
+        "actions": [guard(check_release)],
+        "pos_arg": "words",
+        "task_dep": ["apk:tools", "rootfs:tools"],
+        "uptodate": [False],
+        "verbosity": 2,
+    }
+
+
+def check_release(words: list[str]) -> None:
+    """Run the stand-alone checker on the caller's terminal. Raises `VerifyError` when it finds something."""
+    options = words or [str(release.folder().path)]
+    status = run.interactive([sys.executable, "-m", "verify.release", *options], cwd=ROOT)
+    if status == EXIT_USER:
+        raise CommandError("the release cannot be checked", "see above", returncode=status)
+    if status != 0:
+        raise VerifyError("this is not what its signer made", "the table above says what differs")
 
 
 def report_paths(name: str) -> list[Path]:

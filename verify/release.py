@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Is this release what its signer made? `python -m verify.release [--allowed-signers FILE] [--json|--junit] FOLDER`
+
+First, with nothing but the folder and the signer's public key, whether every byte of it is the signer's:
+
+    entries     files and folders only, no link and nothing else
+    signature   SHA256SUMS.sig is OpenSSH's signature of SHA256SUMS by an allowed signer
+    sums        SHA256SUMS lists every file, no file is missing, none is beyond it, each has its sum
+    modes       of files and folders are those of releases
+    statement   the envelope is signed by the same key, is a statement of provenance in the form of releases, and its
+                subjects are the files
+    keys        keys/allowed_signers, for those who come later, names that signer and nobody else
+
+Then, only if all that holds, what the files say (verify/release_contents.py):
+
+    layout, images, packages, index, programs, sbom, oci
+    sources     the locked sources are those of this checkout, if the release was made from its commit
+
+Who signed counts, not what is signed along: the key inside the release proves nothing about it. By default your own key
+must have signed, as after `doit release`; for a release of others give the file of allowed signers that you have from
+them, see docs/release.md. Exit status: 0 all sound, 1 something is wrong, 2 it cannot be checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import os
+import re
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from nabla import apk, provenance, signing, tree
+from nabla.errors import EXIT_USER, NablaError
+from nabla.provenance import ProvenanceError, Told
+from nabla.release import PROGRAMS, SIGNATURE, SIGNERS, STATEMENT, SUMS
+from nabla.signing import SigningError
+from verify import release_contents, report
+from verify.release_contents import Release, Tools
+
+_LINE = re.compile(r"([0-9a-f]{64}) \*([^\n\\]+)")
+_SKIPPED = "not looked at, as what is above does not hold"
+
+
+@dataclass(frozen=True)
+class Row:
+    """The result of one check. `looked_at`: what and how much, in words."""
+
+    check: str
+    looked_at: str
+    problems: tuple[str, ...] = ()
+
+
+def examine(folder: Path, allowed: Path, tools: Tools) -> list[Row]:
+    """Check a release. `allowed`: file of allowed signers, in the form of OpenSSH. Raises `HostError`."""
+    rows, told, listed = _trust(folder, allowed)
+    names = release_contents.CHECKS
+    if any(row.problems for row in rows) or told is None:
+        return [*rows, *(Row(name, _SKIPPED, (_SKIPPED,)) for name in names)]
+    with tempfile.TemporaryDirectory(prefix="nabla-release-") as scratch:
+        release = Release(folder, listed, told, tools, Path(scratch))
+        for name, (about, check) in names.items():
+            rows.append(Row(name, about, tuple(check(release))))
+    return rows
+
+
+def _trust(folder: Path, allowed: Path) -> tuple[list[Row], Told | None, dict[str, str]]:
+    """Find out whether every byte is the signer's; return also what the statement tells, and path -> sha256."""
+    entries = dict(tree.entries(folder))
+    rows = [Row("entries", f"{len(entries)} files and folders", tuple(_strange(entries)))]
+    # Nothing is opened by a name that may lead elsewhere.
+    if rows[0].problems:
+        return rows, None, {}
+    public, problem = _signer(folder, allowed)
+    rows.append(Row("signature", SIGNATURE, problem))
+    files = {place for place, status in entries.items() if stat.S_ISREG(status.st_mode)}
+    listed, problems = _read_sums(folder)
+    problems += list(_compare(folder, files - {SUMS, SIGNATURE}, listed))
+    rows.append(Row("sums", f"{len(listed)} files", tuple(problems)))
+    rows.append(Row("modes", f"{len(entries)} files and folders", tuple(_modes(folder, entries))))
+    told = None
+    problem = ("there is no signer",)
+    if public is not None:
+        told, problem = _statement(folder, public, {name: listed[name] for name in listed if name != STATEMENT})
+    rows.append(Row("statement", STATEMENT, problem))
+    rows.append(Row("keys", SIGNERS, tuple(_named(folder, public))))
+    return rows, told, listed
+
+
+def _strange(entries: dict[str, os.stat_result]) -> Iterator[str]:
+    for place, status in sorted(entries.items()):
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            kind = "a link" if stat.S_ISLNK(status.st_mode) else "neither file nor folder"
+            yield f"{place} is {kind}"
+
+
+def _signer(folder: Path, allowed: Path) -> tuple[bytes | None, tuple[str, ...]]:
+    try:
+        return signing.verify((folder / SUMS).read_bytes(), folder / SIGNATURE, allowed), ()
+    except OSError as error:
+        return None, (f"{SUMS}: {error.strerror}",)
+    except SigningError as error:
+        return None, (": ".join(filter(None, (error.message, error.hint))),)
+
+
+def _read_sums(folder: Path) -> tuple[dict[str, str], list[str]]:
+    """Return path -> sha256, and what is wrong with the file of sums."""
+    try:
+        text = (folder / SUMS).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        return {}, [f"{SUMS} cannot be read: {error}"]
+    found = [_LINE.fullmatch(line) for line in text.splitlines()]
+    listed = {match[2]: match[1] for match in found if match}
+    if not text.endswith("\n") or None in found or list(listed) != sorted(listed) or len(listed) != len(found):
+        return listed, [f"{SUMS} is not a sorted list of sums, one for each file"]
+    return listed, []
+
+
+def _compare(folder: Path, files: set[str], listed: dict[str, str]) -> Iterator[str]:
+    yield from (f"{place} is not in {SUMS}" for place in sorted(files - listed.keys()))
+    for place, digest in listed.items():
+        if place not in files:
+            yield f"{place} is missing"
+        elif tree.file_sha256(folder / place) != digest:
+            yield f"{place} has another sum"
+
+
+def _modes(folder: Path, entries: dict[str, os.stat_result]) -> Iterator[str]:
+    for place, status in sorted({"": folder.stat(), **entries}.items()):
+        wanted = 0o755 if stat.S_ISDIR(status.st_mode) or place in PROGRAMS else 0o644
+        mode = stat.S_IMODE(status.st_mode)
+        if mode != wanted:
+            yield f"{place or 'the folder'} has mode {mode:04o} instead of {wanted:04o}"
+
+
+def _statement(folder: Path, public: bytes, files: dict[str, str]) -> tuple[Told | None, tuple[str, ...]]:
+    try:
+        text = (folder / STATEMENT).read_text(encoding="utf-8")
+        told = provenance.read(signing.open_sealed(text, provenance.MEDIA_TYPE, public))
+    except (OSError, UnicodeDecodeError) as error:
+        return None, (f"{STATEMENT} cannot be read: {error}",)
+    except (SigningError, ProvenanceError) as error:
+        return None, (": ".join(filter(None, (error.message, error.hint))),)
+    problems = [f"{place} is not a subject" for place in sorted(files.keys() - told.subjects.keys())]
+    problems += [f"the subject {place} is not there" for place in sorted(told.subjects.keys() - files.keys())]
+    problems += [
+        f"{place} is told with another sum"
+        for place in sorted(files.keys() & told.subjects.keys())
+        if files[place] != told.subjects[place]
+    ]
+    return told, tuple(problems)
+
+
+def _named(folder: Path, public: bytes | None) -> Iterator[str]:
+    if public is None:
+        yield "there is no signer"
+        return
+    key = f"{public[4 : 4 + public[3]].decode(errors='replace')} {base64.b64encode(public).decode()}"
+    try:
+        text = (folder / SIGNERS).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        yield f"{SIGNERS} cannot be read: {error}"
+        return
+    if text != signing.allowed_signers_line(key):
+        yield f"{SIGNERS} is not about the key that signed the release"
+
+
+def as_table(rows: Sequence[Row]) -> str:
+    """Return a line for each check, and one for each further problem."""
+    lines: list[list[str]] = []
+    for row in rows:
+        first, *others = row.problems or ("ok",)
+        lines.append([row.check, row.looked_at, first])
+        lines += [["", "", other] for other in others]
+    return report.table(["check", "of", "result"], lines)
+
+
+def as_junit(rows: Sequence[Row]) -> str:
+    """Return the checks as a test suite."""
+    return report.as_junit("verify.release", [("release", row.check, "; ".join(row.problems)) for row in rows])
+
+
+def own_signers(scratch: Path) -> Path:
+    """Write the file that allows the user's own key and nobody else. Raises `SigningError` when there is none."""
+    public = apk.keys_dir() / f"{signing.KEY_NAME}.pub"
+    if not public.is_file():
+        raise SigningError(
+            f"you have no key of your own: there is no {public}",
+            "for a release of others: --allowed-signers FILE, with the file that you have from them",
+        )
+    file = scratch / "allowed_signers"
+    file.write_text(signing.allowed_signers(public), encoding="utf-8")
+    return file
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(prog="python -m verify.release", description=__doc__.splitlines()[0].split("`")[0])
+    report.add_options(parser)
+    whom = parser.add_mutually_exclusive_group()
+    whom.add_argument("--allowed-signers", type=Path, metavar="FILE", help="who may have signed; default: your own key")
+    whom.add_argument(
+        "--trust-embedded-key",
+        action="store_true",
+        help="take the key inside the release for the signer's: finds damage, but not forgery",
+    )
+    parser.add_argument("folder", type=Path, help="the folder of the release")
+    options = parser.parse_args(argv)
+    try:
+        with tempfile.TemporaryDirectory(prefix="nabla-signers-") as scratch:
+            if options.trust_embedded_key:
+                print("verify.release: anybody can have made this release: its own key is trusted", file=sys.stderr)
+                allowed = options.folder / SIGNERS
+            else:
+                allowed = options.allowed_signers or own_signers(Path(scratch))
+            for needed in (options.folder, allowed):
+                if not needed.exists():
+                    raise SigningError(f"there is no {needed}")
+            rows = examine(options.folder.resolve(), allowed.resolve(), Tools.usual())
+    except NablaError as error:
+        print(error.render(), file=sys.stderr)
+        return EXIT_USER
+    if options.json:
+        print(report.as_json([asdict(row) for row in rows]))
+    elif options.junit:
+        print(as_junit(rows))
+    else:
+        print(as_table(rows))
+    return 1 if any(row.problems for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

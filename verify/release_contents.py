@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Do the files of a release fit each other? For releases of which every byte is known to be the signer's.
+
+layout      what each release has is there
+sources     the locked sources are those of this checkout, if the release was made from its commit
+images      decompress to the sums told, without a rest; e2fsck finds nothing
+packages    the real apk verifies each with the key of the release; every program in them is position-independent
+index       apk verifies it, and it is what apk makes of exactly these packages
+programs    the launcher is position-independent and hardened
+sbom        both documents are valid; what they tell of files of the release is so, and nothing is left out
+oci         every blob is what its name says, all are needed, the layer holds launcher, kernel and image of the
+            release, the archive holds the same as the layout
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nabla import apk, image, provenance, tree
+from nabla import version as checkout
+from nabla.errors import HostError, NablaError
+from nabla.provenance import Told
+from nabla.release import IMAGE_SUMS, PROGRAMS, SIGNERS, STATEMENT
+from nabla.run import Result, run
+from nabla.sandbox import Bind
+from verify import contents, pie
+from verify.contents import ContentsError
+
+REPOSITORY = "apk/x86_64"
+INDEX = f"{REPOSITORY}/Packages.adb"
+PACKAGE_KEY = f"keys/{apk.KEY_NAME}.pub"
+SPDX, CYCLONEDX = "sbom/nabla.spdx.json", "sbom/nabla.cdx.json"
+LAYOUT, ARCHIVE = "oci/layout", "oci/nabla-linux.oci.tar"
+
+_REQUIRED = (*PROGRAMS, IMAGE_SUMS, INDEX, PACKAGE_KEY, SIGNERS, SPDX, CYCLONEDX, f"{LAYOUT}/index.json", ARCHIVE)
+_CHUNK = 1 << 20
+# Package URLs, in bills of materials, of what is a file of the release by itself.
+_OWN = ("pkg:apk/nabla/", "pkg:generic/nabla-linux-", "pkg:generic/nabla-run@", "pkg:generic/linux@")
+
+
+@dataclass(frozen=True)
+class Tools:
+    """Roots of sandboxes with the real programs: `apk` (`doit apk:tools`), `images` (`doit rootfs:tools`)."""
+
+    apk: Path
+    images: Path
+
+    @classmethod
+    def usual(cls) -> Tools:
+        """Return those of this checkout. Raises `HostError` when they were not built."""
+        from nabla.tasks import packages, rootfs
+
+        found = cls(packages.TOOLS.path, rootfs.TOOLS.path)
+        for folder in (found.apk, found.images):
+            if not folder.is_dir():
+                raise HostError(
+                    f"there is no {folder}: a release is checked by the real apk and e2fsck",
+                    "./doit.sh apk:tools rootfs:tools",
+                )
+        return found
+
+
+@dataclass(frozen=True)
+class Release:
+    """What is checked. `files`: path -> sha256. `scratch`: an empty folder for decompressed images."""
+
+    folder: Path
+    files: Mapping[str, str]
+    told: Told
+    tools: Tools
+    scratch: Path
+
+    def below(self, prefix: str, suffix: str = "") -> list[str]:
+        """Return the paths of files that begin and end so, sorted."""
+        return sorted(place for place in self.files if place.startswith(prefix) and place.endswith(suffix))
+
+    def raw_images(self) -> dict[str, str]:
+        """Return name -> sha256 of the decompressed images."""
+        text = (self.folder / IMAGE_SUMS).read_text(encoding="utf-8")
+        return {name: digest for digest, _, name in (line.partition(" *") for line in text.splitlines())}
+
+
+def check_layout(release: Release) -> Iterator[str]:
+    """Yield what is missing of that which each release has."""
+    yield from (f"{place} is missing" for place in (*_REQUIRED, STATEMENT) if place not in release.files)
+    if not release.below("licenses/"):
+        yield "there is no licence"
+
+
+def check_sources(release: Release) -> Iterator[str]:
+    """Yield what differs between the locked sources that the statement tells and those of this checkout.
+
+    Nothing where the release was made from another commit: that one's sources are not at hand.
+    """
+    if release.told.commit != checkout.commit():
+        return
+    told = {each for each in release.told.dependencies if each.name != provenance.REPOSITORY}
+    here = {each for each in provenance.dependencies() if each.name != provenance.REPOSITORY}
+    yield from (f"{each.name} was not locked so" for each in sorted(told - here))
+    yield from (f"{each.name} is locked, but not told of" for each in sorted(here - told))
+
+
+def check_images(release: Release) -> Iterator[str]:
+    """Yield what is wrong with compressed images."""
+    raw = release.raw_images()
+    compressed = release.below("images/", ".zst")
+    if {f"images/{name}.zst" for name in raw} != set(compressed) or not raw:
+        yield f"{IMAGE_SUMS} is not about these images: {', '.join(compressed) or 'none'}"
+        return
+    for name, digest in raw.items():
+        file = release.scratch / name
+        try:
+            problem = decompress(release.folder / "images" / f"{name}.zst", file)
+            if problem:
+                yield f"images/{name}.zst {problem}"
+            elif tree.file_sha256(file) != digest:
+                yield f"images/{name}.zst holds an image with another sum"
+            else:
+                image.check(file, tools=release.tools.images)
+        except NablaError as error:
+            yield f"{error.message}: {' '.join(error.hint.split())[:200]}"
+        finally:
+            file.unlink(missing_ok=True)
+
+
+def decompress(source: Path, target: Path) -> str:
+    """Decompress one frame of zstd; return what is wrong with it, nothing if it is sound. Holes stay holes."""
+    import zstandard
+
+    decompressor = zstandard.ZstdDecompressor().decompressobj()
+    with source.open("rb") as stream, target.open("wb") as sink:
+        try:
+            facts = zstandard.get_frame_parameters(stream.read(64))
+            stream.seek(0)
+            while not decompressor.eof:
+                data = stream.read(_CHUNK // 16)
+                if not data:
+                    return "ends too early"
+                _write_sparse(sink, decompressor.decompress(data))
+        except zstandard.ZstdError as error:
+            return f"cannot be decompressed: {error}"
+        if decompressor.unused_data or stream.read(1):
+            return "goes on behind its end"
+        sink.truncate()
+        size = sink.tell()
+    if not facts.has_checksum or facts.content_size != size:
+        return "does not tell its size and checksum"
+    return ""
+
+
+def _write_sparse(sink: io.BufferedWriter, data: bytes) -> None:
+    for at in range(0, len(data), 4096):
+        block = data[at : at + 4096]
+        if block.count(0) == len(block):
+            sink.seek(len(block), io.SEEK_CUR)
+        else:
+            sink.write(block)
+
+
+def check_packages(release: Release) -> Iterator[str]:
+    """Yield what apk does not verify, and programs that are not position-independent."""
+    places = release.below(f"{REPOSITORY}/", ".apk")
+    result = _apk(release, "verify", "--keys-dir", "/keys", *(f"/{place}" for place in places))
+    good = {line.removesuffix(": OK") for line in result.stdout.splitlines() if line.endswith(": OK")}
+    bad = [place for place in places if f"/{place}" not in good]
+    yield from (f"{place} is not verified by apk" for place in bad)
+    if not places or (result.returncode != 0 and not bad):
+        yield f"apk verify fails: {result.stderr.strip()}"
+    for place in places:
+        if place not in bad:
+            yield from _fixed(release.folder / place, place)
+
+
+def check_index(release: Release) -> Iterator[str]:
+    """Yield what is wrong with the index: it is compared, field by field, with what apk makes of the packages."""
+    if _apk(release, "verify", "--keys-dir", "/keys", f"/{INDEX}").returncode != 0:
+        yield f"{INDEX} is not verified by apk"
+        return
+    names = [f"/{place}" for place in release.below(f"{REPOSITORY}/", ".apk")]
+    made = _apk(release, "mkndx", "--keys-dir", "/keys", "-o", "/work/index.adb", *names)
+    if made.returncode != 0:
+        yield f"apk makes no index of the packages: {made.stderr.strip()}"
+        return
+    told, wanted = (_dump(release, place) for place in (f"/{INDEX}", "/work/index.adb"))
+    if told != wanted:
+        line = next((line for line in wanted if line not in told), "") or next(
+            line for line in told if line not in wanted
+        )
+        yield f"{INDEX} is not about exactly these packages: {line.strip()!r} is on one side only"
+
+
+def _dump(release: Release, place: str) -> list[str]:
+    lines = _apk(release, "adbdump", place).stdout.splitlines()
+    return [line for line in lines if not line.startswith("#")]
+
+
+def _apk(release: Release, *words: str) -> Result:
+    binds = [
+        Bind(release.folder / "keys", "/keys"),
+        Bind(release.folder / REPOSITORY, "/repository"),
+        Bind(release.scratch, "/work", writable=True),
+    ]
+    inside = [word.replace(f"/{REPOSITORY}/", "/repository/") for word in words]
+    result = run(apk.command(release.tools.apk, binds, ["/sbin/apk", *inside]), check=False)
+    return Result(result.returncode, result.stdout.replace("/repository/", f"/{REPOSITORY}/"), result.stderr, 0)
+
+
+def check_programs(release: Release) -> Iterator[str]:
+    """Yield what is wrong with the launcher. The kernel is judged where it is built: it has a fixed address."""
+    yield from _fixed(release.folder / PROGRAMS[0], PROGRAMS[0])
+
+
+def _fixed(path: Path, place: str) -> Iterator[str]:
+    try:
+        found = pie.examine_all(contents.read(path))
+    except ContentsError as error:
+        yield f"{place} cannot be read: {error}"
+        return
+    for finding in found:
+        if finding.problems:
+            inside = "" if finding.path == str(path) else f"{finding.path}: "
+            yield f"{place}: {inside}{', '.join(finding.problems)}"
+
+
+def check_sbom(release: Release) -> Iterator[str]:
+    """Yield what is wrong with the bills of materials."""
+    artifacts = {place: release.files[place] for place in (*PROGRAMS, *release.below(f"{REPOSITORY}/", ".apk"))}
+    artifacts |= {f"images/{name}": digest for name, digest in release.raw_images().items()}
+    for place, read in ((SPDX, _spdx_digests), (CYCLONEDX, _cyclonedx_digests)):
+        try:
+            told = read(json.loads((release.folder / place).read_bytes()))
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            yield f"{place} cannot be read: {type(error).__name__}: {error}"
+            continue
+        digests = set(told.values())
+        yield from (f"{place} does not know {name}" for name, digest in artifacts.items() if digest not in digests)
+        for purl, digest in told.items():
+            if purl.startswith(_OWN) and digest not in artifacts.values():
+                yield f"{place} tells of {purl} with a digest that no file of the release has"
+    yield from _invalid(release)
+
+
+def _spdx_digests(document: Any) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for package in document["packages"]:
+        names = [ref["referenceLocator"] for ref in package.get("externalRefs", [])]
+        for checksum in package.get("checksums", []):
+            if checksum["algorithm"] == "SHA256":
+                found[names[0] if names else package["SPDXID"]] = checksum["checksumValue"]
+    return found
+
+
+def _cyclonedx_digests(document: Any) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for component in document["components"]:
+        for digest in component.get("hashes", []):
+            if digest["alg"] == "SHA-256":
+                found[component.get("purl", component["bom-ref"])] = digest["content"]
+    return found
+
+
+def _invalid(release: Release) -> Iterator[str]:
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+    from spdx_tools.spdx.parser.error import SPDXParsingError
+    from spdx_tools.spdx.parser.parse_anything import parse_file
+    from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
+
+    try:
+        problems: Sequence[Any] = validate_full_spdx_document(parse_file(str(release.folder / SPDX)))
+        yield from (f"{SPDX} is not valid: {each.validation_message}" for each in problems[:1])
+    except SPDXParsingError as error:
+        yield f"{SPDX} is not valid: {error.messages[0]}"
+    text = (release.folder / CYCLONEDX).read_text(encoding="utf-8")
+    problem = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
+    if problem is not None:
+        yield f"{CYCLONEDX} is not valid: {str(problem).splitlines()[0]}"
+
+
+def check_oci(release: Release) -> Iterator[str]:
+    """Yield what is wrong with the container image."""
+    layout = release.folder / LAYOUT
+    needed = {"oci-layout", "index.json", "manifest.json"}
+    try:
+        for descriptor in json.loads((layout / "index.json").read_bytes())["manifests"]:
+            needed.add(_blob(descriptor))
+            manifest = json.loads((layout / _blob(descriptor)).read_bytes())
+            configuration = json.loads((layout / _blob(manifest["config"])).read_bytes())
+            parts = [descriptor, manifest["config"], *manifest["layers"]]
+            needed |= {_blob(part) for part in parts}
+            yield from _blobs(layout, parts)
+            for layer, wanted in zip(manifest["layers"], configuration["rootfs"]["diff_ids"], strict=True):
+                yield from _layer(release, layout / _blob(layer), wanted)
+        saved = json.loads((layout / "manifest.json").read_bytes())
+        named = {name for each in saved for name in (each["Config"], *each["Layers"])}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, tarfile.TarError, zlib.error, EOFError) as error:
+        yield f"{LAYOUT} cannot be read: {type(error).__name__}: {error}"
+        return
+    if not named <= needed:
+        yield f"{LAYOUT}/manifest.json names blobs that index.json does not"
+    have = {place.removeprefix(f"{LAYOUT}/"): place for place in release.below(f"{LAYOUT}/")}
+    if have.keys() != needed:
+        yield f"{LAYOUT} has other files than it needs: {', '.join(sorted(have.keys() ^ needed))}"
+    yield from _archive(release, have)
+
+
+def _blob(descriptor: Any) -> str:
+    algorithm, digest = descriptor["digest"].split(":")
+    if algorithm != "sha256" or not digest.isalnum():
+        raise ValueError(f"no digest: {descriptor['digest']}")
+    return f"blobs/sha256/{digest}"
+
+
+def _blobs(layout: Path, parts: Sequence[Any]) -> Iterator[str]:
+    for part in parts:
+        path = layout / _blob(part)
+        if path.stat().st_size != part["size"] or f"sha256:{tree.file_sha256(path)}" != part["digest"]:
+            yield f"{LAYOUT}/{_blob(part)} is not what its descriptor says"
+
+
+def _layer(release: Release, path: Path, wanted: str) -> Iterator[str]:
+    """Yield what is wrong with a layer: its sum without compression, and the files of the release in it."""
+    plain = release.scratch / "layer.tar"
+    with gzip.open(path) as source, plain.open("wb") as sink:
+        while data := source.read(_CHUNK):
+            sink.write(data)
+    try:
+        if f"sha256:{tree.file_sha256(plain)}" != wanted:
+            yield f"{LAYOUT}: the layer {path.name} has another sum than its configuration says"
+        known = {Path(place).name: release.files[place] for place in PROGRAMS} | release.raw_images()
+        with tarfile.open(plain) as archive:
+            for member in archive:
+                stream = archive.extractfile(member) if member.isreg() else None
+                if stream is not None and hashlib.file_digest(stream, "sha256").hexdigest() != known.get(member.name):  # type: ignore[arg-type]
+                    yield f"{LAYOUT}: {member.name} in the layer is not that of the release"
+    finally:
+        plain.unlink()
+
+
+def _archive(release: Release, have: Mapping[str, str]) -> Iterator[str]:
+    """Yield where archive and layout differ."""
+    found: dict[str, str] = {}
+    try:
+        with tarfile.open(release.folder / ARCHIVE) as archive:
+            for member in archive:
+                stream = archive.extractfile(member) if member.isreg() else None
+                if stream is not None:
+                    found[member.name] = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+                elif not member.isdir():
+                    yield f"{ARCHIVE}: {member.name} is neither file nor folder"
+    except (OSError, tarfile.TarError, EOFError) as error:
+        yield f"{ARCHIVE} cannot be read: {error}"
+        return
+    if found != {name: release.files[place] for name, place in have.items()}:
+        yield f"{ARCHIVE} does not hold the same as {LAYOUT}"
+
+
+# Name -> what it is about, in words, and the check.
+CHECKS: Mapping[str, tuple[str, Callable[[Release], Iterator[str]]]] = {
+    "layout": ("what each release has", check_layout),
+    "sources": ("locks and sources of the same commit", check_sources),
+    "images": (IMAGE_SUMS, check_images),
+    "packages": (REPOSITORY, check_packages),
+    "index": (INDEX, check_index),
+    "programs": (PROGRAMS[0], check_programs),
+    "sbom": ("sbom/", check_sbom),
+    "oci": ("oci/", check_oci),
+}
