@@ -47,7 +47,8 @@ class Inputs:
     """Where the report finds what it tells.
 
     `images`: name -> ext3 file. `further`: other files of the release, as paths in it -> file. `verified`: folder with
-    what the checkers wrote about the images. `digests`: lists of the sums that each build must have.
+    what the checkers wrote about the images. `digests`: lists of the sums that each build must have. `components`:
+    recipes of which something is in the release.
     """
 
     vmlinux: Path
@@ -56,6 +57,7 @@ class Inputs:
     repository: Path
     verified: Path
     built: Sequence[Built]
+    components: Sequence[str]
     further: dict[str, Path] = field(default_factory=dict)
     digests: Sequence[Path] = ()
     results: Path = report_bench.RESULTS
@@ -76,6 +78,7 @@ def page(version: str, commit: str | None, inputs: Inputs) -> str:
         *(inputs.results / path.name for path in (report_bench.BOOT, report_bench.LATENCY, report_bench.NETWORK))
     )
     upstream = report_bench.read_upstream(inputs.results / report_bench.UPSTREAM.name)
+    components = [recipe.load(name) for name in sorted(inputs.components)]
     sums = [each for path in sorted(inputs.digests) for each in report_tables.read_digests(path)]
     return report_page.render(
         TEMPLATE,
@@ -109,8 +112,8 @@ def page(version: str, commit: str | None, inputs: Inputs) -> str:
             "digests": report_tables.digest_table(sums) if sums else None,
             "benchmarks": [report_tables.benchmark_table(each) for each in measured],
             "upstream": report_tables.upstream_table(upstream, inputs.built),
-            "licences": report_tables.licence_table([recipe.load(name) for name in recipe.names()]),
-            "licence_count": len({recipe.load(name).license for name in recipe.names()}),
+            "licences": report_tables.licence_table(components),
+            "licence_count": len({each.license for each in components}),
         },
     )
 

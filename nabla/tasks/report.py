@@ -25,6 +25,7 @@ from nabla import (
     report_page,
     report_tables,
     rootfs,
+    sbom_collect,
     tasklib,
     version,
 )
@@ -61,7 +62,7 @@ def task_report() -> TaskDict:
             *(path for name in names for path in apks(name)),
             *_FURTHER.values(),
             *_digests(),
-            *(recipe.load(name).path for name in recipe.names()),
+            *(recipe.load(name).path for name in _components()),
             *(policy.POLICY, policy_page.RATES),
             *(report_bench.BUILD, report_bench.BOOT, report_bench.LATENCY, report_bench.NETWORK, report_bench.UPSTREAM),
             *tasklib.source_files(TEMPLATES, "report*"),
@@ -96,6 +97,7 @@ def usual_inputs() -> report.Inputs:
         verified=verify.REPORTS,
         built=[package.read_record(name) for name in package.names()],
         further=_FURTHER,
+        components=_components(),
         digests=_digests(),
     )
 
@@ -103,6 +105,10 @@ def usual_inputs() -> report.Inputs:
 def write(job: Job) -> None:
     """Write the page."""
     report.write(job.out(PAGE), version.version(), version.commit(), usual_inputs())
+
+
+def _components() -> list[str]:
+    return sorted({*package.names(), *sbom_collect.FIXED, sbom.BASE})
 
 
 def _digests() -> list[Path]:
