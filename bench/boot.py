@@ -19,6 +19,7 @@ from pathlib import Path
 from bench import common
 from nabla import log, sandbox
 from nabla.errors import NablaError
+from nabla.image import SCRATCH
 from nabla.paths import GUEST_TESTS, VMLINUX
 from nabla.tasks.rootfs import TOOLS
 
@@ -33,7 +34,7 @@ def make_image(folder: Path) -> Path:
     for name in ("dev", "proc", "sbin"):
         (tree / name).mkdir(parents=True)
     shutil.copy(GUEST_TESTS / "raw_exit_init", tree / "sbin" / "init")
-    words = [*sandbox.base(TOOLS.path, user=0), "--bind", str(folder), "/work", "--chdir", "/work"]
+    words = [*sandbox.base(TOOLS.path, user=0), "--bind", str(folder), SCRATCH, "--chdir", SCRATCH]
     words += ["/sbin/mke2fs", "-q", "-F", "-t", "ext2", "-d", "tree", "image", str(IMAGE_KB)]
     subprocess.run(words, check=True)
     return folder / "image"

@@ -9,12 +9,14 @@ none; RSA signatures of the same bytes are the same bytes.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from nabla import base, image, lockfile, sandbox, store
 from nabla.base import Node, Tree, put
 from nabla.errors import CommandError
+from nabla.image import SCRATCH
 from nabla.package import ARCH, REPOSITORY, Built, PackageError, Part
 from nabla.run import run
 from nabla.sandbox import SOURCE_DATE_EPOCH, Bind, Sandbox
@@ -48,7 +50,7 @@ def make_tools(wheel: Path, root: Path) -> None:
     for name in ("sh", "true"):
         put(tools, f"/bin/{name}", Node("link", 0o777, target="busybox"))
     # A read-only root cannot get mount points later.
-    for folder in ("/dev", "/proc", "/tmp", "/work", "/files", "/keys", "/repository", "/root", "/image"):
+    for folder in ("/dev", "/proc", "/tmp", SCRATCH, "/files", "/keys", "/repository", "/root", "/image"):
         put(tools, folder, Node("dir", 0o755))
     image.stage(tools, root)
 
@@ -86,7 +88,6 @@ def ensure_key() -> tuple[Path, Path]:
 
 def make_package(built: Built, part: Part, files: Path, target: Path, *, tools: Path, scratch: Path, log: Path) -> None:
     """Make the package file `target` of the files below `files`. Raises `PackageError`."""
-    words = ["/sbin/apk", "mkpkg"]
     facts: dict[str, str] = {
         "name": part.name,
         "version": part.version,
@@ -97,46 +98,69 @@ def make_package(built: Built, part: Part, files: Path, target: Path, *, tools: 
         "depends": " ".join(part.depends),
         "provides": " ".join(part.provides),
         "replaces": " ".join(part.replaces),
+        "url": built.homepage or "",
     }
-    if built.homepage:
-        facts["url"] = built.homepage
+    words = ["mkpkg", "--files", "/files"]
     for name, value in facts.items():
-        if value:
-            words += ["-I", f"{name}:{value}"]
+        words += ["-I", f"{name}:{value}"] if value else []
     store.make_folder(scratch)
     for kind, text in part.scripts.items():
         (scratch / kind).write_text(text, encoding="utf-8")
-        words += ["-s", f"{kind}:/work/{kind}"]
-    words += ["--files", "/files", "--sign-key", f"/keys/{KEY_NAME}", "-o", "/work/package.apk"]
-    private, _ = ensure_key()
-    binds = [Bind(files, "/files"), Bind(private.parent, "/keys"), Bind(scratch, "/work", writable=True)]
-    try:
-        run(command(tools, binds, words), log=log)
-    except CommandError as error:
-        raise PackageError(f"{part.name}: apk could not make the package ({error.message})", error.hint) from error
-    (scratch / "package.apk").rename(target)
+        words += ["-s", f"{kind}:{SCRATCH}/{kind}"]
+    _sign(words, [Bind(files, "/files")], f"the package {part.name}", target, tools=tools, scratch=scratch, log=log)
 
 
 def make_index(packages: Sequence[Path], target: Path, *, tools: Path, scratch: Path, log: Path) -> None:
     """Make the signed index of packages that lie in the repository. Raises `PackageError`."""
-    private, public = ensure_key()
+    _, public = ensure_key()
     store.make_folder(scratch / "keys")
-    (scratch / "keys" / public.name).write_bytes(public.read_bytes())
+    shutil.copyfile(public, scratch / "keys" / public.name)
     names = [f"/repository/{path.name}" for path in sorted(packages)]
-    words = ["/sbin/apk", "mkndx", "--keys-dir", "/work/keys", "--sign-key", f"/keys/{KEY_NAME}"]
-    words += ["-o", "/work/index.adb", *names]
-    binds = [Bind(REPOSITORY, "/repository"), Bind(private.parent, "/keys"), Bind(scratch, "/work", writable=True)]
+    words = ["mkndx", "--keys-dir", f"{SCRATCH}/keys", *names]
+    _sign(words, [Bind(REPOSITORY, "/repository")], "the index", target, tools=tools, scratch=scratch, log=log)
+
+
+def unsigned(packages: Sequence[Path], target: Path, *, tools: Path, log: Path) -> None:
+    """Fill the new folder `target` with these packages and an index, all without signatures.
+
+    These are the bytes that everybody gets, whoever signs. Raises `PackageError`.
+    """
+    target.mkdir()
+    for path in packages:
+        shutil.copyfile(path, target / path.name)
+    names = sorted(path.name for path in packages)
+    binds = [Bind(target, SCRATCH, writable=True)]
+    for words in (["adbsign", "--reset-signatures", *names], ["mkndx", "-o", INDEX.name, *names]):
+        _run([words[0], "--allow-untrusted", *words[1:]], binds, "packages without signatures", tools=tools, log=log)
+
+
+def _sign(
+    words: Sequence[str], binds: Sequence[Bind], what: str, target: Path, *, tools: Path, scratch: Path, log: Path
+) -> None:
+    """Let apk make `target`, signed with the user's key."""
+    private, _ = ensure_key()
+    made = "made.adb"
+    _run(
+        [words[0], "--sign-key", f"/keys/{KEY_NAME}", "-o", f"{SCRATCH}/{made}", *words[1:]],
+        [*binds, Bind(private.parent, "/keys"), Bind(scratch, SCRATCH, writable=True)],
+        what,
+        tools=tools,
+        log=log,
+    )
+    (scratch / made).rename(target)
+
+
+def _run(words: Sequence[str], binds: Sequence[Bind], what: str, *, tools: Path, log: Path) -> None:
     try:
-        run(command(tools, binds, words), log=log)
+        run(command(tools, binds, ["/sbin/apk", *words]), log=log)
     except CommandError as error:
-        raise PackageError(f"apk could not make the index ({error.message})", error.hint) from error
-    (scratch / "index.adb").rename(target)
+        raise PackageError(f"apk could not make {what} ({error.message})", error.hint) from error
 
 
 def command(tools: Path, binds: Sequence[Bind], words: Sequence[str], *, capable: bool = False) -> list[str]:
     """Return the host command that runs a program of the tools' root as mapped root.
 
-    `capable`: with all capabilities over what is mapped, as installing needs them. The working folder is /work.
+    `capable`: with all capabilities over what is mapped, as installing needs them. The working folder is `SCRATCH`.
     """
     mounts: list[str] = []
     for bind in binds:
@@ -144,7 +168,7 @@ def command(tools: Path, binds: Sequence[Bind], words: Sequence[str], *, capable
     return [
         *sandbox.base(tools, user=0),
         *(("--cap-add", "ALL") if capable else ()),
-        *("--die-with-parent", "--new-session", *mounts, "--chdir", "/work"),
+        *("--die-with-parent", "--new-session", *mounts, "--chdir", SCRATCH),
         *("--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
         *("--setenv", "SOURCE_DATE_EPOCH", str(SOURCE_DATE_EPOCH), "--setenv", "TZ", "UTC", "--setenv", "LC_ALL", "C"),
         *words,

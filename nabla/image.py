@@ -24,6 +24,7 @@ from nabla.run import run
 from nabla.sandbox import SOURCE_DATE_EPOCH
 
 BLOCK = 4096  # bytes
+SCRATCH = "/scratch"  # where tools in a sandbox of their own find what they work on
 
 # What the tools need: themselves, their libraries, a shell to try the sandbox with. Links are followed by name.
 _TOOL_FILES = (
@@ -73,7 +74,7 @@ def make_tools(wheel: Path, root: Path) -> None:
     put(tools, "/bin/sh", Node("link", 0o777, target="busybox"))
     put(tools, "/bin/true", Node("link", 0o777, target="busybox"))
     # A read-only root cannot get mount points later.
-    for folder in ("/dev", "/proc", "/tmp", "/work"):
+    for folder in ("/dev", "/proc", "/tmp", SCRATCH):
         put(tools, folder, Node("dir", 0o755))
     stage(tools, root)
 
@@ -137,7 +138,7 @@ def _sandbox(tools: Path, work: Path, script: str) -> list[str]:
         # The user is 0 inside, so that files of whoever calls become root's in the image.
         *sandbox.base(tools, user=0),
         *("--die-with-parent", "--new-session"),
-        *("--bind", str(work), "/work", "--chdir", "/work"),
+        *("--bind", str(work), SCRATCH, "--chdir", SCRATCH),
         *("--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
         *("/bin/sh", "-euc", f"umask 022\n{script}"),
     ]

@@ -25,6 +25,7 @@ from typing import Any
 
 from nabla import apk, digest, tree
 from nabla.errors import ConfigError
+from nabla.image import SCRATCH
 from nabla.paths import OUT
 from nabla.run import run
 from nabla.sandbox import SOURCE_DATE_EPOCH, Bind
@@ -79,7 +80,7 @@ def make(version: str, nabla_run: Path, vmlinux: Path, image: Path, target: Path
     plain = target / "layer.tar"
     _write_tar(plain, _FOLDERS, content)
     diff_id = f"sha256:{tree.file_sha256(plain)}"
-    run(apk.command(tools, [Bind(target, "/work", writable=True)], ["/bin/busybox", "gzip", plain.name]))
+    run(apk.command(tools, [Bind(target, SCRATCH, writable=True)], ["/bin/busybox", "gzip", plain.name]))
     layer = _keep(target, f"{_MEDIA}.layer.v1.tar+gzip", target / f"{plain.name}.gz")
 
     labels = _labels(version)

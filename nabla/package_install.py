@@ -18,6 +18,7 @@ from pathlib import Path
 from nabla import apk, package, store
 from nabla.base import Node, Tree
 from nabla.errors import CommandError, ImageError
+from nabla.image import SCRATCH
 from nabla.package import PackageError, Part
 from nabla.run import run
 from nabla.sandbox import SOURCE_DATE_EPOCH, Bind
@@ -155,7 +156,7 @@ def _add(wanted: Sequence[Part], offered: Sequence[Part], root: Path, tools: Pat
     words += [f"{part.name}={part.version}" for part in wanted]
     binds = [Bind(root, "/image", writable=True), Bind(repository, "/repository"), Bind(keys, "/keys")]
     # Scripts of packages run in the image by chroot.
-    command = apk.command(tools, [*binds, Bind(scratch, "/work", writable=True)], words, capable=True)
+    command = apk.command(tools, [*binds, Bind(scratch, SCRATCH, writable=True)], words, capable=True)
     try:
         run(command, log=log)
     except CommandError as error:

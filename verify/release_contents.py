@@ -28,6 +28,7 @@ from typing import Any
 from nabla import apk, image, provenance, tree
 from nabla import version as checkout
 from nabla.errors import HostError, NablaError
+from nabla.image import SCRATCH
 from nabla.provenance import Told
 from nabla.release import IMAGE_SUMS, PROGRAMS, SIGNERS, STATEMENT
 from nabla.run import Result, run
@@ -186,11 +187,11 @@ def check_index(release: Release) -> Iterator[str]:
         yield f"{INDEX} is not verified by apk"
         return
     names = [f"/{place}" for place in release.below(f"{REPOSITORY}/", ".apk")]
-    made = _apk(release, "mkndx", "--keys-dir", "/keys", "-o", "/work/index.adb", *names)
+    made = _apk(release, "mkndx", "--keys-dir", "/keys", "-o", f"{SCRATCH}/index.adb", *names)
     if made.returncode != 0:
         yield f"apk makes no index of the packages: {made.stderr.strip()}"
         return
-    told, wanted = (_dump(release, place) for place in (f"/{INDEX}", "/work/index.adb"))
+    told, wanted = (_dump(release, place) for place in (f"/{INDEX}", f"{SCRATCH}/index.adb"))
     if told != wanted:
         line = next((line for line in wanted if line not in told), "") or next(
             line for line in told if line not in wanted
@@ -207,7 +208,7 @@ def _apk(release: Release, *words: str) -> Result:
     binds = [
         Bind(release.folder / "keys", "/keys"),
         Bind(release.folder / REPOSITORY, "/repository"),
-        Bind(release.scratch, "/work", writable=True),
+        Bind(release.scratch, SCRATCH, writable=True),
     ]
     inside = [word.replace(f"/{REPOSITORY}/", "/repository/") for word in words]
     result = run(apk.command(release.tools.apk, binds, ["/sbin/apk", *inside]), check=False)

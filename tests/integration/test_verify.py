@@ -61,10 +61,10 @@ def test_image_agrees_with_readelf(job: Job, tmp_path: Path) -> None:
     tree, out = tmp_path / "tree", tmp_path / "readelf"
     tree.mkdir()
     tools = paths.WORK / "image-tools"
-    base = [*sandbox.base(tools, user=0), "--bind", str(tmp_path), "/work"]
+    base = [*sandbox.base(tools, user=0), "--bind", str(tmp_path), "/scratch"]
     image = ["--ro-bind", str(paths.IMAGES / "alpine.ext3"), "/tmp/image"]
     subprocess.run(
-        [*base, *image, "debugfs", "-R", "rdump / /work/tree", "/tmp/image"], capture_output=True, check=True
+        [*base, *image, "debugfs", "-R", "rdump / /scratch/tree", "/tmp/image"], capture_output=True, check=True
     )
     script = """
         find tree -type f | sort | while read -r x; do
