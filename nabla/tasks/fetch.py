@@ -67,7 +67,7 @@ def task_fetch() -> Iterator[TaskDict]:
             doc=f"download and check the sources of {name} {loaded.version}",
             inputs=sorted({o.signature.key_path for s in remote for o in s.origin if o.signature}),
             outputs=[record_path(name)],
-            config=msgspec.to_builtins(remote),
+            config=[msgspec.to_builtins(remote), sorted(fetch.without())],
             code=[fetch, signature, *_ORIGINS],
             args=[name],
             checks=[InCache(name)],
