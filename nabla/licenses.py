@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import lzma
 import re
 import tarfile
 import zipfile
@@ -119,7 +120,7 @@ def write(inventory: Inventory, folder: Path) -> str:
         rows.append(standard.row(name, ours[name].version, ours[name].license))
     rows += [standard.row(f"{c.name} (Alpine)", c.version, c.license) for c in inventory.of_kind("base")]
     rows += _bundled(inventory, {row.component: row for row in rows})
-    return report(rows, folder.name)
+    return report(rows)
 
 
 def of_recipe(loaded: Recipe) -> list[Text]:
@@ -145,7 +146,10 @@ def of_recipe(loaded: Recipe) -> list[Text]:
 
 
 def of_archive(archive: Path, wanted: Sequence[str] = ()) -> list[Text]:
-    """Return the texts in an archive whose name is its sha256; those `wanted`, or all that look like licences."""
+    """Return the texts in an archive whose name is its sha256; those `wanted`, or all that look like licences.
+
+    Raises `LicenseError` when it cannot be read.
+    """
     key = digest.config_digest([_FORM, archive.name, sorted(wanted)])
     cache = store.cache()
     entry = cache.root / "licenses" / key[:2] / f"{key}.json"
@@ -153,7 +157,10 @@ def of_archive(archive: Path, wanted: Sequence[str] = ()) -> list[Text]:
     with cache.lock(f"licenses-{key[:32]}"):
         found = _kept(entry)
         if found is None:
-            found = list(_read(archive, wanted))
+            try:
+                found = list(_read(archive, wanted))
+            except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, EOFError) as error:
+                raise LicenseError(f"the archive {archive} cannot be read: {error}") from error
             _keep(entry, found)
     return found
 
@@ -184,8 +191,8 @@ def check_expression(name: str, text: str) -> None:
         raise LicenseError(f"{name}: {text!r} is no SPDX license expression", "see https://spdx.org/licenses/")
 
 
-def report(rows: Iterable[Row], folder: str) -> str:
-    """Return the page; texts are linked as files below `folder`."""
+def report(rows: Iterable[Row]) -> str:
+    """Return the page; texts are linked as files below the folder `licenses` beside it."""
     lines = [
         "# Licences",
         "",
@@ -197,7 +204,7 @@ def report(rows: Iterable[Row], folder: str) -> str:
         "|---|---|---|---|",
     ]
     for row in rows:
-        links = [f"[{path.rsplit('/', 1)[-1]}]({folder}/{path})" for path in row.texts]
+        links = [f"[{path.rsplit('/', 1)[-1]}](licenses/{path})" for path in row.texts]
         cells = (row.component, row.version, row.license, ", ".join([*links, *([row.remark] if row.remark else [])]))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"

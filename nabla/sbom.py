@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import quote
 
 from nabla.errors import NablaError
 
@@ -136,13 +135,10 @@ def apk_purl(owner: str, name: str, version: str, **qualifiers: str) -> str:
 
 
 def purl(kind: str, name: str, version: str, *, namespace: str = "", **qualifiers: str) -> str:
-    """Return a package URL as the purl specification writes it: parts percent-encoded, qualifiers sorted."""
-    place = f"{quote(namespace, safe='')}/" if namespace else ""
-    # The specification leaves these letters as they are.
-    words = [f"pkg:{kind}/{place}{quote(name, safe='.-_~')}@{quote(version, safe='.-_~:')}"]
-    if qualifiers:
-        words.append("&".join(f"{key}={quote(text, safe='.-_~:/')}" for key, text in sorted(qualifiers.items())))
-    return "?".join(words)
+    """Return a package URL, in the canonical writing of the purl specification."""
+    from packageurl import PackageURL
+
+    return PackageURL(kind, namespace or None, name, version, qualifiers or None).to_string()
 
 
 @functools.cache
