@@ -133,6 +133,14 @@ def group(name: str, doc: str, after: Iterable[str] = ()) -> TaskDict:
     return {"basename": name, "name": None, "doc": doc, "task_dep": list(after)}
 
 
+def ungrouped(task: TaskDict) -> TaskDict:
+    """Make the step `area:step` a task of its own, for an area whose name is a task that runs by itself."""
+    return {
+        **{key: value for key, value in task.items() if key != "name"},
+        "basename": f"{task['basename']}:{task['name']}",
+    }
+
+
 def alias(name: str, doc: str, after: Iterable[str]) -> TaskDict:
     """Return a task that does nothing but need others."""
     return {"basename": name, "doc": doc, "actions": None, "task_dep": list(after)}

@@ -29,8 +29,7 @@ def task_repro() -> Iterator[TaskDict]:
         args=[list(ARTIFACTS)],
         always=True,
     )
-    yield _single(
-        "prepare",
+    yield tasklib.ungrouped(
         tasklib.step(
             "repro:prepare",
             prepare,
@@ -40,8 +39,7 @@ def task_repro() -> Iterator[TaskDict]:
         ),
     )
     for name, artifact in ARTIFACTS.items():
-        yield _single(
-            name,
+        yield tasklib.ungrouped(
             tasklib.step(
                 f"repro:{name}",
                 compare,
@@ -92,9 +90,3 @@ def compare_all(artifacts: Sequence[Artifact], second: repro.SecondBuild) -> lis
             "; ".join(error.message for error in problems), "\n".join(error.hint for error in problems)
         )
     return lines
-
-
-def _single(name: str, task: TaskDict) -> TaskDict:
-    """Make a step a task of its own: `doit repro` shall not run each after the other, but build everything at once."""
-    del task["name"]
-    return {**task, "basename": f"repro:{name}"}

@@ -17,7 +17,7 @@ from nabla.paths import relative
 from nabla.sandbox import Bind, Sandbox
 from nabla.sources import Work
 from nabla.tasklib import Job, TaskDict
-from nabla.tasks import kernel, policy
+from nabla.tasks import digests, kernel, policy
 
 
 def task_toolchain() -> Iterator[TaskDict]:
@@ -58,6 +58,7 @@ def task_lock() -> Iterator[TaskDict]:
         always=True,
     )
     yield policy.lock_step()
+    yield digests.lock_step()
 
 
 def task_shell() -> TaskDict:
