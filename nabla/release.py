@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from nabla import provenance, signing, tree
@@ -71,7 +71,7 @@ def make(
     for image in images:
         _compress(image, target / "images" / f"{image.name}.zst")
         raw[image.name] = tree.file_sha256(image)
-    (target / IMAGE_SUMS).write_text(_sums(raw), encoding="utf-8")
+    (target / IMAGE_SUMS).write_text(sums(raw), encoding="utf-8")
     make_folder((target / SIGNERS).parent)
     (target / SIGNERS).write_text(signing.allowed_signers(keys[1]), encoding="utf-8")
     seal(version, dependencies, keys[0], target)
@@ -84,18 +84,19 @@ def seal(version: str, dependencies: Iterable[Dependency], private: Path, target
     make_folder((target / STATEMENT).parent)
     payload = provenance.statement(Told(version, digests(target), tuple(dependencies)))
     (target / STATEMENT).write_text(signing.seal(payload, provenance.MEDIA_TYPE, private), encoding="utf-8")
-    sums = _sums(digests(target))
-    (target / SUMS).write_text(sums, encoding="utf-8")
-    (target / SIGNATURE).write_text(signing.sign(sums.encode(), private), encoding="utf-8")
+    text = sums(digests(target))
+    (target / SUMS).write_text(text, encoding="utf-8")
+    (target / SIGNATURE).write_text(signing.sign(text.encode(), private), encoding="utf-8")
     _settle(target)
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """Return path -> sha256 of all files below a folder."""
-    return {place.removeprefix("./"): tree.file_sha256(path) for place, path in below(".", folder)}
+def digests(folder: Path, but: Collection[str] = ()) -> dict[str, str]:
+    """Return path -> sha256 of all files below a folder, but those at these paths."""
+    found = ((str(path.relative_to(folder)), path) for path in folder.rglob("*") if path.is_file())
+    return {place: tree.file_sha256(path) for place, path in found if place not in but}
 
 
-def _sums(found: Mapping[str, str]) -> str:
+def sums(found: Mapping[str, str]) -> str:
     """Return digests in the form of sha256sum(1), in binary mode, sorted by path."""
     for place in found:
         # sha256sum would escape it.

@@ -42,7 +42,10 @@ PACKAGE_KEY = f"keys/{apk.KEY_NAME}.pub"
 SPDX, CYCLONEDX = "sbom/nabla.spdx.json", "sbom/nabla.cdx.json"
 LAYOUT, ARCHIVE = "oci/layout", "oci/nabla-linux.oci.tar"
 
-_REQUIRED = (*PROGRAMS, IMAGE_SUMS, INDEX, PACKAGE_KEY, SIGNERS, SPDX, CYCLONEDX, f"{LAYOUT}/index.json", ARCHIVE)
+_REQUIRED = (
+    *(*PROGRAMS, IMAGE_SUMS, INDEX, PACKAGE_KEY, SIGNERS, SPDX, CYCLONEDX, f"{LAYOUT}/index.json", ARCHIVE),
+    *("report/index.html", "licenses.md", STATEMENT),
+)
 _CHUNK = 1 << 20
 # Package URLs, in bills of materials, of what is a file of the release by itself.
 _OWN = ("pkg:apk/nabla/", "pkg:generic/nabla-linux-", "pkg:generic/nabla-run@", "pkg:generic/linux@")
@@ -92,7 +95,7 @@ class Release:
 
 def check_layout(release: Release) -> Iterator[str]:
     """Yield what is missing of that which each release has."""
-    yield from (f"{place} is missing" for place in (*_REQUIRED, STATEMENT) if place not in release.files)
+    yield from (f"{place} is missing" for place in _REQUIRED if place not in release.files)
     if not release.below("licenses/"):
         yield "there is no licence"
 

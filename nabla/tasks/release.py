@@ -11,19 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from nabla import apk, oci, package, provenance, release, signing, tasklib, version
-from nabla.artifacts import RELEASED_IMAGES
+from nabla.artifacts import ARTIFACTS, RELEASED_IMAGES
 from nabla.errors import HostError
-from nabla.paths import NABLA_RUN, OUT, VMLINUX
+from nabla.paths import NABLA_RUN, VMLINUX
 from nabla.tasklib import Job, TaskDict, Tree
-from nabla.tasks import packages, rootfs, sbom
+from nabla.tasks import packages, report, rootfs, sbom
 from nabla.tasks.oci import LAYOUT
-
-RELEASES = OUT / "release"
 
 
 def folder() -> Tree:
     """Return the folder of this checkout's release."""
-    return Tree(RELEASES / version.version())
+    return Tree(ARTIFACTS["release"].paths[0])
 
 
 def files() -> dict[str, Path]:
@@ -38,12 +36,13 @@ def files() -> dict[str, Path]:
         f"sbom/{sbom.SPDX.name}": sbom.SPDX,
         f"sbom/{sbom.CYCLONEDX.name}": sbom.CYCLONEDX,
         sbom.REPORT.name: sbom.REPORT,
+        f"report/{report.PAGE.name}": report.PAGE,
     }
 
 
 # Path in a release -> folder.
 FOLDERS = {"oci/layout": LAYOUT, "licenses": sbom.TEXTS}
-_AFTER = ("launcher", "kernel", "packages", "oci", "sbom", *(f"rootfs:{name}" for name in RELEASED_IMAGES))
+_AFTER = ("launcher", "kernel", "packages", "oci", "sbom", "report", *(f"rootfs:{name}" for name in RELEASED_IMAGES))
 
 
 def task_release() -> TaskDict:

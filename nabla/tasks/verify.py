@@ -15,11 +15,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from nabla import rootfs, run, sandbox, tasklib
+from nabla.artifacts import ARTIFACTS
 from nabla.errors import EXIT_USER, CommandError, NablaError
 from nabla.paths import BUSYBOX, IMAGES, MUSL, NABLA_INIT, NABLA_RUN, OUT, ROOT, VMLINUX, relative
 from nabla.sandbox import Bind, Sandbox
 from nabla.tasklib import Job, TaskDict, Tree, guard
-from nabla.tasks import release
 from verify import contents, entry, kernel_code, pie, report, syscalls
 
 REPORTS = OUT / "verify"
@@ -78,7 +78,7 @@ def task_verify_release() -> TaskDict:
 
 def check_release(words: list[str]) -> None:
     """Run the stand-alone checker on the caller's terminal. Raises `VerifyError` when it finds something."""
-    options = words or [str(release.folder().path)]
+    options = words or [str(ARTIFACTS["release"].paths[0])]
     status = run.interactive([sys.executable, "-m", "verify.release", *options], cwd=ROOT)
     if status == EXIT_USER:
         raise CommandError("the release cannot be checked", "see above", returncode=status)

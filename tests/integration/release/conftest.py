@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The release in out/release, signed by a key of the tests, and copies of it to tamper with."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nabla import release, signing
+from nabla.paths import WORK, relative
+from nabla.tasks.release import folder
+from verify.release_contents import Tools
+
+from .copies import Copy, Keys, link, make_key
+
+
+@pytest.fixture(scope="session")
+def built() -> Path:
+    """The release of this checkout."""
+    place = folder().path
+    if not (place / release.SUMS).is_file():
+        pytest.fail(f"{relative(place)} is missing; hint: ./doit.sh test builds it first", pytrace=False)
+    return place
+
+
+@pytest.fixture(scope="session")
+def tools() -> Tools:
+    return Tools.usual()
+
+
+@pytest.fixture(scope="session")
+def signer(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    return make_key(tmp_path_factory.mktemp("signer"))
+
+
+@pytest.fixture(scope="session")
+def forger(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    return make_key(tmp_path_factory.mktemp("forger"))
+
+
+@pytest.fixture(scope="session")
+def place() -> Iterator[Path]:
+    """A folder on the file system of the release, for hard links."""
+    found = Path(tempfile.mkdtemp(prefix="test-release-", dir=WORK))
+    yield found
+    shutil.rmtree(found)
+
+
+@pytest.fixture(scope="session")
+def signed(built: Path, place: Path, signer: Keys) -> Path:
+    """The release, signed by the test's signer; complete."""
+    target = place / "signed"
+    # Signing sets modes and times, also of what is shared: to what they are already.
+    link(built, target)
+    copy = Copy(target, signer)
+    copy.replace(release.SIGNERS, signing.allowed_signers(signer[1]).encode())
+    copy.seal()
+    return target
+
+
+@pytest.fixture
+def copy(signed: Path, place: Path, signer: Keys) -> Iterator[Copy]:
+    target = place / "copy"
+    link(signed, target)
+    yield Copy(target, signer)
+    shutil.rmtree(target)

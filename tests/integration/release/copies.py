@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A copy of the release that can be tampered with.
+
+Copies are made of hard links; what is changed in one is replaced there, never written to. All copies are signed anew
+with a key of the test, so that a test can also play the signer: what it signs must fit, too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nabla import provenance, release, signing
+from nabla.provenance import Told
+
+SMALL = "minimal"  # the image to tamper with
+Keys = tuple[Path, Path]
+
+
+@dataclass
+class Copy:
+    """A copy of the release, to be tampered with. `keys`: who signed it."""
+
+    folder: Path
+    keys: Keys
+
+    def path(self, place: str) -> Path:
+        return self.folder / place
+
+    def replace(self, place: str, data: bytes) -> None:
+        """Give a file other content, not through its hard links."""
+        path = self.path(place)
+        mode = path.stat().st_mode
+        path.unlink()
+        path.write_bytes(data)
+        path.chmod(mode)
+
+    def flip(self, place: str, at: float = 0.5) -> None:
+        """Flip one bit of a file."""
+        data = bytearray(self.path(place).read_bytes())
+        data[int(at * (len(data) - 1))] ^= 1
+        self.replace(place, bytes(data))
+
+    def edit(self, place: str, change: Callable[[Any], None]) -> None:
+        """Change a JSON document."""
+        data = json.loads(self.path(place).read_bytes())
+        change(data)
+        self.replace(place, json.dumps(data).encode())
+
+    def sums(self, change: Callable[[str], str]) -> None:
+        """Change the file of sums, without signing it."""
+        self.replace(release.SUMS, change(self.path(release.SUMS).read_text()).encode())
+
+    def told(self) -> Told:
+        return provenance.read(signing.payload(self.path(release.STATEMENT).read_text()))
+
+    def seal(self, keys: Keys | None = None) -> None:
+        """Make statement, sums and signature anew, as the signer can do."""
+        told = self.told()
+        release.seal(told.version, told.dependencies, (keys or self.keys)[0], self.folder)
+
+    def sign(self) -> None:
+        """Make sums and signature anew, but not the statement."""
+        sums = release.sums(release.digests(self.folder, but=(release.SUMS, release.SIGNATURE)))
+        self.replace(release.SUMS, sums.encode())
+        self.replace(release.SIGNATURE, signing.sign(sums.encode(), self.keys[0]).encode())
+
+    def apks(self) -> list[str]:
+        """Return the names of all package files."""
+        return sorted(path.name for path in self.path("apk/x86_64").glob("*.apk"))
+
+
+Tamper = Callable[[Copy], object]
+
+
+def link(source: Path, target: Path) -> None:
+    """Make a copy of a folder by hard links; modes and times of folders are kept."""
+    shutil.copytree(source, target, copy_function=os.link)
+
+
+def make_key(folder: Path) -> Keys:
+    """Return a new key of somebody."""
+    private = folder / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "x", "-f", private], check=True)
+    return private, private.with_name("key.pub")

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A release as built passes its check, and boots."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from nabla import release, signing, tree
+from nabla.paths import IMAGES, ROOT
+from nabla.sandbox import SOURCE_DATE_EPOCH
+from verify import release_contents
+
+from .copies import SMALL, Copy, Keys
+
+
+def test_release_passes_the_commands_that_are_documented(built: Path) -> None:
+    """As a stranger checks it, and as `doit verify:release` does, with the key inside for want of another."""
+    words = ["ssh-keygen", "-Y", "verify", "-f", release.SIGNERS, "-I", "nabla", "-n", "file", "-s", release.SIGNATURE]
+    subprocess.run(words, cwd=built, input=(built / release.SUMS).read_bytes(), check=True)
+    subprocess.run(["sha256sum", "--check", "--strict", "--quiet", release.SUMS], cwd=built, check=True)
+    words = [sys.executable, "-m", "verify.release", "--json", "--trust-embedded-key", str(built)]
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    rows = json.loads(result.stdout)
+    assert [row["check"] for row in rows][-len(release_contents.CHECKS) :] == list(release_contents.CHECKS)
+    assert "anybody can have made this release" in result.stderr
+
+
+def test_another_key_is_not_enough(built: Path, forger: Keys) -> None:
+    allowed = forger[1].with_name("allowed")
+    allowed.write_text(signing.allowed_signers(forger[1]))
+    words = [sys.executable, "-m", "verify.release", "--allowed-signers", str(allowed), str(built)]
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "not by an allowed signer" in result.stdout
+
+
+def test_no_key_at_all(built: Path, tmp_path: Path) -> None:
+    """The default is the user's own key, never the one inside."""
+    words = [sys.executable, "-m", "verify.release", str(built)]
+    variables = {**os.environ, "NABLA_KEYS": str(tmp_path / "none")}
+    result = subprocess.run(words, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "--allowed-signers" in result.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_signing_again_gives_the_same_bytes(copy: Copy) -> None:
+    before = {
+        place: (copy.path(place).stat().st_mode, copy.path(place).read_bytes())
+        for place in release.digests(copy.folder)
+    }
+    copy.seal()
+    assert {place: (copy.path(place).stat().st_mode, copy.path(place).read_bytes()) for place in before} == before
+    assert before.keys() == release.digests(copy.folder).keys()
+
+
+def test_files_of_a_release_have_one_date(built: Path) -> None:
+    assert {int(status.st_mtime) for _, status in tree.entries(built)} == {SOURCE_DATE_EPOCH}
+
+
+def test_images_are_what_was_built(built: Path, tmp_path: Path) -> None:
+    """Decompressed by another program than the checker's."""
+    raw = tmp_path / "image"
+    assert not release_contents.decompress(built / "images" / f"{SMALL}.ext3.zst", raw)
+    assert raw.read_bytes() == (IMAGES / f"{SMALL}.ext3").read_bytes()
+
+
+def test_launcher_finds_the_released_kernel(built: Path, tmp_path: Path) -> None:
+    """The machine boots with nothing but what the release holds."""
+    raw = tmp_path / "image"
+    assert not release_contents.decompress(built / "images" / f"{SMALL}.ext3.zst", raw)
+    words: list[str | Path] = [
+        built / "bin" / "nabla-run",
+        "--ephemeral",
+        raw,
+        "--",
+        "sh",
+        "-c",
+        "echo from the release; exit 7",
+    ]
+    result = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stdout) == (7, "from the release\n"), result.stderr
