@@ -29,17 +29,6 @@ from nabla.package import Built
 from nabla.policy_filter import compile_policy
 
 TEMPLATE = "report.html.j2"
-# What the page links to without a look whether it is there: a release holds each of them.
-RELEASE_FILES = (
-    "SHA256SUMS",
-    "SHA256SUMS.sig",
-    "keys/allowed_signers",
-    "keys/nabla.rsa.pub",
-    "licenses",
-    "provenance/nabla.intoto.json",
-    "sbom/nabla.cdx.json",
-    "sbom/nabla.spdx.json",
-)
 
 
 @dataclass(frozen=True)
