@@ -214,7 +214,12 @@ def _share_downloads(cache: Path) -> None:
         if target.exists():
             continue
         store.make_folder(target.parent)
+        # Under another name first: another second build may do the same at this moment.
+        partial = target.with_name(f".{target.name}.{os.getpid()}")
         try:
-            os.link(path, target)
+            os.link(path, partial)
         except OSError:
-            shutil.copy(path, target)
+            shutil.copy(path, partial)
+        partial.rename(target)
+        # Renaming one link to a file to another link to it does nothing.
+        partial.unlink(missing_ok=True)

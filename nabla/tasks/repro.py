@@ -73,6 +73,9 @@ def compare(job: Job, names: Sequence[str]) -> None:
     for line in compare_all(artifacts, second):
         job.note(line)
         log.info(f"identical: {line}")
+    if len(names) == len(ARTIFACTS):
+        # It is large, and may lie in memory; after a difference it stays, to be looked at.
+        repro.forget()
 
 
 def compare_all(artifacts: Sequence[Artifact], second: repro.SecondBuild) -> list[str]:

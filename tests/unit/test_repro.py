@@ -125,6 +125,17 @@ def test_clock_reaches_programs_without_environment(monkeypatch: pytest.MonkeyPa
     assert first[2] != second[2]
 
 
+def test_what_cannot_be_varied_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without the programs it needs, a variation is named with the reason, and the build goes on without it."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    able, unable = repro.varied()
+    assert "umask" in able
+    assert any(text.startswith("processors (") for text in unable)
+    assert any(text.startswith("directory order for compilers (no ") for text in unable)
+    with repro.shuffled(tmp_path / "folder", tmp_path / "view") as view:
+        assert view is None
+
+
 def test_first_build_is_not_varied() -> None:
     assert repro_vary.of(Path("/")) == repro_vary.NONE
 
