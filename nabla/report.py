@@ -27,6 +27,7 @@ from nabla import (
 )
 from nabla.package import Built
 from nabla.policy_filter import compile_policy
+from nabla.report_tables import Sums
 
 TEMPLATE = "report.html.j2"
 
@@ -36,8 +37,8 @@ class Inputs:
     """Where the report finds what it tells.
 
     `images`: name -> ext3 file. `further`: other files of the release, as paths in it -> file. `verified`: folder with
-    what the checkers wrote about the images. `digests`: lists of the sums that each build must have. `components`:
-    recipes of which something is in the release.
+    what the checkers wrote about the images. `components`: recipes of which something is in the release.
+    `expected`: the sums that each build must have, by groups; `sums`: those that this one has.
     """
 
     vmlinux: Path
@@ -47,8 +48,9 @@ class Inputs:
     verified: Path
     built: Sequence[Built]
     components: Sequence[str]
+    expected: Sums
+    sums: Sums
     further: dict[str, Path] = field(default_factory=dict)
-    digests: Sequence[Path] = ()
     results: Path = report_bench.RESULTS
     policy: Path = policy.POLICY
 
@@ -68,7 +70,7 @@ def page(version: str, commit: str | None, inputs: Inputs) -> str:
     )
     upstream = report_bench.read_upstream(inputs.results / report_bench.UPSTREAM.name)
     components = [recipe.load(name) for name in sorted(inputs.components)]
-    sums = [each for path in sorted(inputs.digests) for each in report_tables.read_digests(path)]
+    sums = report_tables.digest_table(inputs.expected, inputs.sums)
     return report_page.render(
         TEMPLATE,
         {
@@ -98,7 +100,8 @@ def page(version: str, commit: str | None, inputs: Inputs) -> str:
             "words": policy_page.words,
             "rates": rates,
             "host_calls": report_tables.rate_table(rates),
-            "digests": report_tables.digest_table(sums) if sums else None,
+            "digests": sums,
+            "wrong_sums": report_tables.faults(sums),
             "benchmarks": [report_tables.benchmark_table(each) for each in measured],
             "upstream": report_tables.upstream_table(upstream, inputs.built),
             "licences": report_tables.licence_table(components),

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from nabla import digest, log, recipe, report_bench, rootfs
+from nabla import digest, digests, log, recipe, report_bench, rootfs
 from nabla.errors import NablaError
 from nabla.package import Built
 from nabla.paths import relative
@@ -25,8 +24,9 @@ OWN_LICENCE = "Apache-2.0"
 # Steps of a build that took less are told together.
 BRIEF = 5.0  # seconds
 Fields = list[list[Cell | str]]
+# Group of artifacts -> path -> sha256.
+Sums = Mapping[str, Mapping[str, str]]
 _SUPERBLOCK = 1024  # bytes before it
-_SUM = re.compile(r"(?P<sum>[0-9a-f]{64})  (?P<name>\S.*)")
 
 
 class ReportError(NablaError):
@@ -158,19 +158,6 @@ def examined(name: str, folder: Path) -> Examined:
         raise ReportError(
             f"what was found out about {name} cannot be read: {problem}", f"`doit verify:{name}`"
         ) from None
-
-
-def read_digests(path: Path) -> list[tuple[str, str, str]]:
-    """Read one list of sums as sha256sum writes it: (list, name, sum). Raises `ReportError`."""
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line or line.startswith("#"):
-            continue
-        match = _SUM.fullmatch(line)
-        if match is None:
-            raise ReportError(f"{relative(path)}: this is no sum and name: {line!r}")
-        found.append((path.stem, match["name"], match["sum"]))
-    return found
 
 
 def product_table(found: Sequence[Product]) -> Table:
@@ -329,11 +316,22 @@ def rate_table(rates: Rates) -> Table:
     return table("rates", "Host calls a second", columns, rows, sortable=False)
 
 
-def digest_table(sums: Sequence[tuple[str, str, str]]) -> Table:
-    """Return the sums that each build must have."""
-    columns = (Column("artifact"), Column("file"), Column("sha256", "code"))
-    rows: Fields = [[name, file, value] for name, file, value in sums]
-    return table("digests-table", f"{len(rows)} expected sums", columns, rows)
+def digest_table(expected: Sums, got: Sums) -> Table:
+    """Return the sums that each build must have, and whether this one has them."""
+    columns = (Column("artifact"), Column("file"), Column("expected sha256", "code"), Column("this build"))
+    rows: Fields = []
+    for group in sorted({*expected, *got}):
+        wanted, found = expected.get(group, {}), got.get(group, {})
+        wrong = dict(digests.differences(wanted, found))
+        for name in sorted({*wanted, *found}):
+            verdict = Cell(wrong[name], mark="bad") if name in wrong else Cell("the same", mark="good")
+            rows.append([group, name, wanted.get(name, "–"), verdict])
+    return table("digests-table", f"{len(rows)} sums", columns, rows)
+
+
+def faults(found: Table) -> int:
+    """Return how many rows have a field that is marked as bad."""
+    return sum(any(cell.mark == "bad" for cell in row.cells) for row in found.rows)
 
 
 def benchmark_table(found: Benchmark) -> tuple[Benchmark, Table]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report about what was built, as one HTML page.
 
-kernel, launcher, packages, rootfs:<released image>, verify:<released image>, oci, sbom, bench/results
+kernel, launcher, packages, rootfs:<released image>, verify:<released image>, oci, sbom, digests:*, bench/results
     -> report -> out/report/index.html
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from nabla import (
     apk,
+    digests,
     oci,
     package,
     policy,
@@ -30,14 +30,14 @@ from nabla import (
     version,
 )
 from nabla.artifacts import RELEASED_IMAGES
-from nabla.paths import IMAGES, NABLA_RUN, OUT, ROOT, VMLINUX
+from nabla.paths import BUSYBOX, IMAGES, MUSL, NABLA_INIT, NABLA_RUN, OUT, VMLINUX
 from nabla.policy_header import TEMPLATES
-from nabla.tasklib import Job, TaskDict
+from nabla.tasklib import Job, TaskDict, Tree
+from nabla.tasks import digests as reference
 from nabla.tasks import sbom, verify
 from nabla.tasks.packages import apks
 
 PAGE = OUT / "report" / "index.html"
-DIGESTS = ROOT / "digests"
 _MADE_FOR = re.compile(r'<meta name="nabla-version" content="([^"]*)">')
 # Place in the release -> file. They are told with size and sum, as are the artifacts that have a table of their own.
 _FURTHER = {
@@ -61,7 +61,8 @@ def task_report() -> TaskDict:
             *(package.record_path(name) for name in names),
             *(path for name in names for path in apks(name)),
             *_FURTHER.values(),
-            *_digests(),
+            *(digests.file_of(group) for group in reference.GROUPS),
+            *(Tree(MUSL), Tree(BUSYBOX), NABLA_INIT, reference.REPOSITORY, reference.SBOM, reference.ARCHIVE),
             *(recipe.load(name).path for name in _components()),
             *(policy.POLICY, policy_page.RATES),
             *(report_bench.BUILD, report_bench.BOOT, report_bench.LATENCY, report_bench.NETWORK, report_bench.UPSTREAM),
@@ -69,7 +70,8 @@ def task_report() -> TaskDict:
         ],
         outputs=[PAGE],
         after=[
-            *("kernel", "launcher", "packages", "oci", "sbom"),
+            *("kernel", "launcher", "packages", "musl", "busybox", "init", "oci", "sbom"),
+            *("digests:packages", "digests:sbom", "digests:oci"),
             *(f"rootfs:{name}" for name in RELEASED_IMAGES),
             *(f"verify:{name}" for name in RELEASED_IMAGES),
         ],
@@ -98,7 +100,8 @@ def usual_inputs() -> report.Inputs:
         built=[package.read_record(name) for name in package.names()],
         further=_FURTHER,
         components=_components(),
-        digests=_digests(),
+        expected={group: digests.read(group) for group in reference.GROUPS},
+        sums={group: digests.sums(paths) for group, paths in reference.GROUPS.items()},
     )
 
 
@@ -109,7 +112,3 @@ def write(job: Job) -> None:
 
 def _components() -> list[str]:
     return sorted({*package.names(), *sbom_collect.FIXED, sbom.BASE})
-
-
-def _digests() -> list[Path]:
-    return sorted(DIGESTS.glob("*.sha256"))

@@ -14,12 +14,13 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from nabla import image, package, policy, recipe, report, report_bench, report_page, report_tables
+from nabla import digests, image, package, policy, recipe, report, report_bench, report_page, report_tables
 from nabla.artifacts import RELEASED_IMAGES
 from nabla.paths import IMAGES, relative
 from nabla.report_graph import reduce
 from nabla.tasks import release
 from nabla.tasks import report as task
+from nabla.tasks.digests import GROUPS
 from nabla.tasks.rootfs import TOOLS
 
 SWITCHES = (
@@ -217,6 +218,8 @@ def test_tables_tell_of_all(wide: Page) -> None:
     assert wide.locator("#calls tbody tr").count() == len(policy.load().calls)
     assert wide.locator("#pie-table tbody tr").count() == len(RELEASED_IMAGES)
     assert wide.locator("#syscalls-table tbody tr").count() == len(RELEASED_IMAGES)
+    sums = sum(len(digests.read(group)) for group in GROUPS)
+    assert wide.locator("#digests-table tbody tr").count() == sums
     parts = sum(len(package.read_record(name).parts) for name in package.names())
     assert wide.locator("#packages-table tbody tr").count() == parts
 

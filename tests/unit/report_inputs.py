@@ -66,7 +66,6 @@ def make(folder: Path, text: str = "what it is") -> Inputs:
     ]
     (verified / "minimal-pie.json").write_text(report.as_json([asdict(each) for each in findings]))
     (verified / "minimal-syscalls.json").write_text(report.as_json([asdict(each) for each in calls]))
-    (folder / "kernel.sha256").write_text(f"# {text}\n{'a' * 64}  kernel/{text}\n")
     return Inputs(
         vmlinux=folder / "vmlinux",
         launcher=folder / "nabla-run",
@@ -75,5 +74,6 @@ def make(folder: Path, text: str = "what it is") -> Inputs:
         verified=verified,
         built=records,
         components=["linux", "musl", "zlib"],
-        digests=[folder / "kernel.sha256"],
+        expected={"kernel": {f"out/{text}": "a" * 64}, "programs": {"out/x": "b" * 64}},
+        sums={"kernel": {f"out/{text}": "a" * 64}, "programs": {"out/x": "b" * 64}},
     )
