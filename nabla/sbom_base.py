@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import re
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nabla.errors import ImageError
 from nabla.package_install import DATABASES
@@ -43,12 +47,20 @@ def read_image(image: Path) -> tuple[tuple[Installed, ...], Callable[[str], bool
     try:
         system = ExtFS(image.open("rb"))  # open as long as the function below is in use
 
+        @functools.cache
+        def listing(folder: str) -> dict[str, Any]:
+            """Return the entries of a folder; dissect would read all folders above it again for each file."""
+            if folder == "/":
+                return dict(system.root.listdir())
+            above, _, name = folder.rpartition("/")
+            entry = listing(above or "/").get(name)
+            if entry is not None and entry.filetype == stat.S_IFLNK:
+                return listing(os.path.normpath(os.path.join(above or "/", entry.link)))
+            return dict(entry.listdir()) if entry is not None and entry.filetype == stat.S_IFDIR else {}
+
         def present(path: str) -> bool:
-            try:
-                system.get(path)
-            except (FileNotFoundError, NotADirectoryError):
-                return False
-            return True
+            folder, _, name = path.rpartition("/")
+            return name in listing(folder or "/")
 
         for path in DATABASES:
             if present(path):

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from doit.exceptions import TaskError, TaskFailed
 
-from nabla import apk, base, fetch, package, recipe
+from nabla import apk, base, fetch, package, recipe, sbom_base
 from nabla.artifacts import RELEASED_IMAGES
-from nabla.paths import PATCHES, RECIPES, ROOT, cache_dir
+from nabla.paths import IMAGES, PATCHES, RECIPES, ROOT, cache_dir
 from nabla.run import run
 from nabla.sandbox import Bind
 from nabla.tasks import sbom, scan
@@ -251,3 +251,15 @@ def test_scan_as_a_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert {each["version"] for each in found["findings"]} == {"1.3.1", "1.3.2-r0"}
     path.write_text("{")
     assert isinstance(scan.compare(json=False, sbom="", files=[str(path)]), TaskError)
+
+
+def test_what_is_present_in_an_image() -> None:
+    image = IMAGES / "alpine.ext3"
+    installed, present = sbom_base.read_image(image)
+    tree = base.read_ext(image)
+    assert all(map(present, tree))
+    # Through links to folders, relative and absolute; not through files.
+    assert present("/var/run/lock") and present("/etc/ssl1.1/certs/002c0b4f.0")
+    assert not present("/nothing/there") and not present("/etc/passwd/x") and not present("/etc/none")
+    assert {each.name for each in installed} >= {"apk-tools", "python3", "musl"}
+    assert sbom_base.read_image(IMAGES / "minimal.ext3")[0] == ()
