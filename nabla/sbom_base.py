@@ -36,8 +36,8 @@ def parse(text: str) -> tuple[Installed, ...]:
     return tuple(_block(block) for block in text.split("\n\n") if block.strip())
 
 
-def read_image(image: Path) -> tuple[tuple[Installed, ...], Callable[[str], bool]]:
-    """Return what is installed in an ext image, and a function that tells whether a path is there.
+def read_image(image: Path) -> tuple[tuple[Installed, ...], frozenset[str]]:
+    """Return what is installed in an ext image, and which of its packages' files are there.
 
     An image without a database has no packages. Raises `ImageError` for a damaged image.
     """
@@ -45,29 +45,39 @@ def read_image(image: Path) -> tuple[tuple[Installed, ...], Callable[[str], bool
     from dissect.extfs.exceptions import Error
 
     try:
-        system = ExtFS(image.open("rb"))  # open as long as the function below is in use
-
-        @functools.cache
-        def listing(folder: str) -> dict[str, Any]:
-            """Return the entries of a folder; dissect would read all folders above it again for each file."""
-            if folder == "/":
-                return dict(system.root.listdir())
-            above, _, name = folder.rpartition("/")
-            entry = listing(above or "/").get(name)
-            if entry is not None and entry.filetype == stat.S_IFLNK:
-                return listing(os.path.normpath(os.path.join(above or "/", entry.link)))
-            return dict(entry.listdir()) if entry is not None and entry.filetype == stat.S_IFDIR else {}
-
-        def present(path: str) -> bool:
-            folder, _, name = path.rpartition("/")
-            return name in listing(folder or "/")
-
-        for path in DATABASES:
-            if present(path):
-                return parse(bytes(system.get(path).open().read()).decode()), present
+        with image.open("rb") as stream:
+            system = ExtFS(stream)
+            present = _lookup(system)
+            for path in DATABASES:
+                if present(path):
+                    installed = parse(bytes(system.get(path).open().read()).decode())
+                    return installed, frozenset(file for each in installed for file in each.files if present(file))
     except (Error, OSError) as error:
         raise ImageError(f"cannot read the file system in {image.name}: {error}") from error
-    return (), present
+    return (), frozenset()
+
+
+def _lookup(system: Any) -> Callable[[str], bool]:
+    """Return a function that tells whether a path is there.
+
+    It reads each folder once; dissect would read all folders above a file again for each file.
+    """
+
+    @functools.cache
+    def listing(folder: str) -> dict[str, Any]:
+        if folder == "/":
+            return dict(system.root.listdir())
+        above, _, name = folder.rpartition("/")
+        entry = listing(above or "/").get(name)
+        if entry is not None and entry.filetype == stat.S_IFLNK:
+            return listing(os.path.normpath(os.path.join(above or "/", entry.link)))
+        return dict(entry.listdir()) if entry is not None and entry.filetype == stat.S_IFDIR else {}
+
+    def present(path: str) -> bool:
+        folder, _, name = path.rpartition("/")
+        return name in listing(folder or "/")
+
+    return present
 
 
 def bare(word: str) -> str:

@@ -323,7 +323,7 @@ def _image(inputs: Inputs, name: str, path: Path, known: Mapping[tuple[str, str]
         # Alpine's musl and busybox are still in the database where our files took their place.
         replaced = each.name in parts and not ref.startswith("pkg:apk/nabla/")
         # A package most of whose files the image leaves out (the base's kernel) is a line in the database, little else.
-        dropped = sum(map(present, each.files)) * 2 < len(each.files)
+        dropped = len(present & {*each.files}) * 2 < len(each.files)
         if not replaced and not dropped:
             holds.append(ref)
     started = [_wheel_ref(inputs.load(description.base))] if description.base else []
