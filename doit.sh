@@ -51,9 +51,10 @@ missing_packages() {
             lacks strace strace
             # The network of machines that ordinary users start.
             lacks passt passt
-            # Look at the container image as others do.
+            # Look at the container image, and at a signature, as others do.
             lacks skopeo skopeo
             lacks umoci umoci
+            lacks openssl openssl
             # Looks at the report of a release.
             lacks chromium chromium
             ;;
