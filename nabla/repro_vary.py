@@ -36,12 +36,15 @@ ZONE = "<+1345>-13:45"  # in the form that needs no data base; nobody lives ther
 _OFFSET = "+400d"
 _LIBRARY = "usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 _SHOWN_AT = "/tmp/.nabla-vary/libfaketime.so.1"
+_LOCALES = "usr/lib/locale"
+_LOCALES_AT = "/tmp/.nabla-vary/locale"
 # Times of files are shown as they are: with shifted ones, a file that was copied with its times would get them twice.
 _FAKETIME = {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
 
 _INSIDE_ENVIRONMENT = {
     **_FAKETIME,
     "TZ": ZONE,
+    "LOCPATH": _LOCALES_AT,
     "LANG": "C.UTF-8",
     "LC_ALL": "C.UTF-8",
     "USER": "someone",
@@ -54,7 +57,7 @@ _INSIDE_ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Variation:
-    """What the sandbox adds to its own words. `mounts` and `env` are for roots with the build root's libc."""
+    """What the sandbox adds to its own words. `user`, `mounts`, `env`: for roots with the build root's libc."""
 
     prefix: tuple[str, ...] = ()
     identity: tuple[str, ...] = ()
@@ -75,14 +78,9 @@ def of(root: Path | None = None) -> Variation:
         return NONE
     prefix = ("taskset", "--cpu-list", str(_processor())) if shutil.which("taskset") else ()
     mounts = _etc(root) if root is not None else ()
-    return Variation(
-        prefix, ("--hostname", HOSTNAME), ("--uid", str(USER), "--gid", str(USER)), mounts, _INSIDE_ENVIRONMENT
-    )
-
-
-def library() -> Path:
-    """Return the library that fakes the clock, unpacked from its locked package. Raises `FetchError`, `LockError`."""
-    return buildroot.ensure(lockfile.VARY) / _LIBRARY
+    identity = ("--hostname", HOSTNAME)
+    user = ("--uid", str(USER), "--gid", str(USER))
+    return Variation(prefix, identity, user, mounts, _INSIDE_ENVIRONMENT)
 
 
 def view(path: Path) -> Path:
@@ -123,4 +121,8 @@ def _etc(root: Path) -> tuple[str, ...]:
         partial.write_text(text)
         partial.rename(folder / name)
         words += ["--ro-bind", str(folder / name), f"/etc/{name}"]
-    return (*words, "--remount-ro", "/etc", "--ro-bind", str(library()), _SHOWN_AT)
+    words += ["--remount-ro", "/etc"]
+    tools = buildroot.ensure(lockfile.VARY)
+    for place, shown in ((_LIBRARY, _SHOWN_AT), (_LOCALES, _LOCALES_AT)):
+        words += ["--ro-bind", str(tools / place), shown]
+    return tuple(words)

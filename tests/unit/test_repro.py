@@ -74,7 +74,7 @@ def compare(small: Copy, script: str, report: Path, made: str = "copy") -> list[
 
 @pytest.mark.parametrize(
     "script",
-    ["date +%Y", "date +%z", "echo $LC_ALL", "nproc", "cat /proc/sys/kernel/hostname", "id -un", "env | sort"],
+    ["date +%Y", "date +%z", "printf ä | wc -m", "nproc", "cat /proc/sys/kernel/hostname", "id -un", "env | sort"],
 )
 def test_planted_dependence_is_found(small: Copy, tmp_path: Path, script: str) -> None:
     """What a step reads of its surroundings makes it differ: diffoscope shows how, the step is named as the cause."""
