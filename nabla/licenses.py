@@ -103,21 +103,19 @@ def write(inventory: Inventory, folder: Path) -> str:
 
     Raises `LicenseError` for a component without a text, `FetchError`.
     """
-    ours = {c.origin: c for c in inventory.of_kind("kernel", "library", "program", "package", "wheel") if c.origin}
-    recipes = [recipe.load(name) for name in sorted(ours)]
-    alien = {c.origin for c in inventory.of_kind("wheel")} & {r.name for r in recipes if _is_base(inventory, r.name)}
+    alien = {component.ref for component in inventory.of_kind("base")}
+    holders = [c for c in inventory.of_kind("wheel") if alien & {*c.contains}]
+    made = inventory.of_kind("kernel", "library", "program", "package", "wheel")
+    names = {c.origin for c in made if c.origin} - {c.origin for c in holders}
+    recipes = [recipe.load(name) for name in sorted(names)]
     rows = []
     with ThreadPoolExecutor(2) as pool:
-        texts = pool.map(lambda loaded: [] if loaded.name in alien else of_recipe(loaded), recipes)
-        for loaded, found in zip(recipes, texts, strict=True):
+        for loaded, found in zip(recipes, pool.map(of_recipe, recipes), strict=True):
             check_expression(loaded.name, loaded.license)
-            if loaded.name in alien:
-                continue
             version = inventory.version if all(s.local for s in loaded.source) else loaded.version
             rows.append(Row(loaded.name, version, loaded.license, _put(found, folder, loaded.name)))
     standard = _Standard(folder)
-    for name in sorted(filter(None, alien)):
-        rows.append(standard.row(name, ours[name].version, ours[name].license))
+    rows += [standard.row(f"{c.name} (the base)", c.version, c.license) for c in holders]
     rows += [standard.row(f"{c.name} (Alpine)", c.version, c.license) for c in inventory.of_kind("base")]
     rows += _bundled(inventory, {row.component: row for row in rows})
     return report(rows)
@@ -252,12 +250,6 @@ def _holder(name: str, place: str) -> tuple[Path, Sequence[str]]:
             return path, sorted(p for holder, p in STANDARD.values() if holder == name)
     loaded = recipe.load(name)
     return fetch.fetch(loaded.source[0]), loaded.license_files
-
-
-def _is_base(inventory: Inventory, name: str) -> bool:
-    """Tell whether a recipe is the root file system that images start from: the wheel that contains base packages."""
-    base = {component.ref for component in inventory.of_kind("base")}
-    return any(c.origin == name and base & {*c.contains} for c in inventory.of_kind("wheel"))
 
 
 def _bundled(inventory: Inventory, rows: dict[str, Row]) -> Iterator[Row]:
