@@ -294,6 +294,7 @@ def check_oci(release: Release) -> Iterator[str]:
     """Yield what is wrong with the container image."""
     layout = release.folder / LAYOUT
     needed = {"oci-layout", "index.json", "manifest.json"}
+    layers: list[tuple[Path, str]] = []
     try:
         for descriptor in json.loads((layout / "index.json").read_bytes())["manifests"]:
             needed.add(_blob(descriptor))
@@ -303,10 +304,10 @@ def check_oci(release: Release) -> Iterator[str]:
             needed |= {_blob(part) for part in parts}
             yield from _blobs(layout, parts)
             for layer, wanted in zip(manifest["layers"], configuration["rootfs"]["diff_ids"], strict=True):
-                yield from _layer(release, layout / _blob(layer), wanted)
+                layers.append((layout / _blob(layer), wanted))
         saved = json.loads((layout / "manifest.json").read_bytes())
         named = {name for each in saved for name in (each["Config"], *each["Layers"])}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, tarfile.TarError, zlib.error, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         yield f"{LAYOUT} cannot be read: {type(error).__name__}: {error}"
         return
     if not named <= needed:
@@ -315,6 +316,11 @@ def check_oci(release: Release) -> Iterator[str]:
     if have.keys() != needed:
         yield f"{LAYOUT} has other files than it needs: {', '.join(sorted(have.keys() ^ needed))}"
     yield from _archive(release, have)
+    for path, wanted in layers:
+        try:
+            yield from _layer(release, path, wanted)
+        except (OSError, tarfile.TarError, zlib.error, EOFError) as error:
+            yield f"{LAYOUT}: the layer {path.name} cannot be read: {error}"
 
 
 def _blob(descriptor: Any) -> str:
