@@ -53,6 +53,7 @@ class Inputs:
     further: dict[str, Path] = field(default_factory=dict)
     results: Path = report_bench.RESULTS
     policy: Path = policy.POLICY
+    busybox: Path = report_bench.BUSYBOX
 
 
 def page(version: str, commit: str | None, inputs: Inputs) -> str:
@@ -104,6 +105,7 @@ def page(version: str, commit: str | None, inputs: Inputs) -> str:
             "wrong_sums": report_tables.faults(sums),
             "benchmarks": [report_tables.benchmark_table(each) for each in measured],
             "upstream": report_tables.upstream_table(upstream, inputs.built),
+            "busybox": report_bench.read_busybox(inputs.busybox),
             "licences": report_tables.licence_table(components),
             "licence_count": len({each.license for each in components}),
         },

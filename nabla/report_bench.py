@@ -14,6 +14,7 @@ other, written by the programs in bench/ on a machine that they describe.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -30,6 +31,8 @@ BOOT = RESULTS / "boot.json"
 LATENCY = RESULTS / "latency.json"
 NETWORK = RESULTS / "network.json"
 UPSTREAM = RESULTS / "upstream-tests.json"
+# Written by `doit check:busybox`, committed as a page of the documentation.
+BUSYBOX = ROOT / "docs" / "busybox-testsuite.md"
 
 _Read = TypeVar("_Read")
 _Seconds = Annotated[float, msgspec.Meta(ge=0)]
@@ -59,14 +62,14 @@ class BuildTimes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     steps: Annotated[tuple[Step, ...], msgspec.Meta(min_length=1)]
 
 
-class UpstreamTests(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class UpstreamTests(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What came of the tests of one package. `tree`: digest of the files that were tested, as in its record."""
 
     recipe: str
     version: str
     tree: str
-    passed: bool
-    summary: str
+    tests: int
+    failed: int
 
 
 class _Timing(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +146,14 @@ def read_build(path: Path) -> BuildTimes:
 def read_upstream(path: Path) -> tuple[UpstreamTests, ...]:
     """Read what came of upstream's own tests. Raises `ConfigError`."""
     return read(path, tuple[UpstreamTests, ...], "run: ./doit.sh check; python -m bench.upstream_tests")
+
+
+def read_busybox(path: Path) -> tuple[int, int, int]:
+    """Read what came of busybox's own suite in the guest: passed, failed, skipped. Raises `ConfigError`."""
+    match = re.search(r"^\| guest, ours \| (\d+) \| (\d+) \| (\d+) \|", path.read_text(encoding="utf-8"), re.MULTILINE)
+    if match is None:
+        raise ConfigError(f"{relative(path)} has no row about the guest", "run `doit check:busybox`")
+    return int(match[1]), int(match[2]), int(match[3])
 
 
 def benchmarks(boot: Path, latency: Path, network: Path) -> list[Benchmark]:

@@ -343,12 +343,15 @@ def benchmark_table(found: Benchmark) -> tuple[Benchmark, Table]:
 def upstream_table(found: Sequence[UpstreamTests], built: Sequence[Built]) -> Table:
     """Return what came of upstream's tests, and whether the very files of this release were tested."""
     trees = {each.recipe: each.tree for each in built}
-    columns = (Column("package"), Column("version"), Column("result"), Column("tested files"), Column("in its words"))
+    columns = (
+        *(Column("package"), Column("version"), Column("tests", "number"), Column("failed", "number")),
+        *(Column("result"), Column("tested files")),
+    )
     rows: Fields = []
     for each in found:
-        result = Cell("passed", mark="good") if each.passed else Cell("failed", mark="bad")
+        result = Cell("passed", mark="good") if not each.failed else Cell("failed", mark="bad")
         same = "those of this release" if trees.get(each.recipe) == each.tree else "those of an earlier build"
-        rows.append([each.recipe, each.version, result, same, each.summary])
+        rows.append([each.recipe, each.version, number(each.tests), number(each.failed), result, same])
     return table("upstream-table", "Tests that upstream made, run in the machine", columns, rows, sortable=False)
 
 

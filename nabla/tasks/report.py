@@ -66,6 +66,7 @@ def task_report() -> TaskDict:
             *(recipe.load(name).path for name in _components()),
             *(policy.POLICY, policy_page.RATES),
             *(report_bench.BUILD, report_bench.BOOT, report_bench.LATENCY, report_bench.NETWORK, report_bench.UPSTREAM),
+            report_bench.BUSYBOX,
             *tasklib.source_files(TEMPLATES, "report*"),
         ],
         outputs=[PAGE],

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations, pairwise
@@ -161,6 +162,16 @@ def test_links_of_a_release_resolve(browser: Browser) -> None:
     assert [href for href in files if not (page.parent / unquote(href)).exists()] == []
     assert set(RELEASE_FILES) <= {unquote(href[3:]) for href in files}
     assert found.complaints == []
+
+
+def test_lines_that_check_a_release_work(browser: Browser) -> None:
+    page = release.folder().path / "report" / "index.html"
+    lines = opened(browser, page).page.locator("pre").inner_text()
+    result = subprocess.run(
+        ["sh", "-ec", lines], cwd=page.parent.parent, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert result.returncode == 0, result.stderr
+    assert 'Good "file" signature for nabla' in result.stdout
 
 
 def test_charts_are_drawn(wide: Page) -> None:

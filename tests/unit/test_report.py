@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import build_times, upstream_tests
+from bench import build_times
 from nabla import log, report, report_bench, report_graph, report_page, report_tables
 from nabla.errors import ConfigError, NablaError
 from nabla.report_bench import BuildTimes, Host, Step
@@ -211,14 +211,23 @@ def test_time_chart_loses_no_second() -> None:
 
 def test_upstream_tests_say_whether_these_files_were_tested(inputs: report.Inputs) -> None:
     tests = [
-        report_bench.UpstreamTests(recipe="zlib", version="1", tree=tree, passed=passed, summary="3 tests")
-        for tree, passed in (("1" * 64, True), ("2" * 64, False))
+        report_bench.UpstreamTests("zlib", "1", tree, 3000, failed) for tree, failed in (("1" * 64, 0), ("2" * 64, 2))
     ]
     rows = report_tables.upstream_table(tests, inputs.built).rows
-    assert [(row.cells[2].text, row.cells[3].text) for row in rows] == [
-        ("passed", "those of this release"),
-        ("failed", "those of an earlier build"),
+    assert [[cell.text for cell in row.cells[2:]] for row in rows] == [
+        ["3,000", "0", "passed", "those of this release"],
+        ["3,000", "2", "failed", "those of an earlier build"],
     ]
+
+
+def test_suite_of_busybox_is_read(tmp_path: Path) -> None:
+    assert min(report_bench.read_busybox(report_bench.BUSYBOX)) > 0
+    page = tmp_path / "page.md"
+    page.write_text("| host, stock | 1 | 2 | 3 | 0 |\n| guest, ours | 9 | 8 | 7 | 0 |\n")
+    assert report_bench.read_busybox(page) == (9, 8, 7)
+    page.write_text("nothing\n")
+    with pytest.raises(ConfigError, match="no row about the guest"):
+        report_bench.read_busybox(page)
 
 
 @pytest.mark.parametrize(
@@ -313,16 +322,3 @@ def test_committed_times_are_of_a_whole_build() -> None:
     names = {step.name for step in build.steps}
     assert {"kernel:build", "musl:build", "busybox:build", "packages:python3", "rootfs:alpine"} <= names
     assert len(names) == len(build.steps)
-
-
-def test_summary_of_upstream_tests_has_no_time() -> None:
-    output = [
-        "0:02:38 load avg: 0.58 [70/70] test_zlib passed",
-        "All 70 tests OK.",
-        "Total duration: 2 min 38 sec",
-        "Total tests: run=12,970 skipped=348",
-        "0 errors out of 250000 tests on host in 12 seconds",
-    ]
-    assert upstream_tests.summary(output) == "All 70 tests OK.; Total tests: run=12,970 skipped=348"
-    with pytest.raises(NablaError, match="no numbers of tests"):
-        upstream_tests.summary(["done"])
