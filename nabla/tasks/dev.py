@@ -25,7 +25,9 @@ def task_all() -> TaskDict:
 
 def task_ready() -> TaskDict:
     """Build what the tests look at."""
-    return alias("ready", "build everything that the tests look at", ("all", "fetch", "rootfs", "packages", "oci", "release"))
+    return alias(
+        "ready", "build everything that the tests look at", ("all", "fetch", "rootfs", "packages", "oci", "release")
+    )
 
 
 def task_test() -> TaskDict:
