@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Upstream's own tests of Python, redis and SQLite, in the machine, as `doit check:NAME` runs them.
+
+What passed on the same bytes before, here or by doit, is taken from the cache.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from nabla import package_check, paths, tasklib
+from nabla.package import read_record
+from nabla.package_check import CheckResult, PackageCheckError
+from nabla.paths import OUT
+from nabla.tasklib import Job
+from nabla.tasks import check
+
+from .conftest import image_of
+
+CACHE = paths.cache_dir()
+# A recipe -> so many of its tests at least.
+LEAST = {"python3": 10_000, "redis": 1_000, "sqlite": 100_000}
+
+
+@pytest.fixture(autouse=True)
+def shared_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's cache, with what passed before."""
+    monkeypatch.setenv("NABLA_CACHE", str(CACHE))
+
+
+@pytest.mark.parametrize("name", LEAST)
+def test_own_tests_of(name: str, tmp_path: Path) -> None:
+    image_of("packages")
+    output = OUT / "check" / f"{name}.json"
+    job = Job(f"check:{name}", tmp_path / "log", (output,))
+    check.check_package(job, name)
+    place = job.out(output)
+    found = msgspec.json.decode(place.read_bytes(), type=CheckResult)
+    tasklib.remove(place)
+    built = read_record(name)
+    assert (found.recipe, found.version, found.tree) == (name, built.parts[0].version, built.tree)
+    assert found.failed == 0
+    assert found.tests > LEAST[name]
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("echo 5 tests, 0 failed; exit 3", "status 3, 0 of 5"),
+        ("echo 5 tests, 1 failed", "status 0, 1 of 5"),
+        ("echo all is well", "status 0, no count of tests"),
+    ],
+)
+def test_what_counts_as_failed(script: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package_check, "_script", lambda _name: script)
+    monkeypatch.setattr(package_check, "MEMORY", "64M")
+    with pytest.raises(PackageCheckError) as caught:
+        package_check.check("redis", image_of("minimal"), tmp_path / "result", tmp_path / "log")
+    assert reason in str(caught.value)
+    assert script.split("echo ")[1].split(";")[0] in caught.value.hint
+    assert not (tmp_path / "result").exists()
