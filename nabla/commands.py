@@ -10,7 +10,7 @@ from typing import Any
 
 from doit.cmd_base import DoitCmdBase, check_tasks_exist
 
-from nabla import tasklib
+from nabla import digest, tasklib
 from nabla.paths import OUT, STATE, VENV, relative
 from nabla.tasklib import Intact, Recorded
 
@@ -21,6 +21,10 @@ _REASONS = {
     "removed_file_dep": "no longer an input",
     "added_file_dep": "new input",
 }
+
+_DIGITS = 12  # of a digest
+_SHOWN = 100  # characters of a value at most
+_CONTEXT = 20  # characters before a difference
 
 
 class Explain(DoitCmdBase):
@@ -45,7 +49,7 @@ class Explain(DoitCmdBase):
         self._say(f"{task.name}: {task.doc or ''}")
         self._say(f"  {'up to date' if status.status == 'up-to-date' else 'would run'}")
         if status.status != "up-to-date":
-            for line in self._reasons(status.reasons, values):
+            for line in self._reasons(task.name, status.reasons, values):
                 self._say(f"    because: {line}")
         producers = {target: other.name for other in tasks.values() for target in other.targets}
         for path in sorted(task.file_dep):
@@ -53,10 +57,10 @@ class Explain(DoitCmdBase):
             self._say(f"  from {relative(Path(path))}{made_by}")
         if values.get("record", {}).get("config"):
             self._say(f"  with {json.dumps(values['record']['config'], ensure_ascii=False)[:300]}")
-        for path, digest in values.get("outputs", {}).items():
-            self._say(f"  made {path}  sha256 {digest}")
+        for path, made in values.get("outputs", {}).items():
+            self._say(f"  made {path}  sha256 {made}")
 
-    def _reasons(self, reasons: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[str]:
+    def _reasons(self, name: str, reasons: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[str]:
         if not values:
             yield "it has never ended well here"
             return
@@ -74,7 +78,12 @@ class Explain(DoitCmdBase):
             else:
                 yield f"not so: {getattr(check, '__name__', type(check).__name__)}"
         for kind, words in _REASONS.items():
-            yield from (f"{words}: {relative(Path(path))}" for path in reasons.get(kind, []))
+            for path in reasons.get(kind, []):
+                line = f"{words}: {relative(Path(path))}"
+                before = self.dep_manager.backend.get(name, path) if kind == "changed_file_dep" else None
+                if before:
+                    line += f", sha256 {before[:_DIGITS]}… → {digest.sha256_file(Path(path))[:_DIGITS]}…"
+                yield line
 
     def _say(self, line: str) -> None:
         self.outstream.write(line + "\n")
@@ -136,5 +145,19 @@ def _compare(place: str, before: Any, now: Any) -> Iterator[str]:
         for key in sorted({*before, *now}):
             if before.get(key) != now.get(key):
                 yield from _compare(f"{place}.{key}" if place else key, before.get(key), now.get(key))
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for index, (old, new) in enumerate(zip(before, now, strict=True)):
+            if old != new:
+                yield from _compare(f"{place}[{index}]", old, new)
     else:
-        yield f"{place} changed from {json.dumps(before)[:100]} to {json.dumps(now)[:100]}"
+        old, new = (json.dumps(value, ensure_ascii=False) for value in (before, now))
+        # Of long texts, from where they differ.
+        same = next((index for index, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), 0)
+        begin = same - _CONTEXT if max(len(old), len(new)) > _SHOWN else 0
+        yield f"{place} changed from {_part(old, begin)} to {_part(new, begin)}"
+
+
+def _part(text: str, begin: int) -> str:
+    begin = max(0, begin)
+    end = begin + _SHOWN
+    return f"{'…' if begin else ''}{text[begin:end]}{'…' if end < len(text) else ''}"

@@ -95,7 +95,7 @@ def test_equal_output_stops_the_chain(pipeline: Checkout) -> None:
 def test_changed_configuration_and_code_are_noticed(pipeline: Checkout) -> None:
     pipeline.doit()
     pipeline.task_module("chain", PIPELINE.replace('{"tail": "TAIL"}', '{"tail": "another"}'))
-    assert "tail changed from" in pipeline.doit("explain", "chain:upper")
+    assert 'tail changed from "TAIL" to "another"' in pipeline.doit("explain", "chain:upper")
     assert "chain:upper" in ran(pipeline.doit())
     pipeline.task_module("chain", PIPELINE.replace('"last of "', '"end of "'))
     assert "the code of the task changed" in pipeline.doit("explain", "chain:last")
