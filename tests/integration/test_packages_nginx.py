@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our package of nginx: its configuration as packaged, one process, published to the host."""
+"""Our package of nginx: its configuration as packaged, in one process."""
 
 from __future__ import annotations
-
-import hashlib
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from .conftest import image_of
-from .networked import free_port, ordinary_place, page, until
 from .vm import Vm
 
 UP = "until curl -sfo /dev/null http://127.0.0.1/; do sleep 0.02; done"
@@ -55,19 +51,3 @@ def test_many_requests(vm: Vm) -> None:
     assert "requests in" in output
     assert "Socket errors" not in output
     assert "Non-2xx" not in output
-
-
-def test_a_megabyte_for_the_host() -> None:
-    """Through a published port, for several clients at once."""
-    make = "head -c 1048576 /dev/urandom >/var/lib/nginx/html/big; sha256sum </var/lib/nginx/html/big; exec nginx"
-    port = free_port()
-    with (
-        ordinary_place("packages") as place,
-        place.running("packages", "/bin/sh", "-c", make, options=["--publish", f"{port}:80"]) as machine,
-    ):
-        assert machine.stdout is not None
-        wanted = machine.stdout.readline().split()[0]
-        assert until(lambda: page(port), "a page")
-        with ThreadPoolExecutor(4) as pool:
-            got = list(pool.map(lambda _: page(port, "/big"), range(8)))
-        assert {hashlib.sha256(each or b"").hexdigest() for each in got} == {wanted}
