@@ -19,6 +19,7 @@ from typing import Any
 
 from nabla import digest, tree
 from nabla.errors import CommandError, HostError, NablaError
+from nabla.paths import relative
 from nabla.run import run
 
 _DATABASE = Path("out/state/doit.sqlite")
@@ -92,7 +93,7 @@ def check(artifacts: Sequence[Path], first: Path, second: Path, report: Path) ->
         inside = one.relative_to(first)
         found = differing(one, second / inside)
         if found:
-            place = inside / found[0]
+            place = inside / found[0].split(" -> ")[0]
             hint = [first_cause(str(inside), Checkout(first).records(), Checkout(second).records())]
             hint.append(_look(first / place, second / place, report))
             more = f" and {len(found) - 1} other entries of it" if len(found) > 1 else ""
@@ -173,5 +174,5 @@ def _look(one: Path, other: Path, report: Path) -> str:
     except CommandError:
         return f"diffoscope took too long; compare {one} with {other}"
     if result.returncode == 1 and report.exists():
-        return f"what differs: {report}"
+        return f"what differs: {relative(report)}"
     return f"diffoscope failed ({result.stderr.strip()[-200:]}); compare {one} with {other}"

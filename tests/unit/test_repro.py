@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -178,6 +180,17 @@ def test_one_byte_and_one_mode_are_noticed(tmp_path: Path) -> None:
     assert repro_compare.differing(one / "tree", other / "tree") == ["more"]
     with pytest.raises(NablaError, match="was not built"):
         repro_compare.differing(one / "tree", other / "nothing")
+
+
+def test_link_to_elsewhere_is_a_difference(tmp_path: Path) -> None:
+    for root, target in (("one", "a"), ("other", "b")):
+        (tmp_path / root / "tree").mkdir(parents=True)
+        (tmp_path / root / "tree" / "link").symlink_to(target)
+        (tmp_path / root / "out" / "state").mkdir(parents=True)
+        with closing(sqlite3.connect(tmp_path / root / "out" / "state" / "doit.sqlite")) as database:
+            database.execute("create table tasks (task text primary key, record text)")
+    with pytest.raises(DifferenceError, match=r"two builds differ: tree/link and 1 other"):
+        repro_compare.check([tmp_path / "one" / "tree"], tmp_path / "one", tmp_path / "other", tmp_path / "x.diff")
 
 
 def test_missing_diffoscope_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
