@@ -28,11 +28,11 @@ def repository(*names: str) -> bytes:
 
 
 def test_info(alpine: Vm) -> None:
-    installed = set(alpine.check("apk info -q").split())
+    installed = set(alpine.check("apk --no-network info -q").split())
     assert installed >= OURS
-    assert alpine.check("apk info --who-owns /usr/bin/python3.13").split()[-1].startswith("python3-3.13")
-    assert "so:libz.so.1=1.3.1" in alpine.check("apk info --provides zlib")
-    assert "usr/bin/sqlite3" in alpine.check("apk info --contents sqlite")
+    assert alpine.check("apk --no-network info --who-owns /usr/bin/python3.13").split()[-1].startswith("python3-3.13")
+    assert "so:libz.so.1=1.3.1" in alpine.check("apk --no-network info --provides zlib")
+    assert "usr/bin/sqlite3" in alpine.check("apk --no-network info --contents sqlite")
 
 
 def test_audit_finds_our_files_unchanged(alpine: Vm) -> None:
