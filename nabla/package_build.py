@@ -12,6 +12,7 @@ What a dependant is built against is told by the digest of the files: a change t
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -39,6 +40,7 @@ from nabla.errors import NablaError
 from nabla.package import Built, PackageError, built_tree, closure, read_record
 from nabla.paths import MUSL, STATE, TOOLCHAIN, cache_dir
 from nabla.recipe import Recipe
+from nabla.run import run
 from nabla.sandbox import Bind, Sandbox
 from nabla.sources import Work
 from nabla.tasklib import Job, Tree
@@ -182,8 +184,7 @@ def _installed(job: Job, name: str) -> Path:
         _compile(job, name)
         destination = Work(name).build / "dest"
         with store.cache().scratch() as scratch:
-            # A copy where the cache lies on another file system.
-            shutil.move(destination, scratch / "installed")
+            _move(destination, scratch / "installed")
             (scratch / "tree").write_text(digest.tree_digest(scratch / "installed"), encoding="utf-8")
             _publish(scratch, ("installed", "tree"), entry)
         # What was built lies in the cache now; a failed build keeps its folder, for `doit shell`.
@@ -259,6 +260,17 @@ def _split(job: Job, loaded: Recipe, installed: Path, key: str) -> Built:
         (scratch / "built.json").write_bytes(msgspec.json.format(msgspec.json.encode(built), indent=1))
         _publish(scratch, ("files", "built.json"), _entry(key))
     return built
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move a folder, also to another file system. Hard links stay what they are: apk records them in packages."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        run(["cp", "-a", source, target])
+        tasklib.remove(source)
 
 
 def _find(key: str) -> Built | None:
