@@ -12,6 +12,7 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 from nabla.errors import EXIT_USER, NablaError
@@ -22,12 +23,17 @@ TaskCreator = Callable[..., Any]
 def discover() -> dict[str, TaskCreator]:
     """Return all task creators by name, for dodo.py to put into its namespace."""
     found: dict[str, TaskCreator] = {}
-    for module in sorted(info.name for info in pkgutil.iter_modules(__path__)):
-        namespace = vars(importlib.import_module(f"{__name__}.{module}"))
-        for name, value in namespace.items():
-            if name.startswith("task_") and value.__module__ == namespace["__name__"]:
+    for module in modules():
+        for name, value in vars(module).items():
+            if name.startswith("task_") and value.__module__ == module.__name__:
                 found[name] = _guarded(value)
     return found
+
+
+def modules() -> list[ModuleType]:
+    """Return the modules of all areas, by name."""
+    names = sorted(info.name for info in pkgutil.iter_modules(__path__))
+    return [importlib.import_module(f"{__name__}.{name}") for name in names]
 
 
 def _guarded(creator: TaskCreator) -> TaskCreator:

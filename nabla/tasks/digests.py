@@ -85,9 +85,9 @@ def task_digests() -> Iterator[TaskDict]:
     )
 
 
-def lock_step() -> TaskDict:
-    """Return the task `lock:digests`, one of the group `lock`."""
-    return tasklib.step(
+def lock_steps() -> Iterator[TaskDict]:
+    """Yield `lock:digests`, one of the group `lock`."""
+    yield tasklib.step(
         "lock:digests",
         renew,
         doc="write the sums of what was built to digests/; commit them with the change that causes them",

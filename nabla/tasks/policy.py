@@ -6,6 +6,7 @@ lock:policy (on demand) -> arch/um/nommu/policy.h inside patches/linux, docs/hos
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from nabla import log, policy, policy_patch, recipe, tasklib
@@ -15,9 +16,9 @@ from nabla.tasklib import Job, TaskDict
 HEADER = "arch/um/nommu/policy.h"
 
 
-def lock_step() -> TaskDict:
-    """Return the task `lock:policy`, one of the group `lock`."""
-    return tasklib.step(
+def lock_steps() -> Iterator[TaskDict]:
+    """Yield `lock:policy`, one of the group `lock`."""
+    yield tasklib.step(
         "lock:policy",
         renew,
         doc="write the filter of launcher/policy.toml into its kernel patch, and its page in docs/",

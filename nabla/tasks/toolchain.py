@@ -17,7 +17,7 @@ from nabla.paths import relative
 from nabla.sandbox import Bind, Sandbox
 from nabla.sources import Work
 from nabla.tasklib import Job, TaskDict
-from nabla.tasks import digests, kernel, policy
+from nabla.tasks import kernel
 
 
 def task_toolchain() -> Iterator[TaskDict]:
@@ -42,8 +42,8 @@ def task_toolchain() -> Iterator[TaskDict]:
     )
 
 
-def task_lock() -> Iterator[TaskDict]:
-    """Renew the committed locks."""
+def lock_steps() -> Iterator[TaskDict]:
+    """Yield what the group `lock` does with the build roots."""
     yield tasklib.step(
         "lock:update",
         update,
@@ -57,8 +57,6 @@ def task_lock() -> Iterator[TaskDict]:
         after=["toolchain:unpack", "toolchain:packaging"],
         always=True,
     )
-    yield policy.lock_step()
-    yield digests.lock_step()
 
 
 def task_shell() -> TaskDict:

@@ -56,7 +56,7 @@ Subject: {subject}
 def hello(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> Checkout:
     """A checkout with one recipe, whose source lies in it."""
     monkeypatch.setenv("NABLA_CACHE", str(CACHE))
-    for name in ("fetch", "toolchain", "kernel", "policy"):
+    for name in ("fetch", "toolchain", "kernel"):
         shutil.copy(ROOT / "nabla" / "tasks" / f"{name}.py", checkout.root / "nabla" / "tasks")
     shutil.copytree(ROOT / "toolchain", checkout.root / "toolchain", symlinks=True)
     # The kernel's tasks come along with `doit shell`; they need their recipe to be there, not to be built.
