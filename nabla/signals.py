@@ -13,13 +13,15 @@ from nabla.errors import EXIT_INTERRUPTED
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
+_parent = 0
+
 
 def install() -> None:
     """Set up signals and the report of an interruption for this process and the workers of `doit -n`."""
     signal.signal(signal.SIGTERM, _interrupt)
     sys.excepthook = _report
-    parent = os.getpid()
-    os.register_at_fork(after_in_child=lambda: _die_with(parent))
+    # Whoever forks is the parent: a worker's own helpers end with the worker.
+    os.register_at_fork(before=_remember, after_in_child=_die_with_parent)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -35,8 +37,13 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
     os._exit(EXIT_INTERRUPTED)
 
 
-def _die_with(parent: int) -> None:
+def _remember() -> None:
+    global _parent
+    _parent = os.getpid()
+
+
+def _die_with_parent() -> None:
     """Have the kernel send SIGTERM to this worker when its parent ends, be it by SIGKILL."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:
+    if os.getppid() != _parent:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -183,6 +183,23 @@ def test_workers_do_not_outlive_a_killed_doit(pipeline: Checkout) -> None:
     assert begun.read_text() == last
 
 
+def test_a_step_has_processes_of_its_own(checkout: Checkout) -> None:
+    """Their parent is a worker, not the doit that was started."""
+    checkout.task_module(
+        "pool",
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from nabla.tasklib import step\n"
+        "def task_pool():\n"
+        "    return step('pool', pool, doc='add', always=True)\n"
+        "def pool(job):\n"
+        "    with ProcessPoolExecutor(2) as workers:\n"
+        "        print('the sum is', sum(workers.map(abs, [-1, -2])))\n",
+    )
+    output = checkout.doit("-n", "2", "pool")
+    assert "the sum is 3" in output
+    assert "Traceback" not in output
+
+
 def test_two_doits_in_one_checkout_wait_for_each_other(pipeline: Checkout) -> None:
     first, second = pipeline.popen("all"), pipeline.popen("all")
     outputs = [process.communicate(timeout=60)[0] for process in (first, second)]
