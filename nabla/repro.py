@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,11 +47,12 @@ class SecondBuild:
         """The folder of all that belongs to this second build and dies with it."""
         return self.root.parent
 
-    def build(self, tasks: Sequence[str], task_log: Path) -> None:
-        """Run doit there, offline. Raises `CommandError`."""
+    def build(self, tasks: Sequence[str], task_log: Path, *, shuffle: bool = True) -> None:
+        """Run doit there, offline; `shuffle`: compilers see folders shuffled, which is slow. Raises `CommandError`."""
         cache = cache_dir() / "second"
         _share_downloads(cache)
-        with shuffled(self.root / "out" / "work", self.base / "shuffled") as view:
+        look = shuffled(self.root / "out" / "work", self.base / "shuffled") if shuffle else nullcontext()
+        with look as view:
             run(self._command(tasks), cwd=self.root, env=self._environment(cache, view), log=task_log)
 
     def _command(self, tasks: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from nabla import package_check, paths, tasklib
+from nabla import package_check, paths, store, tasklib
 from nabla.package import read_record
 from nabla.package_check import CheckResult, PackageCheckError
 from nabla.paths import OUT
@@ -35,6 +35,7 @@ def shared_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_own_tests_of(name: str, tmp_path: Path) -> None:
     image_of("packages")
     output = OUT / "check" / f"{name}.json"
+    store.make_folder(output.parent)
     job = Job(f"check:{name}", tmp_path / "log", (output,))
     check.check_package(job, name)
     place = job.out(output)
