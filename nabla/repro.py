@@ -59,6 +59,10 @@ class SecondBuild:
         user = str(repro_vary.USER)
         words = ["bwrap", "--unshare-user", "--uid", user, "--gid", user]
         words += ["--unshare-uts", "--hostname", repro_vary.HOSTNAME, "--dev-bind", "/", "/"]
+        # ssh-keygen, which signs releases, wants its user to have a name.
+        names = self.base / "passwd"
+        names.write_text(f"{Path('/etc/passwd').read_text(encoding='utf-8')}someone:x:{user}:{user}::/:/bin/sh\n")
+        words += ["--ro-bind", str(names), "/etc/passwd"]
         # umask has no program of its own, hence the shell.
         words += ["/bin/sh", "-c", 'umask 077; exec "$@"', "sh"]
         return [*words, sys.executable, "-m", "doit", "-n", str(_WORKERS), *tasks]
