@@ -17,7 +17,8 @@ from nabla import log
 from nabla.errors import NablaError
 from nabla.package_check import CheckResult
 from nabla.paths import OUT, relative
-from nabla.report_bench import UPSTREAM, UpstreamTests, as_json, read
+from nabla.report_bench import UPSTREAM, UpstreamTests, as_json
+from nabla.results import read
 
 
 def main() -> int:

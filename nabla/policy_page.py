@@ -8,8 +8,8 @@ from typing import Annotated
 
 import msgspec
 
-from nabla.errors import ConfigError
-from nabla.paths import ROOT, relative
+from nabla import results
+from nabla.paths import ROOT
 from nabla.policy import Policy, Rule
 from nabla.policy_filter import compile_policy
 from nabla.policy_header import environment
@@ -50,13 +50,7 @@ class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 def read_rates(path: Path = RATES) -> Rates:
     """Read the measured rates; raises `ConfigError` when the file is absent or malformed."""
-    hint = "measure: python -m bench.host_calls --commit"
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Rates)
-    except FileNotFoundError:
-        raise ConfigError(f"there is no {relative(path)}", hint) from None
-    except msgspec.DecodeError as problem:
-        raise ConfigError(f"{relative(path)}: {problem}", hint) from None
+    return results.read(path, Rates, "measure: python -m bench.host_calls --commit")
 
 
 def words(rule: Rule) -> str:

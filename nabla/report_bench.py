@@ -17,13 +17,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 
 from nabla.errors import ConfigError
 from nabla.paths import ROOT, relative
 from nabla.policy_page import Rates
+from nabla.results import read
 
 RESULTS = ROOT / "bench" / "results"
 BUILD = RESULTS / "build.json"
@@ -34,7 +35,6 @@ UPSTREAM = RESULTS / "upstream-tests.json"
 # Written by `doit check:busybox`, committed as a page of the documentation.
 BUSYBOX = ROOT / "docs" / "busybox-testsuite.md"
 
-_Read = TypeVar("_Read")
 _Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
@@ -126,16 +126,6 @@ class Benchmark:
     rows: tuple[tuple[str, ...], ...]
     host: Host
     command: str
-
-
-def read(path: Path, kind: type[_Read], hint: str) -> _Read:
-    """Read one file of results; raises `ConfigError` with the hint when it is absent or malformed."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except FileNotFoundError:
-        raise ConfigError(f"there is no {relative(path)}", hint) from None
-    except msgspec.DecodeError as problem:
-        raise ConfigError(f"{relative(path)}: {problem}", hint) from None
 
 
 def read_build(path: Path) -> BuildTimes:
