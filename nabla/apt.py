@@ -220,6 +220,14 @@ def upstream_version(version: str) -> str:
     return re.sub(r"-[^-]*$", "", re.sub(r"^\d+:", "", version))
 
 
+def pool_path(package: str, file: str) -> str:
+    """Return where the archive keeps a file of a source package of main, relative to the mirror's root.
+
+    Sorted by the first letter, those of libraries by the first four (Debian Developer's Reference, section 4.6).
+    """
+    return f"pool/main/{package[: 4 if package.startswith('lib') else 1]}/{package}/{file}"
+
+
 def compare(one: str, other: str) -> int:
     """Compare two Debian versions as dpkg does: negative, 0 or positive."""
     for operator, outcome in (("lt", -1), ("gt", 1)):

@@ -8,10 +8,11 @@ stands for their chain of trust.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from nabla import apt
-from nabla.errors import FetchError
+from nabla import apt, log
+from nabla.errors import CommandError, FetchError
 from nabla.origins import Delivery, Request
 from nabla.recipe import DebianOrigin, DebOrigin
 from nabla.transfer import watch_folder
@@ -28,22 +29,47 @@ def obtain_source(origin: DebianOrigin, request: Request) -> Delivery:
     chosen = next((package for package in packages if package.version == origin.version), None)
     # A point release replaces the package and keeps upstream's tarball.
     chosen = chosen or next((package for package in packages if _holds(package, origin)), None)
-    if chosen is None:
-        has = ", ".join(package.version for package in packages) or "none"
-        raise FetchError(
-            f"Debian's {origin.suite} has no source package {origin.package} {origin.version}", f"it has {has}"
-        )
-    files = chosen.files
     signature = origin.signature.file if origin.signature else None
-    for name in filter(None, (origin.file, signature)):
-        if name not in files:
-            present = ", ".join(sorted(files))
-            raise FetchError(f"Debian's {origin.package} {chosen.version} holds no {name}, but {present}")
     with watch_folder(request.name, request.folder, origin.size):
-        _download(files[origin.file].path, request.folder / origin.file, request, origin.sha256)
+        _download_one(origin, origin.file, chosen, packages, request, origin.sha256)
         if signature:
-            _download(files[signature].path, request.folder / signature, request)
+            _download_one(origin, signature, chosen, packages, request)
     return Delivery(request.folder / origin.file, request.folder / signature if signature else None)
+
+
+def _download_one(
+    origin: DebianOrigin,
+    name: str,
+    chosen: apt.SourcePackage | None,
+    packages: Sequence[apt.SourcePackage],
+    request: Request,
+    sha256: str | None = None,
+) -> None:
+    """Download one file that `chosen` names, or that lists name no more and the pool still has.
+
+    The pool keeps what any suite names, and mirrors keep it longer; what comes is checked by the recipe's sha256, a
+    signature by itself.
+    """
+    target = request.folder / name
+    if chosen is not None and name in chosen.files:
+        _download(chosen.files[name].path, target, request, sha256)
+        return
+    try:
+        _download(apt.pool_path(origin.package, name), target, request, sha256)
+    except CommandError as error:
+        pool = "nor is it in the pool any more"
+        if chosen is not None:
+            present = ", ".join(sorted(chosen.files))
+            raise FetchError(
+                f"Debian's {origin.package} {chosen.version} holds no {name}, but {present}", pool
+            ) from error
+        has = ", ".join(package.version for package in packages) or "none"
+        bump = f"\ntake that: doit bump:{request.name} {packages[0].upstream}" if packages else ""
+        raise FetchError(
+            f"Debian's {origin.suite} has no source package {origin.package} {origin.version}",
+            f"it has {has}; {name} is not in the pool any more{bump}",
+        ) from error
+    log.info(f"{request.name}: no list of {origin.suite} names {name} any more, the pool still had it")
 
 
 def _holds(package: apt.SourcePackage, origin: DebianOrigin) -> bool:

@@ -82,11 +82,45 @@ def test_package_that_the_suite_has_not(mirror: http.Server, cache: Path) -> Non
     with pytest.raises(FetchError) as caught:
         fetch.fetch(Source(name="thing", origin=(other,)))
     assert "Debian's trixie has no source package thing 1:1.1-1\nit has 1:1.2-1+deb13u2" in caught.value.hint
+    assert "is not in the pool any more\ntake that: doit bump:thing 1.2" in caught.value.hint
     missing = msgspec.structs.replace(origin(), file="thing_1.2.orig.tar.xz")
     with pytest.raises(FetchError) as caught:
         fetch.fetch(Source(name="thing", origin=(missing,)))
     assert "holds no thing_1.2.orig.tar.xz, but thing_1.2-1+deb13u2.dsc, thing_1.2.orig.tar.gz" in caught.value.hint
     assert files_in(cache) == []
+
+
+def test_file_that_only_the_pool_still_has(mirror: http.Server, cache: Path) -> None:
+    """A suite went on to another version; its lists name neither the tarball nor the signature any more."""
+    data = b"of another day\n"
+    name = "thing_1.1.orig.tar.gz"
+    gone = msgspec.structs.replace(
+        origin(debian="1:1.1-1"), file=name, sha256=hashlib.sha256(data).hexdigest(), size=len(data)
+    )
+    mirror.files[f"/debian/{POOL}/{name}"] = b"of another dax\n"
+    with pytest.raises(FetchError):
+        fetch.fetch(Source(name="thing", origin=(gone,)))
+    assert files_in(cache) == []
+    mirror.files[f"/debian/{POOL}/{name}"] = data
+    assert fetch.fetch(Source(name="thing", origin=(gone,))).read_bytes() == data
+
+
+def test_signature_that_only_the_pool_still_has(mirror: http.Server, cache: Path) -> None:
+    """An upload without upstream's signature; the pool's is checked like any other."""
+    unnamed = msgspec.structs.replace(
+        origin("1.3", "1:1.3-1"), signature=Signature(key="first.asc", fingerprint=FIRST, file="thing_1.3.asc")
+    )
+    mirror.files[f"/debian/{POOL}/thing_1.3.asc"] = (DATA / "signed.txt.asc").read_bytes().replace(b"A", b"B", 1)
+    with pytest.raises(SignatureError):
+        fetch.fetch(Source(name="thing", origin=(unnamed,)))
+    assert files_in(cache) == []
+    mirror.files[f"/debian/{POOL}/thing_1.3.asc"] = (DATA / "signed.txt.asc").read_bytes()
+    assert fetch.fetch(Source(name="thing", origin=(unnamed,))).read_bytes() == NEW
+
+
+def test_path_in_the_pool() -> None:
+    assert apt.pool_path("expat", "x") == "pool/main/e/expat/x"
+    assert apt.pool_path("libffi", "x") == "pool/main/libf/libffi/x"
 
 
 def test_signature_beside_the_tarball(mirror: http.Server, cache: Path) -> None:
