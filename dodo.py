@@ -24,9 +24,9 @@ DOIT_CONFIG = {
     "verbosity": 2,
 }
 
-# `doit offline=1 …`, as `./doit.sh --offline …`, and `doit without=debian …`, as if a place had no files: nabla.fetch
-# reads the environment, so do child processes.
-for name in ("offline", "without"):
+# `doit offline=1 …`, as `./doit.sh --offline …`; `doit without=debian …`, as if a place had no files; `doit fresh=1 …`,
+# taking no result from the cache. nabla.fetch and nabla.kept read the environment, so do child processes.
+for name in ("fresh", "offline", "without"):
     if get_var(name):
         os.environ[f"NABLA_{name.upper()}"] = str(get_var(name))
 

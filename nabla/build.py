@@ -97,6 +97,7 @@ def steps(
         config=[env, scripts.get("configure"), scripts.get("build")],
         code=code,
         args=[name, with_musl],
+        kept=True,
     )
     yield tasklib.step(
         f"{area}:build",
@@ -108,6 +109,7 @@ def steps(
         config=[env, scripts.get("build")],
         code=code,
         args=[name, with_musl],
+        kept=True,
     )
     yield tasklib.step(
         f"{area}:install",
@@ -119,6 +121,7 @@ def steps(
         config=[env, scripts.get("install")],
         code=code,
         args=[name, with_musl, {inside: str(_path(item)) for inside, item in results.items()}],
+        kept=True,
     )
 
 

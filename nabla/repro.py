@@ -5,8 +5,9 @@ The second build happens in a copy of the checkout: in another path (with a blan
 another user on a host of another name (in namespaces, as only root could really become one), with another umask, clock,
 time zone, locale, home and environment, on other processors, in shuffled folders (nabla.repro_vary).
 
-It has a cache of its own, <cache>/second: compiled objects and packages of earlier second builds are used again, none
-of the first build's ever is. Only checked downloads and the user's keys are shared.
+It has a cache of its own, <cache>/second/<what is varied>: compiled objects, results and packages of earlier second
+builds that varied the same are used again, none of the first build's ever is. Only checked downloads and the user's
+keys are shared.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from nabla import apk, log, repro_vary, sandbox, store, tasklib
+from nabla import apk, digest, lockfile, log, repro_vary, sandbox, store, tasklib
 from nabla.errors import CommandError, NablaError
 from nabla.paths import ROOT, STATE, cache_dir
 from nabla.run import run
@@ -33,6 +35,7 @@ _DISORDERFS = ("disorderfs", "--quiet", "--shuffle-dirents=yes", "--sort-dirents
 _MEMORY = Path("/dev/shm")
 _NEEDED = 10 << 30  # bytes of a second checkout with everything built, generously
 _LEFT_FREE = 6 << 30
+_UNUSED = 30 * 86400.0  # seconds
 _WORKERS = 2  # tasks at a time; each of their steps gets one processor
 
 
@@ -49,7 +52,7 @@ class SecondBuild:
 
     def build(self, tasks: Sequence[str], task_log: Path, *, shuffle: bool = True) -> None:
         """Run doit there, offline; `shuffle`: compilers see folders shuffled, which is slow. Raises `CommandError`."""
-        cache = cache_dir() / "second"
+        cache = own_cache(shuffle)
         _share_downloads(cache)
         look = shuffled(self.root / "out" / "work", self.base / "shuffled") if shuffle else nullcontext()
         with look as view:
@@ -132,10 +135,26 @@ def forget() -> None:
     _RECORD.unlink()
 
 
+def own_cache(shuffle: bool) -> Path:
+    """Return the folder that second builds under the present variations have as their cache; it exists then.
+
+    Its name is the digest of these, so that whoever varies more sees everything built anew. Those that nobody used for
+    a month are removed.
+    """
+    code = [Path(__file__), Path(repro_vary.__file__), ROOT / "nabla" / "repro_site" / "sitecustomize.py"]
+    facts = [shuffle and not _not_shuffled(), digest.sha256_file(lockfile.VARY.lock), *map(digest.python_digest, code)]
+    folder = cache_dir() / "second" / digest.config_digest(facts)[:16]
+    store.make_folder(folder)
+    os.utime(folder)
+    for other in folder.parent.iterdir():
+        if time.time() - other.stat().st_mtime > _UNUSED:
+            tasklib.remove(other)
+    return folder
+
+
 def empty_cache() -> None:
     """Remove what earlier second builds have left: the next one compiles everything."""
-    for name in ("ccache", "packages"):
-        tasklib.remove(cache_dir() / "second" / name)
+    tasklib.remove(cache_dir() / "second")
 
 
 def varied() -> tuple[list[str], list[str]]:

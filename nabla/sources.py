@@ -163,6 +163,7 @@ def steps(area: str, name: str) -> Iterator[TaskDict]:
         after=["toolchain:unpack", *([f"fetch:{name}"] if remote else [])],
         config=sources,
         args=[name],
+        kept=True,
     )
     yield tasklib.step(
         f"{area}:patch",
@@ -175,6 +176,7 @@ def steps(area: str, name: str) -> Iterator[TaskDict]:
         config=[path.name for path in loaded.patches],
         code=[series],
         args=[name],
+        kept=True,
     )
 
 

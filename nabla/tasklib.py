@@ -96,6 +96,7 @@ def step(
     args: Sequence[Any] = (),
     checks: Iterable[Check] = (),
     always: bool = False,
+    kept: bool = False,
     extra: Mapping[str, Any] | None = None,
 ) -> TaskDict:
     """Return the doit task `area` or `area:step`.
@@ -103,21 +104,23 @@ def step(
     `inputs`: files, and `Tree`s that are outputs of other tasks. `after`: names of tasks that must have run. `config`:
     JSON data; the task runs again when it differs. `code`: further modules, or their files, whose code decides the
     result (the action's own module always counts). `checks`: further conditions for being up to date. `always`: run
-    whenever asked for. `extra`: further keys of the doit task.
+    whenever asked for. `kept`: the outputs go to the cache, and come from there (nabla.kept says for which steps).
+    `extra`: further keys of the doit task.
     """
     area, _, sub = name.partition(":")
     outs = tuple(outputs)
     ins = tuple(inputs)
     modules = sorted({_module_file(sys.modules[action.__module__]), *map(_module_file, code)})
     record = {"config": config, "args": list(args), "code": [relative(path) for path in modules]}
+    recorded = Recorded(record, tuple(modules))
     task: TaskDict = {
         "basename": area,
         "doc": doc,
-        "actions": [Action(name, action, ins, outs, tuple(args))],
+        "actions": [Action(name, action, ins, outs, tuple(args), recorded if kept else None)],
         "file_dep": [str(_seen(item)) for item in ins],
         "targets": [str(path) for item in outs for path in _targets(item)],
         "task_dep": list(after),
-        "uptodate": [False] if always else [Recorded(record, tuple(modules)), Intact(outs), *checks],
+        "uptodate": [False] if always else [recorded, Intact(outs), *checks],
         "clean": [(_clean, [[str(path) for item in outs for path in _targets(item)]])],
         "verbosity": 2,
         "meta": {"log": str(log_path(name))},
@@ -193,13 +196,17 @@ def remove(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Action:
-    """The doit action of a step: calls the function, checks the inputs again, publishes the outputs."""
+    """The doit action of a step: calls the function, checks the inputs again, publishes the outputs.
+
+    `kept`: what a step whose outputs are kept in the cache is known by, beside its inputs.
+    """
 
     name: str
     function: Callable[..., None]
     inputs: tuple[Path | Tree, ...]
     outputs: tuple[Path | Tree, ...]
     args: tuple[Any, ...]
+    kept: Recorded | None = None
 
     def __call__(self) -> BaseFail | None:
         return _guarded(self.name, self._run)
@@ -215,9 +222,7 @@ class Action:
                 remove(_partial(place))
             before = _digests(self.inputs)
             try:
-                self.function(job, *self.args)
-                if _digests(self.inputs) != before:
-                    raise NablaError(f"{self.name}: an input changed while the task ran", "run the same command again")
+                self._make(job, before)
                 for item in self.outputs:
                     _publish(self.name, item)
             except BaseException:
@@ -226,6 +231,25 @@ class Action:
                 raise
             if job._scratch is not None:
                 remove(job._scratch)
+
+    def _make(self, job: Job, before: list[str | None]) -> None:
+        """Have all outputs at their places for now: from the cache, or made."""
+        found = None
+        partials = [_partial(_place(item)) for item in self.outputs]
+        if self.kept is not None:
+            # Here: it needs this module.
+            from nabla import kept
+
+            inputs = {relative(_seen(item)): told for item, told in zip(self.inputs, before, strict=True)}
+            found = kept.key(self.name, self.kept.record, self.kept.values()["code"], inputs)
+            if kept.take(found, partials):
+                job.note(f"taken from the cache: {found}")
+                return
+        self.function(job, *self.args)
+        if _digests(self.inputs) != before:
+            raise NablaError(f"{self.name}: an input changed while the task ran", "run the same command again")
+        if found is not None and all(partial.exists() for partial in partials):
+            kept.keep(found, self.name, partials)
 
 
 @dataclass

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guest kernel: Linux for ARCH=um with our no-MMU port.
 
-    fetch:linux -> kernel:unpack -> :patch -> :config -> :build -> out/kernel/{vmlinux,config,System.map}
+    fetch:linux -> kernel:unpack -> :patch -> :config -> :build -> out/kernel/{vmlinux,config,System.map,sources}
                             patches/linux ^      ^ kernel-config/*.config
 
 It is compiled beside its source (O=), which is mounted read-only, and stays in place between builds: a change compiles
@@ -10,6 +10,7 @@ what depends on it. Everything else would be safe but take minutes each time.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ from nabla.tasklib import Job, TaskDict
 RECIPE = "linux"
 CONFIG = KERNEL / "config"
 SYMBOLS = KERNEL / "System.map"
+# The files of the source tree that were compiled, or read by what was: one path a line, sorted.
+SOURCES = KERNEL / "sources"
 
 # Without these three the kernel asks the clock, the user and the host name.
 _IDENTITY = {
@@ -38,6 +41,8 @@ _MAKE = "make ARCH=um CC='ccache gcc-12' HOSTCC='ccache gcc-12' -C /build/linux 
 # A dry run prints the compiler's command lines; each compiles one object.
 _COMPILES = re.compile(r"gcc-12 .* -c -o \S+\.o ")
 _COMPILED = re.compile(r"^  (?:CC|AS) ")
+# A file of the source tree in what kbuild writes down for each object: its command, and all that it read.
+_READ = re.compile(r"/build/linux/([^\s:;\"'=)]+)")
 
 
 def task_kernel() -> Iterator[TaskDict]:
@@ -57,17 +62,19 @@ def task_kernel() -> Iterator[TaskDict]:
         config=[path.name for path in fragments],
         code=[kconfig, sandbox],
         args=[RECIPE],
+        kept=True,
     )
     yield tasklib.step(
         "kernel:build",
         compile_kernel,
         doc="compile and link the kernel",
         inputs=[work.patched, CONFIG, *tools],
-        outputs=[VMLINUX, SYMBOLS],
+        outputs=[VMLINUX, SYMBOLS, SOURCES],
         after=["kernel:config"],
         config=_IDENTITY,
         code=[sandbox],
         args=[RECIPE],
+        kept=True,
     )
 
 
@@ -123,6 +130,16 @@ def compile_kernel(job: Job, name: str) -> None:
         raise ConfigError("the kernel's build changed its configuration", f"compare {relative(objects)}/.config")
     shutil.copy(objects / "vmlinux", job.out(VMLINUX))
     shutil.copy(objects / "System.map", job.out(SYMBOLS))
+    job.out(SOURCES).write_text("".join(f"{path}\n" for path in _sources(objects, work.source)), encoding="utf-8")
+
+
+def _sources(objects: Path, tree: Path) -> list[str]:
+    """Return what the objects in `objects` were made of, paths relative to the source tree."""
+    named: set[str] = set()
+    for command in objects.rglob(".*.cmd"):
+        named.update(_READ.findall(command.read_text(encoding="utf-8", errors="replace")))
+    # What is absent stays: nobody shall overlook that it was wanted.
+    return sorted({os.path.normpath(path) for path in named if not (tree / path).is_dir()})
 
 
 def _make(job: Job, objects: Path) -> None:

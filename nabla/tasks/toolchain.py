@@ -146,7 +146,7 @@ def _shell(names: list[str]) -> None:
     if not names:
         store.make_folder(Work("shell").base)
         place = Sandbox((Bind(Work("shell").base, "/build", writable=True),))
-    elif names[0] in ("kernel", kernel.RECIPE):
+    elif names[0] in ("kernel", kernel.RECIPE) and Work(kernel.RECIPE).objects.is_dir():
         place = kernel.enter(Work(kernel.RECIPE).objects)
     elif (Work(names[0]).build / names[0]).is_dir():
         if recipe.load(names[0]).package is not None:
@@ -157,5 +157,9 @@ def _shell(names: list[str]) -> None:
         else:
             place = enter(names[0], with_musl=names[0] != "musl")
     else:
-        raise NablaError(f"there is no build folder of {names[0]!r}", "name a recipe, after building it once")
+        raise NablaError(
+            f"there is no build folder of {names[0]!r}",
+            "name a recipe, after building it here; of a result that the cache had, this makes one:\n"
+            f"doit clean {names[0]} && doit fresh=1 {names[0]}",
+        )
     place.shell()

@@ -19,9 +19,8 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from bench import host_calls
-from nabla import policy
+from nabla import policy, policy_patch, recipe
 from nabla.paths import VMLINUX
-from nabla.sources import Work
 from verify import bpf, seccomp
 from verify.bpf import Call
 
@@ -30,7 +29,6 @@ from .confined import Bare
 from .vm import Vm, status_of
 
 SIGSYS_STATUS = 159
-TREE = Work("linux").source
 ALL = {call.name for call in policy.load().calls}
 
 
@@ -47,7 +45,7 @@ RARE = needed_by("novdso") | needed_by("nofsgsbase")
 
 def in_source(path: str) -> set[str]:
     """Names of the host calls that a file of the kernel makes: __NR_… in C, the number in front of it in assembler."""
-    text = (TREE / path).read_text()
+    text = policy_patch.find(recipe.load("linux").patches, path).text
     if path.endswith(".c"):
         return set(re.findall(r"\b__NR_(\w+)", text))
     numbers = re.findall(r"movl\s+\$(\d+), %eax[^\n]*\n(?:(?!SYM_CODE_END)[^\n]*\n)*?\s+syscall\b", text)

@@ -54,8 +54,9 @@ Subject: {subject}
 
 @pytest.fixture
 def hello(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> Checkout:
-    """A checkout with one recipe, whose source lies in it."""
+    """A checkout with one recipe, whose source lies in it; results of earlier tests do not count."""
     monkeypatch.setenv("NABLA_CACHE", str(CACHE))
+    monkeypatch.setenv("NABLA_FRESH", "1")
     for name in ("fetch", "toolchain", "kernel"):
         shutil.copy(ROOT / "nabla" / "tasks" / f"{name}.py", checkout.root / "nabla" / "tasks")
     shutil.copytree(ROOT / "toolchain", checkout.root / "toolchain", symlinks=True)
@@ -116,6 +117,21 @@ def test_what_runs_again(hello: Checkout) -> None:
     shutil.rmtree(hello.root / "out/hello")
     assert ran(hello.doit("hello")) == ["install"]
     assert status(hello) == 3
+
+
+def test_result_out_of_the_cache(hello: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is unpacked for it; a later change then builds as if everything had been made here."""
+    hello.write("hello/hello.c", f"int main(void) {{ return 0; }}\n// {time.time_ns()}\n")
+    hello.doit("hello")
+    shutil.rmtree(hello.root / "out")
+    monkeypatch.delenv("NABLA_FRESH")
+    assert ran(hello.doit("hello")) == ALL
+    assert status(hello) == 0
+    assert not (hello.root / "out/work/hello/source").exists()
+    assert not (hello.root / "out/work/hello/build").exists()
+    hello.write("patches/hello/0001-x.patch", PATCH.format(subject="seven", status=7))
+    assert ran(hello.doit("hello")) == ALL[1:]
+    assert status(hello) == 7
 
 
 def test_patch_that_does_not_apply(hello: Checkout) -> None:
