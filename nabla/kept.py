@@ -8,7 +8,7 @@ What is taken is checked by its digest; what was damaged is made again. A step m
 configuration and code are all that decides its outputs, which is what doit goes by as well, and if nobody needs what it
 leaves besides its outputs, or makes that himself (nabla.sources.ready).
 
-With `NABLA_FRESH=1` nothing is taken.
+With `NABLA_FRESH=1` nothing is taken. What nobody took for a month goes.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ def take(found: str, places: Sequence[Path]) -> bool:
             _copy(entry / str(number), place)
             if _digest(place) != expected:
                 raise ValueError
+        os.utime(entry)
     except (OSError, ValueError, KeyError, TypeError, CommandError):
         for place in places:
             tasklib.remove(place)
@@ -71,6 +72,7 @@ def keep(found: str, name: str, places: Sequence[Path]) -> None:
         (whole / "told.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         store.make_folder(entry.parent)
         tasklib.remove(entry)
+        tasklib.remove_unused((cache_dir() / "results").glob("??/*"))
         try:
             whole.rename(entry)
         except OSError:

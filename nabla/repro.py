@@ -17,7 +17,6 @@ import re
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -35,7 +34,6 @@ _DISORDERFS = ("disorderfs", "--quiet", "--shuffle-dirents=yes", "--sort-dirents
 _MEMORY = Path("/dev/shm")
 _NEEDED = 10 << 30  # bytes of a second checkout with everything built, generously
 _LEFT_FREE = 6 << 30
-_UNUSED = 30 * 86400.0  # seconds
 _WORKERS = 2  # tasks at a time; each of their steps gets one processor
 
 
@@ -146,9 +144,7 @@ def own_cache(shuffle: bool) -> Path:
     folder = cache_dir() / "second" / digest.config_digest(facts)[:16]
     store.make_folder(folder)
     os.utime(folder)
-    for other in folder.parent.iterdir():
-        if time.time() - other.stat().st_mtime > _UNUSED:
-            tasklib.remove(other)
+    tasklib.remove_unused(folder.parent.iterdir())
     return folder
 
 

@@ -19,8 +19,10 @@ import functools
 import os
 import shutil
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +34,8 @@ from nabla import digest, store
 from nabla.errors import NablaError
 from nabla.paths import LOGS, OUT, ROOT, STATE, WORK, relative
 from nabla.run import Result, run
+
+_UNUSED = 30 * 86400.0  # seconds
 
 TaskDict = dict[str, Any]
 Check = Callable[[Any, Mapping[str, Any]], bool]  # called with doit's task and its saved values
@@ -192,6 +196,14 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def remove_unused(folders: Iterable[Path]) -> None:
+    """Remove folders of a cache that nobody used for a month; who uses one touches it."""
+    for folder in folders:
+        with suppress(FileNotFoundError):  # another process may do the same
+            if time.time() - folder.stat().st_mtime > _UNUSED:
+                remove(folder)
 
 
 @dataclass(frozen=True)

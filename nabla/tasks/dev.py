@@ -45,8 +45,9 @@ def task_test() -> TaskDict:
 
 def run_tests(words: list[str]) -> None:
     """Run pytest on the caller's terminal, with the environment's own Python."""
-    # Machines have one processor and wait a lot; tests of one file share theirs, so that a file stays together.
-    spread = ["-n", str(sandbox.jobs()), "--dist", "loadfile"] if not words else []
+    # A file stays together, as its tests share machines. One more than there are processors: the second build is a test
+    # that waits for other processes. Files go in the order in which they were collected, the longest first.
+    spread = ["-n", str(sandbox.jobs() + 1), "--dist", "loadfile", "--no-loadscope-reorder"] if not words else []
     status = run.interactive([sys.executable, "-m", "pytest", *spread, *words], cwd=ROOT)
     if status != 0:
         raise CommandError("tests failed", "see above; to repeat one: out/venv/bin/python -m pytest -k NAME")

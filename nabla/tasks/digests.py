@@ -59,6 +59,8 @@ def task_digests() -> Iterator[TaskDict]:
             outputs=[REPOSITORY],
             after=["packages", "apk:tools"],
             code=[apk, sandbox],
+            # apk compresses all of it once more.
+            kept=True,
         )
     )
     yield tasklib.ungrouped(

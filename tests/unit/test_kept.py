@@ -131,3 +131,17 @@ def test_fresh(maker: Checkout) -> None:
     other = another(maker, "elsewhere")
     other.doit("fresh=1", "made")
     assert calls(other) == 1
+
+
+def test_what_nobody_uses_goes(maker: Checkout, cache: Path) -> None:
+    maker.doit("made")
+    old = entry(cache)
+    taken, unused = old.stat().st_mtime, old.stat().st_mtime - 31 * 86400
+    os.utime(old, (unused, unused))
+    other = another(maker, "elsewhere")
+    other.doit("made")
+    assert calls(other) == 0 and old.stat().st_mtime > taken - 1
+    os.utime(old, (unused, unused))
+    other.write("input", "two")
+    other.doit("made")
+    assert entry(cache) != old
