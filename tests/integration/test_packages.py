@@ -320,20 +320,6 @@ def test_other_division_compiles_nothing(checkout: Checkout) -> None:
     assert not (repository(checkout) / "libgreet-headers-1.2-r0.apk").exists()
 
 
-def test_two_builds_are_identical(checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkout.doit("packages")
-    before = sums(checkout)
-    # An empty cache but for what was downloaded: everything is compiled again.
-    for name in ("sha256", "buildroot"):
-        (tmp_path / "cache").mkdir(exist_ok=True)
-        (tmp_path / "cache" / name).symlink_to(CACHE / name)
-    monkeypatch.setenv("NABLA_CACHE", str(tmp_path / "cache"))
-    shutil.rmtree(checkout.root / "out/apk")
-    checkout.doit("packages")
-    assert compiled(checkout, "libgcc")
-    assert sums(checkout) == before
-
-
 REFUSED = {
     "unknown key": (
         PROGRAM.replace("makedepends", "makedepend"),

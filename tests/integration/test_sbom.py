@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 import tomllib
 import zipfile
 from pathlib import Path
@@ -163,29 +161,6 @@ def test_other_readers_read_them(cyclonedx: dict[str, Any]) -> None:
     assert len(reader.from_json(cyclonedx).components) == len(cyclonedx["components"])
     document = parse_file(str(sbom.SPDX))
     assert validate_full_spdx_document(document) == []
-
-
-def test_nothing_varies(tmp_path: Path) -> None:
-    """The documents are what is written again with another hash seed, time zone, locale and folder."""
-    program = """
-import json, sys
-from nabla import sbom_collect, sbom_cyclonedx, sbom_spdx
-from nabla.tasks import sbom
-version = json.loads(sbom.SPDX.read_bytes())["name"].removeprefix("nabla-linux-")
-inventory = sbom_collect.collect(sbom.usual_inputs(version))
-assert sbom_spdx.write(inventory).encode() == sbom.SPDX.read_bytes()
-assert sbom_cyclonedx.write(inventory).encode() == sbom.CYCLONEDX.read_bytes()
-"""
-    env = {
-        **os.environ,
-        "NABLA_CACHE": str(CACHE),
-        "PYTHONHASHSEED": "4711",
-        "TZ": "Asia/Kathmandu",
-        "LC_ALL": "tr_TR.UTF-8",
-        "PYTHONPATH": str(ROOT),
-    }
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_no_time_and_no_host(cyclonedx: dict[str, Any], spdx: dict[str, Any]) -> None:

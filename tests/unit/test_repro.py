@@ -153,14 +153,25 @@ def test_second_build_sees_none_of_the_first(monkeypatch: pytest.MonkeyPatch, tm
     assert found == ["sha256/ab/abc"]
 
 
-def test_empty_cache_keeps_downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cache_of_second_builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One for each set of variations; unused ones go, emptying it leaves the first build's alone."""
     monkeypatch.setenv("NABLA_CACHE", str(tmp_path))
-    for name in ("sha256", "packages", "ccache"):
-        (tmp_path / "second" / name).mkdir(parents=True)
-        (tmp_path / name).mkdir()
+    (tmp_path / "sha256").mkdir()
+    plain = repro.own_cache(False)
+    assert repro.own_cache(False) == plain
+    assert (repro.own_cache(True) == plain) == any(
+        "directory order for compilers" in text for text in repro.varied()[1]
+    )
+    changed = tmp_path / "sitecustomize.py"
+    changed.write_text("varied = 'something else'\n")
+    monkeypatch.setattr(repro_vary, "__file__", str(changed))
+    other = repro.own_cache(False)
+    assert other != plain and other.parent == plain.parent
+    long_ago = plain.stat().st_mtime - 31 * 86400
+    os.utime(plain, (long_ago, long_ago))
+    assert repro.own_cache(False) == other and not plain.exists()
     repro.empty_cache()
-    assert [path.name for path in (tmp_path / "second").iterdir()] == ["sha256"]
-    assert len(list(tmp_path.iterdir())) == 4
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["sha256"]
 
 
 def test_one_byte_and_one_mode_are_noticed(tmp_path: Path) -> None:
