@@ -54,7 +54,8 @@ class SecondBuild:
         _share_downloads(cache)
         look = shuffled(self.root / "out" / "work", self.base / "shuffled") if shuffle else nullcontext()
         with look as view:
-            run(self._command(tasks), cwd=self.root, env=self._environment(cache, view), log=task_log)
+            environment = self._environment(cache, view)
+            run(self._command(tasks), cwd=self.root, env=environment, log=task_log, progress=_tell)
 
     def _command(self, tasks: Sequence[str]) -> list[str]:
         user = str(repro_vary.USER)
@@ -78,12 +79,9 @@ class SecondBuild:
             "NABLA_OFFLINE": "1",
             "PYTHONPATH": os.pathsep.join([str(self.root / "nabla" / "repro_site"), str(self.root)]),
             "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONHASHSEED": "4321",
-            "TZ": repro_vary.ZONE,
-            "LANG": "tr_TR.UTF-8",
-            "LC_ALL": "tr_TR.UTF-8",
+            "PYTHONUNBUFFERED": "1",
             "TMPDIR": str(self.base / "tmp"),
-            "USER": "someone",
+            **repro_vary.OUTSIDE_ENVIRONMENT,
         }
 
 
@@ -139,7 +137,7 @@ def own_cache(shuffle: bool) -> Path:
     Its name is the digest of these, so that whoever varies more sees everything built anew. Those that nobody used for
     a month are removed.
     """
-    code = [Path(__file__), Path(repro_vary.__file__), ROOT / "nabla" / "repro_site" / "sitecustomize.py"]
+    code = [Path(repro_vary.__file__), ROOT / "nabla" / "repro_site" / "sitecustomize.py"]
     facts = [shuffle and not _not_shuffled(), digest.sha256_file(lockfile.VARY.lock), *map(digest.python_digest, code)]
     folder = cache_dir() / "second" / digest.config_digest(facts)[:16]
     store.make_folder(folder)
@@ -187,6 +185,12 @@ def shuffled(folder: Path, view: Path) -> Iterator[Path | None]:
         yield view
     finally:
         _unmount(view)
+
+
+def _tell(line: str) -> None:
+    """Show what the second doit says of a task's end: all of it takes many minutes."""
+    if re.match(r"\S+: (done in|failed) ", line):
+        log.info(f"second build: {line.strip()}")
 
 
 def _place() -> str | None:

@@ -41,6 +41,14 @@ _LOCALES_AT = "/tmp/.nabla-vary/locale"
 # Times of files are shown as they are: with shifted ones, a file that was copied with its times would get them twice.
 _FAKETIME = {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
 
+# What doit and the steps in Python see.
+OUTSIDE_ENVIRONMENT = {
+    "PYTHONHASHSEED": "4321",
+    "TZ": ZONE,
+    "LANG": "tr_TR.UTF-8",
+    "LC_ALL": "tr_TR.UTF-8",
+    "USER": "someone",
+}
 _INSIDE_ENVIRONMENT = {
     **_FAKETIME,
     "TZ": ZONE,
