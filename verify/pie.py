@@ -27,7 +27,7 @@ import io
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -224,16 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     findings: list[Finding] = []
     for path in options.path:
         findings += _examine_path(path, options.root)
-    if not findings:
-        print("verify.pie: no ELF file found", file=sys.stderr)
-        return 2
-    if options.json:
-        print(report.as_json([asdict(finding) for finding in findings]))
-    elif options.junit:
-        print(as_junit(findings))
-    else:
-        print(as_table(findings))
-    return 1 if any(finding.problems for finding in findings) else 0
+    return report.conclude("verify.pie", options, findings, lambda finding: not finding.problems, as_table, as_junit)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Finding = TypeVar("Finding", bound="DataclassInstance")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -40,3 +47,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON instead of a table")
     form.add_argument("--junit", action="store_true", help="print JUnit XML instead of a table")
+
+
+def conclude(
+    name: str,
+    options: argparse.Namespace,
+    findings: Sequence[Finding],
+    sound: Callable[[Finding], bool],
+    as_table: Callable[[Sequence[Finding]], str],
+    as_junit: Callable[[Sequence[Finding]], str],
+) -> int:
+    """Print the findings of the checker `name` in the form chosen; return the exit status of its command line."""
+    if not findings:
+        print(f"{name}: no ELF file found", file=sys.stderr)
+        return 2
+    if options.json:
+        print(as_json([asdict(finding) for finding in findings]))
+    else:
+        print((as_junit if options.junit else as_table)(findings))
+    return 0 if all(map(sound, findings)) else 1

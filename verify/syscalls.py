@@ -22,7 +22,7 @@ import re
 import struct
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -226,16 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             findings.append(examine_bytes(str(path), found.files[str(path)]()))
         else:
             findings += examine_all(found)
-    if not findings:
-        print("verify.syscalls: no ELF file found", file=sys.stderr)
-        return 2
-    if options.json:
-        print(report.as_json([asdict(finding) for finding in findings]))
-    elif options.junit:
-        print(as_junit(findings))
-    else:
-        print(as_table(findings))
-    return 0 if all(finding.sound for finding in findings) else 1
+    return report.conclude("verify.syscalls", options, findings, lambda finding: finding.sound, as_table, as_junit)
 
 
 if __name__ == "__main__":
