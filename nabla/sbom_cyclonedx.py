@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from nabla import digest
 from nabla.sbom import NAME, Component, Inventory, Kind, Patch, SbomError, Source, spdx_expression
+from verify import cyclonedx
 
 if TYPE_CHECKING:
     from cyclonedx.model import ExternalReference
@@ -67,10 +68,7 @@ def write(inventory: Inventory) -> str:
 
 
 def _validate(text: str) -> None:
-    from cyclonedx.schema import SchemaVersion
-    from cyclonedx.validation.json import JsonStrictValidator
-
-    problem = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
+    problem = cyclonedx.problem(text)
     if problem is not None:
         raise SbomError(f"the CycloneDX document is not valid: {problem}"[:600])
 

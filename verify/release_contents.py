@@ -33,7 +33,7 @@ from nabla.provenance import Told
 from nabla.release import IMAGE_SUMS, PROGRAMS, SIGNERS, STATEMENT
 from nabla.run import Result, run
 from nabla.sandbox import Bind
-from verify import contents, pie
+from verify import contents, cyclonedx, pie
 from verify.contents import ContentsError
 
 REPOSITORY = "apk/x86_64"
@@ -273,8 +273,6 @@ def _cyclonedx_digests(document: Any) -> dict[str, str]:
 
 
 def _invalid(release: Release) -> Iterator[str]:
-    from cyclonedx.schema import SchemaVersion
-    from cyclonedx.validation.json import JsonStrictValidator
     from spdx_tools.spdx.parser.error import SPDXParsingError
     from spdx_tools.spdx.parser.parse_anything import parse_file
     from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
@@ -285,9 +283,9 @@ def _invalid(release: Release) -> Iterator[str]:
     except SPDXParsingError as error:
         yield f"{SPDX} is not valid: {error.messages[0]}"
     text = (release.folder / CYCLONEDX).read_text(encoding="utf-8")
-    problem = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
+    problem = cyclonedx.problem(text)
     if problem is not None:
-        yield f"{CYCLONEDX} is not valid: {str(problem).splitlines()[0]}"
+        yield f"{CYCLONEDX} is not valid: {problem.splitlines()[0]}"
 
 
 def check_oci(release: Release) -> Iterator[str]:
