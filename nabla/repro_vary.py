@@ -39,7 +39,9 @@ _SHOWN_AT = "/tmp/.nabla-vary/libfaketime.so.1"
 _LOCALES = "usr/lib/locale"
 _LOCALES_AT = "/tmp/.nabla-vary/locale"
 # Times of files are shown as they are: with shifted ones, a file that was copied with its times would get them twice.
-_FAKETIME = {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
+# ccache alone sees the host's clock: to another one its unfinished files look a year old, and it throws them away and
+# compiles once more. The compilers that it starts see the other clock.
+_FAKETIME = {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1", "FAKETIME_SKIP_CMDS": "ccache"}
 
 # What doit and the steps in Python see.
 OUTSIDE_ENVIRONMENT = {

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -125,6 +126,29 @@ def test_clock_reaches_programs_without_environment(monkeypatch: pytest.MonkeyPa
     assert 399 * days < int(second[0]) - int(first[0]) < 401 * days
     assert abs(int(second[1]) - int(first[1])) < days
     assert first[2] != second[2]
+
+
+def test_compiler_cache_works_under_the_other_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of several compilers at once none loses its unfinished files to another; the compilers see the other clock."""
+    for name in ("sha256", "buildroot"):
+        (tmp_path / name).symlink_to(CACHE / name)
+    monkeypatch.setenv("NABLA_CACHE", str(tmp_path))
+    monkeypatch.setenv(repro_vary.VARIABLE, "1")
+    (tmp_path / "build").mkdir()
+    script = """
+        printf '#!/bin/sh\nexec date +%%s\n' >compiler
+        chmod +x compiler
+        ccache ./compiler
+        for n in $(seq 24); do echo "int f$n(void) { return $n; }" >$n.c; done
+        for again in 1 2; do seq 24 | xargs -P 6 -I N ccache gcc -c N.c -o N.o; done
+        ccache --print-stats
+    """
+    place = Sandbox((Bind(tmp_path / "build", "/build", writable=True),))
+    lines = place.run(script, title="compile").stdout.split("\n")
+    assert int(lines[0]) > time.time() + 399 * 86400
+    counts = {name: int(number) for name, _, number in (line.partition("\t") for line in lines[1:] if line)}
+    assert counts["cache_miss"] == 24 and counts["direct_cache_hit"] == 24, counts
+    assert counts["missing_cache_file"] == counts["internal_error"] == 0
 
 
 def test_what_cannot_be_varied_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
