@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from nabla import buildroot, deb, digest, fetch, lockfile, recipe, store
+from nabla import buildroot, deb, digest, fetch, lockfile, recipe, store, tree
 from nabla.errors import NablaError
 from nabla.paths import ROOT
 from nabla.recipe import Recipe
+from nabla.sandbox import SOURCE_DATE_EPOCH
 from nabla.sbom import Inventory, license_names, spdx_expression
 
 # To be raised by whoever changes what is found in an archive.
@@ -118,6 +119,7 @@ def write(inventory: Inventory, folder: Path) -> str:
     rows += [standard.row(f"{c.name} (the base)", c.version, c.license) for c in holders]
     rows += [standard.row(f"{c.name} (Alpine)", c.version, c.license) for c in inventory.of_kind("base")]
     rows += _bundled(inventory, {row.component: row for row in rows})
+    tree.settle(folder, SOURCE_DATE_EPOCH)
     return report(rows)
 
 

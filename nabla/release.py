@@ -87,7 +87,7 @@ def seal(version: str, dependencies: Iterable[Dependency], private: Path, target
     text = sums(digests(target))
     (target / SUMS).write_text(text, encoding="utf-8")
     (target / SIGNATURE).write_text(signing.sign(text.encode(), private), encoding="utf-8")
-    _settle(target)
+    tree.settle(target, SOURCE_DATE_EPOCH, {target / place for place in PROGRAMS})
 
 
 def digests(folder: Path, but: Collection[str] = ()) -> dict[str, str]:
@@ -113,11 +113,3 @@ def _compress(image: Path, target: Path) -> None:
     compressor = zstandard.ZstdCompressor(level=_LEVEL, threads=0, write_checksum=True, write_content_size=True)
     with image.open("rb") as source, target.open("wb") as sink:
         compressor.copy_stream(source, sink, size=os.fstat(source.fileno()).st_size)
-
-
-def _settle(target: Path) -> None:
-    """Give files and folders the modes and the time that they always have."""
-    programs = {target / place for place in PROGRAMS}
-    for path in (*target.rglob("*"), target):
-        path.chmod(0o755 if path.is_dir() or path in programs else 0o644)
-        os.utime(path, (SOURCE_DATE_EPOCH, SOURCE_DATE_EPOCH))

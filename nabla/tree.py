@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -59,6 +59,16 @@ def digest(root: Path) -> str:
 def differences(one: str, other: str) -> list[str]:
     """Return the paths whose manifest lines differ between two manifests, sorted."""
     return sorted({line.split(" ", 3)[3] for line in set(one.splitlines()) ^ set(other.splitlines())})
+
+
+def settle(root: Path, epoch: int, programs: Collection[Path] = ()) -> None:
+    """Give a tree the modes and the time that it always has, whatever the umask is: 755 for folders and programs.
+
+    `epoch`: in seconds.
+    """
+    for path in (*root.rglob("*"), root):
+        path.chmod(0o755 if path.is_dir() or path in programs else 0o644)
+        os.utime(path, (epoch, epoch))
 
 
 def index(root: Path) -> str:

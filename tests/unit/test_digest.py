@@ -108,3 +108,23 @@ def test_works_without_its_database(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "state").write_text("in the way")
     (tmp_path / "file").write_text("x")
     assert digest.sha256_file(tmp_path / "file") == hashlib.sha256(b"x").hexdigest()
+
+
+def test_settled_tree_is_the_same_under_any_umask(tmp_path: Path) -> None:
+    digests = []
+    before = os.umask(0o022)
+    try:
+        for mask in (0o022, 0o077, 0o002):
+            os.umask(mask)
+            root = tmp_path / f"{mask:o}"
+            (root / "folder").mkdir(parents=True)
+            for name in ("folder/file", "program"):
+                (root / name).write_text("text")
+            tree.settle(root, 10**9, {root / "program"})
+            digests.append(tree.digest(root))
+            assert {path.stat().st_mtime for path in (root, *root.rglob("*"))} == {1e9}
+    finally:
+        os.umask(before)
+    assert len(set(digests)) == 1
+    assert (root / "program").stat().st_mode & 0o777 == root.stat().st_mode & 0o777 == 0o755
+    assert (root / "folder/file").stat().st_mode & 0o777 == 0o644
