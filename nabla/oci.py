@@ -112,7 +112,6 @@ def archive(layout: Path, target: Path) -> None:
     folders = {str(path.relative_to(layout)): 0o755 for path in found if path.is_dir()}
     files = {str(path.relative_to(layout)): (path, 0o644) for path in found if path.is_file()}
     _write_tar(target, folders, files)
-    target.chmod(0o644)
 
 
 def _labels(version: str) -> dict[str, str]:

@@ -358,6 +358,8 @@ def _publish(name: str, item: Path | Tree) -> None:
         temporary.write_text(digest.tree_digest(place) + "\n")
         temporary.rename(item.stamp)
         return
+    # Whatever the umask is: folders are compared with the modes of what they hold.
+    partial.chmod(0o755 if partial.stat().st_mode & 0o100 else 0o644)
     with partial.open("rb") as stream:
         os.fsync(stream.fileno())
     partial.rename(place)

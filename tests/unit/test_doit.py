@@ -103,6 +103,18 @@ def test_changed_configuration_and_code_are_noticed(pipeline: Checkout) -> None:
     assert (pipeline.root / "out/last.txt").read_text() == "end of ONETAIL"
 
 
+def test_modes_do_not_depend_on_the_umask(pipeline: Checkout) -> None:
+    before = os.umask(0o077)
+    try:
+        pipeline.doit()
+    finally:
+        os.umask(before)
+    assert (pipeline.root / "out/upper.txt").stat().st_mode & 0o777 == 0o644
+    pipeline.task_module("chain", PIPELINE.replace('"TAIL")', '"TAIL"); job.out(UPPER).chmod(0o700)'))
+    pipeline.doit()
+    assert (pipeline.root / "out/upper.txt").stat().st_mode & 0o777 == 0o755
+
+
 def test_comments_do_not_count_as_code(pipeline: Checkout) -> None:
     pipeline.doit()
     pipeline.task_module(
