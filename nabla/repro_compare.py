@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -175,4 +176,8 @@ def _look(one: Path, other: Path, report: Path) -> str:
         return f"diffoscope took too long; compare {one} with {other}"
     if result.returncode == 1 and report.exists():
         return f"what differs: {relative(report)}"
+    if result.returncode == 0:
+        # Of two files that it is asked about diffoscope leaves the modes out.
+        modes = " and ".join(f"{stat.S_IMODE(path.lstat().st_mode):o}" for path in (one, other))
+        return f"what differs: the mode, {modes}; the content is the same"
     return f"diffoscope failed ({result.stderr.strip()[-200:]}); compare {one} with {other}"

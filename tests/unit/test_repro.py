@@ -198,6 +198,16 @@ def test_cache_of_second_builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["sha256"]
 
 
+def test_one_mode_is_named(tmp_path: Path) -> None:
+    """diffoscope is silent about it."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    for path, mode in ((one, 0o644), (other, 0o600)):
+        path.write_text("same")
+        path.chmod(mode)
+    hint = repro_compare._look(one, other, tmp_path / "report")
+    assert hint == "what differs: the mode, 644 and 600; the content is the same"
+
+
 def test_one_byte_and_one_mode_are_noticed(tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     for root in (one, other):
