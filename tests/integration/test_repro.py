@@ -26,7 +26,7 @@ def test_everything_is_identical(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     artifacts = list(ARTIFACTS.values())
     second = repro.prepare()
     try:
-        # Shuffled folders make compiling three times slower, too slow for each change: `doit repro` has them.
+        # Shuffled folders make compiling much slower, too slow for each change: `doit repro` has them.
         second.build([task for artifact in artifacts for task in artifact.tasks], tmp_path / "log", shuffle=False)
         lines = compare_all(artifacts, second)
     finally:
