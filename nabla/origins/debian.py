@@ -57,11 +57,11 @@ def _download_one(
     try:
         _download(apt.pool_path(origin.package, name), target, request, sha256)
     except CommandError as error:
-        pool = "nor is it in the pool any more"
         if chosen is not None:
             present = ", ".join(sorted(chosen.files))
             raise FetchError(
-                f"Debian's {origin.package} {chosen.version} holds no {name}, but {present}", pool
+                f"Debian's {origin.package} {chosen.version} holds no {name}, but {present}",
+                "nor is it in the pool any more",
             ) from error
         has = ", ".join(package.version for package in packages) or "none"
         bump = f"\ntake that: doit bump:{request.name} {packages[0].upstream}" if packages else ""
