@@ -30,7 +30,7 @@ from typing import Any
 
 from doit.exceptions import BaseFail, TaskError, TaskFailed
 
-from nabla import digest, store
+from nabla import digest, made, store
 from nabla.errors import NablaError
 from nabla.paths import LOGS, OUT, ROOT, STATE, WORK, relative
 from nabla.run import Result, run
@@ -120,7 +120,7 @@ def step(
     task: TaskDict = {
         "basename": area,
         "doc": doc,
-        "actions": [Action(name, action, ins, outs, tuple(args), recorded if kept else None)],
+        "actions": [Action(name, action, ins, outs, tuple(args), recorded, always, kept)],
         "file_dep": [str(_seen(item)) for item in ins],
         "targets": [str(path) for item in outs for path in _targets(item)],
         "task_dep": list(after),
@@ -208,23 +208,26 @@ def remove_unused(folders: Iterable[Path]) -> None:
 
 @dataclass(frozen=True)
 class Action:
-    """The doit action of a step: calls the function, checks the inputs again, publishes the outputs.
-
-    `kept`: what a step whose outputs are kept in the cache is known by, beside its inputs.
-    """
+    """The doit action of a step: calls the function, checks the inputs again, publishes the outputs."""
 
     name: str
     function: Callable[..., None]
     inputs: tuple[Path | Tree, ...]
     outputs: tuple[Path | Tree, ...]
     args: tuple[Any, ...]
-    kept: Recorded | None = None
+    recorded: Recorded
+    always: bool = False
+    kept: bool = False
 
     def __call__(self) -> BaseFail | None:
         return _guarded(self.name, self._run)
 
     def _run(self) -> None:
         with store.lock(STATE / "locks" / self.name, f"{self.name}: waiting for another doit in this checkout"):
+            before = _digests(self.inputs)
+            facts = [self.recorded.values(), before]
+            if not self.always and made.meanwhile(self.name, facts, self._made()):
+                return
             job = Job(self.name, log_path(self.name), self.outputs)
             store.make_folder(LOGS)
             job.log.write_text("")
@@ -232,7 +235,6 @@ class Action:
             for place in places:
                 store.make_folder(place.parent)
                 remove(_partial(place))
-            before = _digests(self.inputs)
             try:
                 self._make(job, before)
                 for item in self.outputs:
@@ -243,17 +245,21 @@ class Action:
                 raise
             if job._scratch is not None:
                 remove(job._scratch)
+            made.tell(self.name, facts, self._made())
+
+    def _made(self) -> dict[str, str | None]:
+        return Intact(self.outputs).digests()
 
     def _make(self, job: Job, before: list[str | None]) -> None:
         """Have all outputs at their places for now: from the cache, or made."""
         found = None
         partials = [_partial(_place(item)) for item in self.outputs]
-        if self.kept is not None:
+        if self.kept:
             # Here: it needs this module.
             from nabla import kept
 
             inputs = {relative(_seen(item)): told for item, told in zip(self.inputs, before, strict=True)}
-            found = kept.key(self.name, self.kept.record, self.kept.values()["code"], inputs)
+            found = kept.key(self.name, self.recorded.record, self.recorded.values()["code"], inputs)
             if kept.take(found, partials):
                 job.note(f"taken from the cache: {found}")
                 return
@@ -300,10 +306,14 @@ class Intact:
 
     def values(self) -> dict[str, Any]:
         """Return what is saved in doit's database."""
-        return {"outputs": {relative(_place(item)): digest.path_digest(_place(item)) for item in self.outputs}}
+        return {"outputs": self.digests()}
+
+    def digests(self) -> dict[str, str | None]:
+        """Return the digest of each output as it is now, by path relative to the checkout; None where it is absent."""
+        return {relative(_place(item)): digest.path_digest(_place(item)) for item in self.outputs}
 
     def __call__(self, task: Any, values: Mapping[str, Any]) -> bool:
-        return bool(values.get("outputs", {}) == self.values()["outputs"])
+        return bool(values.get("outputs", {}) == self.digests())
 
 
 def _guarded(name: str, function: Callable[[], None]) -> BaseFail | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nabla.store import lock
 from tests.conftest import Checkout
 
 PIPELINE = """
@@ -210,6 +211,30 @@ def test_a_step_has_processes_of_its_own(checkout: Checkout) -> None:
     output = checkout.doit("-n", "2", "pool")
     assert "the sum is 3" in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("words", [("all",), ("-n", "2", "all")])
+def test_what_another_doit_makes_meanwhile_is_not_made_again(pipeline: Checkout, words: tuple[str, ...]) -> None:
+    """The other one may read it already. Who asks for it anew later still gets it anew."""
+    pipeline.task_module(
+        "chain",
+        PIPELINE.replace("    job.out(FOLDER).mkdir()", "    job.out(FOLDER).mkdir(); open('made', 'a').write('x')"),
+    )
+    made = pipeline.root / "made"
+    with lock(pipeline.root / "out/state/locks/chain:folder", ""):
+        both = [pipeline.popen(*words) for _ in range(2)]
+        wait_for(pipeline.root / "out/upper.txt")
+        for process in both:
+            assert process.stdout is not None
+            # Both have decided to make it.
+            while "chain:folder: waiting for another doit" not in (line := process.stdout.readline()):
+                assert line, "ended early"
+    outputs = [process.communicate(timeout=60)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert made.read_text() == "x"
+    assert ran(pipeline.doit()) == []
+    pipeline.doit("--always-execute")
+    assert made.read_text() == "xx"
 
 
 def test_two_doits_in_one_checkout_wait_for_each_other(pipeline: Checkout) -> None:
