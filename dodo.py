@@ -12,6 +12,7 @@ import os
 
 from doit import get_var
 
+from nabla import schedule
 from nabla.reporter import Reporter
 from nabla.signals import install
 from nabla.state import Sha256Checker
@@ -32,4 +33,5 @@ for name in ("fresh", "offline", "without"):
 
 
 install()
+schedule.install()
 globals().update(discover())

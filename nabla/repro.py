@@ -22,7 +22,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from nabla import apk, digest, lockfile, log, package, repro_vary, sandbox, store, tasklib
+from nabla import apk, digest, lockfile, log, repro_vary, sandbox, store, tasklib
 from nabla.errors import CommandError, NablaError
 from nabla.paths import ROOT, STATE, cache_dir
 from nabla.run import run
@@ -67,9 +67,7 @@ class SecondBuild:
         words += ["--ro-bind", str(names), "/etc/passwd"]
         # umask has no program of its own, hence the shell.
         words += ["/bin/sh", "-c", 'umask 077; exec "$@"', "sh"]
-        # The longest way first: in the end everything waits for it, with a processor that has nothing to do.
-        first = [f"packages:{max(package.names(), key=_depth)}"] if "packages" in tasks else []
-        return [*words, sys.executable, "-m", "doit", "-n", str(_WORKERS), *first, *tasks]
+        return [*words, sys.executable, "-m", "doit", "-n", str(_WORKERS), *tasks]
 
     def _environment(self, cache: Path, view: Path | None) -> dict[str, str]:
         return {
@@ -187,10 +185,6 @@ def shuffled(folder: Path, view: Path) -> Iterator[Path | None]:
         yield view
     finally:
         _unmount(view)
-
-
-def _depth(recipe: str) -> int:
-    return len(package.closure(recipe))
 
 
 def _tell(line: str) -> None:
