@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from nabla import base, image, lockfile, sandbox, store
@@ -130,8 +131,14 @@ def unsigned(packages: Sequence[Path], target: Path, *, tools: Path, log: Path) 
         shutil.copyfile(path, target / path.name)
     names = sorted(path.name for path in packages)
     binds = [Bind(target, SCRATCH, writable=True)]
-    for words in (["adbsign", "--reset-signatures", *names], ["mkndx", "-o", INDEX.name, *names]):
+
+    def make(words: Sequence[str]) -> None:
         _run([words[0], "--allow-untrusted", *words[1:]], binds, "packages without signatures", tools=tools, log=log)
+
+    # It compresses each package once more, by one processor.
+    with ThreadPoolExecutor(sandbox.jobs()) as pool:
+        list(pool.map(make, (["adbsign", "--reset-signatures", name] for name in names)))
+    make(["mkndx", "-o", INDEX.name, *names])
 
 
 def _sign(
