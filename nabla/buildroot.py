@@ -12,9 +12,10 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,6 +28,7 @@ from nabla.fetch import is_offline
 from nabla.paths import cache_dir
 
 _BATCH = 12  # packages for one apt-get: few enough that two run side by side, enough to keep a connection busy
+_JUST_MADE = 60.0  # seconds
 
 
 def directory() -> Path:
@@ -111,12 +113,10 @@ def fetch(lock: lockfile.Lock) -> list[Path]:
 
 
 def _download(suite: str, missing: Sequence[DebFile]) -> None:
-    directory().mkdir(parents=True, exist_ok=True)
     total = sum(file.size for file in missing)
     batches = [missing[i : i + _BATCH] for i in range(0, len(missing), _BATCH)]
-    # In the cache's own file system, so that entering the cache is a rename.
-    with tempfile.TemporaryDirectory(prefix="fetch-", dir=directory()) as scratch:
-        apt = Apt(Path(scratch), suite)
+    with _downloads() as scratch:
+        apt = Apt(scratch, suite)
         apt.update()
         with (
             tqdm(total=total, unit="B", unit_scale=True, desc="build root", disable=None) as bar,
@@ -238,7 +238,36 @@ def _exclusive() -> Iterator[None]:
     directory().mkdir(parents=True, exist_ok=True)
     with (directory() / "lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        for pattern in ("new-*", "old-*", "fetch-*"):
+        for pattern in ("new-*", "old-*"):
             for leftover in directory().glob(pattern):
                 shutil.rmtree(leftover, ignore_errors=True)
+        for folder in directory().glob("fetch-*"):
+            if _is_left(folder):
+                shutil.rmtree(folder, ignore_errors=True)
         yield
+
+
+@contextmanager
+def _downloads() -> Iterator[Path]:
+    """A folder for downloads, which go on while others unpack; in the cache's own file system: entering is a rename."""
+    directory().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="fetch-", dir=directory()) as scratch, _held(Path(scratch)):
+        yield Path(scratch)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder; raises BlockingIOError where somebody has it, FileNotFoundError where it is gone."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _is_left(folder: Path) -> bool:
+    """Tell whether nobody downloads into a folder any more. One just made may not be held yet."""
+    with suppress(BlockingIOError, FileNotFoundError), _held(folder):
+        return time.time() - folder.stat().st_mtime > _JUST_MADE
+    return False

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -45,6 +46,22 @@ def test_unpacked_once(lock: lockfile.Lock) -> None:
     assert root.stat().st_ino == inode
     # What a killed unpacking left behind (here: the fixture's tree) is gone.
     assert not list(buildroot.directory().glob("new-*"))
+
+
+def test_nobody_loses_what_it_is_downloading(lock: lockfile.Lock) -> None:
+    """One process unpacks a build root while another one still fetches the packages of the next."""
+    left, new = buildroot.directory() / "fetch-left", buildroot.directory() / "fetch-new"
+    for folder in (left, new):
+        folder.mkdir()
+    os.utime(left, (0, 0))
+    with buildroot._downloads() as held:
+        (held / "lists").touch()
+        os.utime(held, (0, 0))
+        buildroot.ensure()
+        assert (held / "lists").exists()
+        assert not left.exists()
+        assert new.exists()
+    assert not held.exists()
 
 
 @pytest.mark.parametrize("damage", ["edit", "remove", "add", "mode"])
