@@ -147,11 +147,12 @@ def test_host_terminal_is_put_back(alpine: Vm, end: str) -> None:
     shell = pexpect.spawn("/bin/sh", ["-c", f"stty -a; {words}; stty -a"], encoding="utf-8", timeout=20)
     shell.expect_exact("up\r\n")
     before = _text(shell)
-    launcher = _children(int(shell.pid or 0))
-    if end == "launcher ended":
-        os.kill(launcher[0], signal.SIGTERM)
-    elif end == "machine killed":
-        os.kill(_children(launcher[0])[0], signal.SIGKILL)
+    if end != "exit":
+        launcher = _children(int(shell.pid or 0))[0]
+        if end == "launcher ended":
+            os.kill(launcher, signal.SIGTERM)
+        else:
+            os.kill(_children(launcher)[0], signal.SIGKILL)
     shell.expect(pexpect.EOF)
     after = _text(shell)
     after = after[after.index("speed") :]

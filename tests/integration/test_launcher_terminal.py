@@ -133,11 +133,13 @@ def test_nonblocking_input_is_undone(minimal: Vm) -> None:
     reader, writer = os.pipe()
     try:
         # Something that shares the open file makes it non-blocking while nabla-run runs.
-        words = minimal.argv("/bin/sleep", "1")
-        with subprocess.Popen(words, stdin=reader) as process:
-            time.sleep(0.3)
+        words = minimal.argv("/bin/sh", "-c", "echo up; read line")
+        with subprocess.Popen(words, stdin=reader, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"up\n"
             subprocess.run(["python3", "-c", changer], stdin=reader, check=True)
             assert not os.get_blocking(reader)
+            os.write(writer, b"\n")
             assert process.wait(timeout=20) == 0
         assert os.get_blocking(reader)
     finally:
