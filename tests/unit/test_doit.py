@@ -180,7 +180,11 @@ def test_interrupted_while_two_run(pipeline: Checkout) -> None:
         output, _ = process.communicate(timeout=30)
     assert process.returncode == 130, output
     (pipeline.root / "slow").unlink()
-    assert ran(pipeline.doit("-n", "2", "all", "other")) == ["chain:folder", "chain:last"]
+    # Whether the other one had ended before is for the processors to say.
+    assert [name for name in ran(pipeline.doit("-n", "2", "all", "other")) if name != "other"] == [
+        "chain:folder",
+        "chain:last",
+    ]
 
 
 def test_workers_do_not_outlive_a_killed_doit(pipeline: Checkout) -> None:
