@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "command.h"
 
-#include "say.h"
+#include "log.h"
 #include "services.h"
 #include "stream.h"
 #include "user.h"
@@ -23,7 +23,7 @@
 static const int stop_signals[] = {SIGUSR1, SIGUSR2, SIGTERM};
 #define STOP_SIGNAL_COUNT (sizeof stop_signals / sizeof *stop_signals)
 
-static volatile sig_atomic_t asked_to_stop;
+static volatile sig_atomic_t stop_requested;
 
 static void on_child(int number)
 {
@@ -33,7 +33,7 @@ static void on_child(int number)
 static void on_stop(int number)
 {
 	(void)number;
-	asked_to_stop = 1;
+	stop_requested = 1;
 }
 
 /* Signals are blocked but for the moments in which we wait, so that none gets lost between a look and a wait. */
@@ -88,7 +88,7 @@ static int exec_in_path(const char *file, char *const *argv, char *const *env)
 }
 
 /* In the vfork child: everything up to the command's first instruction. Returns the reason of a failure, and at what. */
-static int become_command(const struct settings *s, const struct user *user, const char **what)
+static int exec_command(const struct settings *s, const struct user *user, const char **what)
 {
 	static char *const shell[] = {"sh", "-l", NULL}; /* a login shell: it reads /etc/profile */
 	sigset_t none;
@@ -96,7 +96,7 @@ static int become_command(const struct settings *s, const struct user *user, con
 	*what = "/dev/host";
 	if (s->terminal)
 		ioctl(STDIN_FILENO, TIOCSCTTY, 1);
-	else if (!take_host_streams())
+	else if (!open_host_streams())
 		return errno;
 	*what = s->user;
 	if (user && !user_become(user))
@@ -124,20 +124,20 @@ static pid_t start(struct settings *s)
 		return -STATUS_NO_START;
 	pid_t pid = vfork();
 	if (pid == 0) {
-		error = become_command(s, s->user ? &user : NULL, &what);
+		error = exec_command(s, s->user ? &user : NULL, &what);
 		_exit(STATUS_NO_START);
 	}
 	if (pid < 0) {
-		say("cannot start the command", strerror(errno));
+		log_error("cannot start the command", strerror(errno));
 		return -STATUS_NO_START;
 	}
 	if (!error)
 		return pid;
 	if (what) {
-		say(what, strerror(error));
+		log_error(what, strerror(error));
 		return -STATUS_NO_START;
 	}
-	say(s->command ? s->command[0] : "/bin/sh", error == ENOENT ? "not found" : strerror(error));
+	log_error(s->command ? s->command[0] : "/bin/sh", error == ENOENT ? "not found" : strerror(error));
 	return error == ENOENT || error == ENOTDIR ? -STATUS_NOT_FOUND : -STATUS_NOT_EXECUTABLE;
 }
 
@@ -168,7 +168,7 @@ static long long now_ms(void)
 }
 
 /* Waits until no service, or no process but us at all, is left, at most so long. */
-static bool gone_in_time(bool services, int ms)
+static bool wait_for_exit(bool services, int ms)
 {
 	int status;
 	bool ended;
@@ -188,18 +188,18 @@ static bool gone_in_time(bool services, int ms)
 }
 
 /* Services first: others may have something to write in answer to the last that they hear of them. */
-static void end_the_rest(const struct settings *s, pid_t command)
+static void stop_remaining(const struct settings *s, pid_t command)
 {
 	if (services_stop())
-		gone_in_time(true, SERVICES_MS);
+		wait_for_exit(true, SERVICES_MS);
 	kill(-1, SIGTERM);
 	if (s->terminal && command > 0)
 		kill(command, SIGHUP); /* an interactive shell ignores SIGTERM */
 	kill(-1, SIGCONT);
-	if (gone_in_time(false, GRACE_MS))
+	if (wait_for_exit(false, GRACE_MS))
 		return;
 	kill(-1, SIGKILL);
-	gone_in_time(false, GRACE_MS);
+	wait_for_exit(false, GRACE_MS);
 }
 
 int command_run(struct settings *s)
@@ -215,11 +215,11 @@ int command_run(struct settings *s)
 		status = -pid;
 		ended = true;
 	}
-	while ((others = reap(pid, &status, &ended)) && !ended && !asked_to_stop && (!alone || services_running()))
+	while ((others = reap(pid, &status, &ended)) && !ended && !stop_requested && (!alone || services_running()))
 		sigsuspend(&waiting);
 	if (alone)
 		status = services_status();
 	if (others)
-		end_the_rest(s, ended ? 0 : pid);
+		stop_remaining(s, ended ? 0 : pid);
 	return status;
 }

@@ -3,7 +3,7 @@
 // with the command's exit status. It does nothing that is not needed: each of its system calls is part of every boot.
 #include "command.h"
 #include "network.h"
-#include "say.h"
+#include "log.h"
 #include "settings.h"
 #include "stream.h"
 #include "system.h"
@@ -15,7 +15,7 @@ int main(int argc, char **argv)
 	struct settings settings;
 	(void)argc;
 	if (getpid() != 1) {
-		say("must be process 1", NULL);
+		log_error("must be process 1", NULL);
 		return 1;
 	}
 	mount_proc();

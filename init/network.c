@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "network.h"
 
-#include "say.h"
+#include "log.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -19,7 +19,7 @@
 
 #define DEVICE "eth0"
 #define RESOLVER "/etc/resolv.conf"
-#define RESOLVER_MADE "/run/resolv.conf"
+#define RESOLVER_COPY "/run/resolv.conf"
 #define PREFIX_MAX 32
 
 /* Reads a decimal number of at most five digits up to the end of the text; -1: it is none. */
@@ -58,16 +58,16 @@ static bool ask(int fd, unsigned long what, void *request, const char *purpose)
 {
 	if (!ioctl(fd, (int)what, request))
 		return true;
-	say(purpose, strerror(errno));
+	log_error(purpose, strerror(errno));
 	return false;
 }
 
 /* Who is at the other end learns our hardware address from the first frame: published ports must not wait for it. */
-static void announce_when_up(void)
+static void enable_arp_notify(void)
 {
 	int fd = open("/proc/sys/net/ipv4/conf/" DEVICE "/arp_notify", O_WRONLY | O_CLOEXEC);
 	if (fd < 0 || write(fd, "1", 1) < 0)
-		say(DEVICE ": arp_notify", strerror(errno));
+		log_error(DEVICE ": arp_notify", strerror(errno));
 	if (fd >= 0)
 		close(fd);
 }
@@ -83,7 +83,7 @@ static void start_device(int fd, const struct settings *s)
 	}
 	if (s->address) {
 		if (!parse_address(s->address, &address, &mask)) {
-			say(s->address, "not an address and the length of its prefix, A.B.C.D/N");
+			log_error(s->address, "not an address and the length of its prefix, A.B.C.D/N");
 			return;
 		}
 		request.ifr_addr = inet_address(address);
@@ -91,13 +91,13 @@ static void start_device(int fd, const struct settings *s)
 			return;
 		request.ifr_netmask = inet_address(mask);
 		ask(fd, SIOCSIFNETMASK, &request, DEVICE ": prefix");
-		announce_when_up();
+		enable_arp_notify();
 	}
 	request.ifr_flags = IFF_UP | IFF_RUNNING | IFF_BROADCAST | IFF_MULTICAST;
 	if (!ask(fd, SIOCSIFFLAGS, &request, DEVICE) || !s->gateway)
 		return;
 	if (inet_pton(AF_INET, s->gateway, &address) != 1) {
-		say(s->gateway, "not an address, A.B.C.D");
+		log_error(s->gateway, "not an address, A.B.C.D");
 		return;
 	}
 	struct in_addr any = {INADDR_ANY};
@@ -116,13 +116,13 @@ static void start_loopback(int fd)
 	/* The kernel gives it 127.0.0.1 and ::1 by itself. */
 	struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
 	if (ioctl(fd, SIOCSIFFLAGS, &request) < 0 && errno != ENODEV)
-		say("lo", strerror(errno));
+		log_error("lo", strerror(errno));
 }
 
 static bool write_servers(char **servers)
 {
 	static char before[] = "nameserver ", after[] = "\n";
-	int fd = open(RESOLVER_MADE, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	int fd = open(RESOLVER_COPY, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 	if (fd < 0)
 		return false;
 	bool good = true;
@@ -138,17 +138,17 @@ static bool write_servers(char **servers)
 static void set_resolver(char **servers)
 {
 	if (!write_servers(servers)) {
-		say(RESOLVER_MADE, strerror(errno));
+		log_error(RESOLVER_COPY, strerror(errno));
 		return;
 	}
-	if (!mount(RESOLVER_MADE, RESOLVER, NULL, MS_BIND, NULL))
+	if (!mount(RESOLVER_COPY, RESOLVER, NULL, MS_BIND, NULL))
 		return;
 	/* An image without such a file gets an empty one for a place; a link to nowhere, what it points to. */
 	int fd = errno == ENOENT ? open(RESOLVER, O_WRONLY | O_CREAT | O_CLOEXEC, 0644) : -1;
 	if (fd >= 0)
 		close(fd);
-	if (fd < 0 || mount(RESOLVER_MADE, RESOLVER, NULL, MS_BIND, NULL) < 0)
-		say(RESOLVER, strerror(errno));
+	if (fd < 0 || mount(RESOLVER_COPY, RESOLVER, NULL, MS_BIND, NULL) < 0)
+		log_error(RESOLVER, strerror(errno));
 }
 
 void start_network(const struct settings *s)

@@ -2,7 +2,7 @@
 #include "services.h"
 
 #include "command.h"
-#include "say.h"
+#include "log.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -35,7 +35,7 @@ static void add(const char *name)
 			return;
 	struct service *more = realloc(services, (count + 1) * sizeof *services);
 	if (!more) {
-		say(name, strerror(ENOMEM));
+		log_error(name, strerror(ENOMEM));
 		return;
 	}
 	services = more;
@@ -48,7 +48,7 @@ static int by_name(const void *a, const void *b)
 }
 
 /* The names in a folder that most images do not have, in an order that does not depend on the file system. */
-static void add_usual(void)
+static void add_default_services(void)
 {
 	const struct dirent *entry;
 	DIR *folder = opendir(START);
@@ -69,13 +69,13 @@ static void fail(const char *name, const char *reason, int status)
 	static const char before[] = "service ";
 	char what[sizeof before + NAME_MAX] = "service ";
 	strncat(what, name, NAME_MAX);
-	say(what, reason);
+	log_error(what, reason);
 	if (!first_failure)
 		first_failure = status;
 }
 
 /* Descriptors of a service: nothing to read, and a log that keeps what earlier boots wrote. */
-static bool take_streams(const char *log)
+static bool open_streams(const char *log)
 {
 	int in = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	int out = open(log, O_WRONLY | O_CREAT | O_APPEND | O_NOCTTY | O_CLOEXEC, 0644);
@@ -99,7 +99,7 @@ static void start(struct service *service, char **env)
 	if (pid == 0) {
 		sigset_t none;
 		setsid();
-		if (take_streams(log) && !chdir("/")) {
+		if (open_streams(log) && !chdir("/")) {
 			sigemptyset(&none);
 			sigprocmask(SIG_SETMASK, &none, NULL);
 			execve(path, words, env);
@@ -118,7 +118,7 @@ static void start(struct service *service, char **env)
 
 size_t services_start(const struct settings *s)
 {
-	add_usual();
+	add_default_services();
 	for (char **name = s->services; *name; name++)
 		add(*name);
 	for (size_t i = 0; i < count; i++)

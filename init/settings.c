@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "settings.h"
 
-#include "say.h"
+#include "log.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -45,7 +45,7 @@ static char *read_all(size_t *length)
 			continue;
 		char *bigger = malloc(size *= 2);
 		if (!bigger) {
-			say("settings", strerror(ENOMEM));
+			log_error("settings", strerror(ENOMEM));
 			break;
 		}
 		memcpy(bigger, text, *length);
@@ -88,7 +88,7 @@ struct ends {
 	char **argument, **server, **service;
 };
 
-static void take(struct settings *s, char *entry, struct ends *next)
+static void parse_entry(struct settings *s, char *entry, struct ends *next)
 {
 	char *value = strchr(entry, '=');
 	if (!value)
@@ -132,7 +132,7 @@ void settings_read(struct settings *s, char **argv)
 	/* No setting makes more than one word, so all vectors fit whatever the mixture is. */
 	char **vectors = calloc(4 * (count + 2) + DEFAULT_COUNT + 1, sizeof *vectors);
 	if (!vectors) {
-		say("settings", strerror(ENOMEM));
+		log_error("settings", strerror(ENOMEM));
 		_exit(1);
 	}
 	*s = (struct settings){
@@ -148,7 +148,7 @@ void settings_read(struct settings *s, char **argv)
 
 	struct ends next = {s->command, s->servers, s->services};
 	for (char *entry = text; entry && entry < text + length; entry += strlen(entry) + 1)
-		take(s, entry, &next);
+		parse_entry(s, entry, &next);
 	if (!text && argv[0] && argv[1])
 		s->command = argv + 1;
 	if (!*s->command)

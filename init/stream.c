@@ -16,7 +16,7 @@ void console_mode(void)
 	tcsetattr(STDIN_FILENO, TCSANOW, &t);
 }
 
-bool take_host_streams(void)
+bool open_host_streams(void)
 {
 	static const struct {
 		const char *path;

@@ -13,6 +13,6 @@
 void console_mode(void);
 
 /* Puts the host's streams on descriptors 0 to 2. Returns false, with errno set, if the kernel does not offer them. */
-bool take_host_streams(void);
+bool open_host_streams(void);
 
 #endif

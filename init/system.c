@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "system.h"
 
-#include "say.h"
+#include "log.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +19,7 @@ static void mount_at(const char *type, const char *where, unsigned long flags, c
 	/* EBUSY: the kernel has mounted it (devtmpfs). ENOENT, ENODEV: not in this image, not in this kernel. */
 	if (!mount(type, where, type, flags, data) || errno == EBUSY || errno == ENOENT || errno == ENODEV)
 		return;
-	say(where, strerror(errno));
+	log_error(where, strerror(errno));
 }
 
 void mount_proc(void)
@@ -63,7 +63,7 @@ void open_console(void)
 void set_hostname(const char *name)
 {
 	if (name && sethostname(name, strlen(name)) < 0)
-		say("hostname", strerror(errno));
+		log_error("hostname", strerror(errno));
 }
 
 static void write_exit_status(int status)
@@ -73,7 +73,7 @@ static void write_exit_status(int status)
 	int skip = status < 10 ? 2 : status < 100 ? 1 : 0; /* a leading 0 would make it octal */
 	int fd = open("/proc/exitcode", O_WRONLY | O_CLOEXEC);
 	if (fd < 0 || write(fd, text + skip, sizeof text - (size_t)skip) < 0)
-		say("/proc/exitcode", strerror(errno));
+		log_error("/proc/exitcode", strerror(errno));
 }
 
 void power_off(int status)

@@ -2,7 +2,7 @@
 // Not getpwnam() and its like: those bring stdio with them, which init does without.
 #include "user.h"
 
-#include "say.h"
+#include "log.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -169,7 +169,7 @@ static bool refuse(const struct settings *s, const char *reason)
 		memcpy(what, before, sizeof before - 1);
 		memcpy(what + sizeof before - 1, s->user, length + 1);
 	}
-	say(what ? what : s->user, reason);
+	log_error(what ? what : s->user, reason);
 	return false;
 }
 

@@ -8,9 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
-int copy_out_of_the_way(int fd)
+int fd_copy_high(int fd)
 {
-	int copy = fcntl(fd, F_DUPFD_CLOEXEC, FD_OWN);
+	int copy = fcntl(fd, F_DUPFD_CLOEXEC, FD_HIGH);
 	if (copy < 0 && (errno == EINVAL || errno == EMFILE))
 		fail("raise it: ulimit -n", "the limit of open files is too low");
 	if (copy < 0)
@@ -18,11 +18,11 @@ int copy_out_of_the_way(int fd)
 	return copy;
 }
 
-int out_of_the_way(int fd)
+int fd_move_high(int fd)
 {
-	if (fd >= FD_OWN)
+	if (fd >= FD_HIGH)
 		return fd;
-	int copy = copy_out_of_the_way(fd);
+	int copy = fd_copy_high(fd);
 	close(fd);
 	return copy;
 }

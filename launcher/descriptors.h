@@ -13,13 +13,13 @@
 #define FD_LINK 14
 
 /* What we hold ourselves stands above all of them. */
-#define FD_OWN 16
+#define FD_HIGH 16
 
-/* Moves a descriptor to FD_OWN or above, close-on-exec, and returns its new number. */
-int out_of_the_way(int fd);
+/* Moves a descriptor to FD_HIGH or above, close-on-exec, and returns its new number. */
+int fd_move_high(int fd);
 
 /* The same with a copy: for descriptors that are our caller's. */
-int copy_out_of_the_way(int fd);
+int fd_copy_high(int fd);
 
 /* With 0, 1 or 2 closed, what we open would get that number and be taken for the console. */
 void open_standard_descriptors(void);

@@ -8,12 +8,12 @@
 static void (*clean_up)(void);
 static const char *line_end = "\n";
 
-void before_failure(void (*f)(void))
+void on_failure(void (*f)(void))
 {
 	clean_up = f;
 }
 
-void lines_end_raw(bool raw)
+void set_raw_line_ends(bool raw)
 {
 	line_end = raw ? "\r\n" : "\n";
 }

@@ -15,9 +15,9 @@ _Noreturn void fail(const char *hint, const char *format, ...) __attribute__((fo
 void note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Runs f before fail() writes: the terminal must be back in its own mode by then. */
-void before_failure(void (*f)(void));
+void on_failure(void (*f)(void));
 
 /* While the terminal is raw, a line feed does not begin a new line by itself. */
-void lines_end_raw(bool raw);
+void set_raw_line_ends(bool raw);
 
 #endif

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "helper.h"
 
+#include "descriptors.h"
 #include "diag.h"
 
 #include <arpa/inet.h>
@@ -36,29 +37,28 @@
 #define TEXT(number) #number
 #define DECIMAL(number) TEXT(number)
 
-#define FIRST_FD 16	   /* for our own, so that nothing lies on those numbers, nor on those of the VM */
 #define BUFFER (4 << 20)   /* of the socket; the host gives what it allows */
-#define COMPLAINT_MAX 4096 /* what we keep of its messages */
+#define MESSAGES_MAX 4096 /* what we keep of its messages */
 #define START_MS 20000
 #define END_MS 1000
 
-#define NEEDS "user networking needs passt and user namespaces"
-#define INSTEAD "or use --net tap=INTERFACE or --net fd=NUMBER"
+#define REQUIREMENTS "user networking needs passt and user namespaces"
+#define ALTERNATIVES "or use --net tap=INTERFACE or --net fd=NUMBER"
 
-static int complaints = -1; /* a file in memory */
+static int messages_fd = -1; /* a file in memory */
 
-static char *text(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static char *format_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-static char *text(const char *format, ...)
+static char *format_text(const char *format, ...)
 {
 	va_list args;
-	char *made;
+	char *text;
 	va_start(args, format);
-	int length = vasprintf(&made, format, args);
+	int length = vasprintf(&text, format, args);
 	va_end(args);
 	if (length < 0)
 		fail(NULL, "out of memory");
-	return made;
+	return text;
 }
 
 static const char *address_of(const struct publish *p)
@@ -68,8 +68,6 @@ static const char *address_of(const struct publish *p)
 
 static const char *gateway_of(const struct net *net)
 {
-	if (net->address && !net->gateway)
-		fail("write ADDRESS/PREFIX,GATEWAY", "--ip: user networking needs the address of a gateway too");
 	return net->address ? net->gateway : GATEWAY;
 }
 
@@ -95,7 +93,7 @@ const char *const *helper_command(const struct net *net)
 	words[count++] = "--address";
 	words[count++] = net->address ? net->address : ADDRESS;
 	words[count++] = "--netmask";
-	words[count++] = text("%u", net->address ? net->prefix : PREFIX);
+	words[count++] = format_text("%u", net->address ? net->prefix : PREFIX);
 	words[count++] = "--gateway";
 	words[count++] = gateway_of(net);
 	words[count++] = "--dns-forward";
@@ -103,7 +101,7 @@ const char *const *helper_command(const struct net *net)
 	for (size_t i = 0; i < net->publish_count; i++) {
 		const struct publish *p = &net->publish[i];
 		words[count++] = p->udp ? "--udp-ports" : "--tcp-ports";
-		words[count++] = text("%s/%u:%u", address_of(p), p->host_port, p->guest_port);
+		words[count++] = format_text("%s/%u:%u", address_of(p), p->host_port, p->guest_port);
 	}
 	return words;
 }
@@ -143,40 +141,25 @@ static void check_port(const struct publish *p)
 
 static void check_ports(const struct net *net)
 {
-	for (size_t i = 0; i < net->publish_count; i++) {
-		/* passt has one place for each number, whatever the address. */
-		for (size_t j = 0; j < i; j++)
-			if (net->publish[i].udp == net->publish[j].udp &&
-			    net->publish[i].host_port == net->publish[j].host_port)
-				fail(NULL, "--publish: port %u is published twice", net->publish[i].host_port);
+	for (size_t i = 0; i < net->publish_count; i++)
 		check_port(&net->publish[i]);
-	}
-}
-
-static int lift(int fd)
-{
-	int lifted = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, FIRST_FD);
-	if (lifted < 0)
-		fail(NULL, "cannot open a descriptor: %s", strerror(errno));
-	close(fd);
-	return lifted;
 }
 
 /* A file that cannot grow: nobody reads it while the VM runs. */
-static int open_complaints(void)
+static int open_messages(void)
 {
-	int fd = lift(memfd_create("passt", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-	if (ftruncate(fd, COMPLAINT_MAX) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_GROW) < 0)
-		fail(NULL, "cannot make a file in memory: %s", strerror(errno));
-	return fd;
+	int fd = memfd_create("passt", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0 || ftruncate(fd, MESSAGES_MAX) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_GROW) < 0)
+		fail(NULL, "cannot create a file in memory: %s", strerror(errno));
+	return fd_move_high(fd);
 }
 
 /* Returns the line that says most: passt says the same again in general words, and that nobody reads its log. */
-static const char *last_complaint(void)
+static const char *last_message(void)
 {
-	static char all[COMPLAINT_MAX + 1];
+	static char all[MESSAGES_MAX + 1];
 	const char *best = "no reason given";
-	ssize_t length = pread(complaints, all, COMPLAINT_MAX, 0);
+	ssize_t length = pread(messages_fd, all, MESSAGES_MAX, 0);
 	all[length > 0 ? length : 0] = '\0';
 	for (char *line = strtok(all, "\n"); line; line = strtok(NULL, "\n")) {
 		if (!strncmp(line, "Failed to send", 14) || !strncmp(line, "Failed to sandbox", 17) ||
@@ -187,13 +170,13 @@ static const char *last_complaint(void)
 	return best;
 }
 
-static void put(int fd, int number)
+static void move_fd(int fd, int number)
 {
 	if (dup2(fd, number) < 0)
 		_exit(EXIT_OWN_ERROR);
 }
 
-static _Noreturn void become_helper(const char *const *words, int socket, int ready)
+static _Noreturn void exec_helper(const char *const *words, int socket, int ready)
 {
 	sigset_t none;
 	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -201,10 +184,10 @@ static _Noreturn void become_helper(const char *const *words, int socket, int re
 	setsid();
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	put(null, STDIN_FILENO);
-	put(ready, READY_FD);
-	put(complaints, STDERR_FILENO);
-	put(socket, SOCKET_FD);
+	move_fd(null, STDIN_FILENO);
+	move_fd(ready, READY_FD);
+	move_fd(messages_fd, STDERR_FILENO);
+	move_fd(socket, SOCKET_FD);
 	syscall(SYS_close_range, SOCKET_FD + 1, ~0u, 0);
 	execvp(words[0], (char *const *)words);
 	dprintf(STDERR_FILENO, "%s\n", errno == ENOENT ? "not found" : strerror(errno));
@@ -224,12 +207,12 @@ static void wait_until_ready(pid_t pid, int ready)
 		fail(NULL, "the network could not be started: passt is not ready after %d s", START_MS / 1000);
 	}
 	waitpid(pid, NULL, 0);
-	const char *why = last_complaint();
+	const char *why = last_message();
 	if (!strcmp(why, "not found"))
-		fail("install the package passt, " INSTEAD, NEEDS ": there is no program passt");
+		fail("install the package passt, " ALTERNATIVES, REQUIREMENTS ": there is no program passt");
 	if (strstr(why, "user namespace") || !strncmp(why, "unshare", 7) || !strncmp(why, "mount", 5) ||
 	    !strncmp(why, "pivot_root", 10))
-		fail("allow user namespaces on this host, " INSTEAD, NEEDS ": passt: %s", why);
+		fail("allow user namespaces on this host, " ALTERNATIVES, REQUIREMENTS ": passt: %s", why);
 	fail(NULL, "the network could not be started: passt: %s", why);
 }
 
@@ -238,12 +221,12 @@ pid_t helper_start(const struct net *net, int *fd)
 	int pair[2], ready[2];
 	const char *const *words = helper_command(net);
 	check_ports(net);
-	complaints = open_complaints();
+	messages_fd = open_messages();
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 || pipe2(ready, O_CLOEXEC) < 0)
 		fail(NULL, "cannot open a pair of sockets: %s", strerror(errno));
 	for (int i = 0; i < 2; i++) {
-		pair[i] = lift(pair[i]);
-		ready[i] = lift(ready[i]);
+		pair[i] = fd_move_high(pair[i]);
+		ready[i] = fd_move_high(ready[i]);
 		setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &(int){BUFFER}, sizeof(int));
 	}
 	/* It opens the pipe by name, as nobody if we are root. */
@@ -252,7 +235,7 @@ pid_t helper_start(const struct net *net, int *fd)
 	if (pid < 0)
 		fail(NULL, "cannot start a process: %s", strerror(errno));
 	if (pid == 0)
-		become_helper(words, pair[1], ready[1]);
+		exec_helper(words, pair[1], ready[1]);
 	close(pair[1]);
 	close(ready[1]);
 	wait_until_ready(pid, ready[0]);

@@ -29,7 +29,7 @@
 #define INCOMPAT_64BIT 0x80
 #define LOG_BLOCK_SIZE_MAX 6 /* 64 KiB */
 
-#define IT_MUST_BE "it must be a file that holds an ext2, ext3 or ext4 file system; other disks, any data"
+#define SUPPORTED_IMAGES "it must be a file that holds an ext2, ext3 or ext4 file system; other disks, any data"
 
 static uint32_t le32(const unsigned char *p)
 {
@@ -45,7 +45,7 @@ static uint64_t size_of(int fd, const char *path)
 	if (S_ISREG(st.st_mode))
 		return (uint64_t)st.st_size;
 	if (S_ISDIR(st.st_mode))
-		fail(IT_MUST_BE, "image %s is a directory", path);
+		fail(SUPPORTED_IMAGES, "image %s is a directory", path);
 	if (!S_ISBLK(st.st_mode))
 		fail(NULL, "image %s is neither a regular file nor a block device", path);
 	if (ioctl(fd, BLKGETSIZE64, &size) < 0)
@@ -108,9 +108,9 @@ static int open_file(const char *path, bool writable, bool is_root)
 	/* O_NONBLOCK: a FIFO or an odd device must not make us wait. It has no effect on what we accept. */
 	int fd = open(path, access_mode | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (fd >= 0)
-		return out_of_the_way(fd);
+		return fd_move_high(fd);
 	if (errno == EISDIR)
-		fail(IT_MUST_BE, "image %s is a directory", path);
+		fail(SUPPORTED_IMAGES, "image %s is a directory", path);
 	if (errno == EBUSY)
 		fail("unmount it first", "image %s is in use by this host", path);
 	if (writable && (errno == EACCES || errno == EROFS || errno == EPERM) && !access(path, R_OK))

@@ -15,7 +15,7 @@
 
 #define NAMESPACES (CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
 
-static _Noreturn void forbidden(const char *what)
+static _Noreturn void fail_forbidden(const char *what)
 {
 	fail("try it without --jail: the policy alone keeps the machine from the host's files and network",
 	     "--jail: this host does not let us %s: %s", what, strerror(errno));
@@ -34,7 +34,7 @@ static bool write_file(const char *path, const char *text)
 }
 
 /* We stay who we are, and nobody else is in there. */
-static bool map_ourselves(uid_t uid, gid_t gid)
+static bool map_own_ids(uid_t uid, gid_t gid)
 {
 	char text[64];
 	if (!write_file("/proc/self/setgroups", "deny"))
@@ -61,10 +61,10 @@ void jail_enter(void)
 	gid_t gid = getegid();
 	if (!uid) {
 		if (unshare(NAMESPACES) < 0)
-			forbidden("make namespaces");
-	} else if (unshare(CLONE_NEWUSER | NAMESPACES) < 0 || !map_ourselves(uid, gid)) {
-		forbidden("make user namespaces");
+			fail_forbidden("make namespaces");
+	} else if (unshare(CLONE_NEWUSER | NAMESPACES) < 0 || !map_own_ids(uid, gid)) {
+		fail_forbidden("make user namespaces");
 	}
 	if (!enter_empty_root())
-		forbidden("change the root directory");
+		fail_forbidden("change the root directory");
 }

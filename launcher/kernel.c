@@ -49,7 +49,7 @@ static void open_at(const char *path, struct kernel *kernel)
 		fail(NULL, "kernel %s is not a regular file", path);
 	if (access(path, X_OK) < 0)
 		fail(NULL, "cannot run kernel %s: %s", path, strerror(errno));
-	*kernel = (struct kernel){path, out_of_the_way(fd)};
+	*kernel = (struct kernel){path, fd_move_high(fd)};
 }
 
 void kernel_open(const struct options *options, struct kernel *kernel)

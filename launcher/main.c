@@ -46,7 +46,7 @@ int main(int argc, char **argv)
 	for (int fd = 0; fd < FD_COUNT; fd++)
 		vm.descriptors[fd] = fd < FD_DISK ? fd : -1;
 	if (options.stats_fd >= 0)
-		vm.stats_fd = copy_out_of_the_way(options.stats_fd);
+		vm.stats_fd = fd_copy_high(options.stats_fd);
 	open_disks(&vm);
 	kernel_open(&options, &vm.kernel);
 	terminal_remember();

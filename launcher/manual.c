@@ -8,7 +8,7 @@
 
 static bool is_group(const struct row *row)
 {
-	return !row->take;
+	return !row->parse;
 }
 
 static void write_title(char *title, size_t size, const struct row *row)
@@ -37,8 +37,8 @@ void print_help(void)
 		char left[64];
 		write_title(left, sizeof left, row);
 		printf("  %-*s %s", HELP_COLUMN, left, row->help);
-		if (row->unset)
-			printf("; %s if not given", row->unset);
+		if (row->default_text)
+			printf("; %s if not given", row->default_text);
 		putchar('\n');
 	}
 }
@@ -121,7 +121,7 @@ static const char tail[] =
 	"| key | meaning |\n"
 	"|---|---|\n"
 	"| `exit` | exit status of nabla-run |\n"
-	"| `reason` | `exit`, `signal` (of the machine), `told` (a signal ended nabla-run), `timeout` |\n"
+	"| `reason` | `exit`, `signal` (of the machine), `terminated` (a signal to nabla-run ended it), `timeout` |\n"
 	"| `signal` | number of the signal that ended the machine |\n"
 	"| `launch_us` | from the start of nabla-run to the kernel's first instruction |\n"
 	"| `boot_us` | from there to the first instruction of the guest's init |\n"
@@ -150,10 +150,10 @@ void print_manual(void)
 		write_title(title, sizeof title, row);
 		printf("\n### `%s`\n\n", title);
 		print_sentence(row->help);
-		if (row->unset)
-			printf(" Default: %s.", row->unset);
-		if (row->more)
-			printf(" %s", row->more);
+		if (row->default_text)
+			printf(" Default: %s.", row->default_text);
+		if (row->details)
+			printf(" %s", row->details);
 		if (row->example)
 			printf(" Example: `%s`.", row->example);
 		putchar('\n');

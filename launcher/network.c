@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "network.h"
 
+#include "descriptors.h"
 #include "diag.h"
 #include "helper.h"
 
@@ -15,22 +16,12 @@
 #include <unistd.h>
 
 #define TUN "/dev/net/tun"
-#define FIRST_FD 16 /* below are the numbers that the VM gets */
 #define USUAL_MTU 1500
 
 static int device_mtu; /* of the host's end; 0: the usual one */
 
-/* Moves a descriptor out of the way of those of the VM. */
-static int lift(int fd)
-{
-	int lifted = fcntl(fd, F_DUPFD_CLOEXEC, FIRST_FD);
-	if (lifted < 0)
-		fail(NULL, "cannot copy descriptor %d: %s", fd, strerror(errno));
-	return lifted;
-}
-
 /* Reads one property of an interface; false: it cannot be had. */
-static bool look(unsigned long what, struct ifreq *request)
+static bool get_property(unsigned long what, struct ifreq *request)
 {
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	bool good = fd >= 0 && !ioctl(fd, (int)what, request);
@@ -40,11 +31,11 @@ static bool look(unsigned long what, struct ifreq *request)
 }
 
 /* A guest that sends less than the wire carries is slow, one that sends more loses frames. */
-static void follow_mtu(const char *interface)
+static void read_mtu(const char *interface)
 {
 	struct ifreq request = {0};
 	strncpy(request.ifr_name, interface, IFNAMSIZ - 1);
-	if (look(SIOCGIFMTU, &request) && request.ifr_mtu != USUAL_MTU)
+	if (get_property(SIOCGIFMTU, &request) && request.ifr_mtu != USUAL_MTU)
 		device_mtu = request.ifr_mtu;
 }
 
@@ -55,7 +46,7 @@ static int open_tap(const char *name)
 		fail(NULL, "--net tap: '%s' is too long for the name of an interface", name);
 	strcpy(request.ifr_name, name);
 	/* Root would otherwise get a new one, which nothing connects to anything. */
-	if (!look(SIOCGIFINDEX, &request))
+	if (!get_property(SIOCGIFINDEX, &request))
 		fail("make it: ip tuntap add NAME mode tap user YOU && ip link set NAME up",
 		     "this host has no network interface %s", name);
 	memset(&request, 0, sizeof request);
@@ -73,12 +64,10 @@ static int open_tap(const char *name)
 						     : NULL;
 		fail(hint, "cannot attach to network interface %s: %s", name, strerror(errno));
 	}
-	if (look(SIOCGIFFLAGS, &request) && !(request.ifr_flags & IFF_UP))
+	if (get_property(SIOCGIFFLAGS, &request) && !(request.ifr_flags & IFF_UP))
 		note("warning: network interface %s is down (ip link set %s up)", name, name);
-	follow_mtu(name);
-	int lifted = lift(fd);
-	close(fd);
-	return lifted;
+	read_mtu(name);
+	return fd_move_high(fd);
 }
 
 static void check_tap(int number, int fd)
@@ -90,7 +79,7 @@ static void check_tap(int number, int fd)
 		fail("open it with IFF_TAP and IFF_NO_PI, without IFF_VNET_HDR",
 		     "--net: descriptor %d, interface %.*s, gives more or less than Ethernet frames", number, IFNAMSIZ,
 		     request.ifr_name);
-	follow_mtu(request.ifr_name);
+	read_mtu(request.ifr_name);
 }
 
 /* Returns whether frames need their length in front of them. */
@@ -120,7 +109,7 @@ static void open_inherited(int number, struct network *network)
 		network->stream = check_socket(number, number);
 	else
 		check_tap(number, number);
-	network->fd = lift(number);
+	network->fd = fd_copy_high(number);
 }
 
 void network_open(const struct options *o, struct network *network)

@@ -17,13 +17,13 @@
 static const struct row *find_row(const char *name, size_t length)
 {
 	for (const struct row *row = option_table; row->name; row++)
-		if (row->take && strlen(row->name) == length && !memcmp(row->name, name, length))
+		if (row->parse && strlen(row->name) == length && !memcmp(row->name, name, length))
 			return row;
 	return NULL;
 }
 
 /* Takes the option at argv[0], with its value in the same word or in the next; returns how many words that were. */
-static int take_option(struct options *o, char **argv)
+static int parse_option(struct options *o, char **argv)
 {
 	const char *name = argv[0] + 2;
 	const char *sign = strchr(name, '=');
@@ -34,13 +34,13 @@ static int take_option(struct options *o, char **argv)
 	if (!row->value) {
 		if (sign)
 			fail(SEE_HELP, "--%s takes no value", row->name);
-		row->take(o, NULL);
+		row->parse(o, NULL);
 		return 1;
 	}
 	const char *value = sign ? sign + 1 : argv[1];
 	if (!value)
 		fail(SEE_HELP, "--%s needs a value: %s", row->name, row->value);
-	row->take(o, value);
+	row->parse(o, value);
 	return sign ? 1 : 2;
 }
 
@@ -131,7 +131,7 @@ void options_parse(struct options *o, char **argv)
 			exit(0);
 		}
 		if (!strncmp(*word, "--", 2)) {
-			word += take_option(o, word);
+			word += parse_option(o, word);
 		} else if (**word == '-' && (*word)[1]) {
 			fail(SEE_HELP, "unknown option %s", *word);
 		} else if (o->disks[0].path) {

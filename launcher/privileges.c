@@ -27,7 +27,7 @@ static void drop_bounding_set(void)
 	prctl(PR_SET_SECUREBITS, BITS, 0, 0, 0);
 }
 
-static void become(const struct identity *who)
+static void become_user(const struct identity *who)
 {
 	const char *hint = "--run-as UID names another user; --run-as 0 lets the machine run as root";
 	/* Who started us may have left none, and not the privilege to say so either. */
@@ -70,7 +70,7 @@ void privileges_drop(const struct options *o)
 {
 	drop_bounding_set();
 	if (!geteuid())
-		become(&o->run_as);
+		become_user(&o->run_as);
 	drop_capabilities();
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		fail(NULL, "cannot set no_new_privs: %s", strerror(errno));

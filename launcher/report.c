@@ -52,7 +52,7 @@ static void add_start(struct line *line, const struct status *status, uint64_t s
 }
 
 /* The machine may say the same number twice, but a key must not come twice. */
-static bool said_before(const struct status *status, size_t at)
+static bool is_duplicate(const struct status *status, size_t at)
 {
 	for (size_t i = 0; i < at; i++)
 		if (status->calls[i].number == status->calls[at].number)
@@ -65,7 +65,7 @@ static void add_calls(struct line *line, const struct status *status)
 	const char *separator = "";
 	add(line, "\"host_calls\":{");
 	for (size_t i = 0; i < status->count; i++) {
-		if (said_before(status, i))
+		if (is_duplicate(status, i))
 			continue;
 		const char *name = call_name(status->calls[i].number);
 		if (name)

@@ -25,7 +25,7 @@ static void close_from(unsigned first)
 		close((int)fd);
 }
 
-/* Ours are all at FD_OWN or above, so none is overwritten before its turn. */
+/* Ours are all at FD_HIGH or above, so none is overwritten before its turn. */
 static bool arrange_descriptors(const struct vm *vm, int link)
 {
 	for (int target = FD_DISK; target < FD_COUNT; target++)
@@ -48,7 +48,7 @@ static bool tie_to_launcher(bool wait)
 	return !(link.revents & (POLLHUP | POLLERR));
 }
 
-static void become_vm(const struct vm *vm, int link)
+static void exec_vm(const struct vm *vm, int link)
 {
 	static char *no_environment[] = {NULL};
 	sigset_t none;
@@ -84,13 +84,13 @@ pid_t vm_start(const struct vm *vm)
 	int ends[2], error = 0;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
 		fail(NULL, "cannot start a process: %s", strerror(errno));
-	int ours = out_of_the_way(ends[0]), link = out_of_the_way(ends[1]);
+	int ours = fd_move_high(ends[0]), link = fd_move_high(ends[1]);
 	pid_t pid = vm->options->trace_policy ? fork() : vfork();
 	if (pid < 0)
 		fail(errno == EAGAIN ? "there are too many processes" : NULL, "cannot start a process: %s",
 		     strerror(errno));
 	if (pid == 0) {
-		become_vm(vm, link);
+		exec_vm(vm, link);
 		error = errno;
 		_exit(write(FD_LINK, &error, sizeof error) < 0 ? EXIT_OWN_ERROR + 1 : EXIT_OWN_ERROR);
 	}

@@ -53,10 +53,10 @@ int status_create(void)
 	page = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (page == MAP_FAILED)
 		fail(NULL, "cannot map the status page: %s", strerror(errno));
-	return out_of_the_way(fd);
+	return fd_move_high(fd);
 }
 
-void status_tell_window(bool terminal)
+void status_set_window(bool terminal)
 {
 	struct winsize size;
 	if (!terminal || ioctl(STDIN_FILENO, TIOCGWINSZ, &size) < 0)
@@ -89,7 +89,7 @@ void status_read(struct status *status, uint64_t from, uint64_t to)
 	}
 }
 
-bool status_has_user(void)
+bool status_user_started(void)
 {
 	return page->magic == MAGIC && page->user_ns;
 }

@@ -27,13 +27,13 @@ struct status {
 int status_create(void);
 
 /* Tells the guest how large the terminal's window is; for a guest without a terminal that is never looked at. */
-void status_tell_window(bool terminal);
+void status_set_window(bool terminal);
 
 /* Times outside from..to, which cannot be, are unknown. */
 void status_read(struct status *status, uint64_t from, uint64_t to);
 
 /* Has the guest's first program begun? */
-bool status_has_user(void);
+bool status_user_started(void);
 
 /* CLOCK_MONOTONIC, in nanoseconds. */
 uint64_t now_ns(void);

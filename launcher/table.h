@@ -9,10 +9,10 @@ struct row {
 	const char *name;
 	const char *value; /* what the value is called in the help text; NULL: a switch */
 	const char *help;  /* in one line */
-	const char *more;  /* what the manual says besides, in Markdown; NULL: nothing */
-	const char *unset; /* what holds without the option; NULL: nothing worth a word */
+	const char *details;  /* what the manual says besides, in Markdown; NULL: nothing */
+	const char *default_text; /* what holds without the option; NULL: nothing worth a word */
 	const char *example;
-	void (*take)(struct options *, const char *value);
+	void (*parse)(struct options *, const char *value);
 };
 
 /* A group has a name and no take(); the list ends with a row without a name. */

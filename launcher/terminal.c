@@ -33,12 +33,12 @@ void terminal_raw(void)
 		return;
 	struct termios raw = cooked;
 	cfmakeraw(&raw);
-	before_failure(terminal_restore);
+	on_failure(terminal_restore);
 	/* In the background this stops us until we are in the foreground (SIGTTOU), as it should. */
 	while (tcsetattr(STDIN_FILENO, TCSANOW, &raw) < 0)
 		if (errno != EINTR)
 			fail(NULL, "cannot set the terminal to raw mode: %s", strerror(errno));
-	lines_end_raw(true);
+	set_raw_line_ends(true);
 }
 
 void terminal_restore(void)
@@ -56,5 +56,5 @@ void terminal_restore(void)
 	while (tcsetattr(STDIN_FILENO, TCSANOW, &cooked) < 0 && errno == EINTR)
 		;
 	sigprocmask(SIG_SETMASK, &before, NULL);
-	lines_end_raw(false);
+	set_raw_line_ends(false);
 }

@@ -28,7 +28,7 @@ struct watch {
 	struct vm *vm;
 	pid_t pid;
 	sigset_t signals;
-	int told_by; /* the signal by which we were told to end the VM; 0: none */
+	int stop_signal; /* the signal by which we were told to end the VM; 0: none */
 	bool timed_out;
 	uint64_t kill_at, timeout_at, stats_at, helper_gone_at; /* CLOCK_MONOTONIC, ns */
 	int status;				/* of wait(2) */
@@ -53,9 +53,9 @@ static void block_signals(sigset_t *ours)
 	sigprocmask(SIG_BLOCK, ours, NULL);
 }
 
-static void tell_window(const struct watch *w)
+static void update_window(const struct watch *w)
 {
-	status_tell_window(w->vm->terminal);
+	status_set_window(w->vm->terminal);
 	kill(w->pid, SIGWINCH);
 }
 
@@ -67,10 +67,10 @@ static void stop_and_continue(const struct watch *w)
 	raise(SIGSTOP);
 	terminal_raw();
 	kill(w->pid, SIGCONT);
-	tell_window(w); /* it may have changed meanwhile */
+	update_window(w); /* it may have changed meanwhile */
 }
 
-static void ask_to_end(struct watch *w)
+static void request_shutdown(struct watch *w)
 {
 	bool again = w->kill_at != NEVER;
 	kill(w->pid, SIGCONT);
@@ -78,7 +78,7 @@ static void ask_to_end(struct watch *w)
 	 * SIGTERM is the power button, once a program runs. Before that it ends the VM by itself, but not in a jail, where
 	 * the VM is process 1 and only hears what it has a handler for. Who asks twice does not want to wait.
 	 */
-	bool deaf = w->vm->options->jail && !status_has_user();
+	bool deaf = w->vm->options->jail && !status_user_started();
 	kill(w->pid, again || deaf ? SIGKILL : SIGTERM);
 	if (!again)
 		w->kill_at = now_ns() + GRACE_NS;
@@ -90,15 +90,15 @@ static void on_signal(struct watch *w, int number)
 	case SIGCHLD:
 		break;
 	case SIGWINCH:
-		tell_window(w);
+		update_window(w);
 		break;
 	case SIGTSTP:
 		stop_and_continue(w);
 		break;
 	default:
-		if (!w->told_by)
-			w->told_by = number;
-		ask_to_end(w);
+		if (!w->stop_signal)
+			w->stop_signal = number;
+		request_shutdown(w);
 	}
 }
 
@@ -110,9 +110,9 @@ static void on_time(struct watch *w)
 		w->kill_at = NEVER;
 	}
 	if (now >= w->timeout_at) {
-		w->timed_out = !w->told_by;
+		w->timed_out = !w->stop_signal;
 		w->timeout_at = NEVER;
-		ask_to_end(w);
+		request_shutdown(w);
 	}
 	if (now >= w->stats_at) {
 		int rc = report_running(w->vm->stats_fd, w->vm->started_ns);
@@ -139,7 +139,7 @@ static int wait_for_signal(const struct watch *w)
 	return sigtimedwait(&w->signals, NULL, &timeout);
 }
 
-static void look_after_helper(struct watch *w)
+static void reap_helper(struct watch *w)
 {
 	struct network *network = &w->vm->network;
 	int status;
@@ -150,7 +150,7 @@ static void look_after_helper(struct watch *w)
 }
 
 /* Returns true once the VM is gone. */
-static bool look_after_vm(struct watch *w)
+static bool reap_vm(struct watch *w)
 {
 	for (;;) {
 		if (wait4(w->pid, &w->status, WNOHANG, &w->usage) != w->pid)
@@ -163,8 +163,8 @@ static bool look_after_vm(struct watch *w)
 
 static void watch(struct watch *w)
 {
-	while (!look_after_vm(w)) {
-		look_after_helper(w);
+	while (!reap_vm(w)) {
+		reap_helper(w);
 		int number = wait_for_signal(w);
 		if (number > 0)
 			on_signal(w, number);
@@ -172,7 +172,7 @@ static void watch(struct watch *w)
 	}
 }
 
-static void close_what_is_the_vms(struct vm *vm)
+static void close_vm_descriptors(struct vm *vm)
 {
 	for (int fd = FD_DISK; fd < FD_COUNT; fd++)
 		if (vm->descriptors[fd] >= 0)
@@ -182,12 +182,12 @@ static void close_what_is_the_vms(struct vm *vm)
 }
 
 /* Says how the VM ended where its exit status does not, and returns our own. */
-static int judge(const struct watch *w, const char **reason)
+static int exit_status(const struct watch *w, const char **reason)
 {
 	int number = WIFSIGNALED(w->status) ? WTERMSIG(w->status) : 0;
-	if (w->told_by) {
-		*reason = "told";
-		return 128 + w->told_by;
+	if (w->stop_signal) {
+		*reason = "terminated";
+		return 128 + w->stop_signal;
 	}
 	if (w->timed_out) {
 		*reason = "timeout";
@@ -220,9 +220,9 @@ int vm_run(struct vm *vm)
 	if (o->trace_policy)
 		trace_warn();
 	terminal_raw();
-	status_tell_window(vm->terminal);
+	status_set_window(vm->terminal);
 	w.pid = vm_start(vm);
-	close_what_is_the_vms(vm);
+	close_vm_descriptors(vm);
 	uint64_t now = now_ns();
 	if (o->timeout_ns)
 		w.timeout_at = now + o->timeout_ns;
@@ -235,7 +235,7 @@ int vm_run(struct vm *vm)
 	struct ending end = {.started_ns = vm->started_ns, .ended_ns = now_ns(), .peak_kib = w.usage.ru_maxrss};
 	terminal_restore();
 	network_close(&vm->network);
-	end.status = judge(&w, &end.reason);
+	end.status = exit_status(&w, &end.reason);
 	end.signal = WIFSIGNALED(w.status) ? WTERMSIG(w.status) : 0;
 	if (o->json)
 		report_end(&end);

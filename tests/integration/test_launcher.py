@@ -249,7 +249,7 @@ def test_json_of_a_killed_machine(launcher: Launcher) -> None:
     with launcher.running("stay", "--json", stderr=subprocess.PIPE) as process:
         process.terminate()
         told = json.loads(process.communicate(timeout=10)[1].splitlines()[-1])
-    assert (told["exit"], told["reason"], told["signal"]) == (143, "told", 15)
+    assert (told["exit"], told["reason"], told["signal"]) == (143, "terminated", 15)
 
 
 def test_lies_on_the_status_page(launcher: Launcher) -> None:

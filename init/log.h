@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Messages of init on the console. No stdio: init is loaded at every boot, and each page of it costs time. */
-#ifndef NABLA_SAY_H
-#define NABLA_SAY_H
+#ifndef NABLA_LOG_H
+#define NABLA_LOG_H
 
 /* Writes "nabla-init: WHAT: REASON"; reason may be NULL. */
-void say(const char *what, const char *reason);
+void log_error(const char *what, const char *reason);
 
 #endif

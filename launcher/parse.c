@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Values of the options about the machine, the command in it, and its surroundings; take_network.c has the network's.
-#include "take.h"
+// Values of the options about the machine, the command in it, and its surroundings; parse_network.c has the network's.
+#include "parse.h"
 
 #include "diag.h"
 
@@ -22,7 +22,7 @@
 #define TIMEOUT_MAX UINT64_C(1000000000) /* seconds; 31 years */
 #define ID_MAX (UINT32_MAX - 1)	 /* the last number means "no change" to the host's calls */
 
-bool take_number(const char *text, uint64_t most, uint64_t *number, const char **end)
+bool parse_number(const char *text, uint64_t most, uint64_t *number, const char **end)
 {
 	uint64_t n = 0;
 	if (*text < '0' || *text > '9')
@@ -38,7 +38,7 @@ bool take_number(const char *text, uint64_t most, uint64_t *number, const char *
 	return n <= most;
 }
 
-void *one_more(void *list, size_t *count, size_t size)
+void *array_grow(void *list, size_t *count, size_t size)
 {
 	list = realloc(list, (*count + 1) * size);
 	if (!list)
@@ -55,7 +55,7 @@ static uint64_t host_memory(void)
 	return (uint64_t)info.totalram * info.mem_unit;
 }
 
-TAKE(memory)
+PARSE(memory)
 {
 	const char *hint = "a number and K, M or G: 64M, 256M, 2G";
 	const char *end = value;
@@ -79,7 +79,7 @@ TAKE(memory)
 	if (!digits || value[digits + (unit > 1)])
 		fail(hint, "--memory: '%s' is not a size", value);
 	uint64_t most = host_memory();
-	if (!take_number(value, UINT64_MAX / unit, &number, &end) || number * unit > most)
+	if (!parse_number(value, UINT64_MAX / unit, &number, &end) || number * unit > most)
 		fail(NULL, "--memory: %s is more than this host has (%llu MiB)", value,
 		     (unsigned long long)(most / MIB));
 	if (number * unit < MEMORY_MIN)
@@ -89,7 +89,7 @@ TAKE(memory)
 }
 
 /* Cuts the option off the end of the text, if it stands there. */
-static bool cut_option(char *text, const char *option)
+static bool strip_suffix(char *text, const char *option)
 {
 	size_t length = strlen(text), n = strlen(option);
 	if (length < n || strcmp(text + length - n, option))
@@ -98,14 +98,14 @@ static bool cut_option(char *text, const char *option)
 	return true;
 }
 
-TAKE(disk)
+PARSE(disk)
 {
 	struct disk disk = {NULL, false, false};
 	char *path = strdup(value);
 	if (!path)
 		fail(NULL, "out of memory");
 	for (;;) {
-		bool *flag = cut_option(path, ",ro") ? &disk.read_only : cut_option(path, ",cow") ? &disk.cow : NULL;
+		bool *flag = strip_suffix(path, ",ro") ? &disk.read_only : strip_suffix(path, ",cow") ? &disk.cow : NULL;
 		if (!flag)
 			break;
 		if (*flag)
@@ -122,7 +122,7 @@ TAKE(disk)
 	o->disks[o->disk_count++] = disk;
 }
 
-TAKE(kernel)
+PARSE(kernel)
 {
 	if (!*value)
 		fail(NULL, "--kernel: the path is empty");
@@ -130,22 +130,22 @@ TAKE(kernel)
 }
 
 /* The kernel splits its command line at blanks, and quotes take them in. */
-static bool is_one_word(const char *text)
+static bool is_plain_word(const char *text)
 {
 	return *text && !strpbrk(text, " \t\n\v\f\r\"");
 }
 
-TAKE(init)
+PARSE(init)
 {
 	if (*value != '/')
 		fail("a program of the guest, from its root", "--init: '%s' does not begin with /", value);
-	if (!is_one_word(value))
+	if (!is_plain_word(value))
 		fail(NULL, "--init: '%s' has blanks or quotes, which the kernel's command line cannot carry", value);
 	o->init = value;
 }
 
 /* Parameters that stand between guest and host, or that options set: a second one would win over ours. */
-static bool is_ours(const char *word, size_t length)
+static bool is_reserved(const char *word, size_t length)
 {
 	static const char *const names[] = {
 		"status", "policy", "mem", "init", "rdinit", "root", "rootfstype", "ro", "rw",
@@ -163,7 +163,7 @@ static bool is_ours(const char *word, size_t length)
 	return false;
 }
 
-TAKE(append)
+PARSE(append)
 {
 	if (strchr(value, '"'))
 		fail(NULL, "--append: quotes would hide what follows them from the kernel");
@@ -173,23 +173,23 @@ TAKE(append)
 		if (length == 2 && !memcmp(word, "--", 2))
 			fail("give the command to nabla-run itself, after --",
 			     "--append: '--' is not a kernel parameter");
-		if (is_ours(word, (size_t)length))
+		if (is_reserved(word, (size_t)length))
 			fail("its options set that", "--append: '%.*s' is nabla-run's own", length, word);
 		word += length;
 	}
 	o->append = value;
 }
 
-TAKE(env)
+PARSE(env)
 {
 	const char *sign = strchr(value, '=');
 	if (!sign || sign == value)
 		fail("write NAME=VALUE", "--env: '%s' is not an assignment", value);
-	o->env = one_more(o->env, &o->env_count, sizeof *o->env);
+	o->env = array_grow(o->env, &o->env_count, sizeof *o->env);
 	o->env[o->env_count - 1] = value;
 }
 
-TAKE(workdir)
+PARSE(workdir)
 {
 	if (*value != '/')
 		fail("a directory of the guest, from its root", "--workdir: '%s' does not begin with /", value);
@@ -198,7 +198,7 @@ TAKE(workdir)
 
 #define LETTERS_AND_DIGITS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
-TAKE(hostname)
+PARSE(hostname)
 {
 	size_t length = strlen(value);
 	if (!length || length > GUEST_HOSTNAME_MAX || strspn(value, LETTERS_AND_DIGITS "-.") < length)
@@ -211,11 +211,11 @@ static bool is_guest_id(const char *text, size_t length)
 	const char *end;
 	uint64_t number;
 	if (*text >= '0' && *text <= '9')
-		return take_number(text, ID_MAX, &number, &end) && end == text + length;
+		return parse_number(text, ID_MAX, &number, &end) && end == text + length;
 	return length && length <= GUEST_NAME_MAX && *text != '-' && strspn(text, LETTERS_AND_DIGITS "-._") >= length;
 }
 
-TAKE(user)
+PARSE(user)
 {
 	size_t user = strcspn(value, ":");
 	if (!is_guest_id(value, user) || (value[user] && !is_guest_id(value + user + 1, strlen(value + user + 1))))
@@ -223,34 +223,34 @@ TAKE(user)
 	o->user = value;
 }
 
-TAKE(service)
+PARSE(service)
 {
 	size_t good = strspn(value, LETTERS_AND_DIGITS "-._");
 	if (!good || value[good] || *value == '.' || good > GUEST_NAME_MAX)
 		fail("a file in the image's /etc/nabla/services", "--service: '%s' is not the name of a service", value);
-	o->services = one_more(o->services, &o->service_count, sizeof *o->services);
+	o->services = array_grow(o->services, &o->service_count, sizeof *o->services);
 	o->services[o->service_count - 1] = value;
 }
 
-TAKE(run_as)
+PARSE(run_as)
 {
 	uint64_t uid = 0, gid = 0;
 	const char *end;
-	bool good = take_number(value, ID_MAX, &uid, &end);
+	bool good = parse_number(value, ID_MAX, &uid, &end);
 	gid = uid;
 	if (good && *end == ':')
-		good = take_number(end + 1, ID_MAX, &gid, &end);
+		good = parse_number(end + 1, ID_MAX, &gid, &end);
 	if (!good || *end)
 		fail("numbers: UID or UID:GID", "--run-as: '%s' is not a user of the host", value);
 	o->run_as = (struct identity){(uid_t)uid, (gid_t)gid};
 	o->run_as_given = true;
 }
 
-TAKE(timeout)
+PARSE(timeout)
 {
 	uint64_t seconds = 0, ns = 0, unit = SECOND_NS;
 	const char *end = value;
-	bool good = take_number(value, TIMEOUT_MAX, &seconds, &end);
+	bool good = parse_number(value, TIMEOUT_MAX, &seconds, &end);
 	if (good && *end == '.') {
 		good = end[1] >= '0' && end[1] <= '9';
 		for (end++; *end >= '0' && *end <= '9'; end++)
@@ -262,11 +262,11 @@ TAKE(timeout)
 	o->timeout_ns = seconds * SECOND_NS + ns;
 }
 
-TAKE(stats_fd)
+PARSE(stats_fd)
 {
 	uint64_t number = 0;
 	const char *end = value;
-	if (!take_number(value, INT_MAX, &number, &end) || *end)
+	if (!parse_number(value, INT_MAX, &number, &end) || *end)
 		fail("the number of an open descriptor", "--stats-fd: '%s' is not a descriptor", value);
 	int flags = fcntl((int)number, F_GETFL);
 	if (flags < 0)

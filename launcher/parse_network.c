@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Values of the options about the network.
-#include "take.h"
+#include "parse.h"
 
 #include "diag.h"
 
@@ -20,7 +20,7 @@ static const char *after(const char *text, const char *prefix)
 	return strncmp(text, prefix, n) ? NULL : text + n;
 }
 
-TAKE(net)
+PARSE(net)
 {
 	const char *rest, *end;
 	uint64_t number = 0;
@@ -35,7 +35,7 @@ TAKE(net)
 		net->kind = NET_TAP;
 		net->tap = rest;
 	} else if ((rest = after(value, "fd="))) {
-		if (!take_number(rest, INT_MAX, &number, &end) || *end)
+		if (!parse_number(rest, INT_MAX, &number, &end) || *end)
 			fail("the number of an open descriptor", "--net: '%s' is not a descriptor", rest);
 		if (number < 3)
 			fail(NULL, "--net: descriptor %s is the console's", rest);
@@ -66,7 +66,7 @@ static bool is_port(const char *text, uint16_t *port)
 {
 	uint64_t number = 0;
 	const char *end;
-	if (!text || !take_number(text, PORT_MAX, &number, &end) || *end || !number)
+	if (!text || !parse_number(text, PORT_MAX, &number, &end) || *end || !number)
 		return false;
 	*port = (uint16_t)number;
 	return true;
@@ -80,7 +80,7 @@ static char *copy_of(const char *text)
 	return copy;
 }
 
-TAKE(publish)
+PARSE(publish)
 {
 	const char *hint =
 		"write [ADDRESS:]PORT:GUEST-PORT[/udp], ports from 1 to 65535: 8080:80, 127.0.0.1:5353:53/udp";
@@ -106,22 +106,22 @@ TAKE(publish)
 			fail(NULL, "--publish: port %u is published twice", p.host_port);
 	if (net->publish_count == PUBLISH_MAX)
 		fail(NULL, "--publish: at most %d ports can be published", PUBLISH_MAX);
-	net->publish = one_more(net->publish, &net->publish_count, sizeof p);
+	net->publish = array_grow(net->publish, &net->publish_count, sizeof p);
 	net->publish[net->publish_count - 1] = p;
 }
 
-TAKE(dns)
+PARSE(dns)
 {
 	struct net *net = &o->net;
 	if (!is_address(value))
 		fail(NULL, "--dns: '%s' is not an IPv4 address", value);
 	if (net->dns_count == DNS_MAX)
 		fail(NULL, "--dns: programs look at %d name servers at most", DNS_MAX);
-	net->dns = one_more(net->dns, &net->dns_count, sizeof *net->dns);
+	net->dns = array_grow(net->dns, &net->dns_count, sizeof *net->dns);
 	net->dns[net->dns_count - 1] = value;
 }
 
-TAKE(ip)
+PARSE(ip)
 {
 	const char *hint = "write ADDRESS/PREFIX or ADDRESS/PREFIX,GATEWAY: 10.0.0.2/24,10.0.0.1";
 	char *text = copy_of(value);
@@ -129,7 +129,7 @@ TAKE(ip)
 	char *length = cut_at_last(text, '/');
 	uint64_t prefix = 0;
 	const char *end;
-	if (!is_address(text) || !length || !take_number(length, 32, &prefix, &end) || *end || !prefix)
+	if (!is_address(text) || !length || !parse_number(length, 32, &prefix, &end) || *end || !prefix)
 		fail(hint, "--ip: '%s' is not an IPv4 address with the length of its network's prefix", value);
 	if (gateway && !is_address(gateway))
 		fail(hint, "--ip: gateway '%s' is not an IPv4 address", gateway);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "say.h"
+#include "log.h"
 
 #include <string.h>
 #include <sys/uio.h>
@@ -7,7 +7,7 @@
 
 #define PART(text) {(void *)(text), strlen(text)}
 
-void say(const char *what, const char *reason)
+void log_error(const char *what, const char *reason)
 {
 	struct iovec parts[] = {
 		PART("nabla-init: "), PART(what), PART(reason ? ": " : ""), PART(reason ? reason : ""), PART("\n"),
