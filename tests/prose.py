@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The prose of a file: its text for people, without code, identifiers and quoted commands."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+_IZE = "recogn|organ|initial|normal|summar|synchron|serial|optim|minim|maxim|priorit|real|custom|random"
+
+# Words and phrases that hide the subject of a sentence, have a common technical term, or are not American spelling.
+# Each is a regular expression for whole words, with the term to use instead.
+INSTEAD = {
+    r"told|tells( of)?": "says, reports, records, shows",
+    r"whoever|whom": "the user, the caller: name the subject",
+    r"whatever (is|was|it)": "name the subject",
+    r"meanwhile": "at the same time",
+    r"of (ours|theirs|his own)": "name the owner",
+    r"made of": "built from, consists of, or name the inputs",
+    r"in (its|their|his) stead": "instead",
+    r"as [\w' ]+ ha(s|ve) it": "as in …",
+    r"circles?": "cycle",
+    r"anew": "again",
+    r"mend(s|ed|ing)?": "fix, repair",
+    r"for want of": "without",
+    r"in vain": "without success",
+    r"wish(es)?": "request, requirement",
+    r"rubbish": "unwanted files",
+    r"besides that": "name what is meant",
+    r"by that very": "by the same",
+    r"licences?|licenced": "license",
+    r"(un|mis)?behaviours?": "behavior",
+    r"colou?rs?(?<!colors)(?<!color)": "color",
+    r"neighbours?": "neighbor",
+    r"favou?r(s|ite|able)?(?<!favor)(?<!favors)(?<!favorite)(?<!favorable)": "favor",
+    r"honours?|honoured": "honor",
+    r"centres?": "center",
+    r"artefacts?": "artifact",
+    rf"({_IZE})is(e|es|ed|ing)": "-ize",
+    r"analys(e|es|ed|ing)(?<!analyses)": "analyze",
+    r"catalogues?": "catalog",
+}
+FORBIDDEN = [(re.compile(rf"(?<![\w-])(?:{words})(?![\w-])", re.IGNORECASE), term) for words, term in INSTEAD.items()]
+
+_FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
+_SPAN = re.compile(r"`[^`\n]*`|\]\([^)\n]*\)|<!--.*?-->", re.DOTALL)
+
+
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the prose of a file with line numbers."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if path.suffix == ".py":
+        yield from _python(text)
+    else:
+        for pattern in (_FENCE, _SPAN) if path.suffix == ".md" else (_SPAN,):
+            text = pattern.sub(lambda match: "\n" * match[0].count("\n"), text)
+        yield from enumerate(text.splitlines(), 1)
+
+
+def _python(text: str) -> Iterator[tuple[int, str]]:
+    """Comments and strings: docstrings, messages and help texts alike."""
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], _SPAN.sub("", token.string)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            for number, line in enumerate(_SPAN.sub("", node.value).split("\n")):
+                yield node.lineno + number, line
+
+
+def findings(path: Path) -> list[str]:
+    """Return each forbidden word of a file with its line and the term to use instead."""
+    return [
+        f"{number}: {match[0]!r}: {term}"
+        for number, line in lines(path)
+        for pattern, term in FORBIDDEN
+        if (match := pattern.search(line))
+    ]

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documentation as a whole: its links resolve, the tests that it names exist, its terms are the glossary's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests import prose
+from tests.conftest import ROOT
+from tests.test_linters import committed, text_of
+
+PAGES = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SPECIFICATION", "SECURITY", "CHANGELOG")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+
+# Folders and files whose text keeps to the glossary of CONTRIBUTING.md. Generated pages follow their generators.
+CLEAN = ("README.md", "CONTRIBUTING.md", "SPECIFICATION.md", "SECURITY.md", "CHANGELOG.md", "docs", "tests/prose.py")
+GENERATED = ("docs/host-syscalls.md", "docs/nabla-run.md", "docs/busybox-testsuite.md")
+# It names the forbidden words.
+EXEMPT = ("tests/prose.py",)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as repository sites make them."""
+    headings = re.findall(r"^#+ (.*)$", text_of(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_resolve(page: Path) -> None:
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"(?s)```.*?```|`[^`\n]*`", "", text_of(page))):
+        if re.match(r"[a-z]+://", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        if not path.exists() or (anchor and anchor not in anchors(path)):
+            broken.append(target)
+    assert broken == []
+
+
+def test_every_page_is_listed_in_the_readme() -> None:
+    readme = text_of(ROOT / "README.md")
+    assert [page.name for page in PAGES[1:] if f"({page.relative_to(ROOT)})" not in readme] == []
+
+
+def named_tests(text: str) -> list[str]:
+    """Return the files that a text of the specification names as tests, braces expanded."""
+    names = []
+    for name in re.findall(r"`((?:unit|integration|guest|fuzz)/[^`]+)`", text):
+        before, braces, after = re.fullmatch(r"([^{}]*)(?:\{(.*)\})?([^{}]*)", name).groups()  # type: ignore[union-attr]
+        names += [f"{before}{choice}{after}" for choice in (braces or "").split(",")]
+    return names
+
+
+def test_every_test_named_in_the_specification_exists() -> None:
+    names = named_tests(text_of(ROOT / "SPECIFICATION.md"))
+    assert len(names) > 80
+    assert [name for name in names if not any((ROOT / "tests").glob(name))] == []
+
+
+def test_every_promise_names_a_test() -> None:
+    rows = [line for line in text_of(ROOT / "SPECIFICATION.md").splitlines() if line.startswith("| ")]
+    promises = [row for row in rows[: rows.index("| property | measured | command |")] if row != "| promise | test |"]
+    assert len(promises) > 70
+    assert [row for row in promises if not named_tests(row.rsplit("|", 2)[1])] == []
+
+
+def test_words_of_the_glossary_are_used() -> None:
+    """No word that tests/prose.py lists stands in a clean folder: in prose, comments, docstrings or messages."""
+    guilty = [
+        f"{name}:{finding}"
+        for path in committed()
+        if (name := str(path.relative_to(ROOT))).startswith(CLEAN)
+        and name not in (*GENERATED, *EXEMPT)
+        and path.suffix != ".png"
+        for finding in prose.findings(path)
+    ]
+    assert guilty == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("a.md", "It is told `told` [x](told).\n```\nwhom\n```\nThe behaviour.\n", ["1: 'told'", "5: 'behaviour'"]),
+        ("a.c", "/* whoever\n * calls */ int told_by;\n", ["1: 'whoever'"]),
+        (
+            "a.py",
+            '"""A docstring.\n\nTells it."""\ntold = 1\nprint("the licence")  # anew\n',
+            ["5: 'anew'", "3: 'Tells'"],
+        ),
+        ("a.toml", 'color = "favorite"\nanalyses = "optimized"\n', []),
+    ],
+)
+def test_forbidden_words_are_found(tmp_path: Path, name: str, text: str, found: list[str]) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    seen = [":".join(finding.split(":")[:2]) for finding in prose.findings(path)]
+    assert seen[: len(found)] == found
+    assert len(seen) == len(found) + (name == "a.py")
