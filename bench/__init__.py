@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measurements of the virtual machine beside what it is compared with; results are JSON, tables are made from them."""
+"""Measurements of the VM and of the programs that it is compared with; results are JSON files and tables."""

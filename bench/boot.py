@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time from start to exit with 64 MB and an init that exits at once, beside bubblewrap and stock User Mode Linux.
+"""Time from start to exit with 64 MB and an init that exits at once, compared with bubblewrap and stock User Mode Linux.
 
     python -m bench.boot [--runs 200] [--uml PATH/TO/linux] [--commit]
 
-The init is bench/guest/raw_exit_init.c: it powers off in its first instructions, without libc. The same file system
-image goes to stock UML (an MMU build of the same kernel version), if its binary is given. bubblewrap enters new
-namespaces and starts /bin/true. `--commit` also writes bench/results/boot.json, which the report shows.
+The init is bench/guest/raw_exit_init.c: it powers off in its first instructions, without libc. Stock UML (an MMU build of
+the same kernel version) boots the same file system image, if its binary is given. bubblewrap enters new namespaces and
+starts /bin/true. `--commit` also writes bench/results/boot.json, which the report shows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STOCK = "stock UML"  # it often ends by SIGABRT after a power-off
 
 
 def make_image(folder: Path) -> Path:
-    """Make a small ext2 image that holds nothing but the init."""
+    """Make a small ext2 image that contains only the init."""
     common.need(GUEST_TESTS / "raw_exit_init", TOOLS.path)
     tree = folder / "tree"
     for name in ("dev", "proc", "sbin"):
@@ -41,7 +41,7 @@ def make_image(folder: Path) -> Path:
 
 
 def commands(image: Path, uml: Path | None) -> dict[str, list[str]]:
-    """Return what is to be timed."""
+    """Return the commands to measure."""
     own = [f"ubd0={image},ro", "root=/dev/ubda", "rootfstype=ext4", "ro", "init=/sbin/init", "quiet"]
     found = {"nabla": [str(VMLINUX), "mem=64M", *own]}
     found["nabla, whole system"] = common.machine("minimal", "/bin/true")
@@ -67,7 +67,7 @@ def main() -> int:
     records = [timing.record() for timing in timings]
     log.info(f"written to {common.save('boot', records)}")
     if options.commit:
-        # Without each single run, and without the paths of this machine.
+        # Without the single runs and the paths of this host.
         brief = [{key: value for key, value in each.items() if key not in ("command", "times")} for each in records]
         log.info(f"written to {common.save('boot', brief, common.COMMITTED)}")
     rows = [["start to exit, ms", "median", "mean", "min", "p95"]]

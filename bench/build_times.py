@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long each step of a build took: bench/results/build.json, from which the report draws its chart.
+"""The duration of each step of a build: bench/results/build.json, from which the report draws its chart.
 
     ./doit.sh -n 2 ready 2>&1 | tee LOG
     python -m bench.build_times LOG
 
-LOG is what a build has printed: its lines `STEP: done in TIME`. Run it on the machine that has built, as the file says
-which one it was; the date is that of the log. The release holds no time of its own making, or it would never be the
-same twice, so this file is committed.
+LOG is the output of a build with its lines `STEP: done in TIME`. Run this command on the build's host, which the file
+describes; the date is that of the log. The file is committed because a release must not depend on the time of its build.
 
-    host    cpu, cores, kernel (release of the host's), date (end of the build, UTC)
-    steps   name (of doit's task) and seconds, in the order in which they ended
+    host    cpu, cores, kernel (the host's release), date (end of the build, UTC)
+    steps   name (of doit's task) and seconds, in the order of completion
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from nabla.errors import NablaError
 from nabla.paths import relative
 from nabla.report_bench import BUILD, BuildTimes, Host, Step, as_json
 
-# Names of tasks have no space in them; parts of a task that are told beside it have.
+# Names of tasks contain no space; parts of a task that are reported separately do.
 _LINE = re.compile(r"^(?:\x1b\[\d+m)?(?P<name>[^\s]+:[^\s:]+): done in (?P<time>[0-9][0-9. mins]*s)(?:\x1b\[0m)?\s*$")
 _TIME = re.compile(r"(?:(?P<minutes>\d+) min )?(?P<seconds>\d+(?:\.\d)?) s")
 
 
 def seconds(text: str) -> float:
-    """Return the seconds that a text of `nabla.log.seconds` says. Raises `NablaError` for any other text."""
+    """Parse a duration as `nabla.log.seconds` writes it. Raises `NablaError` for any other text."""
     match = _TIME.fullmatch(text)
     if match is None:
         raise NablaError(f"{text!r} is no time", "a line looks like: kernel:build: done in 3 min 33 s")
@@ -40,7 +39,7 @@ def seconds(text: str) -> float:
 
 
 def parse(text: str) -> Iterator[Step]:
-    """Yield the steps that a build's output tells of. Raises `NablaError` when one is there twice."""
+    """Yield the steps in a build's output. Raises `NablaError` if one occurs twice."""
     seen = set()
     for match in filter(None, map(_LINE.match, text.splitlines())):
         if match["name"] in seen:
@@ -52,7 +51,7 @@ def parse(text: str) -> Iterator[Step]:
 
 
 def convert(path: Path) -> BuildTimes:
-    """Read a log; raises `NablaError` when it tells of no step."""
+    """Read a log; raises `NablaError` if it contains no step."""
     steps = tuple(parse(path.read_text(encoding="utf-8", errors="replace")))
     if not steps:
         raise NablaError(f"{relative(path)} has no line `STEP: done in TIME`", "see the head of bench/build_times.py")
@@ -65,7 +64,7 @@ def convert(path: Path) -> BuildTimes:
 def main() -> int:
     """Convert one log."""
     parser = argparse.ArgumentParser(prog="bench.build_times", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("log", type=Path, help="what a build has printed")
+    parser.add_argument("log", type=Path, help="the output of a build")
     options = parser.parse_args()
     common.need(options.log)
     found = convert(options.log)

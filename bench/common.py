@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the measurements share: repeated runs of commands, facts about this host, results as JSON, tables of them."""
+"""Shared parts of the measurements: repeated runs of commands, a description of the host, JSON results, tables."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Timing:
     times: tuple[float, ...]
 
     def record(self) -> dict[str, Any]:
-        """Return the figures for the JSON file: all times too, so that others can judge."""
+        """Return the figures for the JSON file, including each single time."""
         ordered = sorted(self.times)
         return {
             "name": self.name,
@@ -50,7 +50,7 @@ class Timing:
 
 
 def repeat(name: str, command: Sequence[str], *, runs: int, warmup: int, status: int | None = 0) -> Timing:
-    """Run a command again and again, its streams at /dev/null. `status` None: however it ends."""
+    """Run a command repeatedly with its streams at /dev/null. `status` None accepts any exit status."""
     times: list[float] = []
     for turn in range(warmup + runs):
         began = time.perf_counter_ns()
@@ -69,9 +69,9 @@ def repeat(name: str, command: Sequence[str], *, runs: int, warmup: int, status:
 def interleave(
     commands: Mapping[str, Sequence[str]], *, runs: int, warmup: int, any_status: Collection[str] = ()
 ) -> list[Timing]:
-    """Time several commands in turns of ten, so that a busy moment of the host does not hit one of them alone.
+    """Time several commands in turns of ten, so that other load on the host affects all of them.
 
-    All must end with status 0, but for those named in `any_status`. Raises `NablaError` otherwise.
+    Each must exit with status 0, except those in `any_status`. Raises `NablaError` otherwise.
     """
     gathered: dict[str, list[float]] = {name: [] for name in commands}
     for name, command in commands.items():
@@ -86,7 +86,7 @@ def interleave(
 
 
 def host_facts() -> dict[str, Any]:
-    """Describe this host as far as figures depend on it."""
+    """Describe the properties of this host that affect the figures."""
     model = "unknown"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -102,21 +102,21 @@ def host_facts() -> dict[str, Any]:
 
 
 def need(*paths: Path) -> None:
-    """Raise `NablaError` with a hint when something to be measured was not built."""
+    """Raise `NablaError` with a hint if an artifact to be measured is missing."""
     for path in paths:
         if not path.exists():
             raise NablaError(f"{relative(path)} is missing", "build it: ./doit.sh")
 
 
 def machine(image: str, *command: str, memory: str = "64M", options: Sequence[str] = ()) -> list[str]:
-    """Return the command line that runs a command in the machine."""
+    """Return the command line that runs a command in a VM."""
     need(NABLA_RUN, VMLINUX, IMAGES / f"{image}.ext3")
     words = [str(NABLA_RUN), "--memory", memory, "--ephemeral", *options, str(IMAGES / f"{image}.ext3")]
     return [*words, "--", *command] if command else words
 
 
 def save(name: str, results: Any, folder: Path = RESULTS) -> Path:
-    """Write results with the facts of the host to NAME.json in a folder: out/bench, or COMMITTED."""
+    """Write results with the description of the host to NAME.json in a folder: out/bench, or COMMITTED."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(json.dumps({"bench": name, "host": host_facts(), "results": results}, indent=1) + "\n")
@@ -124,7 +124,7 @@ def save(name: str, results: Any, folder: Path = RESULTS) -> Path:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Lay out rows, the first of them the head, as a table in Markdown; numbers to the right."""
+    """Format rows as a Markdown table with right-aligned numbers; the first row is the header."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(_cell(text, width) for text, width in zip(row, widths, strict=True)) + " |" for row in rows
@@ -138,7 +138,7 @@ def _cell(text: str, width: int) -> str:
 
 
 def start(main: Callable[[], int]) -> NoReturn:
-    """Run a measurement as a program: what it cannot do is one line on standard error."""
+    """Run a measurement as a program; an error is one line on standard error."""
     try:
         sys.exit(main())
     except NablaError as error:

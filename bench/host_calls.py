@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often a machine asks its host, by kind of call: idle, and busy with one thing after the other.
+"""The rate of host calls of a VM, by kind of call: idle, and under one load after another.
 
     python -m bench.host_calls [--commit]
 
-The counts are the kernel's own (/proc/nabla/host_calls), read in the guest before and after each load; what the reading
-itself costs is taken off. `--commit` also writes bench/results/host-syscalls.json, from which docs/host-syscalls.md is
-made (`doit lock:policy`).
+The counts are the kernel's own (/proc/nabla/host_calls), read in the guest before and after each load. The calls that the
+reading itself causes are subtracted. `--commit` also writes bench/results/host-syscalls.json, from which
+docs/host-syscalls.md is generated (`doit lock:policy`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from nabla.paths import IMAGES, NABLA_RUN
 from nabla.policy_page import RATES, Load, Rates
 
 COUNTS = "/proc/nabla/host_calls"
-# Three looks: the first two tell what a look costs.
+# Three readings: the first two measure the calls that a reading causes.
 SCRIPT = """
 mkdir -p /tmp; mount -t tmpfs none /tmp; cd /
 look() {{ cat {counts} /proc/uptime >/tmp/$1; }}
@@ -44,7 +44,7 @@ GATEWAY, PORT = "10.0.2.2", 5201
 
 @dataclass(frozen=True)
 class Work:
-    """What the machine does: a shell script, in words, and whether it needs a disk or a network."""
+    """A load: its description, its shell script, and whether it needs a disk or a network."""
 
     name: str
     what: str
@@ -75,7 +75,7 @@ WORKS = (
 
 @contextmanager
 def sink(port: int) -> Iterator[None]:
-    """Take what comes to a port of this host's loopback and throw it away."""
+    """Accept connections on a port of this host's loopback and discard the data."""
     with socket.create_server(("127.0.0.1", port)) as server:
 
         def take() -> None:
@@ -97,13 +97,13 @@ def sink(port: int) -> Iterator[None]:
 
 
 def run(work: Work, folder: Path) -> Load:
-    """Start a machine for one load. Raises `NablaError` when it fails."""
+    """Start a VM for one load. Raises `NablaError` if it fails."""
     image = folder / "image.ext3"
     shutil.copy(IMAGES / "minimal.ext3", image)
     words: list[str | Path] = [NABLA_RUN, "--memory", "128M", *([] if work.disk else ["--ephemeral"])]
     if work.network:
         words += ["--net", "user"]
-    # Standard error is for the report, so that standard output can be part of the load.
+    # The report goes to standard error, because standard output can be part of the load.
     script = SCRIPT.format(counts=COUNTS, work=work.script, report="/dev/host/stderr")
     words += [image, "--", "/bin/sh", "-c", script]
     with sink(PORT) if work.network else tempfile.TemporaryFile():
@@ -116,14 +116,14 @@ def run(work: Work, folder: Path) -> Load:
 
 
 def record(work: Work, report: str) -> Load:
-    """Return what a report of three looks says: seconds, and calls without those of the looking."""
+    """Return the seconds and calls in a report of three readings, without the calls of the readings themselves."""
     looks: list[dict[str, float]] = []
     for part in report.split("look ")[1:]:
         lines = [line.split() for line in part.splitlines()[1:] if len(line.split()) == 2]
         looks.append({name: float(value) for name, value in lines[:-1]})
         looks[-1]["uptime"] = float(lines[-1][0])
     if len(looks) != 3:
-        raise NablaError(f"{work.name}: the machine told {len(looks)} of 3 counts", report)
+        raise NablaError(f"{work.name}: the VM reported {len(looks)} of 3 counts", report)
     seconds = looks[2].pop("uptime") - looks[1].pop("uptime")
     cost = {name: looks[1][name] - looks[0][name] for name in looks[2]}
     calls = {name: max(0, round(looks[2][name] - looks[1][name] - cost[name])) for name in looks[2]}
@@ -131,7 +131,7 @@ def record(work: Work, report: str) -> Load:
 
 
 def rows(loads: Sequence[Load]) -> list[list[str]]:
-    """Lay the loads out as a table: a row for each call, a column for each load."""
+    """Return a table of the loads: a row for each call, a column for each load."""
     found = [["calls a second", *(load.name for load in loads)]]
     found += [[name, *(load.rate(name) for load in loads)] for name in loads[0].calls]
     return [*found, ["all", *(load.total() for load in loads)]]

@@ -33,7 +33,7 @@ def measure(command: list[str]) -> dict[str, float]:
 
 
 def on_host() -> dict[str, float]:
-    """Measure on the host, with our libc in its place: a mount namespace shows it, nothing else is in the way."""
+    """Measure on the host, with nabla's libc mounted at the loader's path in a mount namespace."""
     common.need(GUEST_TESTS / "latency", MUSL / "lib")
     words = ["bwrap", "--ro-bind", str(MUSL / "lib"), "/lib", "--ro-bind", str(GUEST_TESTS), "/tests"]
     words += ["--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]

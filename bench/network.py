@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Throughput and request rate of a server in the guest, seen from the host through a published port.
+"""Throughput and request rate of a server in the guest, measured from the host through a published port.
 
 python -m bench.network
 
-bench/guest/netload.c is both ends, the same binary everywhere. "guest": its server runs in a machine with user
-networking, its client on the host. "host": both on the host, over loopback, in the same sandbox as the client. All is
-on one machine, so what the ends and the helper need for themselves is part of each figure. The best of several runs
-counts, as whatever else the machine does only makes a run slower; all of them are in the file.
+bench/guest/netload.c is client and server, the same binary everywhere. "guest": the server runs in a VM with user
+networking, the client on the host. "host": both run on the host, over loopback, in the same sandbox. Client, server and
+passt share the host's processors. The best of several runs counts, because other load only makes a run slower; the file
+contains all of them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ IN_GUEST = f"/usr/lib/nabla-tests/{NAME}"
 RUNS = 5
 SECONDS = 2
 BULK = 2_000_000_000
-# name, unit, divisor, words of the client behind mode and port
+# name, unit, divisor, arguments of the client after mode and port
 MEASUREMENTS = (
     ("GET of 1 KiB, 1 connection", "requests/s", 1, "load", ("1", str(SECONDS), "1024")),
     ("GET of 1 KiB, 32 connections", "requests/s", 1, "load", ("32", str(SECONDS), "1024")),
@@ -40,14 +40,14 @@ MEASUREMENTS = (
 
 
 def on_host(*words: str) -> list[str]:
-    """Return the command line that runs netload on the host, with our libc in its place."""
+    """Return the command line that runs netload on the host with nabla's libc."""
     common.need(GUEST_TESTS / NAME, MUSL / "lib")
     sandbox = ["bwrap", "--ro-bind", str(MUSL / "lib"), "/lib", "--ro-bind", str(GUEST_TESTS), "/tests"]
     return [*sandbox, "--die-with-parent", "--dev", "/dev", "--proc", "/proc", f"/tests/{NAME}", *words]
 
 
 def free_port() -> int:
-    """Return a port of the loopback that nobody has."""
+    """Return an unused port of the loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -65,14 +65,14 @@ def served(where: str) -> Iterator[str]:
         try:
             assert server.stdout is not None
             if server.stdout.readline() != "serving\n":
-                raise NablaError(f"the server in the {where} did not start", "its own words are above")
+                raise NablaError(f"the server in the {where} did not start", "its output is above")
             yield port
         finally:
             server.terminate()
 
 
 def client(mode: str, port: str, words: Sequence[str]) -> float:
-    """Measure once; returns requests or bytes for each second. Raises `NablaError`."""
+    """Measure once; returns requests or bytes per second. Raises `NablaError`."""
     finished = subprocess.run(on_host(mode, port, *words), capture_output=True, text=True, timeout=300, check=False)
     if finished.returncode != 0:
         raise NablaError(f"{NAME} {mode}: exit status {finished.returncode}", finished.stderr.strip())
@@ -81,7 +81,7 @@ def client(mode: str, port: str, words: Sequence[str]) -> float:
 
 
 def measure() -> list[dict[str, Any]]:
-    """Run every measurement several times, guest and host in turns, so that a busy moment does not hit one alone."""
+    """Run every measurement several times, guest and host in turns, so that other load affects both."""
     results = []
     with served("guest") as guest, served("host") as host:
         for name, unit, divisor, mode, words in MEASUREMENTS:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many boots in a row, each of which must end with the status it was asked for and the right output.
+"""Many boots in a row, each of which must end with the expected status and output.
 
 python -m bench.soak [--boots 1000] [--jobs 1]
 """
@@ -17,7 +17,7 @@ from nabla import log
 
 
 def boot(words: list[str], number: int) -> str | None:
-    """Boot once; returns what went wrong, or None."""
+    """Boot once; returns a description of the failure, or None."""
     status = number % 256
     script = f"echo boot {number}; exit {status}"
     try:
@@ -31,16 +31,16 @@ def boot(words: list[str], number: int) -> str | None:
     except subprocess.TimeoutExpired:
         return f"boot {number}: no end within 60 s"
     if finished.returncode != status or finished.stdout != f"boot {number}\n".encode():
-        told = (finished.stdout + finished.stderr).decode(errors="replace").strip()
-        return f"boot {number}: exit status {finished.returncode} instead of {status}: {told[-500:]}"
+        output = (finished.stdout + finished.stderr).decode(errors="replace").strip()
+        return f"boot {number}: exit status {finished.returncode} instead of {status}: {output[-500:]}"
     return None
 
 
 def main() -> int:
-    """Boot, count, save; exit status 1 when one boot went wrong."""
+    """Boot, count, save; exit status 1 if a boot failed."""
     parser = argparse.ArgumentParser(prog="bench.soak", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--boots", type=int, default=1000, help="how many (1000)")
-    parser.add_argument("--jobs", type=int, default=1, help="machines at the same time (1)")
+    parser.add_argument("--boots", type=int, default=1000, help="number of boots (1000)")
+    parser.add_argument("--jobs", type=int, default=1, help="parallel VMs (1)")
     options = parser.parse_args()
     words = common.machine("minimal")
     began = time.perf_counter()

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What came of upstream's own tests: bench/results/upstream-tests.json, from out/check, for the report.
+"""Results of upstream's own tests: bench/results/upstream-tests.json, from out/check, for the report.
 
     ./doit.sh check
     python -m bench.upstream_tests
 
-These tests take minutes, so that a release does not run them again while it is made; what came of them is committed
-instead, with the digest of the files that were tested.
+These tests take minutes, so a release does not run them again. Their results are committed, with the digest of the tested
+files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nabla.results import read
 
 
 def main() -> int:
-    """Gather all results."""
+    """Collect all results."""
     argparse.ArgumentParser(prog="bench.upstream_tests", description=(__doc__ or "").splitlines()[0]).parse_args()
     tests = []
     for path in sorted((OUT / "check").glob("*.json")):

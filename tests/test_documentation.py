@@ -16,7 +16,16 @@ PAGES = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SPECIFICATI
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 
 # Folders and files whose text keeps to the glossary of CONTRIBUTING.md. Generated pages follow their generators.
-CLEAN = ("README.md", "CONTRIBUTING.md", "SPECIFICATION.md", "SECURITY.md", "CHANGELOG.md", "docs", "tests/prose.py")
+CLEAN = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "SPECIFICATION.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+    "docs",
+    "bench",
+    "tests/prose.py",
+)
 GENERATED = ("docs/host-syscalls.md", "docs/nabla-run.md", "docs/busybox-testsuite.md")
 # It names the forbidden words.
 EXEMPT = ("tests/prose.py",)

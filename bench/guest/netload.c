@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Both ends of the network measurements; the same binary runs in the guest and on the host.
 //
-//   netload serve PORT              a web server with one thread: GET /N gives N bytes, PUT takes what comes; until killed
+//   netload serve PORT              a web server with one thread: GET /N gives N bytes, PUT discards its body; until killed
 //   netload load PORT CONNECTIONS SECONDS BYTES   requests per second of GET /BYTES, on connections that stay open
 //   netload get PORT BYTES          bytes per second of one GET
 //   netload put PORT BYTES          bytes per second of one PUT
@@ -27,10 +27,10 @@ static char chunk[CHUNK];
 
 /* A connection, of either side. */
 static struct connection {
-	char head[HEAD];    /* what was read of a request's or an answer's head */
+	char head[HEAD];    /* the part of a request or response head read so far */
 	size_t head_length;
-	long long to_read;  /* bytes of the body that are still to come; -1: the head is not complete */
-	long long to_write; /* bytes of our body that are still to go */
+	long long to_read;  /* bytes of the body still to be received; -1: the head is incomplete */
+	long long to_write; /* bytes of the own body still to be sent */
 	char answer[128];
 	size_t answer_length, answer_done;
 } connections[CONNECTIONS];

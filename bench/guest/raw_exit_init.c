@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// An init that ends the machine at once, without libc: what remains is the time of start and end.
+// An init that powers off at once, without libc: the measured time is that of start and end.
 static void call(long number, long a, long b, long c)
 {
 	__asm__ volatile("syscall" : "+a"(number) : "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");
