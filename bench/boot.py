@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time from start to exit with 64 MB and an init that exits at once, compared with bubblewrap and stock User Mode Linux.
+"""Time from start to exit with 64 MB and an init that exits at once, beside bubblewrap and stock User Mode Linux.
 
     python -m bench.boot [--runs 200] [--uml PATH/TO/linux] [--commit]
 
-The init is bench/guest/raw_exit_init.c: it powers off in its first instructions, without libc. Stock UML (an MMU build of
-the same kernel version) boots the same file system image, if its binary is given. bubblewrap enters new namespaces and
-starts /bin/true. `--commit` also writes bench/results/boot.json, which the report shows.
+The init is bench/guest/raw_exit_init.c: it powers off in its first instructions, without libc. Stock UML (an MMU build
+of the same kernel version) boots the same file system image, if its binary is given. bubblewrap enters new namespaces
+and starts /bin/true. `--commit` also writes bench/results/boot.json, which the report shows.
 """
 
 from __future__ import annotations

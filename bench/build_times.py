@@ -5,7 +5,8 @@
     python -m bench.build_times LOG
 
 LOG is the output of a build with its lines `STEP: done in TIME`. Run this command on the build's host, which the file
-describes; the date is that of the log. The file is committed because a release must not depend on the time of its build.
+describes; the date is that of the log. The file is committed because a release must not depend on the time of its
+build.
 
     host    cpu, cores, kernel (the host's release), date (end of the build, UTC)
     steps   name (of doit's task) and seconds, in the order of completion

@@ -3,8 +3,8 @@
 
     python -m bench.host_calls [--commit]
 
-The counts are the kernel's own (/proc/nabla/host_calls), read in the guest before and after each load. The calls that the
-reading itself causes are subtracted. `--commit` also writes bench/results/host-syscalls.json, from which
+The counts are the kernel's own (/proc/nabla/host_calls), read in the guest before and after each load. The calls that
+the reading itself causes are subtracted. `--commit` also writes bench/results/host-syscalls.json, from which
 docs/host-syscalls.md is generated (`doit lock:policy`).
 """
 

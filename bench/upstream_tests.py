@@ -4,8 +4,8 @@
     ./doit.sh check
     python -m bench.upstream_tests
 
-These tests take minutes, so a release does not run them again. Their results are committed, with the digest of the tested
-files.
+These tests take minutes, so a release does not run them again. Their results are committed, with the digest of the
+tested files.
 """
 
 from __future__ import annotations
