@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A machine and its border, from outside: the kernel's instructions that enter the host, and the filter over them.
+"""A VM and its boundary, seen from the host: the kernel's instructions that enter the host, and their filter.
 
-`Bare` starts the kernel itself, without nabla-run and its precautions, so that the filter is all there is.
+`Bare` starts the kernel itself, without nabla-run, so that the filter is the only protection.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BASE = 0x60000000  # CONFIG: where the kernel's image and, behind it, the guest'
 
 @dataclass(frozen=True)
 class Entry:
-    """A `syscall` instruction of the kernel. `number`: what is put into EAX right before it, if that is seen."""
+    """A `syscall` instruction of the kernel. `number`: the constant in EAX right before it, if there is one."""
 
     function: str
     address: int
@@ -92,7 +92,7 @@ def _whole(register: str) -> str:
 
 
 def running_entries() -> list[Entry]:
-    """Those in the part of the kernel's text that the filter knows."""
+    """Return the instructions in the part of the kernel's text that the filter permits."""
     start, end = symbols()["_stext"], symbols()["_etext"]
     return [each for each in entries() if start <= each.address < end]
 
@@ -110,25 +110,25 @@ def vdso_size() -> int:
 
 
 def has_fsgsbase() -> bool:
-    """Whether programs of this host may use the FSGSBASE instructions."""
+    """Return whether programs of this host may use the FSGSBASE instructions."""
     libc = ctypes.CDLL(None)
     libc.getauxval.restype = ctypes.c_ulong
     return bool(libc.getauxval(ctypes.c_ulong(AT_HWCAP2)) & FSGSBASE)
 
 
 def tracer(strace: str) -> list[str]:
-    """Return strace with the rights that it needs to look into a process that lets nobody do so: root's."""
+    """Return the command for strace, as root, since the traced process is not dumpable."""
     return [*([] if os.geteuid() == 0 else ["unshare", "--map-root-user"]), strace]
 
 
 def filters(trace: str) -> list[list[Instruction]]:
-    """Return the filters that strace saw being installed."""
+    """Return the filters whose installation strace recorded."""
     lines = [line for line in trace.splitlines() if "seccomp(SECCOMP_SET_MODE_FILTER" in line]
     return [seccomp.decode(line.encode()) for line in lines]
 
 
 def constants(memory: int, vdso: int, timer: int, **sets: int) -> dict[str, int]:
-    """Return what the kernel must have put into the filter."""
+    """Return the constants that the kernel must have put into the filter."""
     known = symbols()
     found = dict.fromkeys(policy.CONSTANTS, 0)
     return found | {
@@ -153,7 +153,7 @@ def rendered(values: dict[str, int]) -> list[Instruction]:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a machine ended: status (negative: signal) and what it wrote."""
+    """How a VM ended: status (negative: signal) and output."""
 
     status: int
     output: str
@@ -163,7 +163,7 @@ class Ending:
 class Bare:
     """The kernel alone, started by a shell with files of the test at fixed descriptors.
 
-    3: a writable disk, 4: a read-only one, 5: the root, kept in memory; 6: a file of the host that is no disk at all.
+    3: a writable disk, 4: a read-only one, 5: the root, kept in memory; 6: a file of the host that is not a disk.
     """
 
     folder: Path
@@ -194,7 +194,7 @@ class Bare:
         return ["/bin/sh", "-c", opened, "sh", *words]
 
     def run(self, *command: str, prefix: Sequence[str] = ()) -> Ending:
-        """Run a command in the machine to its end."""
+        """Run a command in the guest to its end."""
         finished = subprocess.run(
             [*prefix, *self.argv(*command)],
             cwd=self.folder,
@@ -209,5 +209,5 @@ class Bare:
         return Ending(finished.returncode, finished.stdout.decode(errors="replace"))
 
     def attempt(self, place: int | str, number: int, *args: int | str) -> Ending:
-        """Let the program in the guest make one host call from `place`."""
+        """Let the guest program make one host call from `place`."""
         return self.run(PROGRAM, str(place), str(number), *map(str, args))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures: the built images as machines. What is missing is a failure with a hint, never a skipped test."""
+"""Fixtures: the built images as VMs. What is missing is a failure with a hint, never a skipped test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .vm import Vm
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test of this folder boots the machine."""
+    """Mark every test of this folder: it boots a VM."""
     here = Path(__file__).parent
     for item in items:
         if item.path.is_relative_to(here):
@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def image_of(name: str) -> Path:
-    """Return the path of a built image, after a look that all which a boot needs is there."""
+    """Return the path of a built image; fail if anything that a boot needs is missing."""
     image = IMAGES / f"{name}.ext3"
     for needed in (NABLA_RUN, VMLINUX, image):
         if not needed.exists():
@@ -36,13 +36,13 @@ def image_of(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def minimal() -> Vm:
-    """Our libc, busybox and init alone."""
+    """Nabla's libc, busybox and init alone."""
     return Vm(image_of("minimal"), memory="64M", ephemeral=True)
 
 
 @pytest.fixture(scope="session")
 def alpine() -> Vm:
-    """Alpine with our libc and busybox in place of its own."""
+    """Alpine with nabla's libc and busybox in place of its own."""
     return Vm(image_of("alpine"), ephemeral=True)
 
 
@@ -73,7 +73,7 @@ def image(copy_of: Callable[[str], Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program that nabla-run can start in the kernel's place."""
+    """The program that nabla-run can start instead of the kernel."""
     return compile_stand_in(tmp_path_factory.mktemp("stand-in"))
 
 
@@ -101,7 +101,5 @@ def strace() -> str:
     """Path of the host's strace."""
     found = shutil.which("strace")
     if found is None:
-        pytest.fail(
-            "strace is missing: it shows what the machine asks of the host; hint: install strace", pytrace=False
-        )
+        pytest.fail("strace is missing: it records the VM's host calls; hint: install strace", pytrace=False)
     return found

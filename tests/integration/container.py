@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers as docker and podman make them, of bubblewrap: their seccomp profiles, capabilities, a masked /proc.
+"""Containers like those of docker and podman, set up by bubblewrap: seccomp profile, capabilities, a masked /proc.
 
-The profiles are those that Debian ships, compiled by libseccomp as the container engines do it, and bubblewrap loads
+The profiles are those that Debian ships. libseccomp compiles them, as in the container engines, and bubblewrap loads
 the result into the kernel before it starts the command.
 """
 
@@ -33,7 +33,7 @@ CAPABILITIES = {
     "docker": [f"CAP_{name}" for name in f"{_PODMAN} AUDIT_WRITE MKNOD NET_RAW".split()],
 }
 ENGINES = tuple(_PLACES)
-# What both engines hide of /proc and /sys, and what they let be read only.
+# The paths in /proc and /sys that both engines hide, and those that they make read-only.
 _MASKED = ("acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list")
 _READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 _OPERATIONS = {
@@ -48,7 +48,7 @@ _OPERATIONS = {
 
 
 def profile(engine: str) -> dict[str, Any]:
-    """Return the default profile of an engine, as its package has it."""
+    """Return the default profile of an engine, from its package."""
     (source,) = [source for source in recipe.load("container-profiles").source if source.name == engine]
     with deb.data_archive(fetch.fetch(source)) as archive:
         member = next(member for member in archive if member.name.removeprefix("./") == _PLACES[engine])
@@ -75,9 +75,7 @@ def compile_profile(engine: str) -> bytes:
         ]
         # MASKED_EQ has the mask first, then the value, as in the profile.
         for name in rule["names"]:
-            if (
-                pyseccomp.resolve_syscall(pyseccomp.system_arch(), name) != -1
-            ):  # engines leave out what they do not know
+            if pyseccomp.resolve_syscall(pyseccomp.system_arch(), name) != -1:  # engines skip unknown calls
                 made.add_rule(action, name, *compared)
     with tempfile.TemporaryFile() as stream:
         made.export_bpf(stream)
@@ -91,7 +89,7 @@ def _action(name: str, number: int) -> int:
 
 
 def _holds(rule: dict[str, Any], capabilities: Sequence[str]) -> bool:
-    """Tell whether a rule is meant for this machine and container."""
+    """Return whether a rule applies to this host and container."""
     only, never = rule.get("includes") or {}, rule.get("excludes") or {}
     kernel = tuple(int(part) for part in platform.release().split("-")[0].split(".")[:2])
     least = tuple(int(part) for part in only.get("minKernel", "0.0").split("."))
@@ -106,17 +104,17 @@ def _holds(rule: dict[str, Any], capabilities: Sequence[str]) -> bool:
 
 @dataclass(frozen=True)
 class Container:
-    """How commands are started in a container. `folder` of the host is its /nabla, writable; `filter`: a file."""
+    """A container that runs commands. `folder` of the host is its /nabla, writable; `filter`: a file."""
 
     engine: str
     folder: Path
-    root: bool  # who the command is
+    root: bool  # the command's user
     filter: Path
 
     def argv(self, *command: str | Path) -> list[str]:
-        """Return the words that run a command in it."""
+        """Return the command line that runs a command in it."""
         words = ["bwrap", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net", "--die-with-parent"]
-        # bubblewrap limits what the command has, an engine also what it could ever get.
+        # bubblewrap limits the command's capabilities, an engine also the bounding set.
         bounds = ",".join(f"+{name.removeprefix('CAP_').lower()}" for name in CAPABILITIES[self.engine])
         become = ["setpriv", f"--bounding-set=-all,{bounds}", "--inh-caps=-all"]
         words += ["--as-pid-1", "--cap-drop", "ALL"]
@@ -149,7 +147,7 @@ class Container:
 
 @contextmanager
 def container(engine: str, folder: Path, *, root: bool) -> Iterator[Container]:
-    """Make a container of an engine's kind; each command in it is one of its own."""
+    """Make a container like an engine's; each command runs in a new one."""
     with tempfile.NamedTemporaryFile(prefix="nabla-filter-") as stream:
         stream.write(compile_profile(engine))
         stream.flush()

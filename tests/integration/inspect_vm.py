@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start nabla-run, wait until its machine writes `up`, print what the host's /proc tells of both as JSON.
+"""Start nabla-run, wait until its VM writes `up`, print the host's /proc data about both as JSON.
 
-python3 inspect_vm.py WORD… : the words of nabla-run's command line. It is a program of its own, as only root can look
-into a machine, which is not dumpable; the root of a user namespace will do.
+python3 inspect_vm.py WORD… : the words of nabla-run's command line. It is a separate program because only root can
+inspect a VM, which is not dumpable; the root of a user namespace suffices.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 
 def look(pid: int) -> dict[str, Any]:
-    """Return what /proc tells of a process."""
+    """Return the /proc data of a process."""
     proc = Path(f"/proc/{pid}")
     numbers = sorted(int(entry.name) for entry in (proc / "fd").iterdir())
     lines = [line.split(":", 1) for line in (proc / "status").read_text().splitlines()]

@@ -3,11 +3,11 @@
 
     python -m tests.integration.jump_entry PROGRAM [ARG…]
 
-The program is stopped by ptrace after each execve. Its auxiliary vector gets an AT_SYSINFO (in the place of the entry
-for the vDSO), which points to a few instructions in a page mapped into it. They check that the return address in RCX
-directly follows a `syscall` instruction, count, and jump to that instruction: the call is made, and comes back, as the
-guest's kernel would do it. So every path through libc's jump form runs without a VM, signals, cancellation and restarts
-included. At the end, one line on stderr tells how many calls came through the entry point.
+ptrace stops the program after each execve. Its auxiliary vector gets an AT_SYSINFO (replacing the entry for the vDSO),
+which points to a few instructions in a page mapped into the program. They check that the return address in RCX directly
+follows a `syscall` instruction, increment a counter, and jump to that instruction: the call is made and returns as in
+the guest's kernel. Every path through libc's jump form therefore runs without a VM, including signals, cancellation and
+restarts. At the end, one line on stderr reports the number of calls through the entry point.
 
 Exit status: the program's own, 128+N for a signal; 125 when tracing does not work here.
 """
@@ -105,7 +105,7 @@ def auxv_entry(pid: int, wanted: int) -> int:
 
 
 def inject(pid: int) -> int:
-    """Give a tracee that just made an execve the entry point; returns the address of the counter."""
+    """Give a tracee the entry point right after its execve; returns the address of the counter."""
     entry = auxv_entry(pid, AT_SYSINFO_EHDR)
     page = map_page(pid)
     write(pid, page + STUB_OFFSET, STUB)
@@ -114,7 +114,7 @@ def inject(pid: int) -> int:
 
 
 def follow(first: int) -> tuple[int, int]:
-    """Trace until the last process is gone; returns the wait status of the first one and the calls of all."""
+    """Trace until the last process is gone; returns the first one's wait status and the number of all calls."""
     counters: dict[int, int] = {}
     calls, result = 0, 0
     alive, fresh = {first}, {first}
@@ -128,7 +128,8 @@ def follow(first: int) -> tuple[int, int]:
         deliver, event = os.WSTOPSIG(status), status >> 16
         try:
             if event == EVENT_EXEC:
-                # Still inside execve, which will set RAX. The signal stops it again before its first instruction.
+                # Still inside execve, which will set RAX. The signal stops the tracee again before its first
+                # instruction.
                 os.kill(pid, signal.SIGSTOP)
                 fresh.add(pid)
             elif pid in fresh and not event:
@@ -142,7 +143,7 @@ def follow(first: int) -> tuple[int, int]:
                 deliver = 0
             ptrace(PTRACE_CONT, pid, deliver)
         except ProcessLookupError:
-            continue  # killed since it stopped: waitpid will tell of its end
+            continue  # killed after it stopped: waitpid will report its end
     return result, calls
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nabla-run as its tests use it: with a real machine, or with a program in the kernel's place that misbehaves."""
+"""nabla-run for its tests: with a real VM, or with a misbehaving program instead of the kernel."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def launch(*words: str | Path, prefix: tuple[str, ...] = (), **options: Any) -> 
     return result
 
 
-def refused(told: str, *words: str | Path, prefix: tuple[str, ...] = (), **options: Any) -> None:
-    """Assert that nabla-run ends with its own status and one line that holds `told`."""
+def refused(message: str, *words: str | Path, prefix: tuple[str, ...] = (), **options: Any) -> None:
+    """Assert that nabla-run exits with its own status and one line that contains `message`."""
     result = launch(*words, prefix=prefix, **options)
     assert result.returncode == OWN_ERROR, result
     assert result.stderr.startswith("nabla-run: ")
     assert result.stderr.count("\n") == 1, result.stderr
-    assert told in result.stderr
+    assert message in result.stderr
     assert result.stdout == ""
 
 
@@ -63,7 +63,7 @@ class Launcher:
     stand_in: Path
 
     def words(self, do: str, *options: str | Path) -> list[str]:
-        """Return the command line with which the stand-in does `do`: see stand_in.c for what it can."""
+        """Return the command line that makes the stand-in execute `do`: see stand_in.c."""
         words = [NABLA_RUN, "--kernel", self.stand_in, *options, self.image, "--", *do.split()]
         return [str(word) for word in words]
 
@@ -73,7 +73,7 @@ class Launcher:
 
     @contextmanager
     def running(self, do: str, *options: str | Path, **settings: Any) -> Iterator[subprocess.Popen[bytes]]:
-        """Start the stand-in, wait for its first line, `up`; end it afterwards if it still runs."""
+        """Start the stand-in and wait for its first line, `up`; end it afterwards if it still runs."""
         pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
         with subprocess.Popen(self.words(f"say=up {do}", *options), **pipes | settings) as process:
             assert process.stdout is not None
@@ -95,7 +95,7 @@ def proc_status(pid: int) -> dict[str, str]:
 
 
 def wait_until_gone(pid: int, timeout: float = 10) -> None:
-    """Wait until a process has ended; nobody may have waited for it yet."""
+    """Wait until a process has ended; it may still be a zombie."""
     deadline = time.monotonic() + timeout
     while True:
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -108,7 +108,7 @@ def wait_until_gone(pid: int, timeout: float = 10) -> None:
 
 @dataclass(frozen=True)
 class Ordinary:
-    """What an ordinary user needs to start machines: files within reach, and a command that becomes one."""
+    """An ordinary user who can start VMs: accessible files, and a command that switches to the user."""
 
     folder: Path
     prefix: tuple[str, ...]
@@ -129,9 +129,9 @@ class Ordinary:
 
 @contextmanager
 def ordinary_user(image: Path) -> Iterator[Ordinary]:
-    """Whoever runs the tests, or another user when that is root. The image is copied to disk.ext3 in the folder."""
+    """Yield the user who runs the tests, or another one for root. disk.ext3 in the folder is a copy of `image`."""
     uid, prefix = os.geteuid(), tuple[str, ...]()
-    folder = Path(tempfile.mkdtemp(prefix="nabla-test-"))  # pytest's own is closed to others
+    folder = Path(tempfile.mkdtemp(prefix="nabla-test-"))  # other users cannot enter pytest's own folder
     try:
         for source, name in ((NABLA_RUN, "nabla-run"), (VMLINUX, "vmlinux"), (image, "disk.ext3")):
             subprocess.run(["cp", "--sparse=always", "--reflink=auto", source, folder / name], check=True)
@@ -146,7 +146,7 @@ def ordinary_user(image: Path) -> Iterator[Ordinary]:
 
 
 class Terminal:
-    """A command on a terminal of its own."""
+    """A command on its own terminal."""
 
     def __init__(self, *words: str) -> None:
         pid, self.master = pty.fork()
@@ -161,11 +161,11 @@ class Terminal:
         return termios.tcgetattr(self.master)
 
     def is_raw(self) -> bool:
-        """True while keys are no signals and lines are not edited."""
+        """Return whether keys send no signals and lines are not edited."""
         return not self.modes()[3] & (termios.ECHO | termios.ICANON | termios.ISIG)
 
     def read_until(self, wanted: bytes, timeout: float = 20) -> bytes:
-        """Read until something appears; returns all up to its end."""
+        """Read until `wanted` appears; returns everything up to its end."""
         deadline = time.monotonic() + timeout
         while wanted not in self._unread:
             ready, _, _ = select.select([self.master], [], [], max(0, deadline - time.monotonic()))
@@ -184,7 +184,7 @@ class Terminal:
 
 @contextmanager
 def terminal(*words: str | Path) -> Iterator[Terminal]:
-    """Start a command on a terminal; it is killed in the end if it still runs."""
+    """Start a command on a terminal; it is killed at the end if it still runs."""
     opened = Terminal(*map(str, words))
     try:
         yield opened

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Machines with a network, started by an ordinary user, and the host's side of their connections.
+"""VMs with a network, started by an ordinary user, and the host's side of their connections.
 
-Only addresses of this host's loopback are used; a guest reaches that by the address of its gateway.
+Only addresses of this host's loopback are used; a guest reaches it by the address of its gateway.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Place:
-    """Launcher, kernel and images where an ordinary user can reach them, and the words that make one of us."""
+    """Launcher, kernel and images in an accessible folder, and the command that switches to an ordinary user."""
 
     launcher: Path
     kernel: Path
@@ -43,19 +43,19 @@ class Place:
     prefix: tuple[str, ...]
 
     def argv(self, image: str, *command: str, options: Sequence[str] = (), memory: str = "128M") -> list[str]:
-        """Return the command line that runs a command in a machine; nothing it writes is kept."""
+        """Return the command line that runs a command in an ephemeral VM."""
         words = [*self.prefix, str(self.launcher), "--kernel", str(self.kernel), "--memory", memory, "--ephemeral"]
         return [*words, *options, str(self.images[image]), "--", *command]
 
     def run(self, image: str, *command: str, options: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-        """Run a command in a machine to its end."""
+        """Run a command in a VM to its end."""
         return run_words(self.argv(image, *command, options=options))
 
     @contextmanager
     def running(
         self, image: str, *command: str, options: Sequence[str] = (), memory: str = "128M"
     ) -> Iterator[subprocess.Popen[str]]:
-        """Start a machine; it is told to end when the context is left."""
+        """Start a VM; it receives SIGTERM on leaving the context."""
         words = self.argv(image, *command, options=options, memory=memory)
         null, pipe = subprocess.DEVNULL, subprocess.PIPE
         with subprocess.Popen(words, stdin=null, stdout=pipe, stderr=pipe, text=True, cwd="/") as process:
@@ -69,7 +69,7 @@ class Place:
 
     @contextmanager
     def peer(self, *, options: Sequence[str] = ()) -> Iterator[tuple[int, subprocess.Popen[str]]]:
-        """Start a machine with network_peer.py on a published TCP and UDP port; yields the port of the host."""
+        """Start a VM with network_peer.py on a published TCP and UDP port; yields the port of the host."""
         port = free_port()
         options = ["--publish", f"{port}:7", "--publish", f"{port}:7/udp", *options]
         with self.running("test", "/usr/bin/python3", PEER, "7", options=options, memory="256M") as process:
@@ -86,14 +86,14 @@ def run_words(words: Sequence[str], timeout: float = 60) -> subprocess.Completed
 
 
 def reachable(prefix: Sequence[str], path: Path) -> bool:
-    """Can a user read (and, in the case of programs, execute) this file?"""
+    """Return whether a user can read this file, and execute it if it is a program."""
     modes = ("-r", "-x") if os.access(path, os.X_OK) else ("-r",)
     return all(subprocess.run([*prefix, "test", mode, path], check=False, cwd="/").returncode == 0 for mode in modes)
 
 
 @contextmanager
 def ordinary_place(*images: str) -> Iterator[Place]:
-    """Prepare a place; files that an ordinary user cannot reach are copied for the time of the context."""
+    """Prepare a place; files that an ordinary user cannot access are copied for the duration of the context."""
     prefix: tuple[str, ...] = ()
     if os.geteuid() == 0:
         prefix = ("setpriv", f"--reuid={_SOMEBODY}", f"--regid={_SOMEBODY}", "--clear-groups")
@@ -115,7 +115,7 @@ def ordinary_place(*images: str) -> Iterator[Place]:
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """Return the number of a port that nobody has, neither for TCP nor for UDP."""
+    """Return the number of a port that is unused for both TCP and UDP."""
     while True:
         with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
             tcp.bind((address, 0))
@@ -126,7 +126,7 @@ def free_port(address: str = "127.0.0.1") -> int:
 
 
 def until(attempt: Callable[[], T | None], what: str) -> T:
-    """Repeat an attempt until it gives something; connections that fail count as nothing."""
+    """Repeat an attempt until it returns something; failed connections count as nothing."""
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end:
         with suppress(OSError, http.client.HTTPException):
@@ -137,7 +137,7 @@ def until(attempt: Callable[[], T | None], what: str) -> T:
 
 
 def page(port: int, path: str = "/", address: str = "127.0.0.1") -> bytes | None:
-    """Return a page from a web server; None when it is not there."""
+    """Return a page from a web server; None if there is none."""
     connection = http.client.HTTPConnection(address, port, timeout=10)
     try:
         connection.request("GET", path)
@@ -148,7 +148,7 @@ def page(port: int, path: str = "/", address: str = "127.0.0.1") -> bytes | None
 
 
 def talk(port: int, *, send: bytes = b"", line: str) -> bytes:
-    """Say a line to network_peer.py, send bytes, end our side, return everything that comes back."""
+    """Send a line and bytes to network_peer.py, shut down the sending side, return the complete answer."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(f"{line}\n".encode() + send)
         connection.shutdown(socket.SHUT_WR)
@@ -172,7 +172,7 @@ def helpers_of(parent: int) -> list[int]:
 
 
 def gone(pid: int) -> bool:
-    """Has a process ended? One that only waits for its parent has."""
+    """Return whether a process has ended; a zombie has."""
     try:
         return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except OSError:
@@ -180,7 +180,7 @@ def gone(pid: int) -> bool:
 
 
 def program(name: str) -> str:
-    """Return the path of a host program that a test cannot do without."""
+    """Return the path of a host program that a test requires."""
     found = shutil.which(name)
     assert found is not None, f"{name} is missing; hint: ./doit.sh test installs it"
     return found

@@ -4,7 +4,7 @@ moment, and looks afterwards whether the terminal is as before and nothing is le
 
 python -m tests.integration.terminal_rounds SEED ROUNDS SIGNALS RESULTS -- COMMAND…
 
-Writes one line of JSON for each round to the file RESULTS: signal, delay, to whom, exit status, and what is wrong.
+Writes one line of JSON for each round to the file RESULTS: signal, delay, target, exit status, and what is wrong.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 
 TERMINAL = 0
-LONGEST = 0.02  # seconds: a machine has booted by then
+LONGEST = 0.02  # seconds: a VM has booted by then
 PATIENCE = 20.0
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Alpine's own binaries, unmodified, do real work on our libc and kernel."""
+"""Alpine's own binaries, unmodified, do real work on nabla's libc and kernel."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_apk(alpine: Vm) -> None:
     assert "curl-" in alpine.check("apk --no-network info -v")
     assert "description" in alpine.check("apk --no-network info --description curl")
     assert alpine.check("apk --no-network info --who-owns /usr/bin/curl").startswith("/usr/bin/curl is owned by curl-")
-    # Our own libc and busybox stand where Alpine's stood; nothing else may differ from what apk knows.
+    # Nabla's libc and busybox replace Alpine's; nothing else may differ from apk's database.
     changed = {
         line.split(maxsplit=1)[1]
         for line in alpine.check("apk --no-network audit --system 2>/dev/null").splitlines()
@@ -69,7 +69,7 @@ def test_apk(alpine: Vm) -> None:
 
 
 def test_file_system_tools(alpine: Vm) -> None:
-    """An ext4 file system in a file: made, checked, read by debugfs' relatives."""
+    """An ext4 file system in a file: created, checked, read by programs of e2fsprogs."""
     output = alpine.check(
         """
         cd /tmp && dd if=/dev/zero of=disk bs=1M count=32 2>/dev/null || exit
@@ -88,7 +88,7 @@ def test_sudo(alpine: Vm) -> None:
 
 @pytest.mark.parametrize("memory", ["64M", "256M"])
 def test_login_shell(alpine: Vm, memory: str) -> None:
-    """/etc/profile and its relatives, as Alpine brings them."""
+    """/etc/profile and related files of Alpine."""
     result = alpine.but(memory=memory).run("/bin/sh", "-l", "-c", 'echo "$PATH"')
     assert result.status == 0, result.describe()
     assert "/usr/bin" in result.output

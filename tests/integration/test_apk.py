@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""apk inside the machine: it knows what is installed, finds it unchanged, and adds packages from our repository."""
+"""apk in the guest: it lists the installed packages, finds them unchanged, and adds packages from this repository."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OURS = {"curl", "libcrypto3", "musl", "nginx", "python3", "redis", "sqlite-libs"
 
 
 def repository(*names: str) -> bytes:
-    """Return a tar with the index, the public key, and what these packages may need."""
+    """Return a tar archive with the index, the public key, and these packages with their dependencies."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
         tar.add(INDEX, "repository/Packages.adb")

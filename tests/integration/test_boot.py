@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starting, ending, and what passes between host and guest: statuses, streams, settings, errors."""
+"""Starting, ending, and the interface between host and guest: statuses, streams, settings, errors."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_end_of_input(minimal: Vm) -> None:
 
 
 def test_quiet_boot(minimal: Vm) -> None:
-    """Nothing but the command's own output, unless asked."""
+    """Without options, only the command's own output appears."""
     result = minimal.run("/bin/true")
     assert (result.status, result.output, result.errors) == (0, "", "")
     loud = minimal.but(options=("--verbose",)).run("/bin/true")
@@ -63,7 +63,7 @@ def test_quiet_boot(minimal: Vm) -> None:
 
 
 def test_environment(minimal: Vm) -> None:
-    result = minimal.run("/bin/sh", "-c", 'echo "$COLOUR|$HOME|$EMPTY|"', env={"COLOUR": "deep 'blue' $x", "EMPTY": ""})
+    result = minimal.run("/bin/sh", "-c", 'echo "$COLOR|$HOME|$EMPTY|"', env={"COLOR": "deep 'blue' $x", "EMPTY": ""})
     assert result.output == "deep 'blue' $x|/root||\n"
 
 
@@ -100,14 +100,14 @@ def test_loopback(minimal: Vm) -> None:
 
 
 def test_orphans_do_not_keep_it(minimal: Vm) -> None:
-    """The machine ends with the command, whatever still runs."""
+    """The VM ends with the command even if other processes still run."""
     began = time.monotonic()
     assert minimal.run("/bin/sh", "-c", "sleep 1000 & while :; do :; done & exit 6").status == 6
     assert time.monotonic() - began < 10
 
 
 def test_no_memory_left(minimal: Vm) -> None:
-    """A program that wants all memory is refused or killed; the machine itself ends in order."""
+    """A program that requests all memory gets an error or is killed; the VM itself ends in order."""
     result = minimal.but(memory="32M").run(
         "/bin/sh", "-c", "dd if=/dev/zero of=/dev/null bs=64M count=1 2>&1; echo still here"
     )
@@ -116,7 +116,7 @@ def test_no_memory_left(minimal: Vm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--memory", "12Q"], "not a size"),
         (["--memory", "1M"], "too little"),
@@ -125,10 +125,10 @@ def test_no_memory_left(minimal: Vm) -> None:
         (["--env", "novalue"], "not an assignment"),
     ],
 )
-def test_wrong_options(minimal: Vm, words: list[str], told: str) -> None:
+def test_wrong_options(minimal: Vm, words: list[str], message: str) -> None:
     result = minimal.but(options=tuple(words)).run("/bin/true")
     assert result.status == OWN_ERROR
-    assert told in result.errors
+    assert message in result.errors
     assert result.errors.count("\n") == 1
 
 
@@ -158,7 +158,7 @@ def test_killed_launcher_leaves_nothing(minimal: Vm) -> None:
 
 
 def _running(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
+    """Return whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -166,7 +166,7 @@ def _running(pid: int) -> bool:
 
 
 def test_terminated_launcher(minimal: Vm) -> None:
-    """SIGTERM to nabla-run ends the machine in time, and the status tells it."""
+    """SIGTERM to nabla-run ends the VM in time, and the exit status reports it."""
     with subprocess.Popen(minimal.argv("/bin/sleep", "1000"), stdin=subprocess.DEVNULL) as launcher:
         time.sleep(0.3)
         launcher.terminate()
@@ -175,7 +175,7 @@ def test_terminated_launcher(minimal: Vm) -> None:
 
 
 def test_side_by_side(minimal: Vm) -> None:
-    """Machines on the same image do not meet: each sees a private copy."""
+    """VMs on the same image are independent: each sees a private copy."""
     started = [
         subprocess.Popen(
             minimal.argv("/bin/sh", "-c", f"echo {n} >/root/me; sleep 0.3; cat /root/me"),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Upstream's own tests of Python, redis and SQLite, in the machine, as `doit check:NAME` runs them.
+"""Upstream's own tests of Python, redis and SQLite, in the guest, as `doit check:NAME` runs them.
 
-What passed on the same bytes before, here or by doit, is taken from the cache.
+Results for the same bytes, from earlier test runs or from doit, come from the cache.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from nabla.tasks import check
 from .conftest import image_of
 
 CACHE = paths.cache_dir()
-# A recipe -> so many of its tests at least.
+# recipe -> least number of its tests
 LEAST = {"python3": 10_000, "redis": 1_000, "sqlite": 100_000}
 
 
 @pytest.fixture(autouse=True)
 def shared_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The user's cache, with what passed before."""
+    """The user's cache with earlier results."""
     monkeypatch.setenv("NABLA_CACHE", str(CACHE))
 
 

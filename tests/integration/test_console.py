@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The machine on a terminal: prompt, ^C, ^Z, ^D, job control, window size, and the host's terminal put back."""
+"""The VM on a terminal: prompt, ^C, ^Z, ^D, job control, window size, and the host's terminal afterwards."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_host_terminal_is_raw_meanwhile(shell: Console) -> None:
 
 @pytest.mark.parametrize("end", ["exit", "launcher ended", "machine killed"])
 def test_host_terminal_is_put_back(alpine: Vm, end: str) -> None:
-    """Asked by the shell that started nabla-run: the modes are those from before."""
+    """The shell that started nabla-run finds the terminal modes unchanged."""
     words = shlex.join(map(str, alpine.argv("/bin/sh", "-c", "echo up; sleep 1000" if end != "exit" else "echo up")))
     shell = pexpect.spawn("/bin/sh", ["-c", f"stty -a; {words}; stty -a"], encoding="utf-8", timeout=20)
     shell.expect_exact("up\r\n")
@@ -162,7 +162,7 @@ def test_host_terminal_is_put_back(alpine: Vm, end: str) -> None:
 
 
 def _text(console: Console) -> str:
-    """What came before the last match."""
+    """Return the output before the last match."""
     return console.before or ""
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Machines in containers: under the default seccomp profiles of docker and podman, as root and as an ordinary user; for
-a user who may make no namespaces at all; and in a container that podman itself started.
+"""VMs in containers: under the default seccomp profiles of docker and podman, as root and as an ordinary user; for
+a user who may not create namespaces; and in a container that podman itself started.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ Start = Callable[..., list[str]]
 
 @pytest.fixture(scope="module")
 def place(stand_in: Path) -> Iterator[Path]:
-    """A folder with launcher, kernel, an image that everybody may write to, and the stand-in."""
-    folder = Path(tempfile.mkdtemp(prefix="nabla-container-"))  # pytest's own is closed to others
+    """A folder with launcher, kernel, a world-writable image, and the stand-in."""
+    folder = Path(tempfile.mkdtemp(prefix="nabla-container-"))  # other users cannot enter pytest's own folder
     try:
         for source, name in ((NABLA_RUN, "nabla-run"), (VMLINUX, "vmlinux"), (stand_in, "stand-in")):
             shutil.copyfile(source, folder / name)
@@ -51,13 +51,13 @@ def place(stand_in: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Inside:
-    """A place in which nabla-run is started: how words become those that start it there, and options that it needs."""
+    """A place in which nabla-run runs: the command line that starts it there, and options that it needs there."""
 
     words: Start
     options: tuple[str, ...] = ()
 
     def command(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run any command there."""
+        """Run a command there."""
         return subprocess.run(
             self.words(*command),
             stdin=subprocess.DEVNULL,
@@ -68,25 +68,25 @@ class Inside:
         )
 
     def argv(self, *words: str) -> list[str]:
-        """Return the words that start nabla-run there."""
+        """Return the command line that starts nabla-run there."""
         return self.words("./nabla-run", "--memory", "64M", *self.options, *words)
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run nabla-run there."""
         return self.command("./nabla-run", "--memory", "64M", *self.options, *words)
 
-    def refused(self, told: str, *words: str) -> None:
-        """Assert that nabla-run ends with its own status and one line that holds `told`."""
+    def refused(self, message: str, *words: str) -> None:
+        """Assert that nabla-run exits with its own status and one line that contains `message`."""
         result = self.run(*words)
         assert result.returncode == OWN_ERROR, result
         assert result.stderr.startswith("nabla-run: ")
         assert result.stderr.count("\n") == 1, result.stderr
-        assert told in result.stderr
+        assert message in result.stderr
         assert result.stdout == ""
 
 
 def inside(box: Container) -> Inside:
-    # Who is root for one user only has nobody else to become.
+    # Root of a namespace with a single user cannot become another one.
     alone = box.root and os.geteuid() != 0
     return Inside(box.argv, ("--run-as", "0") if alone else ())
 
@@ -100,7 +100,7 @@ def box(request: pytest.FixtureRequest, place: Path) -> Iterator[Container]:
 
 
 def machines_work(here: Inside) -> None:
-    """Everything but namespaces and terminals: output, status, report, disks, changes that are kept, time."""
+    """Everything except namespaces and terminals: output, status, report, disks, persistent changes, time."""
     result = here.run("--json", "--ephemeral", IMAGE, "--", "sh", "-c", "uname -s; echo err >&2; exit 7")
     assert result.returncode == 7, result
     assert result.stdout == "Linux\n"
@@ -129,7 +129,7 @@ def a_session(console: pexpect.spawn[str]) -> None:
 
 
 def test_the_container_is_one(box: Container) -> None:
-    """Profile loaded, /proc masked, capabilities the engine's: else the tests below would prove nothing."""
+    """Profile loaded, /proc masked, the engine's capabilities: otherwise the tests below would prove nothing."""
     here = inside(box)
     status = here.command("grep", "-E", "^(Seccomp|CapBnd|CapEff)", "/proc/self/status").stdout
     fields = dict(line.split(":\t") for line in status.splitlines())
@@ -169,7 +169,7 @@ def test_told_to_end(box: Container, number: signal.Signals) -> None:
 
 
 def launcher_below(pid: int) -> int:
-    """Return the process among the descendants that runs nabla-run and has a child, the machine."""
+    """Return the process among the descendants that runs nabla-run and has a child, the VM."""
     waiting = [pid]
     while waiting:
         pid = waiting.pop()
@@ -180,13 +180,13 @@ def launcher_below(pid: int) -> int:
     raise AssertionError("no nabla-run runs")
 
 
-def works_or_refuses(here: Inside, told: str, *words: str) -> bool:
-    """Assert that a machine works, or that the launcher says in one line that this place does not allow it."""
+def works_or_refuses(here: Inside, message: str, *words: str) -> bool:
+    """Assert that a VM works, or that the launcher reports in one line that this place does not permit it."""
     result = here.run("--ephemeral", *words, IMAGE, "--", "sh", "-c", "ls /sys/class/net")
     if result.returncode == 0:
         assert ("eth0" in result.stdout) == ("--net" in words)
         return True
-    here.refused(told, "--ephemeral", *words, IMAGE, "--", "true")
+    here.refused(message, "--ephemeral", *words, IMAGE, "--", "true")
     return False
 
 
@@ -206,14 +206,14 @@ def test_jail(box: Container) -> None:
 
 @pytest.fixture
 def confined(place: Path) -> Inside:
-    """An ordinary user who may make no user namespace, as on hosts where an administrator forbids it."""
+    """An ordinary user who may not create user namespaces, as on hosts where an administrator forbids it."""
     bwrap = ["bwrap", "--unshare-user", "--uid", "1000", "--gid", "1000", "--disable-userns", "--die-with-parent"]
     bwrap += ["--bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--chdir", str(place), "--"]
     return Inside(lambda *command: [*bwrap, *command])
 
 
 def test_without_user_namespaces(confined: Inside) -> None:
-    """Only what needs them is refused, in one line that says so."""
+    """Only the options that need them fail, with one line of error."""
     assert confined.command("unshare", "--user", "true").returncode != 0
     assert confined.command("id", "-u").stdout == "1000\n"
     machines_work(confined)
@@ -227,7 +227,7 @@ def test_without_user_namespaces(confined: Inside) -> None:
 
 @pytest.fixture(scope="module")
 def podman(place: Path) -> Iterator[Path]:
-    """A folder with all that a machine needs, an empty root directory among it, for podman's containers."""
+    """A folder with everything that a VM needs, including an empty root directory, for podman's containers."""
     if shutil.which("podman") is None:
         pytest.fail("podman is missing; hint: ./doit.sh test installs it", pytrace=False)
     with tempfile.TemporaryDirectory(prefix="nabla-podman-") as name:
@@ -241,7 +241,7 @@ def podman(place: Path) -> Iterator[Path]:
 
 
 def in_podman(folder: Path, *options: str) -> Inside:
-    """Return the inside of a container that podman makes with these options, its default profile, and nothing else."""
+    """Return the inside of a container that podman creates with these options and its default profile."""
     podman = oci_podman.restricted(folder)
     words = podman.argv("run", "--rm", *podman.run_options, *options)
     words += ["--volume", f"{folder}:/nabla", "--workdir", "/nabla", "--rootfs", folder / "root"]
@@ -250,7 +250,7 @@ def in_podman(folder: Path, *options: str) -> Inside:
 
 
 def test_podman(podman: Path) -> None:
-    """In a container with podman's default settings; what it runs there is not privileged."""
+    """In an unprivileged container with podman's default settings."""
     here = in_podman(podman)
     shown = here.run("--kernel", "./stand-in", "--ephemeral", IMAGE, "--", "show=/proc/self/status")
     fields = dict(line.split(":\t") for line in shown.stdout.splitlines())

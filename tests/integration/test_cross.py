@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cross toolchain of packages: C and C++ for the guest, what it refuses, and that its output tells no paths."""
+"""The cross toolchain of packages: C and C++ for the guest, refused options, and output without build paths."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_refused(place: Sandbox, tmp_path: Path, compiler: str, flags: str) -> N
 
 
 def test_linker(place: Sandbox, tmp_path: Path) -> None:
-    """It is called directly by some builds."""
+    """Some builds call the linker directly."""
     (tmp_path / "y.c").write_text("void _start(void) { for (;;) ; }\n")
     place.run(f"$CC -c y.c -o y.o; {TRIPLET}-ld y.o -o y; {TRIPLET}-ld -shared y.o -o y.so", title="link")
     assert pie.examine(tmp_path / "y").problems == ()
@@ -161,7 +161,7 @@ def test_hardened_by_default(place: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "z.c").write_text("#include <stdio.h>\nint main(void) { char b[64]; return !gets(b) + printf(b); }\n")
     script = "$CC -std=c99 -w -c z.c -o z.o; objdump -dr z.o > listing; $CC -std=c99 -w z.c -o z; readelf -n z > notes"
     place.run(script, title="compile", log=tmp_path / "log")
-    # What configure scripts take for a broken compiler.
+    # Configure scripts would take this for a broken compiler.
     assert "warning" not in (tmp_path / "log").read_text()
     assert "__stack_chk_fail" in (tmp_path / "listing").read_text()
     assert "Build ID" not in (tmp_path / "notes").read_text()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`doit demo` on a real terminal: a person's keys go in, an emulated screen tells what that person would see."""
+"""`doit demo` on a real terminal: a person's keys go in, an emulated screen shows what that person would see."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from nabla.paths import ROOT
 from .conftest import image_of
 
 LEAVE = "\x1d"
-# Without what it depends on: the tests' own run has built that.
+# Without its dependencies: the tests' own run has built them.
 DOIT = (sys.executable, "-m", "doit", "run", "--single", "demo", "--memory", "64M", "--ephemeral")
 PROMPT = "nabla:/#"
 
 
 class Person:
-    """Somebody who starts the demo from a shell, types, and looks at the screen."""
+    """A person who starts the demo from a shell, types, and looks at the screen."""
 
     def __init__(self, words: tuple[str, ...], rows: int, cols: int, env: dict[str, str]) -> None:
         self.terminal = Terminal(rows, cols)  # its own test is unit/test_demo.py
         self.screen = self.terminal.screen
-        # The shell waits before and after, so that the terminal can be looked at.
+        # The shell waits before and after, so that the test can read the terminal's modes.
         script = 'read -r go; "$@"; echo "status $?"; read -r go; stty -a'
         environment = {**os.environ, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **env}
         for name in {"NO_COLOR", "PYTEST_CURRENT_TEST"} - env.keys():
@@ -57,7 +57,7 @@ class Person:
         self.shell.send(text)
 
     def resize(self, rows: int, cols: int) -> None:
-        """Pull at the window's corner."""
+        """Resize the window."""
         self.terminal.resize(rows, cols)
         self.shell.setwinsize(rows, cols)
 
@@ -70,7 +70,7 @@ class Person:
         return found
 
     def ask_size(self, wanted: str) -> None:
-        """Ask the machine for its window's size until it has heard of the new one: keys may be faster."""
+        """Ask the VM for its window's size until it reports the new one: keys may arrive before the change."""
         for number in range(20):
             answer = f"{wanted} {number}"
             self.type(f"clear; stty size; echo {answer}\n")
@@ -90,11 +90,11 @@ class Person:
         return True
 
     def see_text(self, text: str) -> None:
-        """Wait until a text is somewhere on the screen."""
+        """Wait until the screen shows a text."""
         self.see(lambda: any(text in row for row in self.screen.display))
 
     def left(self) -> list[str]:
-        """Return the rows of the machine's side, without blanks at their ends."""
+        """Return the rows of the VM's side, without trailing blanks."""
         place = demo_view.layout(self.screen.lines, self.screen.columns)
         return [row[: place.guest.cols].rstrip() for row in self.screen.display[: place.guest.rows]]
 
@@ -115,7 +115,7 @@ class Person:
         return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
     def after(self) -> int:
-        """Wait for the demo's end, assert that the terminal is as before, and return the exit status."""
+        """Wait for the demo's end, assert that the terminal is restored, and return the exit status."""
         status = self.see(lambda: re.search(r"^status (\d+)", "\n".join(self.screen.display), re.MULTILINE))
         assert self.modes() == self.modes_before
         assert not self.screen.cursor.hidden
@@ -161,7 +161,7 @@ def test_a_session() -> None:
 
 
 def test_keys_go_to_the_guest() -> None:
-    """^C ends what runs in the machine, not the demo; ^D ends the shell, which ends the demo."""
+    """^C ends the guest's command, not the demo; ^D ends the shell, which ends the demo."""
     with person() as someone:
         someone.see(lambda: PROMPT in someone.left()[0])
         someone.type("sleep 1000\n")
@@ -206,7 +206,7 @@ def test_a_command_stays_on_the_screen() -> None:
 
 
 def test_a_short_command_is_counted() -> None:
-    """One that ends before the first quarter of a second."""
+    """A command that ends before the first quarter of a second."""
     with person("--", "true") as someone:
         someone.see(lambda: someone.counts().get("exit_group") == 1)
         someone.type("q")
@@ -230,7 +230,7 @@ def test_the_launcher_fails() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
 def test_told_to_end(number: signal.Signals) -> None:
-    """The machine ends, the terminal is put back."""
+    """The VM ends, the terminal is restored."""
     with person() as someone:
         someone.see(lambda: PROMPT in someone.left()[0])
         demo = someone.doit()
@@ -241,7 +241,7 @@ def test_told_to_end(number: signal.Signals) -> None:
 
 
 def test_killed() -> None:
-    """Nobody is left to put the terminal back, but the machine does not stay behind."""
+    """No process is left to restore the terminal, but the VM ends."""
     with person() as someone:
         someone.see(lambda: PROMPT in someone.left()[0])
         demo = someone.doit()
@@ -255,7 +255,7 @@ def test_killed() -> None:
 
 
 def _runs(pid: int) -> bool:
-    """A zombie does not: in a container nobody may collect it."""
+    """Return whether a process runs; a zombie does not, and in a container it may never be reaped."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -288,8 +288,8 @@ def test_without_colours_and_utf8() -> None:
         assert someone.after() == 0
 
 
-@pytest.mark.parametrize(("streams", "told"), [("</dev/null", "needs a terminal"), ("| cat", "needs a terminal")])
-def test_without_a_terminal(streams: str, told: str) -> None:
+@pytest.mark.parametrize(("streams", "message"), [("</dev/null", "needs a terminal"), ("| cat", "needs a terminal")])
+def test_without_a_terminal(streams: str, message: str) -> None:
     """One clear error, before anything is built or started."""
     script = f'set -o pipefail; "$@" {streams}'
     words = (sys.executable, "-m", "doit", "demo")
@@ -299,7 +299,7 @@ def test_without_a_terminal(streams: str, told: str) -> None:
     assert result.returncode == 2
     errors = [row for row in (result.stdout + result.stderr).splitlines() if row.startswith("error: ")]
     assert len(errors) == 1
-    assert told in errors[0]
+    assert message in errors[0]
     assert "hint: " in result.stdout + result.stderr
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was built has the committed sums; their forms depend neither on a user's key nor on a version."""
+"""Built artifacts have the committed sums; the summed forms depend neither on a user's key nor on a version."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from nabla.package import read_record
 from nabla.tasks import packages
 
 CACHE = paths.cache_dir()
-ENVIRONMENT = dict(os.environ)  # each test loses it; where cache and keys lie decides what is up to date
+ENVIRONMENT = dict(os.environ)  # each test clears it; the paths of cache and keys decide what is up to date
 RECIPES = ("zlib", "bzip2")
 
 
 @pytest.mark.timeout(1800)
 def test_everything_has_the_committed_sum() -> None:
-    """What CI compares: `doit digests` makes the forms that are summed, of what was built, and reads them all."""
+    """What CI compares: `doit digests` generates the summed forms of the artifacts and reads them all."""
     environment = {name: value for name, value in ENVIRONMENT.items() if name != "PYTEST_CURRENT_TEST"}
     done = subprocess.run(
         [sys.executable, "-m", "doit", "digests"], cwd=paths.ROOT, env=environment, capture_output=True, text=True
@@ -31,7 +31,7 @@ def test_everything_has_the_committed_sum() -> None:
 
 
 def test_unsigned_packages_are_those_of_any_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Packages and index of a user with another key differ, and are the same without signatures."""
+    """Packages and index signed with another key differ; without signatures they are identical."""
     monkeypatch.setenv("NABLA_CACHE", str(CACHE))
     log = tmp_path / "log"
     ours = [part.apk for name in RECIPES for part in read_record(name).parts]
@@ -54,7 +54,7 @@ def test_unsigned_packages_are_those_of_any_key(tmp_path: Path, monkeypatch: pyt
 
 
 def files_of(key: str, part: str) -> Path:
-    """Return the files that a package is made of; loading the module takes longer than most tests."""
+    """Return the files of a package; loading the module takes longer than most tests."""
     from nabla import package_build
 
     return package_build.files_path(key, part)

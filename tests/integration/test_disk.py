@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is written to the image stays there, is sound, or vanishes, as asked."""
+"""Writes to the image persist in a sound file system, or are discarded, as the options say."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CopyOf = Callable[[str], Path]
 
 
 def e2fsck(path: Path) -> None:
-    """Check an image without changing it, by the tools that made it."""
+    """Check an image without changing it, with the tools that created it."""
     image.check(path, tools=TOOLS.path)
 
 
@@ -73,7 +73,7 @@ def test_read_only(copy_of: CopyOf) -> None:
 def test_read_only_file_without_the_option(copy_of: CopyOf) -> None:
     disk = copy_of("minimal")
     disk.chmod(0o444)
-    # Root may write to any file; in a user namespace without capabilities it is a user like others.
+    # Root may write to any file; in a user namespace without capabilities it is an ordinary user.
     ordinary_user = ["bwrap", "--unshare-user", "--uid", "4321", "--gid", "4321", "--dev-bind", "/", "/"]
     words = [*ordinary_user, *Vm(disk, memory="64M").argv("/bin/true")]
     result = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
@@ -82,7 +82,7 @@ def test_read_only_file_without_the_option(copy_of: CopyOf) -> None:
 
 
 def test_cut_off_machine(copy_of: CopyOf) -> None:
-    """Killed in the middle of writing: the journal makes the file system whole at the next boot."""
+    """Killed in the middle of writing: the journal repairs the file system at the next boot."""
     disk = copy_of("minimal")
     vm = Vm(disk, memory="64M")
     script = "echo safe >/root/safe; sync; echo ready; i=0; while :; do i=$((i+1)); echo $i >/root/f$((i % 50)); done"

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nabla-run against whatever one can throw at it: random and mutated words, images and kernels that are damaged or no
-files at all, closed streams, signals at any moment of a machine's life, with and without a terminal.
+"""nabla-run against hostile input: random and mutated arguments, damaged images and kernels, paths that are not files,
+closed streams, signals at any moment of a VM's life, with and without a terminal.
 
-Always: one clear line where it is an error, the right status, no crash, nothing left behind, the terminal as before.
-The launcher is compiled with the address and undefined behaviour sanitizers for this (and used as it is where timing
-counts). All is random from fixed seeds; a failure tells the words.
+Every case requires one clear line for an error, the right status, no crash, nothing left behind, and the terminal
+restored. The launcher is compiled with the address and undefined behavior sanitizers (and used as built where timing
+matters). All random choices have fixed seeds; a failure prints the arguments.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ls *.c | xargs -P "$JOBS" -n 1 ccache gcc-12 -std=c11 -D_GNU_SOURCE {SANITIZED} 
 gcc-12 {SANITIZED} -static-libasan -static-libubsan *.o -o nabla-run
 """
 SANITIZER_FAILED = 99
-# What is still reachable at exit is given back by exit.
+# exit frees memory that is still reachable.
 ENVIRONMENT = {
     **os.environ,
     "NABLA_KERNEL": str(VMLINUX),
@@ -74,7 +74,7 @@ class Victim:
     kernel: Path
 
     def run(self, *words: str | bytes | Path, **options: Any) -> subprocess.CompletedProcess[bytes]:
-        """Start it with these words."""
+        """Start it with these arguments."""
         settings: dict[str, Any] = {"capture_output": True, "stdin": subprocess.DEVNULL, "timeout": 60}
         result: subprocess.CompletedProcess[bytes] = subprocess.run(
             [self.launcher, *words], check=False, env=ENVIRONMENT, **settings | options
@@ -84,12 +84,12 @@ class Victim:
     def judge(self, *words: str | bytes | Path, allowed: tuple[int, ...] = (0,)) -> int:
         """Start it; assert that its status is one of these, or its own after one clear line. Returns the status."""
         result = self.run(*words)
-        told = f"{words}\nstatus {result.returncode}\n{result.stderr.decode(errors='replace')}"
+        details = f"{words}\nstatus {result.returncode}\n{result.stderr.decode(errors='replace')}"
         if result.returncode != OWN_ERROR:
-            assert result.returncode in allowed, told
+            assert result.returncode in allowed, details
             return result.returncode
-        assert is_one_line(result.stderr), told
-        assert result.stdout == b"", told
+        assert is_one_line(result.stderr), details
+        assert result.stdout == b"", details
         return OWN_ERROR
 
 
@@ -192,7 +192,7 @@ NOISE = (
 
 
 def make_words(chosen: random.Random, names: dict[str, str]) -> list[bytes]:
-    """Return a command line that is roughly right."""
+    """Return a mostly valid command line."""
     words = ["--net=user"] if chosen.random() < 0.5 else []
     for _ in range(chosen.randrange(6)):
         if chosen.random() < 0.3:
@@ -241,11 +241,11 @@ def test_options(victim: Victim, tmp_path: Path) -> None:
     for number in range(300):
         words = make_words(chosen, names)
         seen[victim.judge("--dry-run", *(mutate(chosen, words) if number % 3 else words))] += 1
-    assert min(seen.values()) > 50, seen  # the words are neither all good nor all bad
+    assert min(seen.values()) > 50, seen  # some arguments are valid and some are not
 
 
 def test_options_of_machines_that_run(victim: Victim) -> None:
-    """Good options in any combination start a machine or are refused; the command's status comes back."""
+    """Valid options in any combination start a VM or are refused; the exit status is the command's."""
     chosen = random.Random(7)
     good = [
         "--read-only",
@@ -299,7 +299,7 @@ NUMBERS = (0, 1, 5, 6, 7, 21, 22, 31, 32, 53, 54, 63, 64, 127, 0x7FFF, 0x8000, 0
 
 
 def test_damaged_superblocks(victim: Victim) -> None:
-    """Accepted or refused in one line; what is accepted must fit into the file."""
+    """Accepted, or refused in one line; an accepted file system must fit into the file."""
     chosen = random.Random(2)
     whole = victim.image.read_bytes()[SUPERBLOCK : 2 * SUPERBLOCK]
     seen = {0: 0, OWN_ERROR: 0}
@@ -329,13 +329,13 @@ def test_cut_images(victim: Victim) -> None:
     for length in sorted(lengths, reverse=True):
         os.truncate(victim.image, length)
         assert victim.judge("--kernel", victim.kernel, "--ephemeral", victim.image) == OWN_ERROR, length
-    # Holes where there was data: no magic any more.
+    # Holes instead of data: the magic number is gone.
     os.truncate(victim.image, size)
     assert victim.judge("--kernel", victim.kernel, victim.image) == OWN_ERROR
 
 
 def test_machines_on_damaged_images(victim: Victim) -> None:
-    """The launcher passes on what becomes of them: the command's status, or its own for a kernel that gives up."""
+    """The exit status is the command's, or the launcher's own for a kernel that panics."""
     chosen = random.Random(4)
     whole = victim.image.read_bytes()
     for _ in range(25):
@@ -352,7 +352,7 @@ def test_machines_on_damaged_images(victim: Victim) -> None:
 
 
 def odd_files(folder: Path, image: Path) -> dict[str, Path]:
-    """Make things that are no regular files, and names that lead nowhere."""
+    """Create paths that are not regular files, and dangling names."""
     made = {
         name: folder / name
         for name in ("directory", "fifo", "socket", "loop", "dangling", "empty", "huge", "a\nb\x1b[2J")
@@ -386,7 +386,7 @@ def odd_files(folder: Path, image: Path) -> dict[str, Path]:
 
 
 def test_odd_files(victim: Victim, tmp_path: Path) -> None:
-    """As image, as further disk, as kernel, in each mode: refused in one line, at once."""
+    """As image, further disk or kernel, in each mode: refused at once in one line."""
     for name, path in odd_files(tmp_path, victim.image).items():
         common = ("--timeout", "5", "--kernel")
         for mode in ((), ("--read-only",), ("--ephemeral",)):
@@ -407,7 +407,7 @@ def test_a_link_to_an_image_is_one(victim: Victim, tmp_path: Path) -> None:
 
 
 def test_damaged_kernels(victim: Victim, tmp_path: Path) -> None:
-    """Cut, or with a damaged header: refused by the host in one line, or a machine that crashes and is told of."""
+    """Truncated, or with a damaged header: the host refuses it in one line, or the VM crashes and is reported."""
     chosen = random.Random(5)
     kernel = tmp_path / "vmlinux"
     whole = victim.kernel.read_bytes()
@@ -418,10 +418,10 @@ def test_damaged_kernels(victim: Victim, tmp_path: Path) -> None:
         kernel.chmod(0o755)
         words = ("--kernel", kernel, "--timeout", "0.3", "--ephemeral", victim.image, "--", "true")
         result = victim.run(*words)
-        told = (len(data), result)
-        assert result.returncode in (0, TIMED_OUT, OWN_ERROR, *crashed), told
-        assert result.returncode != SANITIZER_FAILED, told
-        assert result.returncode == 0 or result.stderr.count(b"nabla-run: ") == 1 or b"panic" in result.stderr, told
+        details = (len(data), result)
+        assert result.returncode in (0, TIMED_OUT, OWN_ERROR, *crashed), details
+        assert result.returncode != SANITIZER_FAILED, details
+        assert result.returncode == 0 or result.stderr.count(b"nabla-run: ") == 1 or b"panic" in result.stderr, details
 
     for length in (0, 1, 4, 63, 64, 65, 120, 4096, len(whole) // 2):
         attempt(whole[:length])
@@ -437,7 +437,7 @@ def test_damaged_kernels(victim: Victim, tmp_path: Path) -> None:
     kernel.write_bytes(whole)
     kernel.chmod(0o644)
     assert victim.judge("--kernel", kernel, "--ephemeral", victim.image) == OWN_ERROR
-    kernel.chmod(0o311)  # who cannot read it may run it
+    kernel.chmod(0o311)  # execute permission suffices
     assert victim.judge("--kernel", kernel, "--ephemeral", victim.image, "--", "true") == 0
 
 
@@ -450,7 +450,7 @@ CLOSINGS = [closed for count in range(4) for closed in itertools.combinations((0
 @pytest.mark.parametrize("closed", CLOSINGS, ids=str)
 @pytest.mark.parametrize("others", ["null", "pipe", "full"])
 def test_closed_streams(victim: Victim, closed: tuple[int, ...], others: str) -> None:
-    """The status is right whatever is closed, and nothing is written to the image by mistake."""
+    """The status is right whichever streams are closed, and nothing is written to the image by mistake."""
     beginning = victim.image.read_bytes()[:SUPERBLOCK]
     open_ones = {"null": "/dev/null", "full": "/dev/full"}
     redirections = " ".join(f"{fd}{'<' if fd == 0 else '>'}&-" for fd in closed)
@@ -477,7 +477,7 @@ def test_closed_streams(victim: Victim, closed: tuple[int, ...], others: str) ->
 
 
 def machine(launcher: Path, script: str, token: str) -> list[str]:
-    """Return the words for a machine that runs a script; `token` marks its processes."""
+    """Return the command line of a VM that runs a script; `token` marks its processes."""
     words = [launcher, "--kernel", VMLINUX, "--memory", "32M", "--ephemeral", image_of("minimal"), "--"]
     return [*map(str, words), "sh", "-c", script, token]
 
@@ -486,7 +486,7 @@ QUITTING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 def nobody_left(token: str) -> None:
-    """Assert that no process has this word on its command line, soon."""
+    """Wait until no process has this word on its command line."""
     deadline = time.monotonic() + 10
     while left := list(_processes(token)):
         assert time.monotonic() < deadline, left
@@ -507,7 +507,7 @@ def _processes(token: str) -> list[str]:
 
 @pytest.mark.parametrize("which", ["sanitized", "as built"])
 def test_signals_without_a_terminal(sanitized: Path, which: str) -> None:
-    """128+N whenever the signal comes, but for what only stops, continues, or tells of a window."""
+    """128+N whenever the signal arrives, except for signals that only stop, continue, or report a window change."""
     chosen = random.Random(11)
     launcher = sanitized if which == "sanitized" else NABLA_RUN
     token = f"token-{os.getpid()}-{which.replace(' ', '-')}"
@@ -531,13 +531,14 @@ def test_signals_without_a_terminal(sanitized: Path, which: str) -> None:
                 time.sleep(0.002)
                 process.send_signal(signal.SIGCONT)
             _, errors = process.communicate(timeout=30)
-            told = (kind, delay, process.returncode, errors)
+            details = (kind, delay, process.returncode, errors)
             if kind in QUITTING:
-                # By the signal itself if it came before anything was done about it; after the end it is too late.
-                assert process.returncode in (128 + kind, -kind, 7), told
+                # Killed by the signal itself if it arrived before a handler was installed; after the end it has no
+                # effect.
+                assert process.returncode in (128 + kind, -kind, 7), details
             else:
-                assert process.returncode == 7, told
-            assert errors == b"", told
+                assert process.returncode == 7, details
+            assert errors == b"", details
     nobody_left(token)
 
 
@@ -548,7 +549,7 @@ def _usual_signals() -> None:
 
 @pytest.mark.parametrize("which", ["sanitized", "as built"])
 def test_signals_on_a_terminal(sanitized: Path, which: str, tmp_path: Path) -> None:
-    """As above; the terminal has its modes again after each, and while the machine is stopped."""
+    """As above; the terminal is restored after each signal, and while the VM is stopped."""
     launcher = sanitized if which == "sanitized" else NABLA_RUN
     token = f"token-{os.getpid()}-tty-{which.replace(' ', '-')}"
     names = ",".join(number.name for number in (*QUITTING, signal.SIGWINCH, signal.SIGTSTP))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs each program of tests/guest inside the machine; every check is theirs."""
+"""Run each program of tests/guest in the guest; the programs contain the checks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .vm import Vm, tap_failures
 GUEST = TESTS / "guest"
 PLACE = "/usr/lib/nabla-tests"
 
-# Their system calls go through the kernel's entry; "raw" makes them use the instruction, which the kernel traps.
+# System calls use the kernel's entry point; "raw" selects the instruction, which the kernel traps.
 BOTH_WAYS = ("registers", "vectors", "efault")
 
 
@@ -64,7 +64,7 @@ def test_with_little_memory(testing: Vm, name: str) -> None:
 
 
 def test_again_and_again(testing: Vm) -> None:
-    """What a program leaves behind must not disturb the next one in the same machine."""
+    """Nothing that a program leaves behind disturbs the next one in the same VM."""
     script = (
         f"for i in 1 2 3 4 5; do {PLACE}/process && {PLACE}/signals && {PLACE}/threads && {PLACE}/memory || exit; done"
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the running machine asks of the host, seen by strace: one thread, no new memory, no new process."""
+"""The running VM's host calls, recorded by strace: one thread, no new memory, no new process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from .vm import Vm
 
 CALL = re.compile(r"^(\d+) +(?:\d+\.\d+ )?(\w+)\(")
-# The launcher starts it by descriptor; nothing else here does.
+# Only the launcher starts a program by descriptor.
 KERNEL = re.compile(r'execveat\(\d+, "", \[')
 FILTER = re.compile(r"(seccomp\(SECCOMP_SET_MODE_FILTER|prctl\(PR_SET_SECCOMP)")
 FORBIDDEN = {"fork", "vfork", "clone", "clone3", "execve", "ptrace", "socket", "connect", "open", "openat"}
@@ -23,7 +23,7 @@ FORBIDDEN |= {"mmap", "munmap", "mremap", "mprotect", "brk"}
 
 @dataclass
 class Trace:
-    """The host calls of the machine's process, before and after it closed the door behind itself."""
+    """The host calls of the VM's process, before and after the filter was installed."""
 
     pids: set[str] = field(default_factory=set)
     before: list[str] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Trace:
 
 
 def read_trace(path: Path) -> Trace:
-    """Split strace's output: the machine is what began with execve of the kernel; the launcher is left out."""
+    """Split strace's output: the VM starts with the execve of the kernel; the launcher is left out."""
     trace = Trace()
     machine = launcher = ""
     closed = False
@@ -55,7 +55,7 @@ def read_trace(path: Path) -> Trace:
 
 @pytest.fixture(scope="module")
 def trace(testing: Vm, strace: str, tmp_path_factory: pytest.TempPathFactory) -> Trace:
-    """A machine that computes, starts processes and threads, writes and reads its disk, sleeps."""
+    """A VM that computes, starts processes and threads, writes and reads its disk, sleeps."""
     log = tmp_path_factory.mktemp("strace") / "log"
     script = (
         "/usr/lib/nabla-tests/process && /usr/lib/nabla-tests/threads && /usr/lib/nabla-tests/memory && "
@@ -85,7 +85,7 @@ def test_few_kinds_of_calls(trace: Trace) -> None:
 
 
 def test_threads_of_the_running_machine(testing: Vm) -> None:
-    """Asked of the host's /proc while the guest has many threads and processes."""
+    """Read from the host's /proc while the guest has many threads and processes."""
     threads = "import threading, time; [threading.Thread(target=time.sleep, args=(3,)).start() for _ in range(5)]"
     script = f"sleep 5 & sleep 5 & python3 -c '{threads}; print(\"up\", flush=True)'; wait"
     words = testing.argv("/bin/sh", "-c", script)

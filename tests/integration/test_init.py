@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What nabla-init makes of its settings: as whom the command runs, and complaints about what cannot be set up."""
+"""nabla-init and its settings: the command's user, and errors about settings that cannot be applied."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_users(minimal: Vm, user: str, expected: list[str]) -> None:
 
 @pytest.mark.parametrize("user", ["root", "mail", "nobody"])
 def test_groups(alpine: Vm, user: str) -> None:
-    """All groups that list the name, as the guest's own programs find them."""
+    """The command has all groups that list the user's name."""
     uid, gid, groups = ids(alpine, user)
     assert [uid, gid] == ids(alpine, "0", f"id -u {user}; id -g {user}")
     assert sorted(groups.split()) == sorted(set(ids(alpine, "0", f"id -G {user}")[0].split()))
@@ -51,7 +51,7 @@ def test_groups(alpine: Vm, user: str) -> None:
 
 
 def test_environment(alpine: Vm) -> None:
-    """HOME, USER and LOGNAME are the user's unless somebody set them; nothing else changes."""
+    """HOME, USER and LOGNAME are the user's unless the options set them; nothing else changes."""
     show = 'echo "$HOME $USER $LOGNAME"'
     assert ids(alpine, "mail", show) == ["/var/mail mail mail"]
     assert ids(alpine, "54321", show) == ["/ 54321 54321"]
@@ -63,7 +63,7 @@ def test_environment(alpine: Vm) -> None:
 
 
 def test_is_really_that_user(minimal: Vm) -> None:
-    """No way back, no capability, no right to root's files; its own streams can be opened again."""
+    """No way back to root, no capability, no access to root's files; its own streams can be opened again."""
     script = """
         grep -E '^(Uid|Gid|CapEff|CapPrm)' /proc/self/status | tr '\\t' ' '
         ls /root 2>/dev/null || echo closed
@@ -82,24 +82,24 @@ def test_is_really_that_user(minimal: Vm) -> None:
 
 
 def test_work_directory_of_another(minimal: Vm) -> None:
-    """The user's own rights count."""
+    """The user's own permissions apply."""
     result = minimal.but(options=("--user", "nobody", "--workdir", "/root")).run("/bin/true")
     assert result.status == NO_START
     assert result.errors.splitlines() == ["nabla-init: /root: Permission denied"]
 
 
 @pytest.mark.parametrize(
-    ("user", "told"),
+    ("user", "message"),
     [
         ("nobdy", "no such user in the guest's /etc/passwd"),
         ("nobody:nogrp", "no such group in the guest's /etc/group"),
     ],
 )
-def test_unknown(minimal: Vm, user: str, told: str) -> None:
+def test_unknown(minimal: Vm, user: str, message: str) -> None:
     """The command does not run."""
     result = minimal.but(options=("--user", user)).run("/bin/echo", "runs")
     assert (result.status, result.output) == (NO_START, "")
-    assert result.errors.splitlines() == [f"nabla-init: user {user}: {told}"]
+    assert result.errors.splitlines() == [f"nabla-init: user {user}: {message}"]
 
 
 PASSWD = r"""root:x:0:0:root:/root:/bin/sh
@@ -128,7 +128,7 @@ end:x:204:last"""
     ("user", "expected"),
     [
         ("last", "87 88 88,201,202,204 /last last"),
-        ("7", "80 81 81 /seven 7"),  # a name is looked for before a number
+        ("7", "80 81 81 /seven 7"),  # a name takes precedence over a number
         ("80", "80 81 81 /seven 7"),
         ("twice", "82 83 83 /first twice"),
         ("nohome", "78 79 79 / nohome"),
@@ -142,7 +142,7 @@ end:x:204:last"""
     ],
 )
 def test_odd_files(copy_of: Callable[[str], Path], user: str, expected: str) -> None:
-    """Lines that are short, double, damaged or not ended."""
+    """Lines that are short, duplicate, damaged or not terminated."""
     vm = Vm(copy_of("minimal"), memory="64M")
     vm.check(f"printf '%s' '{PASSWD}' >/etc/passwd; printf '%s' '{GROUP}' >/etc/group")
     show = "echo $(id -u) $(id -g) $(id -G | tr ' ' '\\n' | sort -n | tr '\\n' ,) $HOME $USER"
@@ -174,7 +174,7 @@ def test_terminal_belongs_to_the_user(minimal: Vm) -> None:
         assert status_of(console) == 0
 
 
-# Settings that the launcher would not let through: the kernel alone is started
+# Settings that the launcher rejects: the test starts the kernel itself
 
 
 def boot(vm: Vm, *settings: str) -> subprocess.CompletedProcess[str]:
@@ -194,7 +194,7 @@ def boot(vm: Vm, *settings: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         (["address=10.0.0.1/24"], ["eth0: No such device"]),
         (["mtu=1400", "gateway=10.0.0.2"], ["eth0: mtu: No such device", "eth0: No such device"]),
@@ -204,11 +204,11 @@ def boot(vm: Vm, *settings: str) -> subprocess.CompletedProcess[str]:
         (["address=/", "user=root"], ["/: not an address and the length of its prefix, A.B.C.D/N"]),
     ],
 )
-def test_network_that_cannot_be_set_up(minimal: Vm, settings: list[str], told: list[str]) -> None:
-    """It is told, and the machine goes on."""
+def test_network_that_cannot_be_set_up(minimal: Vm, settings: list[str], message: list[str]) -> None:
+    """An error is printed, and the VM continues."""
     result = boot(minimal, *settings)
     assert (result.returncode, result.stdout) == (0, "runs\n"), result
-    assert result.stderr.splitlines() == [f"nabla-init: {line}" for line in told]
+    assert result.stderr.splitlines() == [f"nabla-init: {line}" for line in message]
 
 
 @pytest.mark.parametrize("user", ["4294967295", "12345678901", "-1", "", ":", ":5", "nobody:", "65534x", "x" * 3000])

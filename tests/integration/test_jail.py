@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nabla-run --jail: namespaces in which there is nothing, or one clear line where the host forbids them."""
+"""nabla-run --jail: empty namespaces, or one clear line where the host forbids them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .test_launcher_border import NO_CAPABILITY, inspect
 from .vm import Vm, status_of
 
 OWN = ("mnt", "pid", "net", "ipc", "uts")
-HINT = "hint: this host must allow namespaces; `unshare --user --map-root-user --net true` tells whether it does"
+HINT = "hint: this host must allow namespaces; `unshare --user --map-root-user --net true` shows whether it does"
 
-# A host, as far as one can see from inside, that grants nobody a namespace.
+# A host that, seen from inside, permits no namespaces.
 FORBIDDEN = ("bwrap", "--dev-bind", "/", "/", "--unshare-user", "--disable-userns", "--uid", "1000", "--gid", "1000")
 
 
 def test_namespaces_are_its_own(image: Path, as_root: bool) -> None:
-    """And not those of whoever started it; what it sees as its root is empty and cannot be written to."""
+    """The namespaces are not the caller's; the root directory is empty and read-only."""
     seen = inspect("--jail", "--ephemeral", image, as_root=as_root)
     machine = seen["machine"]
     for name in OWN:
@@ -38,7 +38,7 @@ def test_without_it_there_are_none(image: Path, as_root: bool) -> None:
 
 
 def test_as_an_ordinary_user(ordinary: Ordinary) -> None:
-    """By a user namespace around the others, in which it is itself and has no capability."""
+    """Through an outer user namespace, in which the VM has the same user and no capability."""
     image = ordinary.folder / "disk.ext3"
     command = ["/bin/sh", "-c", "echo up; sleep 9"]
     words = [*ordinary.prefix, ordinary.nabla_run, "--jail", "--ephemeral", image, "--", *command]
@@ -54,7 +54,7 @@ def test_as_an_ordinary_user(ordinary: Ordinary) -> None:
 
 
 def test_host_forbids_it(image: Path) -> None:
-    """One line, and no machine; without --jail it works there."""
+    """One line of error and no VM; without --jail it works there."""
     refused("--jail: this host does not let us", "--jail", "--ephemeral", image, prefix=FORBIDDEN)
     assert launch("--ephemeral", image, "--", "/bin/true", prefix=FORBIDDEN).returncode == 0
 
@@ -76,7 +76,7 @@ def test_machine_works_in_it(minimal: Vm, tmp_path: Path) -> None:
 
 
 def test_its_end(launcher: Launcher) -> None:
-    """It is process 1 of its namespace, for which signals are something else; all ends are as without."""
+    """The VM is process 1 of its namespace, for which signals differ; it still ends as without --jail."""
     options = ("--jail",)
     with launcher.running("stay", *options) as process:
         os.kill(child_of(process.pid), signal.SIGKILL)
@@ -106,7 +106,7 @@ def test_real_machine_told_to_end_in_it(minimal: Vm) -> None:
 
 
 def test_network_in_it(minimal: Vm) -> None:
-    """What connects it to the world was opened before; the helper is outside."""
+    """The network was opened before; passt runs outside."""
     port = free_port()
     serve = "mkdir /tmp/www && echo page >/tmp/www/index.html && httpd -f -p 80 -h /tmp/www"
     words = minimal.but(options=("--jail", "--publish", f"{port}:80")).argv("/bin/sh", "-c", serve)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nabla-run and its process: the kernel it finds, what that gets, exit statuses, signals, time limit, reports."""
+"""nabla-run and its child process: finding the kernel, the child's environment, exit statuses, signals, reports."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_kernel_that_the_machine_may_not_run(image: Path, stand_in: Path, tmp_pa
     if as_root:
         refused("whom the machine runs as must be allowed to execute it", "--kernel", kernel, image)
     assert launch("--kernel", kernel, "--run-as", str(os.geteuid()), image, "--", "exit=3").returncode == 3
-    kernel.chmod(0o711)  # to execute it is enough
+    kernel.chmod(0o711)  # execute permission suffices
     assert launch("--kernel", kernel, image, "--", "exit=3").returncode == 3
 
 
@@ -70,11 +70,11 @@ def test_where_the_kernel_is_looked_for(image: Path, tmp_path: Path) -> None:
     assert found(NABLA_KERNEL="/bin/false") == "/bin/false"
 
 
-# What it gets
+# The child's environment
 
 
 def test_what_the_kernel_gets(launcher: Launcher, tmp_path: Path) -> None:
-    """Its descriptors, no environment, no blocked signal, though the caller has plenty of all."""
+    """Its descriptors, no environment, no blocked signal, although the caller has many of each."""
     disk = tmp_path / "disk"
     disk.write_bytes(bytes(512))
     extra = [os.open("/dev/null", os.O_RDONLY) for _ in range(20)]
@@ -99,7 +99,7 @@ def test_what_the_kernel_gets(launcher: Launcher, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
 def test_closed_standard_descriptors(launcher: Launcher, closed: str) -> None:
-    """What is closed becomes /dev/null; the image must never get such a number."""
+    """Closed streams become /dev/null; the image must never get such a number."""
     command = " ".join(launcher.words("nap=400 exit=7"))
     with subprocess.Popen(["/bin/sh", "-c", f"exec {command} {closed}"], stdout=subprocess.DEVNULL) as process:
         time.sleep(0.2)
@@ -143,7 +143,7 @@ def test_killed_kernel(launcher: Launcher, number: signal.Signals) -> None:
 
 
 def test_forbidden_call(launcher: Launcher) -> None:
-    """As the host ends a process that breaks its seccomp filter."""
+    """As the host kills a process that violates its seccomp filter."""
     result = launcher.run(f"kill={int(signal.SIGSYS)}")
     assert result.returncode == 128 + signal.SIGSYS
     assert result.stderr.count("\n") == 1
@@ -154,7 +154,7 @@ def test_forbidden_call(launcher: Launcher) -> None:
 @pytest.mark.parametrize("number", ENDING)
 @pytest.mark.parametrize("stubborn", [False, True])
 def test_told_to_end(launcher: Launcher, number: signal.Signals, stubborn: bool) -> None:
-    """Also by a kernel that does not listen."""
+    """Also with a kernel that ignores signals."""
     do = f"ignore={int(signal.SIGTERM)} stay" if stubborn else "stay"
     with launcher.running(do) as process:
         child = child_of(process.pid)
@@ -166,7 +166,7 @@ def test_told_to_end(launcher: Launcher, number: signal.Signals, stubborn: bool)
 
 @pytest.mark.parametrize("number", ENDING)
 def test_told_to_end_at_any_moment(minimal: Vm, number: signal.Signals) -> None:
-    """From before it has read its options to after the machine has ended: nothing stays behind, the status is right."""
+    """At any time from before the options are parsed to after the VM's end: nothing remains, the status is right."""
     words = minimal.argv("/bin/true")
     for step in range(40):
         with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0) as process:
@@ -188,7 +188,7 @@ def test_the_machine_dies_with_the_launcher(launcher: Launcher) -> None:
 
 
 def test_ignored_hangup(launcher: Launcher) -> None:
-    """As under nohup: what our caller ignores does not end us."""
+    """As under nohup: signals that the caller ignores do not end nabla-run."""
     ignore: dict[str, Any] = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
     with launcher.running("nap=500 exit=3", **ignore) as process:
         process.send_signal(signal.SIGHUP)
@@ -248,12 +248,12 @@ def test_json_of_a_killed_machine(launcher: Launcher) -> None:
     assert (late["exit"], late["reason"], late["signal"]) == (TIMED_OUT, "timeout", 15)
     with launcher.running("stay", "--json", stderr=subprocess.PIPE) as process:
         process.terminate()
-        told = json.loads(process.communicate(timeout=10)[1].splitlines()[-1])
-    assert (told["exit"], told["reason"], told["signal"]) == (143, "terminated", 15)
+        report = json.loads(process.communicate(timeout=10)[1].splitlines()[-1])
+    assert (report["exit"], report["reason"], report["signal"]) == (143, "terminated", 15)
 
 
 def test_lies_on_the_status_page(launcher: Launcher) -> None:
-    """The machine can write there what it wants: times that cannot be are unknown, no key comes twice."""
+    """The VM can write anything to the status page: impossible times are unknown, no key occurs twice."""
     result = launcher.run("lies", "--json")
     assert result.returncode == 0
     report = json.loads(result.stderr, object_pairs_hook=lambda pairs: pairs)
@@ -291,7 +291,7 @@ def test_stats_while_it_runs(minimal: Vm) -> None:
 
 
 def test_stats_that_nobody_reads(launcher: Launcher, minimal: Vm) -> None:
-    """A full pipe, a closed one, and one that is read-only."""
+    """A full pipe, a closed one, and a read-only one."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with pytest.raises(BlockingIOError):
@@ -307,7 +307,7 @@ def test_stats_that_nobody_reads(launcher: Launcher, minimal: Vm) -> None:
 
 
 def test_stats_descriptor_with_a_number_of_the_machine(launcher: Launcher) -> None:
-    """Descriptor 3 of the caller is not what the machine finds there."""
+    """The VM's descriptor 3 is not the caller's."""
     command = " ".join(launcher.words("descriptors", "--stats-fd", "3"))
     result = subprocess.run(
         ["/bin/sh", "-c", f"{command} 3>/dev/null"], capture_output=True, text=True, check=True, timeout=60

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a machine can touch, seen from the host: who it is, its descriptors, its mappings, its limits."""
+"""What a VM can access, seen from the host: its user, descriptors, mappings and limits."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ NAMESPACE = ("bwrap", "--unshare-user", "--uid", "0", "--gid", "0", "--cap-add",
 
 
 def inspect(*words: str | Path, as_root: bool, namespace: bool = False) -> dict[str, Any]:
-    """Start a machine and return what inspect_vm.py sees of it; `words` are options and image.
+    """Start a VM and return the output of inspect_vm.py about it; `words` are options and image.
 
-    Who is not root is it in a user namespace, as is anybody with `namespace`; the machine then is that root as well.
+    An ordinary user runs as root of a user namespace, as does root with `namespace`; the VM then is that root as well.
     """
     inside = namespace or not as_root
     prefix = NAMESPACE if inside else ()
@@ -44,7 +44,7 @@ def inspect(*words: str | Path, as_root: bool, namespace: bool = False) -> dict[
 
 @dataclass(frozen=True)
 class Disks:
-    """Three further disks: one that is written, two that are not."""
+    """Three further disks: one writable, two read-only or private."""
 
     written: Path
     read: Path
@@ -67,7 +67,7 @@ def disks(tmp_path: Path) -> Disks:
 
 
 def test_privileges(minimal: Vm, as_root: bool) -> None:
-    """Readable for everybody: the status of a running machine and that of its launcher."""
+    """World-readable: the status of a running VM and that of its launcher."""
     words = minimal.argv("/bin/sh", "-c", "echo up; sleep 100")
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -90,14 +90,14 @@ def test_privileges(minimal: Vm, as_root: bool) -> None:
 
 
 def test_nobody_looks_into_it(minimal: Vm, as_root: bool) -> None:
-    """Nor attaches a debugger, not even who runs as the same user: it is not dumpable."""
+    """Nor can a debugger attach, even of the same user: the process is not dumpable."""
     words = minimal.argv("/bin/sh", "-c", "echo up; sleep 100")
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
         machine = child_of(process.pid)
         try:
-            if as_root:  # which may look everywhere
+            if as_root:  # which may read everything
                 assert Path(f"/proc/{machine}/environ").stat().st_uid == 0
             else:
                 with pytest.raises(PermissionError):
@@ -107,7 +107,7 @@ def test_nobody_looks_into_it(minimal: Vm, as_root: bool) -> None:
 
 
 def test_another_user(image: Path, as_root: bool) -> None:
-    """Given to root by option; an ordinary user can only be itself. The image belongs to neither."""
+    """Root selects the user by option; an ordinary user cannot. The image belongs to neither."""
     image.chmod(0o600)
     if not as_root:
         refused("only root can become another user", "--run-as", "4711", image)
@@ -120,7 +120,7 @@ def test_another_user(image: Path, as_root: bool) -> None:
 
 
 def test_root_only_if_told(image: Path, as_root: bool) -> None:
-    """Where there is no other user, it says what to do; and root without capabilities is what it gets then."""
+    """Where no other user exists, the error names the option; with it the VM is root without capabilities."""
     refused(
         "user namespace does not have it, see /proc/self/uid_map; --run-as",
         "--ephemeral",
@@ -149,7 +149,7 @@ def test_root_without_the_privilege_to_change(image: Path, as_root: bool) -> Non
 
 
 def test_descriptors(image: Path, disks: Disks, as_root: bool) -> None:
-    """Exactly those of the policy; only one of the files can be written."""
+    """Exactly those of the policy; only one of the files is writable."""
     machine = inspect(*disks.options(), "--ephemeral", image, as_root=as_root)["machine"]
     wanted = {"3": image, "4": disks.written, "5": disks.read, "6": disks.mapped}
     descriptors = machine["descriptors"]
@@ -166,7 +166,7 @@ def test_descriptors_of_a_written_root(image: Path, as_root: bool) -> None:
 
 
 def test_launcher_keeps_nothing_of_the_machine(image: Path, disks: Disks, as_root: bool) -> None:
-    """It only waits; its own descriptors are the console and the status page."""
+    """The launcher only waits; its descriptors are the console and the status page."""
     launcher = inspect(*disks.options(), image, as_root=as_root)["launcher"]
     files = [target for number, target in launcher["descriptors"].items() if int(number) > 2]
     assert files == []
@@ -175,7 +175,7 @@ def test_launcher_keeps_nothing_of_the_machine(image: Path, disks: Disks, as_roo
 
 
 def test_mappings(image: Path, disks: Disks, as_root: bool) -> None:
-    """The one thing that is shared and writable is the status page."""
+    """The status page is the only shared writable mapping."""
     machine = inspect(*disks.options(), "--ephemeral", image, as_root=as_root)["machine"]
     shared = [line.split() for line in machine["maps"] if line.split()[1][3] == "s" and "w" in line.split()[1]]
     assert len(shared) == 1, shared
@@ -196,7 +196,7 @@ def test_limits(image: Path, disks: Disks, as_root: bool) -> None:
 
 
 def test_address_space_has_room_to_spare(image: Path, as_root: bool) -> None:
-    """Also with the longest command line, which lies on the process's stack."""
+    """Also with the longest command line, which occupies the process's stack."""
     words = ["--memory", "64M", "--ephemeral", *(["--env", "A=" + "x" * 100_000] * 15), str(image)]
     machine = inspect(*words, as_root=as_root)["machine"]
     peak = int(machine["status"]["VmPeak"].split()[0]) << 10

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nabla-run's disks: what is refused, who may share, what the guest sees, and what its writing does."""
+"""nabla-run's disks: refused files, sharing, the guest's view, and the effect of its writes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_further_disks_that_are_none(image: Path, tmp_path: Path) -> None:
     os.mkfifo(fifo)
     odd.write_bytes(bytes(513))
     empty.touch()
-    for disk, told in (
+    for disk, message in (
         (tmp_path / "missing", "No such file"),
         (tmp_path, "is a directory"),
         (fifo, "neither a regular file nor a block device"),
@@ -46,7 +46,7 @@ def test_further_disks_that_are_none(image: Path, tmp_path: Path) -> None:
         (f"{odd},rw", "No such file"),
         (image, "in use by another VM"),
     ):
-        refused(told, "--disk", disk, image)
+        refused(message, "--disk", disk, image)
 
 
 def test_damaged_images(image: Path) -> None:
@@ -60,7 +60,7 @@ def test_damaged_images(image: Path) -> None:
     refused("damaged superblock", patched(24, struct.pack("<I", 77)))
     refused("damaged superblock", patched(4, struct.pack("<I", 0)))
     refused("truncated", patched(4, struct.pack("<I", 0xFFFFFFFF)))
-    # The flag of a journal that must be played back.
+    # The flag of a journal that must be replayed.
     needs_recovery = patched(96, struct.pack("<I", struct.unpack_from("<I", whole, SUPERBLOCK + 96)[0] | 4))
     refused("not shut down cleanly", "--read-only", needs_recovery)
     assert launch("--dry-run", needs_recovery).returncode == 0
@@ -88,7 +88,7 @@ def test_file_without_permission(ordinary: Ordinary) -> None:
 
 
 def test_locks(launcher: Launcher, tmp_path: Path) -> None:
-    """One writer alone, or any number of readers."""
+    """One writer, or any number of readers."""
     image = launcher.image
     with launcher.running("stay"):
         refused("in use by another VM", image)
@@ -119,7 +119,7 @@ def test_lock_lasts_as_long_as_the_machine(minimal: Vm, copy_of: Callable[[str],
 
 @pytest.fixture
 def disks(tmp_path: Path) -> list[Path]:
-    """Seven disks of different sizes that begin with their number."""
+    """Seven disks of different sizes; each starts with its number."""
     made = [tmp_path / f"disk{number}" for number in range(1, 8)]
     for number, path in enumerate(made, 1):
         path.write_bytes(b"%d" % number + bytes(number * 4096 - 1))
@@ -135,7 +135,7 @@ def test_eight_disks(minimal: Vm, disks: list[Path]) -> None:
 
 
 def test_what_is_written_and_what_is_not(minimal: Vm, disks: list[Path]) -> None:
-    """To a plain disk it is, with ,cow only the guest sees it, with ,ro it fails."""
+    """A plain disk is written; with ,cow only the guest sees the change; with ,ro the write fails."""
     before = [path.read_bytes() for path in disks[:3]]
     options = ("--disk", str(disks[0]), "--disk", f"{disks[1]},cow", "--disk", f"{disks[2]},ro")
     script = """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nabla-run's options: each one, what is wrong with them, and what --help, --manual and --dry-run tell."""
+"""nabla-run's options: each one, errors in them, and the output of --help, --manual and --dry-run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OPTIONS = (
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ([], "no image given"),
         (["--"], "no image given"),
@@ -111,8 +111,8 @@ OPTIONS = (
         (["--trace-policy", "--net", "user", "--ephemeral", "x"], "--trace-policy"),
     ],
 )
-def test_wrong_options(words: list[str], told: str) -> None:
-    refused(told, *words)
+def test_wrong_options(words: list[str], message: str) -> None:
+    refused(message, *words)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_nobody_weakens_the_border_by_appending(word: str) -> None:
 
 
 def test_no_words_at_all() -> None:
-    """Not even a name for itself, as execve allows."""
+    """Not even argv[0], as execve allows."""
     result = subprocess.run([], executable=NABLA_RUN, capture_output=True, text=True, check=False)
     assert result.returncode == OWN_ERROR
     assert "no image given" in result.stderr
@@ -155,10 +155,10 @@ def test_manual_is_the_page_in_docs() -> None:
     assert re.findall(r"^### `--([\w-]+)", shown.stdout, re.MULTILINE) == [*OPTIONS]
 
 
-# What is done with good ones
+# The effect of valid options
 
 
-def told(*words: str | Path) -> dict[str, str]:
+def message(*words: str | Path) -> dict[str, str]:
     """The lines of --dry-run."""
     result = launch("--dry-run", *words)
     assert result.returncode == 0, result.stderr
@@ -166,7 +166,7 @@ def told(*words: str | Path) -> dict[str, str]:
 
 
 def command(*words: str | Path) -> list[str]:
-    return shlex.split(told(*words)["command"])
+    return shlex.split(message(*words)["command"])
 
 
 def test_dry_run_quotes_for_a_shell(image: Path) -> None:
@@ -182,7 +182,7 @@ def test_dry_run_quotes_for_a_shell(image: Path) -> None:
 def test_dry_run_tells_everything(image: Path, tmp_path: Path) -> None:
     other = tmp_path / "with a blank"
     other.write_bytes(bytes(1024))
-    lines = told("--disk", f"{other},ro", "--ephemeral", "--timeout", "1.5", "--jail", image)
+    lines = message("--disk", f"{other},ro", "--ephemeral", "--timeout", "1.5", "--jail", image)
     assert lines["kernel"].endswith("vmlinux")
     assert lines["descriptor 0"] == "standard input"
     assert lines["descriptor 3, disk, copy on write"] == str(image)
@@ -199,7 +199,7 @@ def test_dry_run_tells_everything(image: Path, tmp_path: Path) -> None:
 
 def test_dry_run_of_networks(image: Path) -> None:
     assert "eth0" not in " ".join(command(image))
-    lines = told("--publish", "8080:80", "--dns", "1.1.1.1", "--ephemeral", image)
+    lines = message("--publish", "8080:80", "--dns", "1.1.1.1", "--ephemeral", image)
     assert "passt" in lines["network helper"]
     assert "8080" in lines["network helper"]
     assert "eth0=fd:11,stream" in shlex.split(lines["command"])
@@ -211,7 +211,7 @@ def test_limit_of_file_size(image: Path, tmp_path: Path) -> None:
     big.write_bytes(bytes(image.stat().st_size + 512))
 
     def limit(*words: str | Path) -> str:
-        """With streams that are no files."""
+        """With streams that are not files."""
         lines = launch("--dry-run", *words).stdout.splitlines()
         return next(line.split(": ")[1] for line in lines if line.startswith("limit RLIMIT_FSIZE"))
 
@@ -226,10 +226,10 @@ def test_limit_of_file_size(image: Path, tmp_path: Path) -> None:
 
 def test_who_the_machine_is(image: Path, as_root: bool) -> None:
     if as_root:
-        assert told(image)["user"] == f"{NOBODY}:{NOBODY}"
-        assert told("--run-as", "1000", image)["user"] == "1000:1000"
-        assert told("--run-as", "1000:50", image)["user"] == "1000:50"
-        assert told("--run-as", "0", image)["user"] == "0:0"
+        assert message(image)["user"] == f"{NOBODY}:{NOBODY}"
+        assert message("--run-as", "1000", image)["user"] == "1000:1000"
+        assert message("--run-as", "1000:50", image)["user"] == "1000:50"
+        assert message("--run-as", "0", image)["user"] == "0:0"
         refused("not for root", "--trace-policy", "--ephemeral", image)
     else:
         refused("only root can become another user", "--run-as", "0", image)
@@ -246,7 +246,7 @@ def test_modes_of_the_image(image: Path) -> None:
 
 
 def test_random_options() -> None:
-    """Whatever is thrown at it: its own status, one line, no crash."""
+    """Any invalid arguments: its own status, one line, no crash."""
     chosen = random.Random(20260601)
     pieces = ["--", "-", "--env", "--memory", "--append=", "=", "\n", "%s%n", "é", "a" * 5000, "/dev", "--dry-run"]
     pieces += [f"--{name}" for name in OPTIONS]

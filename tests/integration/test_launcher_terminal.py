@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nabla-run on a terminal: raw while the machine runs, as before afterwards; window size, stop and continue."""
+"""nabla-run on a terminal: raw while the VM runs, restored afterwards; window size, stop and continue."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_terminal_is_restored(launcher: Launcher, tmp_path: Path, how: str) -> N
             shell.read_until(b"up")
             assert shell.is_raw()
             if how.startswith("SIG"):
-                # A hangup must not reach the shell, it would write nothing then.
+                # A hangup must not reach the shell, which would then write nothing.
                 os.kill(child_of(shell.pid), signal.Signals[how])
             elif how != "timeout":
                 os.write(shell.master, b"go\n")
@@ -85,14 +85,14 @@ def _wait_for_child(pid: int, name: str) -> int:
 
 
 def test_messages_on_a_raw_terminal_begin_at_the_left(launcher: Launcher) -> None:
-    """The terminal is its own again by then."""
+    """The terminal is restored by then."""
     with terminal(*launcher.words("say=up stay", "--timeout", "0.2")) as vm:
         vm.read_until(b"up")
         assert b"\nnabla-run: the VM was ended" in b"\n" + vm.read_until(b"(--timeout)\r\n")
 
 
 def test_keys_go_to_the_guest(launcher: Launcher) -> None:
-    r"""^C, ^Z, ^\ and ^S are bytes for the guest, not signals for us."""
+    r"""^C, ^Z, ^\ and ^S are bytes for the guest, not signals for nabla-run."""
     with terminal(*launcher.words("say=up keys=4 exit=5")) as vm:
         vm.read_until(b"up")
         os.write(vm.master, b"\x03\x1a\x1c\x13")
@@ -102,7 +102,7 @@ def test_keys_go_to_the_guest(launcher: Launcher) -> None:
 
 def test_window_size_is_on_the_page(launcher: Launcher) -> None:
     """At the start, and after each change."""
-    # The host tells both of a change, nabla-run and the VM; what comes first may be the VM's, with the page as it was.
+    # The host signals a change to nabla-run and to the VM; the VM may react first, with the old size in the page.
     words = launcher.words(f"window await={WINCH} nap=1000 window exit=6")
     with terminal("/bin/sh", "-c", "read x; exec " + " ".join(words)) as vm:
         set_window(vm.master, 33, 101)
@@ -128,11 +128,11 @@ def test_window_size_signal_is_passed_on(launcher: Launcher) -> None:
 
 
 def test_nonblocking_input_is_undone(minimal: Vm) -> None:
-    """What the VM does to an open file that it shares with the user's shell is undone."""
+    """Changes that the VM makes to an open file shared with the user's shell are undone."""
     changer = "import fcntl, os, sys; fcntl.fcntl(0, fcntl.F_SETFL, os.O_NONBLOCK); "
     reader, writer = os.pipe()
     try:
-        # Something that shares the open file makes it non-blocking while nabla-run runs.
+        # Another process that shares the open file makes it non-blocking while nabla-run runs.
         words = minimal.argv("/bin/sh", "-c", "echo up; read line")
         with subprocess.Popen(words, stdin=reader, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
@@ -148,12 +148,12 @@ def test_nonblocking_input_is_undone(minimal: Vm) -> None:
 
 
 def test_no_terminal_at_all(launcher: Launcher) -> None:
-    """In a session without one."""
+    """In a session without a terminal."""
     assert launch(*launcher.words("exit=3")[1:], start_new_session=True).returncode == 3
 
 
 def test_stop_and_continue(launcher: Launcher) -> None:
-    """kill -TSTP: we stop, the VM stops, the terminal is usable; SIGCONT brings all of it back."""
+    """kill -TSTP: nabla-run stops, the VM stops, the terminal is usable; SIGCONT continues both."""
     shell = pexpect.spawn("/bin/bash", ["--norc", "--noediting"], encoding="utf-8", timeout=10, env={"PS1": "ready> "})
     shell.expect_exact("ready> ")
     shell.sendline(" ".join(launcher.words("say=started line exit=8")))
@@ -161,7 +161,7 @@ def test_stop_and_continue(launcher: Launcher) -> None:
     nabla_run = child_of(int(shell.pid or 0))
     os.kill(nabla_run, signal.SIGTSTP)
     shell.expect_exact("ready> ")
-    deadline = time.monotonic() + 10  # a busy host stops it when its turn comes
+    deadline = time.monotonic() + 10  # a busy host may stop it later
     while Path(f"/proc/{child_of(nabla_run)}/stat").read_text().rsplit(")", 1)[1].split()[0] != "T":
         assert time.monotonic() < deadline
         time.sleep(0.02)

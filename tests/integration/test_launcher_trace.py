@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nabla-run --trace-policy: forbidden calls are written down and let through, where there is nothing to lose."""
+"""nabla-run --trace-policy: forbidden calls are logged and permitted, where no harm is possible."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KILLED = 128 + signal.SIGSYS
 
 @pytest.fixture(scope="module")
 def user() -> Iterator[Ordinary]:
-    """An ordinary user with an image that has the program which breaks the policy."""
+    """An ordinary user with an image that contains the program which violates the policy."""
     with ordinary_user(image_of("test")) as made:
         yield made
 
@@ -38,7 +38,7 @@ def attempt(number: int, *arguments: str) -> list[str]:
 
 
 def test_call_is_logged_and_made(user: Ordinary) -> None:
-    """Name, number, arguments, the address behind the instruction; and the directory is there."""
+    """Name, number, arguments, the address behind the instruction; and the directory was created."""
     target = user.folder / "made"
     user.folder.chmod(0o777)
     result = user.run(*words(user, *attempt(MKDIR, f"text:{target}", "448")))
@@ -66,7 +66,7 @@ def test_violation_in_a_jail(user: Ordinary) -> None:
 
 
 def test_a_usual_machine_breaks_nothing(user: Ordinary) -> None:
-    """It works as always, and all there is to say is that there is no border."""
+    """It works as usual; the only message is that there is no boundary."""
     thread = "import threading; threading.Thread(target=print, args=(5,)).start()"
     script = f"echo out; python3 -c '{thread}'; sleep 0.1; exit 3"
     result = user.run(*words(user, "/bin/sh", "-c", script))
@@ -114,10 +114,10 @@ def test_what_it_does_not_go_with(user: Ordinary, as_root: bool) -> None:
         (("--trace-policy", "--ephemeral", "--net", "user"), "does not go with a network"),
         (("--trace-policy", "--ephemeral", "--publish", "8080:80"), "does not go with a network"),
     ]
-    for options, told in wrong:
+    for options, message in wrong:
         result = user.run(*options, image)
         assert result.returncode == 125
-        assert told in result.stderr
+        assert message in result.stderr
         assert result.stderr.count("\n") == 1
     for options in (("--ephemeral", "--disk", f"{other},ro", "--disk", f"{other},cow"), ("--read-only",)):
         assert user.run("--trace-policy", *options, image, "--", "/bin/true").returncode == 0

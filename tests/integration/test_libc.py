@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The built libc: its system calls, its binary interface beside Alpine's, and its programs on an ordinary kernel."""
+"""The built libc: its system calls, its binary interface compared with Alpine's, its programs on an ordinary kernel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from verify import entry
 LOADER = MUSL / "lib" / "ld-musl-x86_64.so.1"
 Symbol = tuple[str, str, str, int]
 
-# Those with their libc inside, which start themselves again; the others would start the loader.
+# Static programs, which execute themselves again; the others would execute the loader.
 ON_HOST = ("static_cancel", "static_signals", "static_threads", "static_vectors")
 
 
@@ -55,7 +55,7 @@ def test_every_system_call_can_jump(program: Path) -> None:
 
 
 def test_alpine_has_bare_instructions(tmp_path: Path) -> None:
-    """The checker sees what our series changed."""
+    """The checker detects the changes of nabla's series."""
     (tmp_path / "libc").write_bytes(alpine_loader())
     finding = entry.examine(tmp_path / "libc")
     assert not finding.places
@@ -65,7 +65,7 @@ def test_alpine_has_bare_instructions(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ON_HOST)
 @pytest.mark.parametrize("way", ["instruction", "jump"])
 def test_on_this_host(name: str, way: str) -> None:
-    """The same binaries on an ordinary kernel, and there with an entry point that jumps to the instruction."""
+    """The same binaries on an ordinary kernel, without and with an entry point that jumps to the instruction."""
     argv = [str(GUEST_TESTS / name)]
     if way == "jump":
         argv = [sys.executable, str(TESTS / "integration" / "jump_entry.py"), *argv]
@@ -78,7 +78,7 @@ def test_on_this_host(name: str, way: str) -> None:
 
 
 def test_loader_runs_programs_on_this_host() -> None:
-    """Dynamic linking without the guest's kernel: libraries are mapped as anywhere else."""
+    """Dynamic linking without the guest's kernel: libraries are mapped as usual."""
     argv = [str(LOADER), str(BUSYBOX_BIN), "expr", "3", "+", "4"]
     result = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (0, "7\n"), result.stderr

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network device on an open descriptor: this test is the other end of the wire, and speaks Ethernet."""
+"""The network device on an open descriptor: this test is the peer on the wire, and speaks Ethernet."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SET_UP = "ip addr add 10.1.2.3/24 dev eth0; ip link set eth0 up; "
 def wired(
     image: Vm, kind: socket.SocketKind, script: str, mtu: int = 1500
 ) -> Iterator[tuple[subprocess.Popen[bytes], socket.socket]]:
-    """Start a machine that runs a script, with one end of a socket pair as its eth0; yields it and the other end."""
+    """Start a VM that runs a script, with one end of a socket pair as its eth0; yields it and the other end."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
     ours.settimeout(20)
     with ours, theirs, open(image.image, "rb") as disk:
@@ -61,7 +61,7 @@ def checksum(data: bytes) -> int:
 
 
 def receive(wire: socket.socket, kind: int) -> bytes:
-    """Return the payload of the next frame of an EtherType that is for us or for all."""
+    """Return the payload of the next frame of an EtherType that is addressed to this test or to all."""
     while True:
         frame = wire.recv(70000)
         if frame[12:14] == struct.pack("!H", kind):
@@ -69,12 +69,12 @@ def receive(wire: socket.socket, kind: int) -> bytes:
 
 
 def framed(frame: bytes) -> bytes:
-    """Return a frame as it goes over a stream."""
+    """Return a frame in the stream's format."""
     return struct.pack("!I", len(frame)) + frame
 
 
 def receive_framed(wire: socket.socket, kind: int) -> bytes:
-    """As `receive`, from a stream."""
+    """Like `receive`, from a stream."""
     while True:
         (length,) = struct.unpack("!I", wire.recv(4, socket.MSG_WAITALL))
         frame = wire.recv(length, socket.MSG_WAITALL)
@@ -84,13 +84,13 @@ def receive_framed(wire: socket.socket, kind: int) -> bytes:
 
 
 def arp(operation: int, target: bytes) -> bytes:
-    """Return an ARP frame (RFC 826) from us."""
+    """Return an ARP frame (RFC 826) from this test."""
     head = target + OUR_MAC + b"\x08\x06"
     return head + struct.pack("!HHBBH", 1, 0x0800, 6, 4, operation) + OUR_MAC + US + target + GUEST
 
 
 def ping(size: int) -> bytes:
-    """Return an ICMP echo request with so many bytes of data."""
+    """Return an ICMP echo request with `size` bytes of data."""
     body = struct.pack("!BBHHH", 8, 0, 0, 7, 1) + bytes(i & 0xFF for i in range(size))
     body = body[:2] + struct.pack("!H", checksum(body)) + body[4:]
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 1, 0, 64, 1, 0) + US + GUEST
@@ -101,7 +101,7 @@ def ping(size: int) -> bytes:
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
 @pytest.mark.parametrize("load", ["", "while :; do :; done & "])
 def test_answers(minimal: Vm, kind: socket.SocketKind, load: str) -> None:
-    """ARP and pings of all sizes are answered, by an idle machine and by a busy one."""
+    """ARP and pings of all sizes are answered, by an idle VM and by a busy one."""
     with wired(minimal, kind, load + "echo up; read done") as (machine, wire):
         assert machine.stdout is not None
         assert machine.stdin is not None
@@ -122,7 +122,7 @@ def test_answers(minimal: Vm, kind: socket.SocketKind, load: str) -> None:
 
 
 def test_guest_speaks_first(minimal: Vm) -> None:
-    """A datagram from the guest arrives; the address of its device is the one that was given."""
+    """A datagram from the guest arrives from the configured hardware address."""
     with wired(minimal, socket.SOCK_DGRAM, "cat /sys/class/net/eth0/address; ping -c 1 10.1.2.4") as (machine, wire):
         assert machine.stdout is not None
         assert machine.stdout.readline().strip().decode() == GUEST_MAC.hex(":")
@@ -134,7 +134,7 @@ def test_guest_speaks_first(minimal: Vm) -> None:
 
 
 def test_wrong_descriptor(minimal: Vm) -> None:
-    """The kernel says so and goes on without a network."""
+    """The kernel prints an error and continues without a network."""
     with open(minimal.image, "rb") as disk:
         words = [str(VMLINUX), "mem=64M", f"ubd0=fd:{disk.fileno()},cow", "root=/dev/ubda", "rootfstype=ext4", "rw"]
         words += ["eth0=fd:77", "init=/sbin/nabla-init", "--", "arg=/bin/ls", "arg=/sys/class/net", "tty=0"]
@@ -147,12 +147,12 @@ def test_wrong_descriptor(minimal: Vm) -> None:
 
 
 def echoed(reply: bytes, request: bytes) -> bool:
-    """Return whether this IP packet answers that frame."""
+    """Return whether an IP packet answers a frame."""
     return reply[20] == 0 and reply[28:] == request[42:]
 
 
 def test_stream(minimal: Vm) -> None:
-    """Frames of all sizes, in one piece, cut anywhere, and many at once; answered in order."""
+    """Frames of all sizes, whole, split anywhere, and many at once, are answered in order."""
     with wired(minimal, socket.SOCK_STREAM, "echo up; read done", mtu=65520) as (machine, wire):
         assert machine.stdout is not None
         assert machine.stdin is not None
@@ -176,10 +176,10 @@ def test_stream(minimal: Vm) -> None:
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET])
 def test_slow_peer(minimal: Vm, kind: socket.SocketKind) -> None:
-    """Nothing is lost, cut or mixed up when the other end does not read for a while: the guest waits."""
+    """Nothing is lost, truncated or reordered if the peer does not read for a while: the guest waits."""
     count = 300
     script = f"dd if=/dev/zero bs=8000 count={count} 2>/dev/null | nc -u -w 60 10.1.2.4 9 & read done"
-    # Who does not know an address yet may throw packets for it away: it learns ours first.
+    # The guest may drop packets for an unknown address, so it first learns this test's.
     with wired(minimal, kind, f"echo up; read go; {script}", mtu=9000) as (machine, wire):
         assert machine.stdout is not None
         assert machine.stdin is not None
@@ -205,7 +205,7 @@ def test_slow_peer(minimal: Vm, kind: socket.SocketKind) -> None:
 
 @pytest.mark.parametrize("nonsense", [b"\xff" * 4000, framed(b""), framed(b"short"), b"\x00\x00"])
 def test_hostile_peer(minimal: Vm, nonsense: bytes) -> None:
-    """Whatever comes over the wire, and when it is cut: the machine goes on."""
+    """The VM survives any data on the wire, and the wire's end."""
     with wired(minimal, socket.SOCK_STREAM, "echo up; sleep 0.3; ip link show eth0; read done") as (machine, wire):
         assert machine.stdout is not None
         assert machine.stdin is not None

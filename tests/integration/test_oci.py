@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The container image: it keeps the rules of the OCI's specification, other people's tools read it, its machine runs in
-podman under the default seccomp profile and in a plain chroot, and it is the same bytes each time.
+"""The container image: it conforms to the OCI specification, other tools read it, its VM runs in podman under the
+default seccomp profile and in a plain chroot, and its bytes are reproducible.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MEDIA = "application/vnd.oci.image."
 
 
 def call(*words: str | Path, stdin: bytes = b"", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run any program of the host; returns status and text."""
+    """Run a program of the host; returns status and output."""
     done = subprocess.run(
         words, input=stdin, capture_output=True, timeout=120, check=False, env={**os.environ, **(env or {})}
     )
@@ -44,7 +44,7 @@ def call(*words: str | Path, stdin: bytes = b"", env: dict[str, str] | None = No
 
 
 def checked(*words: str | Path) -> str:
-    """Run a program that must end well; returns what it wrote."""
+    """Run a program that must succeed; returns its output."""
     if shutil.which(str(words[0])) is None:
         pytest.fail(f"{words[0]} is missing; hint: ./doit.sh test installs it", pytrace=False)
     done = call(*words)
@@ -54,7 +54,7 @@ def checked(*words: str | Path) -> str:
 
 @dataclass(frozen=True)
 class Layout:
-    """A layout's files, read by the rules of the specification."""
+    """The files of a layout, read according to the specification."""
 
     root: Path
 
@@ -62,7 +62,7 @@ class Layout:
         return json.loads((self.root / name).read_bytes())
 
     def blob(self, descriptor: dict[str, Any]) -> Path:
-        """Return the file that a descriptor means, after a look that it is that."""
+        """Return the file that a descriptor refers to, after a check of its size and digest."""
         algorithm, _, name = str(descriptor["digest"]).partition(":")
         path = self.root / "blobs" / algorithm / name
         data = path.read_bytes()
@@ -86,7 +86,7 @@ class Layout:
 
 @pytest.fixture(scope="module")
 def layout() -> Layout:
-    """What `doit oci` made."""
+    """The output of `doit oci`."""
     for made in (oci.LAYOUT, oci.ARCHIVE):
         if not made.exists():
             pytest.fail(f"{relative(made)} is missing; hint: ./doit.sh test builds it first", pytrace=False)
@@ -112,14 +112,14 @@ def test_the_layout_keeps_the_rules(layout: Layout) -> None:
     everything = [found, manifest["config"], *manifest["layers"]]
     blobs = {path for path in (layout.root / "blobs").rglob("*") if path.is_file()}
     assert blobs == {layout.blob(descriptor) for descriptor in everything}
-    # What engines read that only know `docker save`.
+    # For engines that only support `docker save`.
     (saved,) = layout.json("manifest.json")
     assert layout.root / saved["Config"] == layout.blob(manifest["config"])
     assert [layout.root / name for name in saved["Layers"]] == [layout.blob(manifest["layers"][0])]
 
 
 def test_the_layer(layout: Layout, tmp_path: Path) -> None:
-    """The three files as they were built, owned by root, of one date; nothing but folders beside them."""
+    """The three built files, owned by root, with one date; otherwise only folders."""
     (descriptor,) = layout.manifest["layers"]
     assert descriptor["mediaType"] == f"{MEDIA}layer.v1.tar+gzip"
     plain = tmp_path / "layer.tar"
@@ -182,7 +182,7 @@ def test_another_build_is_the_same(layout: Layout, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["oci", "oci-archive", "docker-archive"])
 def test_skopeo(layout: Layout, form: str, tmp_path: Path) -> None:
-    """It reads folder and archive, the archive also as one of docker's, and copies all without a change."""
+    """skopeo reads folder and archive, the archive also as docker's, and copies them unchanged."""
     place = {"oci": f"oci:{layout.root}:{oci.NAME}:{layout.version}"}.get(form, f"{form}:{oci.ARCHIVE}")
     seen = json.loads(checked("skopeo", "inspect", place))
     assert (seen["Architecture"], seen["Os"]) == ("amd64", "linux")
@@ -196,7 +196,7 @@ def test_skopeo(layout: Layout, form: str, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def unpacked(layout: Layout) -> Iterator[Path]:
-    """What umoci unpacks: config.json and rootfs."""
+    """A bundle unpacked by umoci: config.json and rootfs."""
     assert checked("umoci", "ls", "--layout", layout.root).splitlines() == [f"{oci.NAME}:{layout.version}"]
     with tempfile.TemporaryDirectory(prefix="nabla-oci-") as name:
         rootless = ["--rootless"] if os.geteuid() != 0 else []
@@ -206,7 +206,7 @@ def unpacked(layout: Layout) -> Iterator[Path]:
 
 
 def test_a_plain_chroot(unpacked: Path) -> None:
-    """With nothing mounted in it, the words that umoci found, and the user that they are meant for."""
+    """With nothing mounted, with the command and the user in umoci's config.json."""
     process = json.loads((unpacked / "config.json").read_bytes())["process"]
     entry = process["args"][: len(oci.ENTRY_POINT)]
     assert tuple(process["args"]) == (*oci.ENTRY_POINT, *oci.DEFAULT_COMMAND)
@@ -225,11 +225,11 @@ def test_a_plain_chroot(unpacked: Path) -> None:
 
 
 def test_a_chroot_of_root(unpacked: Path) -> None:
-    """Whoever is root there need not give it up first: the launcher does."""
+    """Root need not drop its privileges first: the launcher does."""
     if os.geteuid() == 0:
         done = call("chroot", unpacked / "rootfs", *oci.ENTRY_POINT, "uname", "-s")
     else:
-        # An ordinary user's own root has nobody else to become, and is told so.
+        # Root of an ordinary user's namespace cannot become another user, and the error says so.
         done = call("unshare", "--map-root-user", "chroot", unpacked / "rootfs", *oci.ENTRY_POINT, "uname", "-s")
         assert (done.returncode, done.stdout) == (125, "")
         assert "--run-as" in done.stderr
@@ -254,7 +254,7 @@ class Engine:
 
 @pytest.fixture(scope="module")
 def engine(layout: Layout) -> Iterator[Engine]:
-    """Podman as it works everywhere, also where these tests run in a container themselves."""
+    """Podman with options that also work where the tests themselves run in a container."""
     if shutil.which("podman") is None:
         pytest.fail("podman is missing; hint: ./doit.sh test installs it", pytrace=False)
     with tempfile.TemporaryDirectory(prefix="nabla-podman-") as name:
@@ -281,7 +281,7 @@ def test_a_root_that_is_read_only(engine: Engine) -> None:
 
 
 def test_podman_gives_its_default_profile_and_no_privilege(engine: Engine, stand_in: Path) -> None:
-    """Asked of the host through a stand-in for the kernel, which loads no filter of its own."""
+    """Observed through a stand-in for the kernel, which loads no filter of its own."""
     entry = ["/nabla-run", "--kernel", "/stand-in", "--ephemeral", "/alpine.ext3", "--"]
     if engine.podman.one_id:
         entry[1:1] = ["--run-as", "0"]
@@ -295,10 +295,10 @@ def test_podman_gives_its_default_profile_and_no_privilege(engine: Engine, stand
 
 
 def test_without_a_command(engine: Engine) -> None:
-    """It says what it is; on a terminal there is a shell."""
-    told = engine.run()
-    assert told.returncode == 0
-    assert "Alpine Linux" in told.stdout.splitlines()[0]
+    """The guest describes itself; on a terminal it starts a shell."""
+    result = engine.run()
+    assert result.returncode == 0
+    assert "Alpine Linux" in result.stdout.splitlines()[0]
     words = [str(word) for word in engine.podman.run_argv(engine.version, [], "--interactive", "--tty")]
     environment = os.environ | dict(engine.podman.env)
     console = pexpect.spawn(words[0], words[1:], encoding="utf-8", timeout=30, env=environment)
@@ -311,7 +311,7 @@ def test_without_a_command(engine: Engine) -> None:
 def test_the_task(
     layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """`doit run:oci -- COMMAND`, with a place of its own for what podman loads."""
+    """`doit run:oci -- COMMAND`, with a private image store for podman."""
     storage = tmp_path / "storage.conf"
     storage.write_text(f'[storage]\ndriver = "vfs"\ngraphroot = "{tmp_path}/graph"\nrunroot = "{tmp_path}/run"\n')
     monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(storage))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A package comes out the same whichever archive its source came in, and none of Debian's gaps is in the kernel."""
+"""A package does not depend on its source's archive, and the kernel contains no file that Debian removes."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[http.Server]:
 
 
 def test_same_package_out_of_another_archive(checkout: Checkout, server: http.Server) -> None:
-    """One with other times, owners, compression and name of its folder; each is all that is there to be had."""
+    """An archive with other times, owners, compression and folder name; each archive is the only origin."""
     packed = {
         "/other-1.tar": archive("other-1", 1),
         "/other_1.orig.tar.xz": lzma.compress(archive("debian", 10**9 + 7)),
@@ -104,7 +104,7 @@ def test_same_package_out_of_another_archive(checkout: Checkout, server: http.Se
 
 
 def test_what_debian_leaves_out_of_linux_is_not_in_the_kernel() -> None:
-    """Neither compiled nor read by anything that was: upstream's archive, which has these files, gives the same."""
+    """Neither compiled nor read by a compiled file: upstream's archive, which contains them, gives the same kernel."""
     paths = SOURCES.read_text(encoding="utf-8").splitlines()
     assert sum(path.endswith(".c") for path in paths) > 500 and "include/linux/sched.h" in paths
     assert not [path for path in paths if path.startswith(EXCLUDED)]

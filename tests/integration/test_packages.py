@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Packages from recipe to installed system, built for real by doit in a small checkout: what is made, what is refused,
-and what is made again after which change."""
+"""Packages from recipe to installed system, built by doit in a small checkout: results, errors, and what is built again
+after which change."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ BUILT = ("libgreet", "greeter")
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
-    """A checkout with libc, libgcc and two recipes whose sources lie in it, all packages built once."""
+    """A checkout with libc, libgcc and two recipes with local sources; all packages are built once."""
     root = tmp_path_factory.mktemp("packages") / "a checkout"
     root.mkdir()
     shutil.copytree(ROOT / "nabla", root / "nabla", ignore=shutil.ignore_patterns("__pycache__", "tasks"))
@@ -100,12 +100,12 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
 
 @pytest.fixture
 def checkout(prepared: Checkout, monkeypatch: pytest.MonkeyPatch) -> Checkout:
-    """That checkout, its recipes as they were."""
+    """That checkout with its recipes restored."""
     monkeypatch.setenv("NABLA_CACHE", str(CACHE))
     monkeypatch.setenv("NABLA_KEYS", str(prepared.root.parent / "keys"))
     write(prepared)
     (prepared.root / "rootfs/tiny.toml").unlink(missing_ok=True)
-    for extra in ("other", "circle"):
+    for extra in ("other", "cycle"):
         shutil.rmtree(prepared.root / "recipes" / extra, ignore_errors=True)
         (prepared.root / "out/packages" / f"{extra}.json").unlink(missing_ok=True)
     return prepared
@@ -119,18 +119,18 @@ def write(checkout: Checkout) -> None:
 
 
 def ran(output: str) -> list[str]:
-    """Return the packages that were made again, from what doit printed."""
+    """Return the packages that were built again, from doit's output."""
     done = [line.split(":")[1] for line in output.splitlines() if ": done in" in line and line.startswith("packages:")]
     return [name for name in done if name in BUILT]
 
 
 def compiled(checkout: Checkout, name: str) -> bool:
-    """Tell whether the last run of a task compiled something."""
+    """Return whether the last run of a task compiled something."""
     return "taken from the cache" not in (checkout.root / f"out/logs/packages-{name}.log").read_text()
 
 
 def errors(output: str) -> list[str]:
-    """Return the lines that tell of an error."""
+    """Return the error lines."""
     return [line for line in output.splitlines() if line.startswith("error:")]
 
 
@@ -146,7 +146,7 @@ def apk(checkout: Checkout, root: Path, *words: str, status: int = 0) -> str:
     """Run the real apk on a root file system, as mapped root."""
     tools = checkout.root / "out/work/apk-tools"
     argv = ["bwrap", "--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "ALL", "--bind", "/", "/"]
-    # apk takes blanks in a repository's path for the ends of words.
+    # apk splits a repository's path at blanks.
     argv += [
         "--dev",
         "/dev",
@@ -189,7 +189,7 @@ def test_installed_by_the_real_apk(checkout: Checkout, tmp_path: Path) -> None:
     words = [f"{root}/lib/ld-musl-x86_64.so.1", "--library-path", f"{root}/usr/lib", f"{root}/usr/bin/greeter"]
     assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "hello\n"
     assert "greeter-3-r0" in apk(checkout, root, "info", "-e", "-v", "greeter")
-    # Its own folder belongs to no package here.
+    # Its own folder does not belong to a package here.
     assert apk(checkout, root, "audit") == "D etc/apk/\n"
 
 
@@ -216,7 +216,7 @@ def test_in_an_image(checkout: Checkout) -> None:
     assert {node.uid for node in tree.values()} == {0}
     assert b"P:greeter" in tree["/lib/apk/db/installed"].content()
     first = hashlib.sha256(image.read_bytes()).hexdigest()
-    # Byte-identical, by a user's own umask too; nothing else runs again.
+    # Byte-identical, with another umask too; nothing else runs again.
     image.unlink()
     before = os.umask(0o077)
     try:
@@ -271,7 +271,7 @@ def test_nothing_to_do(checkout: Checkout) -> None:
 def test_what_is_made_again(checkout: Checkout) -> None:
     checkout.doit("packages")
     before = sums(checkout)
-    # Whatever was compiled before, by an earlier run too, comes from the cache.
+    # Everything compiled before, also by an earlier run, comes from the cache.
     never_seen = f"good morning, {time.time_ns()}"
     checkout.write("recipes/libgreet/recipe.toml", "# a comment\n" + LIBRARY)
     assert ran(checkout.doit("packages")) == []
@@ -280,7 +280,7 @@ def test_what_is_made_again(checkout: Checkout) -> None:
     assert ran(checkout.doit("packages")) == ["libgreet", "greeter"]
     assert compiled(checkout, "greeter")
     changed = {name for name, digest in sums(checkout).items() if digest != before[name]}
-    # The program is compiled against another header, which does not change it.
+    # The program is compiled with another header, which does not change its bytes.
     assert changed == {"libgreet-1.2-r0.apk", "libgreet-dev-1.2-r0.apk", "Packages.adb"}
 
     checkout.write("libgreet/greet.h", FILES["libgreet/greet.h"])
@@ -295,7 +295,7 @@ def test_what_is_made_again(checkout: Checkout) -> None:
 
 
 def test_told_why(checkout: Checkout) -> None:
-    """doit explain names what differs, old and new: a step, a file, what another recipe was built to."""
+    """doit explain names the difference, old and new: a step, a file, the result of another recipe."""
     checkout.doit("packages")
     file, recipe = checkout.root / "libgreet/greet.h", checkout.root / "recipes/greeter/recipe.toml"
     before = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -393,7 +393,7 @@ def test_two_owners_of_a_file(checkout: Checkout) -> None:
 
 
 def test_wrong_hash(checkout: Checkout) -> None:
-    """The file in the cache has that name; another one must not get in."""
+    """The file in the cache has the package's name; no other file must enter the package."""
     text = LIBRARY.replace('"libgreet"', '"other"', 1).replace("libgreet-dev", "other-dev")
     origin = '[[source.origin]]\ntype = "url"\nurl = ["http://127.0.0.1:9/x.tar"]\nsha256 = "{}"\nsize = 5\n'
     checkout.write("recipes/other/recipe.toml", text.replace('local = "libgreet"', origin.format("a" * 64)))

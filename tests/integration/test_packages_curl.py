@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our package of curl, with the TLS and HTTP/2 that come from our libraries, and the measuring programs."""
+"""Nabla's package of curl, with TLS and HTTP/2 from nabla's libraries, and the measuring programs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_is_ours(vm: Vm) -> None:
 
 
 def test_tls_and_http2(vm: Vm) -> None:
-    """The certificate is checked: unknown makers and other names are refused."""
+    """The certificate is verified: unknown issuers and other names are refused."""
     script = f"""{SECURE}
         say='%{{http_version}} %{{http_code}} %{{ssl_verify_result}}\\n'
         curl -s -o /tmp/page -w "$say" --cacert /tmp/localhost.pem https://localhost/
@@ -60,7 +60,7 @@ def test_tls_and_http2(vm: Vm) -> None:
 
 
 def test_throughput_within_the_machine(vm: Vm) -> None:
-    """iperf3's server and client over the loopback: both count about the same bytes."""
+    """iperf3's server and client over the loopback count about the same number of bytes."""
     script = "iperf3 -s -1 >/dev/null & sleep 0.3; iperf3 -c 127.0.0.1 -t 1 -J"
     result = json.loads(vm.check(script))["end"]
     sent, received = result["sum_sent"]["bytes"], result["sum_received"]["bytes"]

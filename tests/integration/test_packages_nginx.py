@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our package of nginx: its configuration as packaged, in one process."""
+"""Nabla's package of nginx with its packaged configuration."""
 
 from __future__ import annotations
 

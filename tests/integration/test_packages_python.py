@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our package of Python and those on top of it, at work in the machine."""
+"""Nabla's package of Python and the packages on top of it, in the guest."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def main():
 asyncio.run(main())
 """
 
-# What would write past the end of a stack if the limit were that of machines where something guards it.
+# Code that would overrun the stack with the limit of systems that have a guard page.
 DEEP = """
 import sys, threading
 sys.setrecursionlimit(100_000)
@@ -65,7 +65,7 @@ def python() -> Vm:
 
 
 def run(vm: Vm, script: str, *arguments: str) -> str:
-    """Run a Python script in the machine; returns what it wrote."""
+    """Run a Python script in the guest; returns its output."""
     result = vm.run("/usr/bin/python3", "-c", script, *arguments)
     assert result.status == 0, result.describe()
     return result.output
@@ -78,7 +78,7 @@ def test_is_ours(python: Vm) -> None:
 
 
 def test_modules(python: Vm) -> None:
-    """All that need another library, and what they do with it."""
+    """All modules that need another library, and a use of each."""
     script = """
 import bz2, ctypes, curses, lzma, pyexpat, sqlite3, ssl, sys, zlib
 for name in sys.argv[1:]: __import__(name)
@@ -132,7 +132,7 @@ def test_no_tests_in_main_package() -> None:
 
 
 def test_processes(python: Vm) -> None:
-    """No fork; subprocess, and multiprocessing with what it does when nobody says how to start processes."""
+    """No fork; subprocess, and multiprocessing with its default start method."""
     script = """
 cat >/tmp/pool.py <<'END'
 import multiprocessing, os, subprocess
@@ -149,7 +149,7 @@ python3 /tmp/pool.py
 
 
 def test_deep_recursion(python: Vm) -> None:
-    """It ends in an exception before a stack does, in the main program and in threads."""
+    """It raises an exception before the stack ends, in the main program and in threads."""
     ended, wanted = run(python, DEEP).split()
     assert ended == wanted
 
@@ -162,7 +162,7 @@ def test_pip(python: Vm) -> None:
 
 
 def test_environment_of_its_own(python: Vm) -> None:
-    """A virtual environment with a pip of its own, made without a network."""
+    """A virtual environment with its own pip, created without a network."""
     script = """
         python3 -m venv /tmp/own && /tmp/own/bin/pip list --format json &&
             /tmp/own/bin/python -c 'import sys; print(sys.prefix)'
@@ -182,7 +182,7 @@ print(numpy.allclose(numpy.linalg.inv(a) @ a, numpy.eye(300)), numpy.__version__
 
 
 def test_wheels_are_upstreams(python: Vm) -> None:
-    """Each file that is there is as the wheel says, libraries included; only tests lie in packages of their own."""
+    """Each installed file is the wheel's, libraries included; only tests are in separate packages."""
     script = """
 import base64, hashlib, importlib.metadata
 for name in ("numpy", "tornado", "pip"):
@@ -199,7 +199,7 @@ for name in ("numpy", "tornado", "pip"):
 
 
 def test_tornado_and_numpy_for_the_host() -> None:
-    """An ordinary user's machine answers the host through a published port."""
+    """A VM of an ordinary user answers the host through a published port."""
     port = free_port()
     command, options = ("/usr/bin/python3", "-c", SERVER), ["--publish", f"{port}:8000"]
     with ordinary_place("packages") as place, place.running("packages", *command, options=options, memory="512M"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our package of redis: what it keeps on the disk without fork."""
+"""Nabla's package of redis: persistence without fork."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def vm() -> Vm:
 
 
 def test_keeps_what_it_is_told_to(vm: Vm) -> None:
-    """SAVE writes, BGSAVE says why not and the server goes on; what was saved is there after a start."""
+    """SAVE writes; BGSAVE reports why it fails and the server continues; saved data survive a restart."""
     script = f"""
         {SERVE}
         redis-cli set key value
@@ -36,7 +36,7 @@ def test_keeps_what_it_is_told_to(vm: Vm) -> None:
 
 
 def test_log_of_changes(vm: Vm) -> None:
-    """With appendonly each change is on the disk, without any fork."""
+    """With appendonly each change is on the disk, without fork."""
     script = f"""
         echo 'appendonly yes' >/etc/redis.d/append.conf
         {SERVE}

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nginx and redis as packaged, as services of the image that people use: started by its init, reached from the host
-through published ports, with logs, ended in order at power-off."""
+"""nginx and redis as packaged, as services of the released image: started by its init, reached from the host through
+published ports, with logs, stopped in order at power-off."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nabla.paths import MUSL
 from .conftest import image_of
 from .networked import free_port, ordinary_place, page, run_words, until
 
-# Both listen to the machine itself only, until somebody says what the host may reach.
+# By default both listen only on the guest's loopback.
 PREPARE = """
 printf 'bind *\\nprotected-mode no\\n' >/etc/redis.d/published.conf
 head -c 1048576 /dev/urandom >/var/lib/nginx/html/big
@@ -38,7 +38,7 @@ dmesg | grep -c 'recovery complete'
 
 @contextmanager
 def machine_of_a_user() -> Iterator[list[str]]:
-    """Words that start a machine of an ordinary user, the last of which is an image of their own."""
+    """The command line of an ordinary user's VM; its last word is a private image."""
     with ordinary_place("alpine") as place, tempfile.TemporaryDirectory(prefix="nabla-") as name:
         folder, image = Path(name), Path(name) / "image"
         subprocess.run(["cp", "--sparse=always", "--reflink=auto", image_of("alpine"), image], check=True)
@@ -48,7 +48,7 @@ def machine_of_a_user() -> Iterator[list[str]]:
 
 
 def host_tool(name: str, *arguments: str) -> str:
-    """Run a program of our redis on the host: its loader is our libc, its libraries those of our packages."""
+    """Run a program of nabla's redis on the host, with nabla's libc as loader and the libraries of nabla's packages."""
     folders = [MUSL / "lib"]
     for record in map(read_record, ("openssl", "redis")):
         for part in record.parts:
@@ -90,5 +90,5 @@ def test_nginx_and_redis() -> None:
         served, ready, last, *rest = run_words([*words, "--", "/bin/sh", "-c", LOGS]).stdout.splitlines()
     assert (served, ready) == ("8", "1")
     assert last.endswith("Redis is now ready to exit, bye bye...")
-    # No number of a process is left behind, and the file system was written to its end.
+    # No PID file remains, and the file system was synced.
     assert rest == ["0"]

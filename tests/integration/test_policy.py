@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policy, filter and kernel are one: the same calls in each, nothing more needed, nothing in it for nothing."""
+"""Policy, filter and kernel agree: the same calls in each; no VM needs another call, and each call occurs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ALL = {call.name for call in policy.load().calls}
 
 
 def needed_by(feature: str) -> set[str]:
-    """The calls that only machines of this feature make."""
+    """The calls that only VMs of this feature make."""
     return {call.name for call in policy.load().calls if call.features == (feature,)}
 
 
@@ -44,7 +44,7 @@ RARE = needed_by("novdso") | needed_by("nofsgsbase")
 
 
 def in_source(path: str) -> set[str]:
-    """Names of the host calls that a file of the kernel makes: __NR_… in C, the number in front of it in assembler."""
+    """Return the host calls in a file of the kernel: __NR_… in C, the preceding number in assembly."""
     text = policy_patch.find(recipe.load("linux").patches, path).text
     if path.endswith(".c"):
         return set(re.findall(r"\b__NR_(\w+)", text))
@@ -60,7 +60,7 @@ def test_policy_and_kernel_sources_name_the_same_calls() -> None:
 
 
 def test_policy_and_the_kernels_instructions_name_the_same_calls() -> None:
-    """From the compiled kernel: what is in EAX at each `syscall` instruction that can run after boot."""
+    """From the compiled kernel: the value of EAX at each `syscall` instruction that can run after boot."""
     running = confined.running_entries()
     assert {each.number for each in running} == {call.number for call in policy.load().calls}, running
     outside = {each.section for each in confined.entries() if each not in running}
@@ -68,7 +68,7 @@ def test_policy_and_the_kernels_instructions_name_the_same_calls() -> None:
 
 
 def test_the_kernels_image_carries_the_policys_filter() -> None:
-    """The very bytes, with the values that are not known yet as 0."""
+    """The exact bytes, with 0 for values that are unknown before boot."""
     wanted = seccomp.encode(confined.rendered(dict.fromkeys(policy.CONSTANTS, 0)))
     with VMLINUX.open("rb") as stream:
         image = ELFFile(stream)
@@ -98,7 +98,7 @@ def test_the_filter_never_allows_another_call(installed: list[bpf.Instruction]) 
         assert all(bpf.possible(installed, Call(n, ip)) == {"kill"} for n in seccomp.every_number())
 
 
-# --- the filter of a running machine
+# --- the filter of a running VM
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def bare(testing: Vm, tmp_path_factory: pytest.TempPathFactory) -> Bare:
 
 
 def watch(argv: list[str], bare: Bare, strace: str, log: Path) -> tuple[list[bpf.Instruction], dict[str, int]]:
-    """Start a machine under strace; return its filter, and where its vDSO and which its timer was."""
+    """Start a VM under strace; return its filter, the address of its vDSO, and its timer."""
     words = [*confined.tracer(strace), "-f", "-v", "-e", "trace=seccomp,timer_create", "-o", str(log), *argv]
     with subprocess.Popen(
         words, cwd=bare.folder, env=bare.environment | {"PATH": "/usr/bin:/bin"}, stdin=-1, stdout=-1, text=True
@@ -140,13 +140,13 @@ WAIT = ("/bin/sh", "-c", "echo up; read line")
 def observed(
     bare: Bare, strace: str, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[bpf.Instruction], dict[str, int]]:
-    """What strace saw of the machine `bare`."""
+    """The filter and constants of the VM `bare`, from strace."""
     return watch(bare.argv(*WAIT), bare, strace, tmp_path_factory.mktemp("strace") / "log")
 
 
 @pytest.fixture(scope="module")
 def installed(observed: tuple[list[bpf.Instruction], dict[str, int]]) -> list[bpf.Instruction]:
-    """The filter that the host got from the machine `bare`."""
+    """The filter that the VM `bare` installed."""
     return observed[0]
 
 
@@ -158,7 +158,7 @@ def test_the_installed_filter_is_the_policys(observed: tuple[list[bpf.Instructio
 def test_the_filter_of_the_launchers_machine(
     bare: Bare, strace: str, copy_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """One writable disk at 3, a read-only one at 4, one kept in memory at 5, no network."""
+    """One writable disk at 3, a read-only one at 4, a private one at 5, no network."""
     other = copy_of("minimal").rename(tmp_path / "other.ext3")
     options = ("--run-as", "0:0", "--disk", f"{other},ro", "--disk", f"{other},cow")
     machine = Vm(copy_of("minimal"), memory="64M", options=options)
@@ -167,7 +167,7 @@ def test_the_filter_of_the_launchers_machine(
     assert found == confined.rendered(confined.constants(64 << 20, **facts, **sets))
 
 
-# --- nothing more is needed, and nothing is there for nothing
+# --- no further call is needed, and each call occurs
 
 
 STRESS = """
@@ -192,7 +192,7 @@ def counts_of(errors: str) -> Counter[str]:
 
 @pytest.fixture(scope="module")
 def stressed(tmp_path_factory: pytest.TempPathFactory, testing: Vm, web_page: str) -> Callable[[str], Counter[str]]:
-    """Return a function that puts a machine under every kind of load, with more kernel parameters."""
+    """Return a function that puts a VM under every kind of load, with more kernel parameters."""
 
     def run(append: str) -> Counter[str]:
         image = tmp_path_factory.mktemp("stress") / "test.ext3"
@@ -218,7 +218,7 @@ def stressed(tmp_path_factory: pytest.TempPathFactory, testing: Vm, web_page: st
 
 @pytest.fixture(scope="module")
 def web_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A page on this host, and where passt lets the guest find it."""
+    """A page on this host, and its address in the guest through passt."""
     folder = tmp_path_factory.mktemp("web")
     (folder / "index.html").write_text("hello from the host\n")
     handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
@@ -241,9 +241,9 @@ def on_a_terminal(machine: Vm) -> Counter[str]:
         console.setwinsize(30, 100)
         console.sendline("poweroff -f")
         console.expect(r"(\{.*\})")
-        told = console.match
-        assert isinstance(told, re.Match)
-        line = told[1]
+        matched = console.match
+        assert isinstance(matched, re.Match)
+        line = matched[1]
         assert status_of(console) == 0
     return counts_of(line)
 
@@ -251,7 +251,7 @@ def on_a_terminal(machine: Vm) -> Counter[str]:
 def test_everything_runs_within_the_policy_and_needs_all_of_it(
     stressed: Callable[[str], Counter[str]], minimal: Vm
 ) -> None:
-    """A call outside the list would have killed the machine; one inside that never occurs does not belong there."""
+    """A call outside the policy would have killed the VM; a listed call that never occurs does not belong there."""
     seen = stressed("") + on_a_terminal(minimal.but(options=("--json",)))
     panic = minimal.but(options=("--json", "--init", "/bin/false")).run()
     assert panic.status == 125, panic.describe()
@@ -269,7 +269,7 @@ def test_hosts_without_a_usable_vdso_or_fsgsbase_need_the_rest(stressed: Callabl
 
 
 def test_the_counters_miss_no_call(minimal: Vm, strace: str, tmp_path: Path) -> None:
-    """What the kernel counts is what the host sees."""
+    """The kernel's counts are those of the host."""
     log = tmp_path / "log"
     script = "seq 1000; i=0; while [ $i -lt 100 ]; do /bin/true; i=$((i+1)); done; sleep 0.2"
     machine = minimal.but(options=("--json", "--append", "novdso nofsgsbase"))
@@ -282,15 +282,15 @@ def test_the_counters_miss_no_call(minimal: Vm, strace: str, tmp_path: Path) -> 
         check=False,
     )
     assert finished.returncode == 0, finished.stderr
-    told = counts_of(finished.stderr)
+    counted = counts_of(finished.stderr)
     lines = log.read_text(errors="replace").splitlines()
     start = next(n for n, line in enumerate(lines) if "seccomp(SECCOMP_SET_MODE_FILTER" in line)
     machine_pid = lines[start].split()[0]
     seen = Counter(re.findall(rf"^{machine_pid} +(\w+)\(", "\n".join(lines[start + 1 :]), re.M))
     assert set(seen) <= ALL
     for name in ALL:
-        # The kernel also counts what it asked before the filter was there.
-        assert told[name] >= seen[name] and (told[name] == 0 or seen[name] > 0), (name, told, seen)
+        # The kernel also counts the calls before the filter was installed.
+        assert counted[name] >= seen[name] and (counted[name] == 0 or seen[name] > 0), (name, counted, seen)
 
 
 def test_an_idle_machine_makes_fewer_than_two_calls_a_second(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guest programs that jump to their kernel's own `syscall` instructions: what the policy does not say never happens.
+"""Guest programs that jump to their kernel's own `syscall` instructions: only calls that the policy lists take effect.
 
-Each attempt is a machine of its own (tests/guest/escape.c). The simulator, with the filter that such a machine really
-has, tells which attempts must be killed. The rest is allowed by design: the same call with the same arguments as the
-kernel makes it for any guest, on the machine's own streams, disks and timer.
+Each attempt runs in its own VM (tests/guest/escape.c). The simulator, with the actual filter of such a VM, decides
+which attempts must be killed. The others are permitted by design: the kernel makes the same call with the same
+arguments for any guest, on the VM's own streams, disks and timer.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def bare(testing: Vm, tmp_path_factory: pytest.TempPathFactory) -> Bare:
 
 @pytest.fixture(scope="module")
 def installed(bare: Bare, strace: str, tmp_path_factory: pytest.TempPathFactory) -> list[Instruction]:
-    """The filter of `bare`, as the host got it."""
+    """The filter that `bare` installed."""
     log = tmp_path_factory.mktemp("strace") / "log"
     prefix = [*confined.tracer(strace), "-f", "-v", "-e", "trace=seccomp", "-o", str(log)]
     assert bare.run("/bin/true", prefix=prefix).status == 0
@@ -62,17 +62,17 @@ def installed(bare: Bare, strace: str, tmp_path_factory: pytest.TempPathFactory)
 
 
 def gadget() -> int:
-    """The one instruction behind which the kernel just returns, so that a call that comes back can tell."""
+    """The instruction after which the kernel simply returns, so that a call that returns can report it."""
     return confined.symbols()["um_idle_syscall"]
 
 
 def judge(installed: Sequence[Instruction], number: int, args: Sequence[int], place: int) -> str:
-    """What the filter says of a call from the instruction at `place`."""
+    """Return the filter's verdict on a call from the instruction at `place`."""
     return bpf.run(installed, Call(number, place + 2, tuple(args))).action
 
 
 def with_launcher(machine: Vm, attempts: Sequence[tuple[int | str, int, tuple[int, ...]]]) -> list[Result]:
-    """Make each attempt in a machine started by nabla-run; place, number, arguments."""
+    """Make each attempt in a VM started by nabla-run; place, number, arguments."""
 
     def one(attempt: tuple[int | str, int, tuple[int, ...]]) -> Result:
         place, number, args = attempt
@@ -87,9 +87,9 @@ def was_killed(result: Result) -> bool:
 
 
 def test_every_number_is_killed(machine: Vm, installed: list[Instruction]) -> None:
-    """All of x86-64, as many of x32, and odd ones. Arguments are 0; a few listed calls are allowed with these."""
+    """All of x86-64, as many of x32, and invalid ones. Arguments are 0; a few listed calls are permitted with these."""
     numbers = [*range(512), *(bpf.X32_BIT | number for number in range(600)), -1, -2, -39, 0x7FFFFFFF, 1 << 31]
-    numbers += [number | 1 << 32 for number in (0, 39, 231)]  # the host looks at 32 bits
+    numbers += [number | 1 << 32 for number in (0, 39, 231)]  # the host uses 32 bits
     place = gadget()
     expected = {number: judge(installed, number, (), place) for number in numbers}
     results = with_launcher(machine, [(place, number, ()) for number in numbers])
@@ -111,7 +111,7 @@ def test_every_number_is_killed(machine: Vm, installed: list[Instruction]) -> No
 
 
 def test_every_instruction_of_the_kernel_is_behind_the_filter(machine: Vm) -> None:
-    """Those of a running kernel, and those of its start, which are still in memory: there nothing at all is allowed."""
+    """Those of the running kernel, and those of its boot code, which is still in memory but may make no call."""
     getpid, clock = seccomp.numbers()["getpid"], (seccomp.numbers()["clock_gettime"], (1, 0))
     running = confined.running_entries()
     early = [entry for entry in confined.entries() if entry not in running]
@@ -132,21 +132,21 @@ def test_the_hosts_vdso_tells_the_time_only(machine: Vm) -> None:
     forbidden += [(numbers["write"], (1, 0, 0)), (numbers["rt_sigreturn"], ()), (numbers["clock_getres"], (1, 0))]
     for number, args in forbidden:
         assert was_killed(machine.run(PROGRAM, place, str(number), *map(str, args))), (number, args)
-    # The code behind the instruction is not a program's; that it runs at all is what counts.
+    # The code behind the instruction is not a program's; it only matters that the instruction runs.
     assert not was_killed(machine.run(PROGRAM, place, str(numbers["clock_gettime"]), "1", "0"))
 
 
 def test_the_hosts_vsyscall_page_is_out_of_reach(machine: Vm) -> None:
-    """Old programs jump there for the time; the host shows that to the filter as a call from that address."""
+    """Old programs jump there for the time; the filter sees a call from that address."""
     for call in range(3):
         result = machine.run(PROGRAM, str(0xFFFFFFFFFF600000 + 1024 * call), "0", "zeros:16", "zeros:16")
-        # On hosts without that page it is a jump into nothing.
+        # On hosts without that page the address is unmapped.
         assert was_killed(result) or result.status == 128 + signal.SIGSEGV, result
         assert "back with" not in result.output
 
 
 def foreign(rule: Rule, good: int) -> list[int]:
-    """Values that a rule might be meant to keep out, around its border and beyond 32 bits."""
+    """Return values that a rule should reject, around its limits and beyond 32 bits."""
     values = [good | 1 << 32, good | 1 << 63, good ^ 1 << 40]
     if rule.member is not None:
         values += [*range(17), 31, 32, 35, 63, 67, 1000, TOP, -100 & TOP]
@@ -175,7 +175,7 @@ GOOD: dict[str, list[tuple[int, ...]]] = {
 
 
 def foreign_attempts(installed: Sequence[Instruction]) -> Iterator[Attempt]:
-    """Yield each listed call with one argument after the other made foreign, where the filter is to kill that."""
+    """Yield each listed call with one argument after another made foreign, where the filter must kill it."""
     for call in policy.load().calls:
         for good, allow in zip(GOOD[call.name], call.allow, strict=True):
             for index, rule in enumerate(allow.rules):
@@ -186,7 +186,7 @@ def foreign_attempts(installed: Sequence[Instruction]) -> Iterator[Attempt]:
 
 
 def test_listed_calls_with_foreign_arguments_are_killed(bare: Bare, installed: list[Instruction]) -> None:
-    """Without the launcher's other precautions. Streams, disks and the file beside them stay as they were."""
+    """Without the launcher's other protections. Streams, disks and the foreign file stay unchanged."""
     attempts = sorted(set(foreign_attempts(installed)))
     names = {seccomp.names()[number] for number, _ in attempts}
     assert names == {call.name for call in policy.load().calls if call.arguments}
@@ -199,7 +199,7 @@ def test_listed_calls_with_foreign_arguments_are_killed(bare: Bare, installed: l
 
 
 def test_listed_calls_as_the_kernel_makes_them_are_allowed(bare: Bare, installed: list[Instruction]) -> None:
-    """By design: such a jump gains nothing that the machine did not have."""
+    """By design: such a jump gains nothing beyond the VM's own abilities."""
     for name, goods in GOOD.items():
         if name in ("rt_sigreturn", "arch_prctl"):
             continue
@@ -216,7 +216,7 @@ def test_listed_calls_as_the_kernel_makes_them_are_allowed(bare: Bare, installed
 def test_a_watched_machine_whose_watcher_is_gone_is_confined_all_the_same(
     testing: Vm, tmp_path: Path, open_folder: Path
 ) -> None:
-    """`policy=trace` on the kernel's command line, and nobody who traces: a forbidden call fails with ENOSYS."""
+    """`policy=trace` on the kernel's command line without a tracer: a forbidden call fails with ENOSYS."""
     watched = Bare(tmp_path, testing.image, ("policy=trace",))
     with snapshot(open_folder) as same_files:
         for name, args in (("mkdir", (f"text:{open_folder}/new", 0o777)), ("unlink", (f"text:{open_folder}/victim",))):
@@ -224,11 +224,11 @@ def test_a_watched_machine_whose_watcher_is_gone_is_confined_all_the_same(
             assert same_files()
 
 
-# --- what a call would do to the host
+# --- effects that a call would have on the host
 
 
 class snapshot:
-    """Remember a folder's files; what comes out of `with` tells whether they are as they were."""
+    """Record a folder's files; the yielded function reports whether they are unchanged."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -345,7 +345,7 @@ def harmful(folder: Path, victim: int) -> dict[str, tuple[int | str, ...]]:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder which every user of this host may change."""
+    """A world-writable folder of this host."""
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         Path(name).chmod(0o777)
         (Path(name) / "victim").write_text("as it was\n")
@@ -364,7 +364,7 @@ def victim() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_harmful_calls_take_no_effect(bare: Bare, open_folder: Path, victim: subprocess.Popen[bytes]) -> None:
-    """On files and processes of this host that the machine's user could otherwise change."""
+    """On files and processes of this host that the VM's user could otherwise change."""
     calls = harmful(open_folder, victim.pid)
     assert set(calls) <= set(seccomp.numbers())
     nice = os.getpriority(os.PRIO_PROCESS, victim.pid)
@@ -383,7 +383,7 @@ def test_harmful_calls_take_no_effect(bare: Bare, open_folder: Path, victim: sub
 
 
 def left_behind(before: set[str]) -> list[str]:
-    """Return processes that are new and run a kernel of ours."""
+    """Return new processes that run nabla's kernel."""
     found = []
     for pid in set(os.listdir("/proc")) - before:
         if pid.isdigit():
@@ -432,7 +432,7 @@ def test_without_a_filter_the_same_attempts_do_take_effect(open_folder: Path, vi
 
 @pytest.mark.parametrize("instruction", ["int80", "sysenter", "syscall32"])
 def test_32_bit_code_does_not_reach_the_host(bare: Bare, open_folder: Path, instruction: str) -> None:
-    """`int $0x80` is trapped and the program's own fault; the other two kill, or do not exist on this processor."""
+    """`int $0x80` is trapped as the program's own fault; the other two kill, or do not exist on this processor."""
     with snapshot(open_folder) as same_files:
         for number in (INT80_MKDIR, X86_64_MKDIR):
             ending = bare.attempt(instruction, number, f"text:{open_folder}/new", 0o777)

@@ -21,21 +21,21 @@ UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
-    """Where an ordinary user finds launcher, kernel and images."""
+    """Launcher, kernel and images in a folder that an ordinary user can access."""
     with ordinary_place("minimal", "test") as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def peer(place: Place) -> Iterator[int]:
-    """A port behind which network_peer.py runs, in one machine for all tests of this file."""
+    """A published port of network_peer.py, in one VM for all tests of this file."""
     with place.peer() as (port, _):
         yield port
 
 
 @pytest.mark.parametrize("border", [[], ["--jail"]])
 def test_page_of_busybox(place: Place, border: list[str]) -> None:
-    """httpd starts a process for each request; what it tells of the client is the gateway's address."""
+    """httpd starts a process for each request; the client's address is the gateway's."""
     script = """
         mkdir -p /tmp/www/cgi-bin && cd /tmp/www && echo 'a page of the guest' >index.html
         printf '#!/bin/sh\\necho; echo $REMOTE_ADDR\\n' >cgi-bin/who && chmod 755 cgi-bin/who
@@ -72,7 +72,7 @@ def test_user_of_the_guest_serves(place: Place) -> None:
 
 
 def test_datagrams(peer: int) -> None:
-    """Each size comes back as it went, the largest that UDP has room for on this network included."""
+    """Datagrams of each size come back unchanged, up to the largest for this network."""
     noise = random.Random(7)
     with socket.socket(type=socket.SOCK_DGRAM) as wire:
         wire.settimeout(20)
@@ -84,7 +84,7 @@ def test_datagrams(peer: int) -> None:
 
 
 def test_many_senders_of_datagrams(peer: int) -> None:
-    """Answers find their way to whom they belong."""
+    """Each client receives its own answers."""
     wires = [socket.socket(type=socket.SOCK_DGRAM) for _ in range(50)]
     for number, wire in enumerate(wires):
         wire.settimeout(20)
@@ -99,14 +99,14 @@ def test_large_transfers(peer: int) -> None:
     """Both ways, with checksums."""
     data = random.Random(1).randbytes(64 * MIB)
     assert talk(peer, line="take", send=data).decode() == sha256(data)
-    # The guest makes its bytes in pieces of the same size as network_peer.py does here.
+    # The guest generates its bytes in pieces of the same size as network_peer.py here.
     source = random.Random(2)
     expected = b"".join(source.randbytes(1 << 18) for _ in range(64 * MIB >> 18))
     assert sha256(talk(peer, line=f"give 2 {64 * MIB}")) == sha256(expected)
 
 
 def echo(port: int, seed: int, size: int) -> bool:
-    """Send and receive at the same time; does the same come back?"""
+    """Send and receive at the same time; return whether the same data come back."""
     data = random.Random(seed).randbytes(size)
     with socket.create_connection(("127.0.0.1", port), timeout=60) as wire, ThreadPoolExecutor(1) as sender:
 
@@ -121,7 +121,7 @@ def echo(port: int, seed: int, size: int) -> bool:
 
 
 def test_both_directions_at_once(peer: int) -> None:
-    """Both ends of the wire are full most of the time: nobody may wait for the other for ever."""
+    """Both ends of the wire are full most of the time; neither may wait for the other forever."""
     assert echo(peer, 3, 32 * MIB)
 
 
@@ -139,7 +139,7 @@ def test_parallel_connections(peer: int) -> None:
 
 
 def test_nobody_listens(peer: int, place: Place) -> None:
-    """A published port without a server behind it refuses, and does no harm."""
+    """A published port without a server refuses connections and does no harm."""
     port = free_port()
     with place.peer(options=["--publish", f"{port}:99"]) as (other, _):
         with pytest.raises(OSError, match=r"reset|refused"), socket.create_connection(("127.0.0.1", port)) as wire:
@@ -150,7 +150,7 @@ def test_nobody_listens(peer: int, place: Place) -> None:
 
 
 def answers(port: int, address: str) -> bool:
-    """Does somebody take connections at this address of the host's loopback?"""
+    """Return whether connections to this address of the host's loopback are accepted."""
     try:
         socket.create_connection((address, port), timeout=5).close()
     except ConnectionRefusedError:
@@ -170,7 +170,7 @@ def test_addresses(place: Place) -> None:
 
 
 def test_only_what_was_published(place: Place) -> None:
-    """A TCP port does not bring the UDP port of its number along, nor the other way."""
+    """Publishing a TCP port does not publish the UDP port of the same number, and vice versa."""
     tcp, udp = free_port(), free_port()
     with place.peer(options=["--publish", f"{tcp}:7", "--publish", f"{udp}:7/udp"]):
         assert not answers(udp, "127.0.0.1")
@@ -179,13 +179,13 @@ def test_only_what_was_published(place: Place) -> None:
         assert answers(tcp, "127.0.0.1")
 
 
-def refused(place: Place, told: str, *options: str) -> None:
-    """Assert that the machine is not started, and that one line says why."""
+def refused(place: Place, message: str, *options: str) -> None:
+    """Assert that the VM does not start, and that one line says why."""
     result = place.run("minimal", "/bin/true", options=options)
     assert result.returncode == OWN_ERROR, result
     assert result.stderr.startswith("nabla-run: ")
     assert result.stderr.count("\n") == 1
-    assert told in result.stderr
+    assert message in result.stderr
 
 
 def test_port_in_use(place: Place) -> None:
@@ -206,7 +206,7 @@ def test_port_of_another_machine(place: Place, peer: int) -> None:
 
 
 def test_port_again_at_once(place: Place) -> None:
-    """Connections that have just ended do not keep the next machine from its port."""
+    """Connections that have just ended do not block the port for the next VM."""
     port = free_port()
     script = "mkdir /tmp/www; echo x >/tmp/www/index.html; exec httpd -f -p 80 -h /tmp/www"
     for _ in range(3):
@@ -220,7 +220,7 @@ def test_addresses_that_are_not_ours(place: Place) -> None:
 
 
 def test_low_port(place: Place) -> None:
-    """Hosts differ in who may have ports below 1024; the machine gets it, or a line tells."""
+    """Hosts differ in who may bind ports below 1024; the VM gets the port, or one line reports the error."""
     result = place.run("minimal", "/bin/true", options=["--publish", "127.0.0.9:81:80"])
     if int(UNPRIVILEGED.read_text()) <= 81:
         assert result.returncode == 0, result

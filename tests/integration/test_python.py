@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An unmodified CPython 3.13 for musl, built by others, with tornado, uvloop, zmq and numpy."""
+"""An unmodified prebuilt CPython 3.13 for musl, with tornado, uvloop, zmq and numpy."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_interactive(testing: Vm) -> None:
 
 
 def test_compiles_its_library(testing: Vm) -> None:
-    """Many files read, much memory taken and given back."""
+    """Many files read, much memory allocated and freed."""
     script = """
         cd /opt/backend.ai/lib/python3.13 && cp -r json email /tmp && cd /tmp || exit
         rm -rf json/__pycache__ email/__pycache__

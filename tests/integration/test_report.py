@@ -28,7 +28,7 @@ SWITCHES = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-# What the page itself, not one of its tables, links to in the folder of a release.
+# Files of a release that the page itself, not one of its tables, links to.
 RELEASE_FILES = (
     "SHA256SUMS",
     "SHA256SUMS.sig",
@@ -42,15 +42,15 @@ RELEASE_FILES = (
 NARROW, PHONE, WIDE = 360, 390, 1280
 AA = 4.5  # contrast of small text, WCAG 2.1, 1.4.3
 
-# Contrast of each text with what is behind it. No element of the page is partly transparent but the graph's lines.
+# Contrast of each text with its background. Only the graph's lines are partly transparent.
 CONTRAST = """() => {
   const parse = (text) => text.match(/[\\d.]+/g).map(Number);
   const part = (value) => (value /= 255) <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
   const light = ([r, g, b]) => 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
   const behind = (element) => {
     for (let at = element; at; at = at.parentElement) {
-      const colour = parse(getComputedStyle(at).backgroundColor);
-      if (colour.length === 3 || colour[3] > 0) return colour;
+      const color = parse(getComputedStyle(at).backgroundColor);
+      if (color.length === 3 || color[3] > 0) return color;
     }
     return [255, 255, 255];
   };
@@ -73,7 +73,7 @@ CONTRAST = """() => {
 
 @dataclass
 class Opened:
-    """A page in the browser, and all that it has asked for or complained of."""
+    """A page in the browser with all its requests and messages."""
 
     page: Page
     requests: list[str]
@@ -99,7 +99,7 @@ def browser() -> Iterator[Browser]:
 
 
 def opened(browser: Browser, path: Path, width: int = WIDE, scheme: str = "light", *, script: bool = True) -> Opened:
-    """Open the page in a profile of its own, which the browser forgets."""
+    """Open the page in a temporary profile."""
     context = browser.new_context(
         viewport={"width": width, "height": 800},
         color_scheme="dark" if scheme == "dark" else "light",
@@ -115,12 +115,12 @@ def opened(browser: Browser, path: Path, width: int = WIDE, scheme: str = "light
 
 @pytest.fixture(scope="module")
 def wide(browser: Browser, path: Path) -> Page:
-    """The page on a wide screen; tests leave it as it is."""
+    """The page on a wide screen; tests do not change it."""
     return opened(browser, path).page
 
 
 def links(page: Page) -> list[str]:
-    """Return the addresses of all links, as they are written."""
+    """Return the literal addresses of all links."""
     found: list[str] = page.locator("a").evaluate_all("all => all.map(each => each.getAttribute('href'))")
     return found
 
@@ -195,10 +195,10 @@ def test_charts_are_drawn(wide: Page) -> None:
 
 
 def test_sizes_are_those_of_the_files(wide: Page) -> None:
-    """What a file system uses is what e2fsck counts."""
+    """The used size of a file system is e2fsck's."""
     for name in RELEASED_IMAGES:
-        told = image.check(IMAGES / f"{name}.ext3", tools=TOOLS.path)
-        used, whole = map(int, re.findall(r"(\d+)/(\d+) blocks", told)[-1])
+        output = image.check(IMAGES / f"{name}.ext3", tools=TOOLS.path)
+        used, whole = map(int, re.findall(r"(\d+)/(\d+) blocks", output)[-1])
         assert report_tables.used_bytes(IMAGES / f"{name}.ext3") == used * 4096
         words = f"{report_page.size(used * 4096)} of {report_page.size(whole * 4096)}"
         assert words in wide.locator("#chart-sizes").inner_text()
@@ -325,7 +325,7 @@ def test_page_is_whole_without_its_script(browser: Browser, path: Path, wide: Pa
 
 
 def test_foreign_scripts_do_not_run(browser: Browser, path: Path) -> None:
-    """The page's own rules stop what escaping might ever let through."""
+    """The page's security policy blocks scripts even if escaping failed."""
     found = opened(browser, path)
     failures: list[str | None] = []
     found.page.on("requestfailed", lambda request: failures.append(request.failure))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A second build of everything, with all varied that this host can vary, gives the same bytes."""
+"""A second build of everything, with every variation that this host supports, gives the same bytes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from nabla.tasks.repro import compare_all
 CACHE = paths.cache_dir()
 
 
-# Compiles everything where no earlier second build has left objects and packages; else it takes a few minutes.
+# Compiles everything unless the cache contains an earlier second build; then it takes a few minutes.
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_everything_is_identical(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernel, libc, programs, every package, the index, images and what is made of them.
+    """Kernel, libc, programs, every package, the index, images and everything built from them.
 
     One test for all: two that ran side by side would build twice.
     """
@@ -26,7 +26,7 @@ def test_everything_is_identical(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     artifacts = list(ARTIFACTS.values())
     second = repro.prepare()
     try:
-        # Shuffled folders make compiling much slower, too slow for each change: `doit repro` has them.
+        # Shuffled folders make compiling too slow for each change; `doit repro` includes them.
         second.build([task for artifact in artifacts for task in artifact.tasks], tmp_path / "log", shuffle=False)
         lines = compare_all(artifacts, second)
     finally:

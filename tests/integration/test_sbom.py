@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bills of materials of what was built: counted by other means, read by other readers, written twice."""
+"""The bills of materials: counted by other means, read by other readers, written twice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nabla.tasks.packages import TOOLS
 
 CACHE = cache_dir()
 
-# What is shipped beside packages: kernel, libc, busybox, launcher, init.
+# Shipped components other than packages: kernel, libc, busybox, launcher, init.
 OTHERS = {"linux", "musl", "busybox", "nabla-run", "nabla-init"}
 
 
@@ -60,7 +60,7 @@ def _base_lines() -> list[str]:
 
 
 def _tables() -> dict[str, dict[str, Any]]:
-    """Return the recipes of what is shipped, as plain TOML."""
+    """Return the recipes of the shipped components, as plain TOML."""
     all_of = {path.parent.name: tomllib.loads(path.read_text()) for path in RECIPES.glob("*/recipe.toml")}
     return {name: data for name, data in all_of.items() if "package" in data or name in OTHERS}
 
@@ -108,26 +108,26 @@ def test_both_documents_tell_the_same(cyclonedx: dict[str, Any], spdx: dict[str,
 
 def test_sources(spdx: dict[str, Any]) -> None:
     entries = [entry for entry in spdx["packages"] if entry.get("primaryPackagePurpose") == "SOURCE"]
-    told = {entry["checksums"][0]["checksumValue"] for entry in entries}
-    told |= {digest for e in entries for digest in re.findall(r"sha256 ([0-9a-f]{64})", e.get("comment", ""))}
+    listed = {entry["checksums"][0]["checksumValue"] for entry in entries}
+    listed |= {digest for e in entries for digest in re.findall(r"sha256 ([0-9a-f]{64})", e.get("comment", ""))}
     sources = [s for data in _tables().values() for s in data["source"] if "origin" in s]
-    assert told == {origin["sha256"] for source in sources for origin in source["origin"]}
+    assert listed == {origin["sha256"] for source in sources for origin in source["origin"]}
     assert len(entries) == len(sources)
 
 
 def test_patches(cyclonedx: dict[str, Any], spdx: dict[str, Any]) -> None:
     files = sorted(str(path.relative_to(ROOT)) for path in PATCHES.glob("*/*.patch"))
     assert sorted(entry["fileName"].removeprefix("./") for entry in spdx["files"]) == files
-    told: dict[str, set[str]] = {}
+    fixes: dict[str, set[str]] = {}
     for entry in cyclonedx["components"]:
         for patch in entry.get("pedigree", {}).get("patches", ()):
             name, _, digest = patch["diff"]["url"].partition("#sha256=")
             status = subprocess.run(["sha256sum", ROOT / name], capture_output=True, text=True, check=True)
             assert status.stdout.split()[0] == digest
-            told.setdefault(name, set()).update(issue["id"] for issue in patch.get("resolves", ()))
-    assert sorted(told) == files
-    mended = {name.split("/")[-1][:4]: numbers for name, numbers in told.items() if numbers}
-    assert mended == {
+            fixes.setdefault(name, set()).update(issue["id"] for issue in patch.get("resolves", ()))
+    assert sorted(fixes) == files
+    fixed = {name.split("/")[-1][:4]: numbers for name, numbers in fixes.items() if numbers}
+    assert fixed == {
         "0001": {"CVE-2025-26519"},
         "0002": {"CVE-2025-26519"},
         "0003": {"CVE-2026-6042"},
@@ -143,7 +143,7 @@ def test_images_hold_what_they_hold(cyclonedx: dict[str, Any]) -> None:
     alpine = needs["nabla-linux:image/alpine"]
     assert any(ref.startswith("pkg:apk/nabla/python3@") for ref in alpine)
     assert any(ref.startswith("pkg:apk/alpine/apk-tools@") for ref in alpine)
-    # What was left out or replaced is in apk's database, and not in the image.
+    # Omitted or replaced packages are in apk's database, but not in the image.
     started = needs["nabla-linux:image/base"]
     assert "nabla-linux:musl" in started and "nabla-linux:busybox" in started
     for name in ("linux-virt", "musl", "busybox"):
@@ -183,7 +183,7 @@ def test_licenses(cyclonedx: dict[str, Any]) -> None:
         linked |= {*links}
     files = {str(path.relative_to(sbom.SBOM)) for path in sbom.TEXTS.path.rglob("*") if path.is_file()}
     assert linked == files
-    # Some texts only say where the real one is.
+    # Some texts only refer to the real one.
     for folder in sbom.TEXTS.path.iterdir():
         assert max(path.stat().st_size for path in folder.iterdir()) > 200, folder
 
@@ -208,7 +208,7 @@ def test_texts_are_the_right_ones(path: str, words: str) -> None:
 
 
 def test_scan_as_a_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What doit makes its exit status of: nothing is 0, TaskFailed 1, TaskError 2."""
+    """Return doit's exit status for a result: None is 0, TaskFailed 1, TaskError 2."""
     names = {"musl": {"1.2.5-r11": ["CVE-2025-26519"]}, "curl": {"1.0-r0": ["CVE-2001-0001"]}}
     path = tmp_path / "main.json"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`doit boot` as a function: what it does without a terminal, and where changes go."""
+"""`doit boot` as a function: its effect without a terminal, and the place of changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .networked import free_port
 
 @pytest.fixture(autouse=True)
 def own_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep the developer's own disks out of it."""
+    """Use a temporary folder instead of the developer's own disks."""
     monkeypatch.setattr(boot, "RUN", tmp_path / "run")
     return tmp_path / "run"
 
@@ -52,7 +52,7 @@ def test_failing_command() -> None:
 
 
 def test_options_of_the_launcher(capfd: pytest.CaptureFixture[str]) -> None:
-    """Some by name, all others as a shell would split them."""
+    """Some options by name, all others split as in a shell."""
     image_of("minimal")
     boot.boot(
         "minimal",

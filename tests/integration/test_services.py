@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Services of an image: started beside the command or on their own, with logs, ended in order at power-off."""
+"""Services of an image: started beside the command or alone, with logs, stopped in order at power-off."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from .vm import Vm
 
-# It notes what happens to it, and takes its time to end.
+# It logs its signals, and ends slowly.
 COUNTER = """#!/bin/sh
 trap 'echo stopping; sleep 0.7; echo stopped; sync; exit 0' TERM
 echo started
@@ -26,7 +26,7 @@ STARTED = 'until [ "$(grep -c started /var/log/counter.log)" = 1 ]; do sleep 0.0
 
 @pytest.fixture
 def serving(minimal: Vm, tmp_path: Path) -> Vm:
-    """An image of its own, with three services of which none starts by itself."""
+    """A private image with three services, none of which starts automatically."""
     shutil.copy(minimal.image, tmp_path / "image")
     vm = minimal.but(image=tmp_path / "image", ephemeral=False)
     vm.check(
@@ -39,7 +39,7 @@ def serving(minimal: Vm, tmp_path: Path) -> Vm:
 
 
 def test_beside_a_command(serving: Vm) -> None:
-    """Start, log, and an end in order when the command is over; the next boot appends."""
+    """Start, log, and an orderly stop after the command; the next boot appends to the log."""
     vm = serving.but(options=("--service", "counter"))
     assert vm.run("/bin/sh", "-c", f"{STARTED}; cat /var/log/counter.log; exit 7").output == "started\n"
     assert serving.check("cat /var/log/counter.log") == "started\nstopping\nstopped\n"
@@ -53,7 +53,7 @@ def test_with_every_boot(serving: Vm) -> None:
 
 
 def test_power_button(serving: Vm) -> None:
-    """SIGTERM to nabla-run, with nothing but a service: it ends in order, and what it wrote is on the disk."""
+    """SIGTERM to nabla-run with only a service: it stops in order, and its output is on the disk."""
     vm = serving.but(options=("--service", "counter"))
     with subprocess.Popen(vm.argv(), stdin=subprocess.DEVNULL) as machine:
         time.sleep(1)
@@ -63,7 +63,7 @@ def test_power_button(serving: Vm) -> None:
 
 
 def test_power_button_of_a_command(serving: Vm) -> None:
-    """A command may end in its own way too."""
+    """A command may also handle SIGTERM."""
     script = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.05; done"
     with subprocess.Popen(
         serving.argv("/bin/sh", "-c", script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
@@ -76,7 +76,7 @@ def test_power_button_of_a_command(serving: Vm) -> None:
 
 
 def test_only_services(serving: Vm) -> None:
-    """The machine ends when all of them have, with the status of the first that failed."""
+    """The VM ends after all services, with the status of the first that failed."""
     assert serving.but(options=("--service", "brief")).run().status == 0
     result = serving.but(options=("--service", "brief", "--service", "failing")).run()
     assert result.status == 3
@@ -89,7 +89,7 @@ def test_only_services(serving: Vm) -> None:
     [("missing", "there is no /etc/nabla/services/ file of that name", 127), ("broken", "Permission denied", 125)],
 )
 def test_no_such_service(serving: Vm, name: str, reason: str, status: int) -> None:
-    """One line; the command runs all the same, and without one the status tells."""
+    """One line of error; the command still runs, and without a command the status reports the failure."""
     vm = serving.but(options=("--service", name))
     result = vm.run("/bin/echo", "here")
     assert result.status == 0

@@ -17,7 +17,7 @@ def stock() -> Vm:
 
 
 def test_the_libc_is_alpines(stock: Vm, testing: Vm) -> None:
-    """It is the file that Alpine's package database knows."""
+    """The libc is the file in Alpine's package database."""
     assert stock.check("apk audit --system 2>/dev/null").find("ld-musl") == -1
     assert stock.check("md5sum /lib/ld-musl-x86_64.so.1") != testing.check("md5sum /lib/ld-musl-x86_64.so.1")
 

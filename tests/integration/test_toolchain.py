@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiler for guest programs: what it makes is position-independent and ours, what it refuses to make."""
+"""The compiler for guest programs: its output is position-independent and uses nabla's libc; refused options."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ int main(int argc, char **argv) {
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
-    """A sandbox with our libc as sysroot and a program to compile."""
+    """A sandbox with nabla's libc as sysroot and a program to compile."""
     monkeypatch.setenv("NABLA_CACHE", str(CACHE))
     (tmp_path / "x.c").write_text(PROGRAM)
     return Sandbox((Bind(tmp_path, "/build", writable=True), Bind(paths.MUSL, "/sysroot")))

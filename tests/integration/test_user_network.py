@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network of ordinary users: what the guest sees, its way to the host, the helper's life, hosts that forbid it."""
+"""User networking: the guest's view, connections to the host, the lifetime of passt, hosts that forbid it."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ INSTEAD = "or use --net tap=INTERFACE or --net fd=NUMBER)\n"
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
-    """Where an ordinary user finds launcher, kernel and images."""
+    """Launcher, kernel and images in a folder that an ordinary user can access."""
     with ordinary_place("minimal", "alpine", "test") as found:
         yield found
 
 
 def shell(place: Place, script: str, *options: str, image: str = "minimal") -> str:
-    """Run a script in a machine with user networking; it must end well and without a complaint."""
+    """Run a script in a VM with user networking; it must succeed without an error message."""
     result = place.run(image, "/bin/sh", "-c", script, options=["--net", "user", *options])
     assert (result.returncode, result.stderr) == (0, ""), result
     return result.stdout
 
 
-# What the guest sees
+# The guest's view
 
 
 @pytest.mark.parametrize("image", ["minimal", "alpine"])
@@ -72,7 +72,7 @@ def test_set_up(place: Place, image: str) -> None:
 
 
 def test_name_servers(place: Place) -> None:
-    """On a root that is read-only as well; the image's own file and /etc/hosts stay."""
+    """Also with a read-only root; the image's own file and /etc/hosts stay."""
     given = ["--dns", "10.1.1.1", "--dns", "10.2.2.2"]
     expected = "nameserver 10.1.1.1\nnameserver 10.2.2.2\n"
     assert shell(place, "cat /etc/resolv.conf", *given) == expected
@@ -105,14 +105,14 @@ def test_other_addresses(place: Place) -> None:
 
 
 class Quiet(http.server.BaseHTTPRequestHandler):
-    """Gives a page that names its path; takes what is put, and tells its digest."""
+    """Serves pages that name their path; accepts PUT and returns the digest of the body."""
 
     def do_GET(self) -> None:
-        """Give a page."""
+        """Serve a page."""
         self._answer(f"the host's page {self.path}\n".encode())
 
     def do_PUT(self) -> None:
-        """Take bytes."""
+        """Accept a body."""
         self._answer(sha256(self.rfile.read(int(self.headers["Content-Length"]))).encode())
 
     def _answer(self, body: bytes) -> None:
@@ -122,7 +122,7 @@ class Quiet(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Suppress the log."""
 
 
 @contextmanager
@@ -158,7 +158,7 @@ def test_upload_by_curl(place: Place) -> None:
 
 
 def test_nobody_at_the_gateway(place: Place) -> None:
-    """Not every version of passt lets the guest see a refusal; none may do more harm than that."""
+    """Not every version of passt reports a refusal to the guest; none may do further harm."""
     with host_server() as port:
         script = f"""
             wget -q -T 3 -O - http://{GATEWAY}:{free_port()}/ 2>/dev/null; echo $?
@@ -167,11 +167,11 @@ def test_nobody_at_the_gateway(place: Place) -> None:
         assert shell(place, script) == "1\nthe host's page /next\n"
 
 
-# Several machines
+# Several VMs
 
 
 def test_several_machines(place: Place) -> None:
-    """The same addresses in all of them, and no way from one to the other but the host's ports."""
+    """All VMs have the same addresses, and reach each other only through the host's ports."""
 
     def script(text: str) -> str:
         return f"mkdir /tmp/www; echo {text} >/tmp/www/index.html; exec httpd -f -p 80 -h /tmp/www"
@@ -187,7 +187,7 @@ def test_several_machines(place: Place) -> None:
         assert shell(place, fetch) == "first\nsecond\nfirst\n"
 
 
-# The life of the helper
+# The lifetime of passt
 
 
 def wait_gone(pids: list[int]) -> None:
@@ -225,7 +225,7 @@ def test_helper_ends_with_a_machine_that_is_killed(place: Place) -> None:
 
 
 def test_launcher_fails_after_the_helper_started(place: Place, tmp_path: Path) -> None:
-    """A kernel that does not run must not leave the helper and its port behind."""
+    """If the kernel does not run, passt and its port must not remain."""
     tmp_path.chmod(0o755)
     port = free_port()
     wrong = Path("/etc/passwd")
@@ -236,7 +236,7 @@ def test_launcher_fails_after_the_helper_started(place: Place, tmp_path: Path) -
 
 
 def test_machine_goes_on_without_its_helper(place: Place) -> None:
-    """Whoever kills the helper takes the network away, not the machine."""
+    """Killing passt ends the network, not the VM."""
     script = "echo up; read line; cat /sys/class/net/eth0/carrier; ping -c 1 -W 1 10.0.2.2 >/dev/null; echo $? over"
     words = place.argv("minimal", "/bin/sh", "-c", script, options=["--net", "user"])
     pipe = subprocess.PIPE
@@ -257,7 +257,7 @@ def test_machine_goes_on_without_its_helper(place: Place) -> None:
 
 
 def test_helper_is_locked_up(place: Place) -> None:
-    """It has a filter, no privilege, namespaces of its own and an empty root, and sits in no session of ours."""
+    """passt has a filter, no privilege, its own namespaces, an empty root, and its own session."""
     with place.peer() as (_, machine):
         (helper,) = helpers_of(machine.pid)
         status = Path(f"/proc/{helper}/status").read_text().split("\n")
@@ -266,17 +266,17 @@ def test_helper_is_locked_up(place: Place) -> None:
         assert int(values["CapEff"], 16) == int(values["CapPrm"], 16) == 0
         assert "0" not in values["Uid"].split()
         assert os.getsid(helper) == helper
-        if os.geteuid() == 0:  # others may not look at a process that cannot be dumped
+        if os.geteuid() == 0:  # other users cannot inspect a process that is not dumpable
             for kind in ("user", "mnt", "ipc", "uts"):
                 assert os.readlink(f"/proc/{helper}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
             assert os.listdir(f"/proc/{helper}/root") == []
 
 
-# Hosts that lack something
+# Hosts without passt or namespaces
 
 
 def test_no_helper_installed(place: Place) -> None:
-    """The same machine runs without a network."""
+    """A VM without a network still starts."""
     argv = place.argv("minimal", "/bin/echo", "runs", options=["--net", "user"])
     argv = [program("env"), "PATH=/nowhere", program(argv[0]), *argv[1:]]
     result = run_words(argv)
@@ -287,7 +287,7 @@ def test_no_helper_installed(place: Place) -> None:
 
 
 def test_helper_that_fails(place: Place) -> None:
-    """Its last words are passed on; what it says of a log that nobody reads is not."""
+    """Its last message is printed; its remarks about a log are not."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -301,7 +301,7 @@ def test_helper_that_fails(place: Place) -> None:
 
 
 def test_no_user_namespaces(place: Place) -> None:
-    """As on hosts and in containers that forbid them; the same machine runs without a network."""
+    """As on hosts and in containers that forbid them; a VM without a network still starts."""
     fence = [*place.prefix, program("bwrap"), "--unshare-user", "--disable-userns", "--dev-bind", "/", "/"]
     inside = Place(place.launcher, place.kernel, place.images, tuple(fence))
     result = inside.run("minimal", "/bin/true", options=["--net", "user"])
@@ -314,7 +314,7 @@ def test_no_user_namespaces(place: Place) -> None:
 
 
 def test_host_without_a_network(place: Place) -> None:
-    """In a network namespace with nothing in it, not even loopback, there is no default route to learn from."""
+    """An empty network namespace, without loopback, has no default route."""
     fence = [*place.prefix, program("unshare"), "--user", "--map-current-user", "--net"]
     inside = Place(place.launcher, place.kernel, place.images, tuple(fence))
     assert f"inet {GUEST}/24" in shell(inside, "ip -o addr show eth0")

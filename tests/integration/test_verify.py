@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was built, seen by the stand-alone checkers as `doit verify` runs them."""
+"""The built artifacts, checked by the stand-alone checkers as in `doit verify`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CACHE = paths.cache_dir()
 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
-    """What a task gets."""
+    """A job as tasks receive it."""
     monkeypatch.setenv("NABLA_CACHE", str(CACHE))
     made = Job("verify:test", tmp_path / "log")
     yield made
@@ -58,7 +58,7 @@ def test_images_hold_only_what_can_run(job: Job, name: str, tmp_path: Path, monk
 
 @pytest.mark.parametrize("image", rootfs.names())
 def test_image_agrees_with_readelf(job: Job, image: str, tmp_path: Path) -> None:
-    """The same files and the same verdict by a walk of its own: debugfs copies the image out, readelf judges."""
+    """An independent check finds the same files and verdicts: debugfs extracts the image, readelf examines it."""
     tree, out = tmp_path / "tree", tmp_path / "readelf"
     tree.mkdir()
     tools = paths.WORK / "image-tools"
@@ -87,7 +87,7 @@ def test_image_agrees_with_readelf(job: Job, image: str, tmp_path: Path) -> None
 
 
 def test_committed_table_of_raw_system_calls() -> None:
-    """docs/raw-syscalls.md says what is found in the images that people use."""
+    """docs/raw-syscalls.md lists the findings in the released images."""
     rows = []
     for name in ("minimal", "alpine", "python"):
         for finding in syscalls.examine_all(contents.read(paths.IMAGES / f"{name}.ext3")):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`--net fd=N` and `--net tap=IF`: machines on both ends of a socket pair, and on a tap in a namespace of our own."""
+"""`--net fd=N` and `--net tap=IF`: VMs on both ends of a socket pair, and on a tap in a private namespace."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FETCH = "until wget -q -O - http://{}/ >/tmp/page 2>/dev/null; do sleep 0.1; don
 
 
 def words(net: str, address: str, script: str, *options: str) -> list[str]:
-    """Return the command line of a machine with an address on a wire."""
+    """Return the command line of a VM with an address on a wire."""
     image = str(image_of("minimal"))
     return [
         str(NABLA_RUN),
@@ -44,7 +44,7 @@ def words(net: str, address: str, script: str, *options: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET, socket.SOCK_STREAM])
 def test_two_machines_on_a_wire(kind: socket.SocketKind) -> None:
-    """One serves, the other fetches; nothing of the host is between them but a pair of sockets."""
+    """One VM serves, the other fetches; only a pair of sockets connects them."""
     left, right = socket.socketpair(socket.AF_UNIX, kind)
     with left, right:
         serve = words(f"fd={left.fileno()}", "10.9.0.1/24", SERVE, "--timeout", "60")
@@ -61,7 +61,7 @@ def test_two_machines_on_a_wire(kind: socket.SocketKind) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (
             lambda: socket.socket(type=socket.SOCK_DGRAM),
@@ -73,7 +73,7 @@ def test_two_machines_on_a_wire(kind: socket.SocketKind) -> None:
         (lambda: os.fdopen(os.pipe()[0], "rb"), "carries no frames"),
     ],
 )
-def test_descriptors_without_frames(make: object, told: str) -> None:
+def test_descriptors_without_frames(make: object, message: str) -> None:
     assert callable(make)
     with make() as thing:
         number = thing.fileno()
@@ -83,7 +83,7 @@ def test_descriptors_without_frames(make: object, told: str) -> None:
         )
     assert result.returncode == OWN_ERROR
     assert result.stderr.startswith("nabla-run: --net: ")
-    assert f"descriptor {number} {told}" in result.stderr.replace("the socket on ", "")
+    assert f"descriptor {number} {message}" in result.stderr.replace("the socket on ", "")
 
 
 def test_closed_descriptor() -> None:
@@ -93,18 +93,18 @@ def test_closed_descriptor() -> None:
 
 
 def on_tap_host(*command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command on a host with tap0; who may not open /dev/net/tun gets None."""
+    """Run a command on a host with tap0; None if /dev/net/tun cannot be opened."""
     fence = [program("unshare"), "--user", "--map-root-user", "--net", sys.executable, str(HELPER)]
     return run_words([*fence, *command])
 
 
 def tap_is_ours() -> bool:
-    """May we open the host's /dev/net/tun?"""
+    """Return whether this user may open the host's /dev/net/tun."""
     return os.access("/dev/net/tun", os.R_OK | os.W_OK)
 
 
 def beside(machine: Sequence[str], script: str) -> list[str]:
-    """Return the words that run a machine in the background and a script beside it."""
+    """Return the command line that runs a VM in the background and a script beside it."""
     return ["/bin/sh", "-c", f'"$@" & machine=$!; {script}; kill $machine; wait', "sh", *machine]
 
 

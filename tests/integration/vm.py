@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The virtual machine as the tests use it: start it on an image, run a command, get status and output.
+"""VMs for tests: start one on an image, run a command, get status and output.
 
 vm = Vm(IMAGES / "minimal.ext3", ephemeral=True)
 result = vm.run("uname", "-s")      # boots, runs, powers off: some ten milliseconds
@@ -25,7 +25,7 @@ from nabla.paths import NABLA_RUN
 
 @dataclass(frozen=True)
 class Result:
-    """How a command in the machine ended. `output` is what it wrote, `errors` what nabla-run itself complained of."""
+    """How a command in the guest ended: exit status, its output, and nabla-run's own messages in `errors`."""
 
     status: int
     output: str
@@ -42,7 +42,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Vm:
-    """How to start a machine. Each `run` and each `interactive` boots it anew."""
+    """The settings of a VM. Each `run` and each `interactive` boots a new one."""
 
     image: Path
     memory: str = "256M"
@@ -51,7 +51,7 @@ class Vm:
     options: tuple[str, ...] = ()
 
     def but(self, **changes: object) -> Vm:
-        """Return the same machine with some settings changed."""
+        """Return the same settings with some changes."""
         return replace(self, **changes)  # type: ignore[arg-type]
 
     def argv(self, *command: str, env: Mapping[str, str] | None = None) -> list[str]:
@@ -69,9 +69,9 @@ class Vm:
     def run(
         self, *command: str, stdin: bytes | None = None, timeout: float = 120, env: Mapping[str, str] | None = None
     ) -> Result:
-        """Boot, run the command, return how it ended. Raises `AssertionError` when it takes too long.
+        """Boot, run the command, return how it ended. Raises `AssertionError` if it takes too long.
 
-        Bytes that are no UTF-8 become the replacement character.
+        Bytes that are not UTF-8 become the replacement character.
         """
         finished = self.run_bytes(*command, stdin=stdin, timeout=timeout, env=env)
         return Result(
@@ -83,7 +83,7 @@ class Vm:
     def run_bytes(
         self, *command: str, stdin: bytes | None = None, timeout: float = 120, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[bytes]:
-        """As `run`, with the bytes as they came."""
+        """Like `run`, with the output as bytes."""
         words = self.argv(*command, env=env)
         try:
             return subprocess.run(
@@ -102,7 +102,7 @@ class Vm:
         return self.run("/bin/sh", "-c", script, timeout=timeout, env=env)
 
     def check(self, script: str, *, timeout: float = 120, env: Mapping[str, str] | None = None) -> str:
-        """Run a shell script that must end with status 0; returns what it wrote."""
+        """Run a shell script that must exit with status 0; returns its output."""
         result = self.shell(script, timeout=timeout, env=env)
         assert result.status == 0, result.describe()
         return result.output
@@ -111,7 +111,7 @@ class Vm:
     def interactive(
         self, *command: str, size: tuple[int, int] = (24, 80), timeout: float = 20
     ) -> Iterator[pexpect.spawn[str]]:
-        """Start the machine on a terminal of `size` (rows, columns); it is ended on leaving the context."""
+        """Start the VM on a terminal of `size` (rows, columns); it is ended on leaving the context."""
         words = self.argv(*command)
         console = pexpect.spawn(
             words[0],
@@ -129,7 +129,7 @@ class Vm:
 
 
 def status_of(console: pexpect.spawn[str]) -> int:
-    """Wait for the machine's end and return nabla-run's exit status as a shell would tell it."""
+    """Wait for the VM's end and return nabla-run's exit status as a shell reports it."""
     console.expect(pexpect.EOF)
     console.close()
     if console.exitstatus is not None:
@@ -138,7 +138,7 @@ def status_of(console: pexpect.spawn[str]) -> int:
 
 
 def tap_failures(output: str) -> Sequence[str]:
-    """Return what is wrong with a TAP report: failed checks with their remarks, a missing or wrong plan."""
+    """Return the errors in a TAP report: failed checks with their remarks, a missing or wrong plan."""
     lines = [line.rstrip("\r") for line in output.splitlines()]
     wrong: list[str] = []
     for index, line in enumerate(lines):

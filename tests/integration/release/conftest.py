@@ -54,7 +54,7 @@ def place() -> Iterator[Path]:
 def signed(built: Path, place: Path, signer: Keys) -> Path:
     """The release, signed by the test's signer; complete."""
     target = place / "signed"
-    # Signing sets modes and times, also of what is shared: to what they are already.
+    # Signing sets modes and times, also of shared files: to their present values.
     link(built, target)
     copy = Copy(target, signer)
     copy.replace(release.SIGNERS, signing.allowed_signers(signer[1]).encode())

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A copy of the release that can be tampered with.
 
-Copies are made of hard links; what is changed in one is replaced there, never written to. All copies are signed anew
-with a key of the test, so that a test can also play the signer: what it signs must fit, too.
+Copies consist of hard links; a changed file is replaced in its copy, never written to. All copies are signed again with
+a key of the test, so that a test can also play the signer, whose files must be consistent too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Keys = tuple[Path, Path]
 
 @dataclass
 class Copy:
-    """A copy of the release, to be tampered with. `keys`: who signed it."""
+    """A copy of the release, to be tampered with. `keys`: the signer's."""
 
     folder: Path
     keys: Keys
@@ -34,7 +34,7 @@ class Copy:
         return self.folder / place
 
     def replace(self, place: str, data: bytes) -> None:
-        """Give a file other content, not through its hard links."""
+        """Replace a file's content, without changing its hard links."""
         path = self.path(place)
         mode = path.stat().st_mode
         path.unlink()
@@ -61,12 +61,12 @@ class Copy:
         return provenance.read(signing.payload(self.path(release.STATEMENT).read_text()))
 
     def seal(self, keys: Keys | None = None) -> None:
-        """Make statement, sums and signature anew, as the signer can do."""
+        """Write statement, sums and signature again, as the signer can."""
         told = self.told()
         release.seal(told.version, told.dependencies, (keys or self.keys)[0], self.folder)
 
     def sign(self) -> None:
-        """Make sums and signature anew, but not the statement."""
+        """Write sums and signature again, but not the statement."""
         sums = release.sums(release.digests(self.folder, but=(release.SUMS, release.SIGNATURE)))
         self.replace(release.SUMS, sums.encode())
         self.replace(release.SIGNATURE, signing.sign(sums.encode(), self.keys[0]).encode())
@@ -80,12 +80,12 @@ Tamper = Callable[[Copy], object]
 
 
 def link(source: Path, target: Path) -> None:
-    """Make a copy of a folder by hard links; modes and times of folders are kept."""
+    """Copy a folder by hard links; modes and times of folders are preserved."""
     shutil.copytree(source, target, copy_function=os.link)
 
 
 def make_key(folder: Path) -> Keys:
-    """Return a new key of somebody."""
+    """Return a new key."""
     private = folder / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "x", "-f", private], check=True)
     return private, private.with_name("key.pub")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A release as built passes its check, and boots."""
+"""A release as built passes verification, and boots."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .copies import SMALL, Copy, Keys
 
 
 def test_passes_what_is_documented_for_strangers(built: Path, tmp_path: Path) -> None:
-    """The very lines of the documentation, with the tools that they name and no code of ours."""
+    """The exact lines of the documentation, with the tools that they name and no code of nabla."""
     text = (ROOT / "docs" / "release.md").read_text(encoding="utf-8")
     (script,) = [block for block in re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S) if "ssh-keygen" in block]
     variables = {**os.environ, "SIGNERS": str(built / release.SIGNERS), "WORK": str(tmp_path), "LC_ALL": "C"}
@@ -30,7 +30,7 @@ def test_passes_what_is_documented_for_strangers(built: Path, tmp_path: Path) ->
 
 
 def test_passes(built: Path) -> None:
-    """With the key inside, for want of another: who runs the tests may have signed with other keys than the usual."""
+    """With the key inside: the user who runs the tests may have signed with other keys than the default ones."""
     words = [sys.executable, "-m", "verify.release", "--json", "--trust-embedded-key", str(built)]
     result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -80,7 +80,7 @@ def test_images_are_what_was_built(built: Path, tmp_path: Path) -> None:
 
 
 def test_launcher_finds_the_released_kernel(built: Path, tmp_path: Path) -> None:
-    """The machine boots with nothing but what the release holds."""
+    """The VM boots with nothing but the contents of the release."""
     raw = tmp_path / "image"
     assert not release_contents.decompress(built / "images" / f"{SMALL}.ext3.zst", raw)
     words: list[str | Path] = [

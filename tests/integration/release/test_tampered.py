@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What anybody can do to a release: each fails for its reason."""
+"""Changes that anyone can make to a release: each fails for its own reason."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from .copies import SMALL, Copy, Keys, Tamper
 
 
 def _allowed(copy: Copy) -> Path:
-    """The file that a user has from the signer, not from the release."""
+    """The file that a user received from the signer, not from the release."""
     file = copy.keys[1].with_name("allowed")
     file.write_text(signing.allowed_signers(copy.keys[1]))
     return file
 
 
 def _problems(copy: Copy, tools: Tools) -> dict[str, str]:
-    """Return what is wrong, by the name of the check; what was not looked at is left out."""
+    """Return the failures by the name of the check, without checks that did not run."""
     rows = checker.examine(copy.folder, _allowed(copy), tools)
     found = {row.check: "\n".join(row.problems) for row in rows if row.problems}
     return {name: text for name, text in found.items() if "not looked at" not in text}
@@ -48,7 +48,7 @@ def _swap(copy: Copy) -> None:
 
 
 def _link(copy: Copy) -> None:
-    """With the very same content behind it."""
+    """With the same content behind it."""
     copy.path("kernel/vmlinux").unlink()
     copy.path("kernel/vmlinux").symlink_to(folder().path / "kernel" / "vmlinux")
 
@@ -63,7 +63,7 @@ def _mode(copy: Copy, place: str, mode: int) -> None:
 
 
 def _resum(copy: Copy) -> None:
-    """The sums fit again, but the signature does not."""
+    """The sums match again, but the signature does not."""
     copy.flip("kernel/vmlinux")
     digest = tree.file_sha256(copy.path("kernel/vmlinux"))
     copy.sums(
@@ -79,7 +79,7 @@ def _truncate(copy: Copy) -> None:
 
 
 def _envelope(copy: Copy, **fields: Any) -> None:
-    """Change an envelope, keep its form, and fit the sums to it: the statement alone is wrong."""
+    """Change an envelope, keep its form, and update the sums: only the statement is wrong."""
     data = json.loads(copy.path(release.STATEMENT).read_text())
     data.update(fields)
     text = json.dumps(data, sort_keys=True, separators=(",", ":")) + "\n"
@@ -106,7 +106,7 @@ FLIPPED = (
     ),
     *("keys/nabla.rsa.pub", release.SIGNERS, release.STATEMENT, "licenses.md", f"{LAYOUT}/index.json"),
 )
-# Name, change, the check that must tell, and how.
+# Name, change, the check that must fail, and its message.
 OUTSIDE: list[tuple[str, Tamper, str, str]] = [
     *(
         (f"flip {place}", lambda copy, place=place: copy.flip(place), "sums", f"{place} has another sum")
@@ -150,12 +150,12 @@ def test_tampered(copy: Copy, tools: Tools, tamper: Tamper, check: str, reason: 
     found = _problems(copy, tools)
     assert check in found, found
     assert reason in found[check]
-    # What is not the signer's is not parsed.
+    # Content that the signer did not sign is not parsed.
     assert not found.keys() & release_contents.CHECKS.keys()
 
 
 def test_signed_again_by_a_forger(copy: Copy, tools: Tools, forger: Keys) -> None:
-    """Sums, statement and the key inside all fit each other."""
+    """Sums, statement and the key inside are consistent."""
     copy.edit(SPDX, lambda document: document["packages"].pop())
     copy.replace(release.SIGNERS, signing.allowed_signers(forger[1]).encode())
     copy.seal(forger)
@@ -165,7 +165,7 @@ def test_signed_again_by_a_forger(copy: Copy, tools: Tools, forger: Keys) -> Non
 
 
 def test_statement_by_a_forger(copy: Copy, tools: Tools, forger: Keys) -> None:
-    """Of a release whose sums the signer was made to sign."""
+    """In a release whose sums the signer was tricked into signing."""
     payload = provenance.statement(copy.told())
     copy.replace(release.STATEMENT, signing.seal(payload, provenance.MEDIA_TYPE, forger[0]).encode())
     copy.sign()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a signer can do wrong: every byte is signed, but the files do not fit each other."""
+"""Mistakes of a signer: every byte is signed, but the files are inconsistent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .copies import SMALL, Copy, Tamper
 
 
 def _rebuild_layer(copy: Copy) -> None:
-    """Put another launcher into the container image, and fit all digests of the layout to it."""
+    """Put another launcher into the container image, and update all digests of the layout."""
     layout = copy.path(LAYOUT)
     index = json.loads((layout / "index.json").read_bytes())
     manifest = json.loads(_blob(layout, index["manifests"][0]).read_bytes())
@@ -59,7 +59,7 @@ def _keep(layout: Path, data: bytes, descriptor: Any) -> str:
 
 
 def _only(copy: Copy, image: Callable[[bytes], bytes], pack: Callable[[bytes], bytes]) -> None:
-    """Leave one image, changed before it is compressed anew and after; its raw sum is that of the image as changed."""
+    """Keep one image, changed before and after it is compressed again; its sum is that of the changed image."""
     import zstandard
 
     raw = zstandard.ZstdDecompressor().decompress(copy.path(f"images/{SMALL}.ext3.zst").read_bytes())
@@ -92,19 +92,19 @@ def _same(data: bytes) -> bytes:
 
 
 def _unfit(copy: Copy) -> None:
-    """The raw sum of another image."""
+    """The sum of another image."""
     _only(copy, _same, _same)
     copy.path(release.IMAGE_SUMS).write_text(f"{'0' * 64} *{SMALL}.ext3\n")
 
 
 def _other_apk(copy: Copy) -> None:
-    """A sound package under the name of another."""
+    """A valid package under the name of another."""
     one, other = copy.apks()[:2]
     copy.replace(f"apk/x86_64/{one}", copy.path(f"apk/x86_64/{other}").read_bytes())
 
 
 def _old_key(copy: Copy) -> None:
-    """The public key of somebody else."""
+    """The public key of another signer."""
     words = ["openssl", "genrsa", "2048"]
     private = subprocess.run(words, check=True, capture_output=True).stdout
     words = ["openssl", "rsa", "-pubout"]
@@ -130,7 +130,7 @@ def _foreign(document: Any) -> None:
     document["components"].append({**other, "hashes": [{"alg": "SHA-256", "content": "0" * 64}]})
 
 
-# Name, change, the check that must tell, and how. The check is asked alone.
+# Name, change, the check that must fail, and its message. Only this check runs.
 INSIDE: list[tuple[str, Tamper, str, str]] = [
     ("no launcher", lambda c: c.path("bin/nabla-run").unlink(), "layout", "bin/nabla-run is missing"),
     ("no report", lambda c: c.path("report/index.html").unlink(), "layout", "report/index.html is missing"),
@@ -175,7 +175,7 @@ def _largest(copy: Copy) -> str:
 def test_unfit(copy: Copy, tools: Tools, tmp_path: Path, tamper: Tamper, check: str, reason: str) -> None:
     tamper(copy)
     seen = Release(copy.folder, release.digests(copy.folder), copy.told(), tools, tmp_path)
-    # A generator: what comes behind the finding (schemas are slow) need not be looked for.
+    # A generator: later findings (schemas are slow) need not be searched for.
     told = []
     for problem in release_contents.CHECKS[check][1](seen):
         told.append(problem)
