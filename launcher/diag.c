@@ -5,12 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static void (*clean_up)(void);
+static void (*failure_handler)(void);
 static const char *line_end = "\n";
 
 void on_failure(void (*f)(void))
 {
-	clean_up = f;
+	failure_handler = f;
 }
 
 void set_raw_line_ends(bool raw)
@@ -18,7 +18,7 @@ void set_raw_line_ends(bool raw)
 	line_end = raw ? "\r\n" : "\n";
 }
 
-/* What users give us is part of messages; it must neither break the line nor steer the terminal. */
+/* Messages quote user input, which must neither break the line nor control the terminal. */
 static void make_printable(char *text)
 {
 	for (; *text; text++)
@@ -26,7 +26,7 @@ static void make_printable(char *text)
 			*text = '?';
 }
 
-/* One write for the whole line, so that it stays whole beside the output of the VM and of others. */
+/* Writes the line with a single call, so that output of the VM cannot split it. */
 static void put_line(const char *hint, const char *format, va_list args)
 {
 	char message[4096];
@@ -41,8 +41,8 @@ static void put_line(const char *hint, const char *format, va_list args)
 void fail(const char *hint, const char *format, ...)
 {
 	va_list args;
-	if (clean_up)
-		clean_up();
+	if (failure_handler)
+		failure_handler();
 	va_start(args, format);
 	put_line(hint, format, args);
 	va_end(args);

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Stable lines, "what: value", for people and for scripts.
+// The output format "name: value" is stable, for people and scripts.
 #include "dry_run.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* Prints words such that a shell reads them as they are. */
+/* Prints words quoted for a shell. */
 static void print_quoted(const char *title, const char *const *words)
 {
 	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./,:=@%+";
@@ -47,7 +47,7 @@ static void print_descriptors(const struct vm *vm)
 	switch (o->net.kind) {
 	case NET_NONE: break;
 	case NET_TAP: printf("descriptor %d: network, tap interface %s\n", FD_NETWORK, o->net.tap); break;
-	case NET_FD: printf("descriptor %d: network, our descriptor %d\n", FD_NETWORK, o->net.fd); break;
+	case NET_FD: printf("descriptor %d: network, inherited descriptor %d\n", FD_NETWORK, o->net.fd); break;
 	case NET_USER: printf("descriptor %d: network, socket to the network helper\n", FD_NETWORK); break;
 	}
 	printf("descriptor %d: status page\n", FD_STATUS);
@@ -77,5 +77,5 @@ void dry_run_print(const struct vm *vm)
 	if (o->timeout_ns)
 		printf("timeout: %g seconds\n", (double)o->timeout_ns / 1e9);
 	if (o->trace_policy)
-		puts("policy: NOT ENFORCED, forbidden calls are logged and let through");
+		puts("policy: NOT ENFORCED, forbidden host calls are logged and allowed");
 }

@@ -22,30 +22,30 @@
 #include <time.h>
 #include <unistd.h>
 
-/* The guest's side, unless --ip says otherwise; the host's own loopback is behind the gateway. */
+/* The guest's default addresses; the gateway's address stands for the host's loopback interface. */
 #define ADDRESS "10.0.2.15"
 #define PREFIX 24
 #define GATEWAY "10.0.2.2"
 #define SERVER "10.0.2.3"
-#define OUR_MAC "02:6e:61:62:6c:61" /* of the gateway: passt would else ask an interface that the host may not have */
-#define MTU "65520"		    /* the most that passt takes */
-#define HOST_ADDRESS "127.0.0.1"    /* published ports are for this host alone unless the user says otherwise */
+#define GATEWAY_MAC "02:6e:61:62:6c:61" /* without it, passt needs a network interface of the host */
+#define MTU "65520"		    /* the maximum of passt */
+#define HOST_ADDRESS "127.0.0.1"    /* by default, only the host itself reaches published ports */
 
-/* Descriptors of the helper. */
+/* Descriptors of passt. */
 #define SOCKET_FD 3
-#define READY_FD 1 /* its standard output, as recent versions close what they were not told of */
+#define READY_FD 1 /* standard output: recent versions close descriptors that no option names */
 #define TEXT(number) #number
 #define DECIMAL(number) TEXT(number)
 
-#define BUFFER (4 << 20)   /* of the socket; the host gives what it allows */
-#define MESSAGES_MAX 4096 /* what we keep of its messages */
+#define BUFFER (4 << 20)  /* requested socket buffer; the host may grant less */
+#define MESSAGES_MAX 4096 /* stored part of passt's messages */
 #define START_MS 20000
 #define END_MS 1000
 
 #define REQUIREMENTS "user networking needs passt and user namespaces"
 #define ALTERNATIVES "or use --net tap=INTERFACE or --net fd=NUMBER"
 
-static int messages_fd = -1; /* a file in memory */
+static int messages_fd = -1; /* passt's standard error, a memfd */
 
 static char *format_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
@@ -80,10 +80,10 @@ const char *const *helper_command(const struct net *net)
 {
 	static const char *const fixed[] = {
 		"passt", "--foreground", "--quiet", "--ipv4-only", "--fd", DECIMAL(SOCKET_FD),
-		/* Written when it is ready: this is how we learn of it. */
+		/* passt writes this file when it is ready. */
 		"--pid", "/proc/self/fd/" DECIMAL(READY_FD),
-		/* With these it does not look for a default route, which a host without a network has not. */
-		"--interface", "lo", "--mac-addr", OUR_MAC, "--mtu", MTU, "--search", "none",
+		/* With these, passt needs no default route, so it works on a host without a network. */
+		"--interface", "lo", "--mac-addr", GATEWAY_MAC, "--mtu", MTU, "--search", "none",
 	};
 	size_t count = sizeof fixed / sizeof *fixed;
 	const char **words = calloc(count + 8 + 2 * net->publish_count + 1, sizeof *words);
@@ -117,7 +117,7 @@ void helper_settings(const struct net *net, void (*add)(void *to, const char *fo
 	add(to, "mtu=%s", MTU);
 }
 
-/* The helper's own words for a port that it cannot have do not say why. */
+/* passt's own message for an unusable port does not say why. */
 static void check_port(const struct publish *p)
 {
 	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(p->host_port)};
@@ -125,12 +125,12 @@ static void check_port(const struct publish *p)
 	int fd = socket(AF_INET, (p->udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		fail(NULL, "cannot open a socket: %s", strerror(errno));
-	/* Connections that have ended do not count; but sockets for datagrams would share the port then. */
+	/* Ignore connections in TIME_WAIT. Not for UDP, where SO_REUSEADDR would share the port. */
 	if (!p->udp)
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
 	if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0) {
-		const char *hint = errno == EADDRINUSE	    ? "another program has it; choose another one"
-				   : errno == EACCES	    ? "ports below 1024 are root's; choose a higher one"
+		const char *hint = errno == EADDRINUSE	    ? "another program uses it; choose another port"
+				   : errno == EACCES	    ? "ports below 1024 are reserved for root; choose a higher one"
 				   : errno == EADDRNOTAVAIL ? "this host has no such address"
 							    : NULL;
 		fail(hint, "--publish: %s port %u of %s: %s", p->udp ? "UDP" : "TCP", p->host_port, address_of(p),
@@ -145,7 +145,7 @@ static void check_ports(const struct net *net)
 		check_port(&net->publish[i]);
 }
 
-/* A file that cannot grow: nobody reads it while the VM runs. */
+/* The file cannot grow, because nothing reads it while the VM runs. */
 static int open_messages(void)
 {
 	int fd = memfd_create("passt", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -154,7 +154,7 @@ static int open_messages(void)
 	return fd_move_high(fd);
 }
 
-/* Returns the line that says most: passt says the same again in general words, and that nobody reads its log. */
+/* Returns the most specific line: passt also prints general messages and complains about its log. */
 static const char *last_message(void)
 {
 	static char all[MESSAGES_MAX + 1];
@@ -180,7 +180,7 @@ static _Noreturn void exec_helper(const char *const *words, int socket, int read
 {
 	sigset_t none;
 	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	/* What is typed at our terminal and who hangs up there is not its business: it lives as long as the socket. */
+	/* A new session: the terminal's signals must not end passt, which lives as long as the socket. */
 	setsid();
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
@@ -194,7 +194,7 @@ static _Noreturn void exec_helper(const char *const *words, int socket, int read
 	_exit(EXIT_OWN_ERROR);
 }
 
-/* Returns when the helper is ready; fails if it ends instead. */
+/* Waits until passt is ready; fails if it exits instead. */
 static void wait_until_ready(pid_t pid, int ready)
 {
 	char byte;
@@ -204,16 +204,16 @@ static void wait_until_ready(pid_t pid, int ready)
 		return;
 	if (events <= 0) {
 		kill(pid, SIGKILL);
-		fail(NULL, "the network could not be started: passt is not ready after %d s", START_MS / 1000);
+		fail(NULL, "cannot start the network: passt is not ready after %d s", START_MS / 1000);
 	}
 	waitpid(pid, NULL, 0);
 	const char *why = last_message();
 	if (!strcmp(why, "not found"))
-		fail("install the package passt, " ALTERNATIVES, REQUIREMENTS ": there is no program passt");
+		fail("install the package passt, " ALTERNATIVES, REQUIREMENTS ": the program passt was not found");
 	if (strstr(why, "user namespace") || !strncmp(why, "unshare", 7) || !strncmp(why, "mount", 5) ||
 	    !strncmp(why, "pivot_root", 10))
 		fail("allow user namespaces on this host, " ALTERNATIVES, REQUIREMENTS ": passt: %s", why);
-	fail(NULL, "the network could not be started: passt: %s", why);
+	fail(NULL, "cannot start the network: passt: %s", why);
 }
 
 pid_t helper_start(const struct net *net, int *fd)
@@ -223,13 +223,13 @@ pid_t helper_start(const struct net *net, int *fd)
 	check_ports(net);
 	messages_fd = open_messages();
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 || pipe2(ready, O_CLOEXEC) < 0)
-		fail(NULL, "cannot open a pair of sockets: %s", strerror(errno));
+		fail(NULL, "cannot create a socket pair: %s", strerror(errno));
 	for (int i = 0; i < 2; i++) {
 		pair[i] = fd_move_high(pair[i]);
 		ready[i] = fd_move_high(ready[i]);
 		setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &(int){BUFFER}, sizeof(int));
 	}
-	/* It opens the pipe by name, as nobody if we are root. */
+	/* passt opens the pipe by name, as the user nobody if root started it. */
 	fchmod(ready[1], 0622);
 	pid_t pid = fork();
 	if (pid < 0)
@@ -246,7 +246,7 @@ pid_t helper_start(const struct net *net, int *fd)
 
 void helper_end(pid_t helper)
 {
-	/* It ends because the socket does; the signals are for one that is stuck, and may not be allowed any more. */
+	/* passt exits when the socket closes. SIGKILL is for a stuck one, and may fail after privileges were dropped. */
 	for (int ms = 0; ms < END_MS; ms++) {
 		if (waitpid(helper, NULL, WNOHANG) != 0)
 			return;

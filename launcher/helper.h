@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * passt(1): a process of its own that is the guest's network. It needs no privilege but user namespaces, in which it
- * locks itself up. It speaks Ethernet on a stream socket with us, and ends when the other end of that is closed.
+ * passt(1), a separate process that connects the guest to the host's network. It needs no privilege except user
+ * namespaces, which it uses to confine itself. It exchanges Ethernet frames with the VM over a stream socket and exits
+ * when the VM's end is closed.
  */
 #ifndef NABLA_HELPER_H
 #define NABLA_HELPER_H
@@ -10,14 +11,14 @@
 
 #include <sys/types.h>
 
-/* Starts it and waits until published ports answer; fails with one line if it cannot. *fd: the VM's end. */
+/* Starts passt and waits until it listens on the published ports. Stores the VM's end of the socket in *fd. */
 pid_t helper_start(const struct net *net, int *fd);
 
 const char *const *helper_command(const struct net *net);
 
 void helper_settings(const struct net *net, void (*add)(void *to, const char *format, ...), void *to);
 
-/* Waits for its end; the VM's end of the socket is closed by then everywhere. */
+/* Waits until passt exits. All copies of the VM's end of the socket must be closed. */
 void helper_end(pid_t helper);
 
 #endif

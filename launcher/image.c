@@ -16,7 +16,7 @@
 
 #define SECTOR 512
 
-/* Where things are in the superblock (see Documentation/filesystems/ext4 of the kernel). */
+/* Offsets in the superblock, see Documentation/filesystems/ext4 of the kernel. */
 #define SUPERBLOCK_AT 1024
 #define SUPERBLOCK_SIZE 1024
 #define S_BLOCKS_COUNT_LO 4
@@ -29,7 +29,7 @@
 #define INCOMPAT_64BIT 0x80
 #define LOG_BLOCK_SIZE_MAX 6 /* 64 KiB */
 
-#define SUPPORTED_IMAGES "it must be a file that holds an ext2, ext3 or ext4 file system; other disks, any data"
+#define SUPPORTED_IMAGES "the root image is a file with an ext2, ext3 or ext4 file system; --disk accepts any data"
 
 static uint32_t le32(const unsigned char *p)
 {
@@ -64,7 +64,7 @@ static void check_file_system(int fd, const char *path, uint64_t size, bool read
 		bool qcow2 = pread(fd, start, sizeof start, 0) == sizeof start && !memcmp(start, "QFI\xfb", 4);
 		fail(qcow2 ? "it is in qcow2 format; convert it to a raw image"
 			   : "partitioned disks and other file systems are not supported",
-		     "image %s holds no ext2, ext3 or ext4 file system", path);
+		     "image %s contains no ext2, ext3 or ext4 file system", path);
 	}
 
 	uint32_t log_block_size = le32(sb + S_LOG_BLOCK_SIZE);
@@ -73,10 +73,10 @@ static void check_file_system(int fd, const char *path, uint64_t size, bool read
 	if (incompat & INCOMPAT_64BIT)
 		blocks |= (uint64_t)le32(sb + S_BLOCKS_COUNT_HI) << 32;
 	if (log_block_size > LOG_BLOCK_SIZE_MAX || !blocks)
-		fail("look at it with e2fsck -fn", "image %s has a damaged superblock", path);
+		fail("check it with e2fsck -fn", "image %s has a damaged superblock", path);
 	if (blocks > size >> (10 + log_block_size))
 		fail(NULL,
-		     "image %s is truncated: its file system has %llu blocks of %u KiB, the file is %llu bytes long",
+		     "image %s is truncated: its file system has %llu blocks of %u KiB, but the file has %llu bytes",
 		     path, (unsigned long long)blocks, 1u << log_block_size, (unsigned long long)size);
 	if (read_only && incompat & INCOMPAT_RECOVER)
 		fail("start it once with --ephemeral or without --read-only, or run e2fsck -p on it",
@@ -88,10 +88,10 @@ static void lock(int fd, const char *path, bool writable)
 	if (!flock(fd, (writable ? LOCK_EX : LOCK_SH) | LOCK_NB))
 		return;
 	if (errno == EWOULDBLOCK)
-		fail(writable ? "to share it, let nobody write to it: --read-only, --ephemeral, ,ro, ,cow"
-			      : "that one may write to it",
+		fail(writable ? "VMs can share an image that none of them writes: --read-only, --ephemeral, ,ro, ,cow"
+			      : "the other VM may write to it",
 		     "image %s is in use by another VM", path);
-	/* A file system that has no locks is no reason to refuse work, but the user should know. */
+	/* Some file systems have no locks. That is no error, but the user should know. */
 	note("warning: cannot lock image %s: %s", path, strerror(errno));
 }
 
@@ -131,11 +131,11 @@ void image_open(const struct disk *disk, bool is_root, struct disk_file *file)
 	file->size = size_of(file->fd, path);
 	if (!file->size)
 		fail(NULL, "image %s is empty", path);
-	/* Locked first: only then does nobody change what is looked at. */
+	/* Lock first: no other VM changes the image during the checks. */
 	lock(file->fd, path, image_is_written(disk));
 	if (is_root)
 		check_file_system(file->fd, path, file->size, disk->read_only);
 	if (file->size % SECTOR)
-		fail("make it longer: truncate -s %512 FILE", "the size of image %s is not a multiple of %d bytes",
+		fail("extend it: truncate -s %512 FILE", "the size of image %s is not a multiple of %d bytes",
 		     path, SECTOR);
 }

@@ -17,8 +17,8 @@
 
 static _Noreturn void fail_forbidden(const char *what)
 {
-	fail("try it without --jail: the policy alone keeps the machine from the host's files and network",
-	     "--jail: this host does not let us %s: %s", what, strerror(errno));
+	fail("try without --jail: the policy alone denies access to the host's files and network",
+	     "--jail: this host does not allow nabla-run to %s: %s", what, strerror(errno));
 }
 
 static bool write_file(const char *path, const char *text)
@@ -33,7 +33,7 @@ static bool write_file(const char *path, const char *text)
 	return good;
 }
 
-/* We stay who we are, and nobody else is in there. */
+/* Maps the launcher's own user and group, and no other. */
 static bool map_own_ids(uid_t uid, gid_t gid)
 {
 	char text[64];
@@ -46,7 +46,7 @@ static bool map_own_ids(uid_t uid, gid_t gid)
 	return write_file("/proc/self/gid_map", text);
 }
 
-/* Any directory will do to mount the new root on: what it hides is hidden from us alone. */
+/* Any directory can serve as the mount point: the mount is visible in this namespace only. */
 static bool enter_empty_root(void)
 {
 	return !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) &&
@@ -61,9 +61,9 @@ void jail_enter(void)
 	gid_t gid = getegid();
 	if (!uid) {
 		if (unshare(NAMESPACES) < 0)
-			fail_forbidden("make namespaces");
+			fail_forbidden("create namespaces");
 	} else if (unshare(CLONE_NEWUSER | NAMESPACES) < 0 || !map_own_ids(uid, gid)) {
-		fail_forbidden("make user namespaces");
+		fail_forbidden("create user namespaces");
 	}
 	if (!enter_empty_root())
 		fail_forbidden("change the root directory");

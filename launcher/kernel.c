@@ -14,8 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Relative to the directory of our binary: unpacked side by side, in the build tree, installed under a prefix. */
-static const char *const places[] = {"vmlinux", "../kernel/vmlinux", "../lib/nabla/vmlinux"};
+/* Relative to the directory of nabla-run: an unpacked release, the build tree, an installation under a prefix. */
+static const char *const kernel_paths[] = {"vmlinux", "../kernel/vmlinux", "../lib/nabla/vmlinux"};
 
 struct words {
 	char **list;
@@ -41,7 +41,7 @@ __attribute__((format(printf, 2, 3))) static void add(void *to, const char *form
 static void open_at(const char *path, struct kernel *kernel)
 {
 	struct stat st;
-	/* It need not be readable, and whoever the VM runs as need not be able to reach it. */
+	/* O_PATH needs no read permission, and the VM's user need not be able to reach the path. */
 	int fd = open(path, O_PATH | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		fail(NULL, "cannot find kernel %s: %s", path, strerror(errno));
@@ -54,24 +54,24 @@ static void open_at(const char *path, struct kernel *kernel)
 
 void kernel_open(const struct options *options, struct kernel *kernel)
 {
-	const char *asked = options->kernel ? options->kernel : getenv("NABLA_KERNEL");
-	if (asked && *asked)
-		return open_at(asked, kernel);
+	const char *given = options->kernel ? options->kernel : getenv("NABLA_KERNEL");
+	if (given && *given)
+		return open_at(given, kernel);
 
 	static char path[PATH_MAX + 64];
 	ssize_t length = readlink("/proc/self/exe", path, PATH_MAX);
 	if (length < 0)
-		fail("give it with --kernel", "cannot look for the kernel: /proc/self/exe: %s", strerror(errno));
+		fail("give it with --kernel", "cannot search for the kernel: /proc/self/exe: %s", strerror(errno));
 	path[length] = '\0';
 	char *name = strrchr(path, '/') + 1;
-	for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-		strcpy(name, places[i]);
+	for (size_t i = 0; i < sizeof kernel_paths / sizeof *kernel_paths; i++) {
+		strcpy(name, kernel_paths[i]);
 		if (!access(path, F_OK))
 			return open_at(path, kernel);
 	}
 	*name = '\0';
 	fail("build it with ./doit.sh kernel, or give it with --kernel or NABLA_KERNEL",
-	     "no kernel vmlinux beside %snabla-run", path);
+	     "no kernel vmlinux near %snabla-run", path);
 }
 
 static void add_appended(struct words *words, const char *text)
@@ -89,7 +89,7 @@ static void add_disks(struct words *words, const struct options *o)
 		add(words, "ubd%zu=fd:%zu%s", i, FD_DISK + i,
 		    o->disks[i].read_only ? ",ro" : o->disks[i].cow ? ",cow" : "");
 	add(words, "root=/dev/ubda");
-	/* The ext4 driver serves all three; naming it spares the kernel the search. */
+	/* The ext4 driver handles ext2 and ext3 too; naming it spares the kernel a search. */
 	add(words, "rootfstype=ext4");
 	add(words, o->disks[0].read_only ? "ro" : "rw");
 }
@@ -98,7 +98,7 @@ static void add_settings(struct words *words, const struct options *o, bool term
 {
 	for (char **argument = o->command; *argument; argument++)
 		add(words, "arg=%s", *argument);
-	/* Programs of the guest draw on the terminal of the host. What the user sets comes later and wins. */
+	/* Guest programs draw on the host's terminal. --env comes later and overrides TERM. */
 	const char *term = terminal ? getenv("TERM") : NULL;
 	if (term && *term)
 		add(words, "env=TERM=%s", term);
@@ -127,7 +127,7 @@ char **kernel_arguments(const struct options *o, const struct kernel *kernel, co
 	if (o->trace_policy)
 		add(&words, "policy=trace");
 	add(&words, "init=%s", o->init);
-	/* Not "quiet": that lets the farewell of a machine that is switched off through. A panic is always shown. */
+	/* "quiet" would still show the message of a power-off. A panic is shown at any level. */
 	add(&words, o->verbose ? "loglevel=7" : "loglevel=0");
 	if (o->append)
 		add_appended(&words, o->append);

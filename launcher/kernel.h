@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which kernel is started, and with which words. */
+/* The kernel binary and its command line. */
 #ifndef NABLA_KERNEL_H
 #define NABLA_KERNEL_H
 
@@ -10,13 +10,13 @@
 
 struct kernel {
 	const char *path;
-	int fd; /* close-on-exec, 16 or above; good for fexecve only */
+	int fd; /* close-on-exec, FD_HIGH or above; opened with O_PATH, for execveat only */
 };
 
-/* Opens the kernel: that of the option, of $NABLA_KERNEL, or the first that exists beside our own binary. */
+/* Opens the kernel given by --kernel or $NABLA_KERNEL, else the first one found near the launcher's binary. */
 void kernel_open(const struct options *options, struct kernel *kernel);
 
-/* Returns the kernel's argument vector, ended by NULL. terminal: the guest's console is a terminal, not a stream. */
+/* Returns the kernel's NULL-terminated argument vector. terminal: the guest's console is a terminal, not a stream. */
 char **kernel_arguments(const struct options *options, const struct kernel *kernel, const struct network *network,
 			bool terminal);
 

@@ -8,8 +8,8 @@
 #include <unistd.h>
 
 /*
- * What the process maps besides the guest's memory and the disks with ,cow: stack, vDSO, and what the host's execve
- * rounds up. Measured: 0.2 MiB; a long command line makes the stack longer, by 2 MiB at most under the usual limit.
+ * Address space besides the guest's memory and the disks with ,cow: stack, vDSO, and the rounding of execve. Measured:
+ * 0.2 MiB; a long command line extends the stack, by at most 2 MiB under the usual limit.
  */
 #define ADDRESS_SPACE_SLACK (UINT64_C(4) << 20)
 
@@ -19,7 +19,7 @@ static bool is_regular(int fd)
 	return !fstat(fd, &st) && S_ISREG(st.st_mode);
 }
 
-/* The limit holds for all that the VM writes, and nobody knows how much will go to a log. */
+/* The limit applies to all files that the VM writes, including a redirected console. */
 static rlim_t file_size(const struct options *o, const struct disk_file *disks)
 {
 	rlim_t largest = 0;
@@ -55,8 +55,8 @@ void limits_choose(const struct options *o, const struct disk_file *disks, struc
 		if (getrlimit(chosen[i].resource, &now) < 0 || now.rlim_max >= chosen[i].value)
 			continue;
 		if (chosen[i].resource == RLIMIT_AS)
-			fail("choose less --memory, or raise it: ulimit -v",
-			     "the limit of address space leaves no room for the machine: %llu KiB, it needs %llu KiB",
+			fail("lower --memory, or raise the limit: ulimit -v",
+			     "the limit of address space is too low for the VM: it is %llu KiB, the VM needs %llu KiB",
 			     (unsigned long long)now.rlim_max >> 10, (unsigned long long)chosen[i].value >> 10);
 		limits[i].value = now.rlim_max;
 	}

@@ -9,17 +9,17 @@
 #include <sys/resource.h>
 
 struct limit {
-	const char *name; /* as setrlimit(2) has it */
+	const char *name; /* as in setrlimit(2) */
 	int resource;
 	rlim_t value;
 };
 
 #define LIMITS 5
 
-/* Fails if our caller's own limits do not leave the VM what it needs. */
+/* Computes the limits. Fails if the launcher's own limits are lower than the VM needs. */
 void limits_choose(const struct options *options, const struct disk_file *disks, struct limit limits[LIMITS]);
 
-/* For the process that becomes the VM; false: see errno. */
+/* Called in the process that becomes the VM. Returns false with errno set on failure. */
 bool limits_set(const struct limit limits[LIMITS]);
 
 #endif

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// nabla-run: opens what the VM may touch, gives up all else, starts the kernel, waits for it, and passes its exit
-// status on. Everything that can go wrong with what the user gave us goes wrong before the first process is started.
+// nabla-run: opens the files that the VM may use, drops all privileges, starts the kernel, waits for it, and returns its
+// exit status. All user input is checked before the first process starts.
 #include "descriptors.h"
 #include "diag.h"
 #include "dry_run.h"
@@ -30,7 +30,7 @@ static void open_network(struct vm *vm)
 {
 	const struct options *o = vm->options;
 	if (o->dry_run && o->net.kind == NET_USER)
-		vm->network = (struct network){.fd = -1, .stream = true}; /* nothing is started */
+		vm->network = (struct network){.fd = -1, .stream = true}; /* a dry run starts no process */
 	else
 		network_open(o, &vm->network);
 	vm->descriptors[FD_NETWORK] = vm->network.fd;

@@ -18,9 +18,9 @@
 #define TUN "/dev/net/tun"
 #define USUAL_MTU 1500
 
-static int device_mtu; /* of the host's end; 0: the usual one */
+static int device_mtu; /* of the host's end; 0: USUAL_MTU */
 
-/* Reads one property of an interface; false: it cannot be had. */
+/* Reads one property of a network interface. */
 static bool get_property(unsigned long what, struct ifreq *request)
 {
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -30,7 +30,7 @@ static bool get_property(unsigned long what, struct ifreq *request)
 	return good;
 }
 
-/* A guest that sends less than the wire carries is slow, one that sends more loses frames. */
+/* The guest uses the MTU of the host's end: a smaller one is slow, a larger one loses frames. */
 static void read_mtu(const char *interface)
 {
 	struct ifreq request = {0};
@@ -45,9 +45,9 @@ static int open_tap(const char *name)
 	if (strlen(name) >= IFNAMSIZ)
 		fail(NULL, "--net tap: '%s' is too long for the name of an interface", name);
 	strcpy(request.ifr_name, name);
-	/* Root would otherwise get a new one, which nothing connects to anything. */
+	/* TUNSETIFF by root would create a new interface that nothing is connected to. */
 	if (!get_property(SIOCGIFINDEX, &request))
-		fail("make it: ip tuntap add NAME mode tap user YOU && ip link set NAME up",
+		fail("create it: ip tuntap add NAME mode tap user USER && ip link set NAME up",
 		     "this host has no network interface %s", name);
 	memset(&request, 0, sizeof request);
 	strcpy(request.ifr_name, name);
@@ -58,9 +58,9 @@ static int open_tap(const char *name)
 		fail(errno == ENOENT ? "load the module: modprobe tun" : "use --net user", "cannot open " TUN ": %s",
 		     strerror(errno));
 	if (ioctl(fd, TUNSETIFF, &request) < 0) {
-		const char *hint = errno == EPERM    ? "it must belong to you: ip tuntap add NAME mode tap user YOU"
-				   : errno == EBUSY  ? "another program has it"
-				   : errno == EINVAL ? "it is no tap interface"
+		const char *hint = errno == EPERM    ? "it must belong to you: ip tuntap add NAME mode tap user USER"
+				   : errno == EBUSY  ? "another program uses it"
+				   : errno == EINVAL ? "it is not a tap interface"
 						     : NULL;
 		fail(hint, "cannot attach to network interface %s: %s", name, strerror(errno));
 	}
@@ -74,15 +74,15 @@ static void check_tap(int number, int fd)
 {
 	struct ifreq request = {0};
 	if (ioctl(fd, TUNGETIFF, &request) < 0)
-		fail("a tap device or a connected Unix socket", "--net: descriptor %d carries no frames", number);
+		fail("use a tap device or a connected Unix socket", "--net: descriptor %d is neither a tap device nor a socket", number);
 	if (!(request.ifr_flags & IFF_TAP) || !(request.ifr_flags & IFF_NO_PI) || request.ifr_flags & IFF_VNET_HDR)
 		fail("open it with IFF_TAP and IFF_NO_PI, without IFF_VNET_HDR",
-		     "--net: descriptor %d, interface %.*s, gives more or less than Ethernet frames", number, IFNAMSIZ,
+		     "--net: descriptor %d, interface %.*s, does not carry plain Ethernet frames", number, IFNAMSIZ,
 		     request.ifr_name);
 	read_mtu(request.ifr_name);
 }
 
-/* Returns whether frames need their length in front of them. */
+/* Returns true for a stream socket, where each frame is preceded by its length. */
 static bool check_socket(int number, int fd)
 {
 	int domain = 0, type = 0;
@@ -92,7 +92,7 @@ static bool check_socket(int number, int fd)
 	length = sizeof type;
 	getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length);
 	if (domain != AF_UNIX)
-		fail("a tap device or a connected Unix socket", "--net: descriptor %d is a socket of another kind",
+		fail("use a tap device or a connected Unix socket", "--net: descriptor %d is not a Unix socket",
 		     number);
 	length = sizeof peer;
 	if (getpeername(fd, (struct sockaddr *)&peer, &length) < 0)
@@ -104,7 +104,7 @@ static void open_inherited(int number, struct network *network)
 {
 	struct stat st;
 	if (fstat(number, &st) < 0)
-		fail("start nabla-run with it open", "--net: descriptor %d: %s", number, strerror(errno));
+		fail("start nabla-run with this descriptor open", "--net: descriptor %d: %s", number, strerror(errno));
 	if (S_ISSOCK(st.st_mode))
 		network->stream = check_socket(number, number);
 	else

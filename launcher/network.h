@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The guest's network device: a tap interface, a descriptor of our caller's, or a helper process that is the network. */
+/* The guest's network device: a tap interface, an inherited descriptor, or a socket to a helper process. */
 #ifndef NABLA_NETWORK_H
 #define NABLA_NETWORK_H
 
@@ -9,24 +9,24 @@
 #include <sys/types.h>
 
 struct network {
-	int fd;       /* for the VM, close-on-exec, 16 or above; -1: no network */
-	bool stream;  /* each frame comes and goes behind its length, 32 bits, big-endian */
-	pid_t helper; /* a child of ours, 0: none */
+	int fd;       /* for the VM, close-on-exec, FD_HIGH or above; -1: no network */
+	bool stream;  /* a stream socket: a 32-bit big-endian length precedes each frame */
+	pid_t helper; /* process ID of the child, 0: none */
 };
 
 /*
- * Opens what --net asks for, or fails with one line. Called once, before privileges are dropped and before signals are
- * blocked. The helper must end by itself when the VM and we are gone, whatever kills us.
+ * Opens the device selected by --net. Called once, before privileges are dropped and signals are blocked. The helper
+ * must exit by itself when the VM and the launcher are gone, even if SIGKILL ended them.
  */
 void network_open(const struct options *options, struct network *network);
 
-/* Returns the helper's command line, ended by NULL, as --dry-run shows it; NULL: there is none. Starts nothing. */
+/* Returns the helper's NULL-terminated command line for --dry-run, or NULL if no helper is needed. */
 const char *const *network_command(const struct options *options);
 
-/* Tells init how to set the device up: calls add() once for each address=, gateway=, dns=, mtu=. */
+/* Calls add() once for each setting that init needs: address=, gateway=, dns=, mtu=. */
 void network_settings(const struct options *options, void (*add)(void *to, const char *format, ...), void *to);
 
-/* Ends the helper, if any, and waits for it. We may have dropped all privileges since it was started. */
+/* Stops the helper, if any, and waits for it. The launcher may have dropped all privileges since it started. */
 void network_close(struct network *network);
 
 #endif

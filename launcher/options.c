@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// From words to options, and what excludes each other among them.
+// Parses the command line and checks combinations of options.
 #include "options.h"
 
 #include "diag.h"
@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #define MEMORY_DEFAULT (UINT64_C(256) << 20)
-#define NOBODY 65534 /* on every Linux: the user that owns nothing */
+#define NOBODY 65534 /* the overflow user, which owns no files */
 
 #define SEE_HELP "see nabla-run --help"
 
@@ -22,7 +22,7 @@ static const struct row *find_row(const char *name, size_t length)
 	return NULL;
 }
 
-/* Takes the option at argv[0], with its value in the same word or in the next; returns how many words that were. */
+/* Parses the option at argv[0] with its value, if any. Returns the number of words used. */
 static int parse_option(struct options *o, char **argv)
 {
 	const char *name = argv[0] + 2;
@@ -51,29 +51,29 @@ static void check_network(struct options *o)
 		if (!o->net_given)
 			net->kind = NET_USER;
 		else if (net->kind != NET_USER)
-			fail("only --net user has a host to publish on", "--publish does not go with this --net");
+			fail("use --net user", "--publish requires --net user");
 	}
 	if (net->kind == NET_USER && net->address && !net->gateway)
-		fail("write ADDRESS/PREFIX,GATEWAY", "--ip: user networking needs the address of a gateway too");
+		fail("write ADDRESS/PREFIX,GATEWAY", "--ip: user networking needs a gateway");
 	if (net->kind == NET_NONE && net->dns_count)
-		fail("give --net", "--dns: the machine has no network");
+		fail("add --net", "--dns: the VM has no network");
 	if (net->kind == NET_NONE && net->address)
-		fail("give --net", "--ip: the machine has no network");
+		fail("add --net", "--ip: the VM has no network");
 }
 
-/* Who traces opens the border: there must be nothing behind it but what one can lose. */
+/* Tracing disables the policy, so the VM must have nothing worth protecting. */
 static void check_trace(const struct options *o)
 {
 	if (!o->trace_policy)
 		return;
 	if (!geteuid())
-		fail("start it as an ordinary user", "--trace-policy is not for root");
+		fail("start it as an ordinary user", "--trace-policy is not allowed for root");
 	if (o->net.kind != NET_NONE)
-		fail(NULL, "--trace-policy does not go with a network");
+		fail(NULL, "--trace-policy cannot be combined with a network");
 	for (size_t i = 0; i < o->disk_count; i++)
 		if (!o->disks[i].read_only && !o->disks[i].cow)
 			fail(i ? "add ,ro or ,cow" : "add --ephemeral or --read-only",
-			     "--trace-policy does not go with a disk that is written, %s", o->disks[i].path);
+			     "--trace-policy cannot be combined with a writable disk, %s", o->disks[i].path);
 }
 
 static void choose_identity(struct options *o)
@@ -85,8 +85,8 @@ static void choose_identity(struct options *o)
 		return;
 	}
 	if (o->run_as_given && (o->run_as.uid != own.uid || o->run_as.gid != own.gid))
-		fail("without root, a machine runs as whoever starts it",
-		     "--run-as: only root can become another user");
+		fail("the VM of an ordinary user runs as that user",
+		     "--run-as: only root can select another user");
 	o->run_as = own;
 }
 
@@ -96,9 +96,9 @@ static void check(struct options *o)
 	if (!root->path)
 		fail(SEE_HELP, "no image given");
 	if (!*root->path)
-		fail(NULL, "the name of the image is empty");
+		fail(NULL, "the image name is empty");
 	if (o->command[0] && !*o->command[0])
-		fail(NULL, "the name of the command is empty");
+		fail(NULL, "the command name is empty");
 	if (root->read_only && root->cow)
 		fail("choose one", "--read-only and --ephemeral exclude each other");
 	check_network(o);
@@ -119,7 +119,7 @@ void options_parse(struct options *o, char **argv)
 		.stats_fd = -1,
 	};
 
-	/* A caller may start us with no words at all, not even our name. */
+	/* argv may be empty: execve does not require a program name. */
 	char **word = *argv ? argv + 1 : argv;
 	while (*word) {
 		if (!strcmp(*word, "--")) {
@@ -135,7 +135,7 @@ void options_parse(struct options *o, char **argv)
 		} else if (**word == '-' && (*word)[1]) {
 			fail(SEE_HELP, "unknown option %s", *word);
 		} else if (o->disks[0].path) {
-			fail("a command comes after --", "unexpected argument '%s'", *word);
+			fail("the command follows --", "unexpected argument '%s'", *word);
 		} else {
 			o->disks[0].path = *word++;
 		}

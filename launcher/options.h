@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the user asked for. */
+/* The parsed command line. */
 #ifndef NABLA_OPTIONS_H
 #define NABLA_OPTIONS_H
 
@@ -8,61 +8,61 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define DISKS_MAX 8 /* the root image among them */
+#define DISKS_MAX 8 /* including the root image */
 
 struct disk {
 	const char *path;
 	bool read_only;
-	bool cow; /* the guest's changes vanish with it */
+	bool cow; /* the guest's changes are discarded when the VM ends */
 };
 
 enum net_kind {
 	NET_NONE,
 	NET_TAP,  /* an interface of the host */
-	NET_FD,   /* a descriptor of our caller's */
-	NET_USER, /* a helper that needs no privilege */
+	NET_FD,   /* an inherited descriptor */
+	NET_USER, /* an unprivileged helper process */
 };
 
 struct publish {
-	const char *address; /* of the host, dotted; NULL: 127.0.0.1 */
+	const char *address; /* of the host, dotted decimal; NULL: 127.0.0.1 */
 	uint16_t host_port;
 	uint16_t guest_port;
 	bool udp;
 };
 
-/* All addresses are IPv4, dotted and checked. */
+/* All addresses are valid IPv4 addresses in dotted decimal. */
 struct net {
 	enum net_kind kind;
 	const char *tap; /* NET_TAP: the interface's name */
-	int fd;          /* NET_FD: its number as our caller knows it */
+	int fd;          /* NET_FD: the inherited number */
 	struct publish *publish;
 	size_t publish_count;
 	const char **dns;
 	size_t dns_count;
-	const char *address; /* of the guest; NULL: none given */
+	const char *address; /* of the guest; NULL: not given */
 	unsigned prefix;     /* 1 to 32, with address */
-	const char *gateway; /* NULL: none given */
+	const char *gateway; /* NULL: not given */
 };
 
-/* Who the VM is on the host. */
+/* The host user that the VM runs as. */
 struct identity {
 	uid_t uid;
 	gid_t gid;
 };
 
 struct options {
-	/* the machine */
-	uint64_t memory;	     /* bytes, whole pages */
+	/* the VM */
+	uint64_t memory;	     /* bytes, a multiple of the page size */
 	struct disk disks[DISKS_MAX]; /* the first is the root image */
 	size_t disk_count;
-	const char *kernel; /* NULL: look for it */
+	const char *kernel; /* NULL: search for it */
 	const char *init;   /* path in the guest */
-	const char *append; /* further kernel parameters, separated by blanks; NULL: none */
+	const char *append; /* additional kernel parameters, separated by spaces; NULL: none */
 	bool verbose;
 	struct net net;
 	bool net_given;
 
-	/* the command in it */
+	/* the command */
 	const char *workdir;
 	const char *hostname;
 	const char *user; /* NULL: root */
@@ -70,20 +70,20 @@ struct options {
 	size_t env_count;
 	const char **services; /* to start in the guest */
 	size_t service_count;
-	char **command; /* ends with NULL; empty: an interactive shell */
+	char **command; /* NULL-terminated; empty: an interactive shell */
 
-	/* what surrounds it */
+	/* isolation, limits and observation */
 	struct identity run_as;
 	bool run_as_given;
 	bool jail;
 	uint64_t timeout_ns; /* 0: none */
-	int stats_fd;	     /* as our caller knows it; -1: none */
+	int stats_fd;	     /* the inherited number; -1: none */
 	bool json;
 	bool trace_policy;
 	bool dry_run;
 };
 
-/* Reads the command line. Ends the program after --help and its like, and with a message when something is wrong. */
+/* Parses the command line. Exits after --help and similar options, and fails on an error. */
 void options_parse(struct options *options, char **argv);
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Values of the options about the machine, the command in it, and its surroundings; parse_network.c has the network's.
+// Parses the values of all options but those of the network, see parse_network.c.
 #include "parse.h"
 
 #include "diag.h"
@@ -20,7 +20,7 @@
 #define GUEST_NAME_MAX 64
 #define SECOND_NS UINT64_C(1000000000)
 #define TIMEOUT_MAX UINT64_C(1000000000) /* seconds; 31 years */
-#define ID_MAX (UINT32_MAX - 1)	 /* the last number means "no change" to the host's calls */
+#define ID_MAX (UINT32_MAX - 1)	 /* setresuid() takes UINT32_MAX as "unchanged" */
 
 bool parse_number(const char *text, uint64_t most, uint64_t *number, const char **end)
 {
@@ -57,10 +57,10 @@ static uint64_t host_memory(void)
 
 PARSE(memory)
 {
-	const char *hint = "a number and K, M or G: 64M, 256M, 2G";
+	const char *hint = "write a number with K, M or G: 64M, 256M, 2G";
 	const char *end = value;
 	uint64_t number = 0, unit = 1;
-	/* All digits first: a number that is too long is too much, not something else. */
+	/* Check the syntax first: an overlong number is too large, not malformed. */
 	size_t digits = strspn(value, "0123456789");
 	switch (value[digits]) {
 	case 'K':
@@ -88,11 +88,11 @@ PARSE(memory)
 	o->memory = number * unit / GUEST_PAGE_SIZE * GUEST_PAGE_SIZE;
 }
 
-/* Cuts the option off the end of the text, if it stands there. */
-static bool strip_suffix(char *text, const char *option)
+/* Removes the suffix from the text if present. */
+static bool strip_suffix(char *text, const char *suffix)
 {
-	size_t length = strlen(text), n = strlen(option);
-	if (length < n || strcmp(text + length - n, option))
+	size_t length = strlen(text), n = strlen(suffix);
+	if (length < n || strcmp(text + length - n, suffix))
 		return false;
 	text[length - n] = '\0';
 	return true;
@@ -109,7 +109,7 @@ PARSE(disk)
 		if (!flag)
 			break;
 		if (*flag)
-			fail(NULL, "--disk: '%s' says the same twice", value);
+			fail(NULL, "--disk: '%s' repeats a flag", value);
 		*flag = true;
 	}
 	if (!*path)
@@ -117,7 +117,7 @@ PARSE(disk)
 	if (disk.read_only && disk.cow)
 		fail("choose one", "--disk: ,ro and ,cow exclude each other");
 	if (o->disk_count == DISKS_MAX)
-		fail(NULL, "--disk: a machine has at most %d disks, the image included", DISKS_MAX);
+		fail(NULL, "--disk: a VM has at most %d disks, including the image", DISKS_MAX);
 	disk.path = path;
 	o->disks[o->disk_count++] = disk;
 }
@@ -129,7 +129,7 @@ PARSE(kernel)
 	o->kernel = value;
 }
 
-/* The kernel splits its command line at blanks, and quotes take them in. */
+/* The kernel splits its command line at blanks outside quotes. */
 static bool is_plain_word(const char *text)
 {
 	return *text && !strpbrk(text, " \t\n\v\f\r\"");
@@ -138,13 +138,13 @@ static bool is_plain_word(const char *text)
 PARSE(init)
 {
 	if (*value != '/')
-		fail("a program of the guest, from its root", "--init: '%s' does not begin with /", value);
+		fail("write an absolute path of the guest", "--init: '%s' does not begin with /", value);
 	if (!is_plain_word(value))
-		fail(NULL, "--init: '%s' has blanks or quotes, which the kernel's command line cannot carry", value);
+		fail(NULL, "--init: '%s' contains blanks or quotes, which the kernel's command line cannot carry", value);
 	o->init = value;
 }
 
-/* Parameters that stand between guest and host, or that options set: a second one would win over ours. */
+/* Parameters that nabla-run sets itself: a second one would override the first. */
 static bool is_reserved(const char *word, size_t length)
 {
 	static const char *const names[] = {
@@ -166,15 +166,15 @@ static bool is_reserved(const char *word, size_t length)
 PARSE(append)
 {
 	if (strchr(value, '"'))
-		fail(NULL, "--append: quotes would hide what follows them from the kernel");
+		fail(NULL, "--append: quotes are not supported");
 	for (const char *word = value; *(word += strspn(word, " \t\n\v\f\r"));) {
 		int length = (int)strcspn(word, " \t\n\v\f\r");
-		/* What stands behind it would reach init as settings. */
+		/* Words after "--" would reach init as settings. */
 		if (length == 2 && !memcmp(word, "--", 2))
-			fail("give the command to nabla-run itself, after --",
+			fail("the command follows -- on nabla-run's command line",
 			     "--append: '--' is not a kernel parameter");
 		if (is_reserved(word, (size_t)length))
-			fail("its options set that", "--append: '%.*s' is nabla-run's own", length, word);
+			fail("use the corresponding option", "--append: '%.*s' is reserved for nabla-run", length, word);
 		word += length;
 	}
 	o->append = value;
@@ -192,7 +192,7 @@ PARSE(env)
 PARSE(workdir)
 {
 	if (*value != '/')
-		fail("a directory of the guest, from its root", "--workdir: '%s' does not begin with /", value);
+		fail("write an absolute path of the guest", "--workdir: '%s' does not begin with /", value);
 	o->workdir = value;
 }
 
@@ -202,7 +202,7 @@ PARSE(hostname)
 {
 	size_t length = strlen(value);
 	if (!length || length > GUEST_HOSTNAME_MAX || strspn(value, LETTERS_AND_DIGITS "-.") < length)
-		fail("1 to 64 letters, digits, '-' and '.'", "--hostname: '%s' is not a host name", value);
+		fail("use 1 to 64 letters, digits, '-' and '.'", "--hostname: '%s' is not a host name", value);
 	o->hostname = value;
 }
 
@@ -227,7 +227,7 @@ PARSE(service)
 {
 	size_t good = strspn(value, LETTERS_AND_DIGITS "-._");
 	if (!good || value[good] || *value == '.' || good > GUEST_NAME_MAX)
-		fail("a file in the image's /etc/nabla/services", "--service: '%s' is not the name of a service", value);
+		fail("a service is a file in the image's /etc/nabla/services", "--service: '%s' is not a service name", value);
 	o->services = array_grow(o->services, &o->service_count, sizeof *o->services);
 	o->services[o->service_count - 1] = value;
 }
@@ -241,7 +241,7 @@ PARSE(run_as)
 	if (good && *end == ':')
 		good = parse_number(end + 1, ID_MAX, &gid, &end);
 	if (!good || *end)
-		fail("numbers: UID or UID:GID", "--run-as: '%s' is not a user of the host", value);
+		fail("write UID or UID:GID, numbers only", "--run-as: '%s' is not a user of the host", value);
 	o->run_as = (struct identity){(uid_t)uid, (gid_t)gid};
 	o->run_as_given = true;
 }
@@ -254,10 +254,10 @@ PARSE(timeout)
 	if (good && *end == '.') {
 		good = end[1] >= '0' && end[1] <= '9';
 		for (end++; *end >= '0' && *end <= '9'; end++)
-			ns += (unsigned)(*end - '0') * (unit /= 10); /* beyond nanoseconds, unit is 0 */
+			ns += (unsigned)(*end - '0') * (unit /= 10); /* below a nanosecond, unit is 0 */
 	}
 	if (!good || *end || seconds * SECOND_NS + ns == 0)
-		fail("a number up to 1000000000, fractions allowed: 10, 0.5",
+		fail("write a number up to 1000000000, fractions are allowed: 10, 0.5",
 		     "--timeout: '%s' is not a time in seconds", value);
 	o->timeout_ns = seconds * SECOND_NS + ns;
 }
@@ -267,7 +267,7 @@ PARSE(stats_fd)
 	uint64_t number = 0;
 	const char *end = value;
 	if (!parse_number(value, INT_MAX, &number, &end) || *end)
-		fail("the number of an open descriptor", "--stats-fd: '%s' is not a descriptor", value);
+		fail("write the number of an open descriptor", "--stats-fd: '%s' is not a descriptor", value);
 	int flags = fcntl((int)number, F_GETFL);
 	if (flags < 0)
 		fail(NULL, "--stats-fd: descriptor %d is not open", (int)number);

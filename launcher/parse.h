@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One function for each option that has a value: checks it and keeps it, or fails with one line. */
+/* One function per option that takes a value: checks and stores the value, or fails. */
 #ifndef NABLA_PARSE_H
 #define NABLA_PARSE_H
 
@@ -25,10 +25,10 @@ PARSE(run_as);
 PARSE(timeout);
 PARSE(stats_fd);
 
-/* A decimal number up to most, nothing in front of it; *end is what follows. False: there is none, or it is more. */
+/* Parses a decimal number without sign or leading blanks. Stores its end in *end. Returns false above most. */
 bool parse_number(const char *text, uint64_t most, uint64_t *number, const char **end);
 
-/* Returns the list with room for one more element, and counts that one; the list may be NULL. */
+/* Reallocates an array for one more element and increments *count. The array may be NULL. */
 void *array_grow(void *list, size_t *count, size_t size);
 
 #endif

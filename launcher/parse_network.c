@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Values of the options about the network.
+// Parses the values of the network options.
 #include "parse.h"
 
 #include "diag.h"
@@ -11,10 +11,10 @@
 #include <string.h>
 
 #define PORT_MAX 65535
-#define DNS_MAX 3 /* what a C library looks at (MAXNS) */
+#define DNS_MAX 3 /* MAXNS of the C library */
 #define PUBLISH_MAX 64
 
-static const char *after(const char *text, const char *prefix)
+static const char *skip_prefix(const char *text, const char *prefix)
 {
 	size_t n = strlen(prefix);
 	return strncmp(text, prefix, n) ? NULL : text + n;
@@ -29,14 +29,14 @@ PARSE(net)
 		net->kind = NET_NONE;
 	} else if (!strcmp(value, "user")) {
 		net->kind = NET_USER;
-	} else if ((rest = after(value, "tap="))) {
+	} else if ((rest = skip_prefix(value, "tap="))) {
 		if (!*rest || strlen(rest) >= IFNAMSIZ || strpbrk(rest, "/ \t\n%:"))
-			fail(NULL, "--net: '%s' is not the name of a network interface", rest);
+			fail(NULL, "--net: '%s' is not a network interface name", rest);
 		net->kind = NET_TAP;
 		net->tap = rest;
-	} else if ((rest = after(value, "fd="))) {
+	} else if ((rest = skip_prefix(value, "fd="))) {
 		if (!parse_number(rest, INT_MAX, &number, &end) || *end)
-			fail("the number of an open descriptor", "--net: '%s' is not a descriptor", rest);
+			fail("write the number of an open descriptor", "--net: '%s' is not a descriptor", rest);
 		if (number < 3)
 			fail(NULL, "--net: descriptor %s is the console's", rest);
 		net->kind = NET_FD;
@@ -53,7 +53,7 @@ static bool is_address(const char *text)
 	return inet_pton(AF_INET, text, &address) == 1;
 }
 
-/* Cuts the text at the last separator, if there is one, and returns what follows it. */
+/* Splits the text at the last separator and returns the part after it, or NULL if there is none. */
 static char *cut_at_last(char *text, char separator)
 {
 	char *at = strrchr(text, separator);
@@ -100,7 +100,7 @@ PARSE(publish)
 		fail(hint, "--publish: '%s' is not a pair of ports", value);
 	if (p.address && !is_address(p.address))
 		fail(hint, "--publish: '%s' is not an IPv4 address", p.address);
-	/* Under whatever address: the helper has one place for each number. */
+	/* Even with different addresses: passt maps each port number once. */
 	for (size_t i = 0; i < net->publish_count; i++)
 		if (net->publish[i].udp == p.udp && net->publish[i].host_port == p.host_port)
 			fail(NULL, "--publish: port %u is published twice", p.host_port);
@@ -116,7 +116,7 @@ PARSE(dns)
 	if (!is_address(value))
 		fail(NULL, "--dns: '%s' is not an IPv4 address", value);
 	if (net->dns_count == DNS_MAX)
-		fail(NULL, "--dns: programs look at %d name servers at most", DNS_MAX);
+		fail(NULL, "--dns: at most %d name servers are supported", DNS_MAX);
 	net->dns = array_grow(net->dns, &net->dns_count, sizeof *net->dns);
 	net->dns[net->dns_count - 1] = value;
 }
@@ -130,7 +130,7 @@ PARSE(ip)
 	uint64_t prefix = 0;
 	const char *end;
 	if (!is_address(text) || !length || !parse_number(length, 32, &prefix, &end) || *end || !prefix)
-		fail(hint, "--ip: '%s' is not an IPv4 address with the length of its network's prefix", value);
+		fail(hint, "--ip: '%s' is not an IPv4 address with a prefix length", value);
 	if (gateway && !is_address(gateway))
 		fail(hint, "--ip: gateway '%s' is not an IPv4 address", gateway);
 	o->net.address = text;

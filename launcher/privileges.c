@@ -14,30 +14,30 @@
 
 #define CAPABILITIES_MAX 64
 
-/* Not even an execve as root brings a capability back, and nothing unlocks that again. */
+/* An execve as root grants no capability, and the bits are locked. */
 #define BITS (SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_KEEP_CAPS_LOCKED | SECBIT_NO_SETUID_FIXUP_LOCKED | \
 	      SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED)
 
-/* Needs CAP_SETPCAP; an ordinary user has nothing there that could be given up. */
+/* Needs CAP_SETPCAP, which an ordinary user lacks: there is nothing to drop then. */
 static void drop_bounding_set(void)
 {
 	for (int i = 0; i < CAPABILITIES_MAX; i++)
 		if (prctl(PR_CAPBSET_DROP, i, 0, 0, 0) < 0)
-			break; /* EPERM; EINVAL behind the last one */
+			break; /* EPERM; EINVAL after the last capability */
 	prctl(PR_SET_SECUREBITS, BITS, 0, 0, 0);
 }
 
-static void become_user(const struct identity *who)
+static void become_user(const struct identity *target)
 {
-	const char *hint = "--run-as UID names another user; --run-as 0 lets the machine run as root";
-	/* Who started us may have left none, and not the privilege to say so either. */
-	if (setgroups(0, NULL) < 0 && getgroups(0, NULL) != 0 && (who->uid || errno != EPERM))
-		fail(hint, "cannot give up the supplementary groups: %s", strerror(errno));
-	if (setresgid(who->gid, who->gid, who->gid) < 0 || setresuid(who->uid, who->uid, who->uid) < 0)
-		fail(errno == EINVAL ? "this user namespace does not have it, see /proc/self/uid_map; "
-				       "--run-as names one of it, 0 its root"
+	const char *hint = "--run-as UID selects another user; --run-as 0 runs the VM as root";
+	/* A restricted root may have no supplementary groups and no permission to call setgroups() either. */
+	if (setgroups(0, NULL) < 0 && getgroups(0, NULL) != 0 && (target->uid || errno != EPERM))
+		fail(hint, "cannot drop the supplementary groups: %s", strerror(errno));
+	if (setresgid(target->gid, target->gid, target->gid) < 0 || setresuid(target->uid, target->uid, target->uid) < 0)
+		fail(errno == EINVAL ? "this user namespace does not map it, see /proc/self/uid_map; "
+				       "--run-as selects a mapped user, 0 is root"
 				     : hint,
-		     "cannot become user %u:%u: %s", who->uid, who->gid, strerror(errno));
+		     "cannot become user %u:%u: %s", target->uid, target->gid, strerror(errno));
 }
 
 static void drop_capabilities(void)
@@ -46,11 +46,11 @@ static void drop_capabilities(void)
 	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
 	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 	if (syscall(SYS_capset, &header, none) < 0)
-		fail(NULL, "cannot give up capabilities: %s", strerror(errno));
+		fail(NULL, "cannot drop capabilities: %s", strerror(errno));
 }
 
-/* Trust is good: a mistake above must not start a VM. */
-static void check(const struct identity *who)
+/* Verifies the result, so that a mistake above cannot start a VM. */
+static void check(const struct identity *expected)
 {
 	struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
 	struct __user_cap_data_struct now[_LINUX_CAPABILITY_U32S_3];
@@ -59,11 +59,11 @@ static void check(const struct identity *who)
 	bool good = !getresuid(&uid[0], &uid[1], &uid[2]) && !getresgid(&gid[0], &gid[1], &gid[2]) &&
 		    !syscall(SYS_capget, &header, now);
 	for (int i = 0; good && i < 3; i++)
-		good = uid[i] == who->uid && gid[i] == who->gid;
+		good = uid[i] == expected->uid && gid[i] == expected->gid;
 	for (int i = 0; good && i < _LINUX_CAPABILITY_U32S_3; i++)
 		good = !(now[i].effective | now[i].permitted | now[i].inheritable);
 	if (!good || prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
-		fail(NULL, "this host did not let us give up our privileges");
+		fail(NULL, "the privileges could not be dropped on this host");
 }
 
 void privileges_drop(const struct options *o)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The child makes no call of the C library but bare system calls: it may share our memory.
+// The child calls no library function but thin system call wrappers: after vfork it shares the parent's memory.
 #include "start.h"
 
 #include "diag.h"
@@ -19,13 +19,13 @@ static void close_from(unsigned first)
 {
 	if (!syscall(SYS_close_range, first, ~0u, 0))
 		return;
-	struct rlimit limit = {1024, 1024}; /* a host from before Linux 5.9 */
+	struct rlimit limit = {1024, 1024}; /* for hosts before Linux 5.9 */
 	getrlimit(RLIMIT_NOFILE, &limit);
 	for (unsigned fd = first; fd < limit.rlim_cur && fd < 65536; fd++)
 		close((int)fd);
 }
 
-/* Ours are all at FD_HIGH or above, so none is overwritten before its turn. */
+/* All sources are at FD_HIGH or above, so no target overwrites a source. */
 static bool arrange_descriptors(const struct vm *vm, int link)
 {
 	for (int target = FD_DISK; target < FD_COUNT; target++)
@@ -39,7 +39,7 @@ static bool arrange_descriptors(const struct vm *vm, int link)
 	return true;
 }
 
-/* If we die, even by SIGKILL, no VM stays behind; we may be dead already, then the other end of the link is gone. */
+/* The VM dies with the launcher, even if that is killed. A launcher that is dead already has closed its end of the link. */
 static bool tie_to_launcher(bool wait)
 {
 	struct pollfd link = {.fd = FD_LINK, .events = POLLIN};
@@ -54,7 +54,7 @@ static void exec_vm(const struct vm *vm, int link)
 	sigset_t none;
 	if (!arrange_descriptors(vm, link) || !tie_to_launcher(vm->options->trace_policy) || !limits_set(vm->limits))
 		return;
-	/* What stops a process group is ours to act upon; before execve it would stop our parent's vfork as well. */
+	/* The launcher handles stops of the process group; before execve one would also block the parent in vfork. */
 	signal(SIGTSTP, SIG_IGN);
 	signal(SIGTTIN, SIG_IGN);
 	signal(SIGTTOU, SIG_IGN);
@@ -67,27 +67,27 @@ static _Noreturn void cannot_run(const struct vm *vm, int error)
 {
 	const char *hint = NULL;
 	if (error == EACCES)
-		hint = "whom the machine runs as must be allowed to execute it";
-	else if (error == ENOEXEC || error == ENOENT) /* ENOENT: what interprets it */
-		hint = "it is not a kernel of nabla";
+		hint = "the user the VM runs as needs execute permission, see --run-as";
+	else if (error == ENOEXEC || error == ENOENT) /* ENOENT: its interpreter */
+		hint = "it is not a Nabla Linux kernel";
 	else if (error == E2BIG)
 		hint = "the command and its environment are too long";
 	fail(hint, "cannot run kernel %s: %s", vm->kernel.path, strerror(error));
 }
 
 /*
- * vfork: no page table is copied, and we go on when the kernel runs. One that is traced has to wait for its tracer,
- * which takes a real fork. The link tells us of failures, and the child that we live.
+ * vfork copies no page table and returns once the kernel runs. A traced child must wait for its tracer, which needs a
+ * real fork. Through the link the child reports a failure, and notices the death of the launcher.
  */
 pid_t vm_start(const struct vm *vm)
 {
 	int ends[2], error = 0;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
 		fail(NULL, "cannot start a process: %s", strerror(errno));
-	int ours = fd_move_high(ends[0]), link = fd_move_high(ends[1]);
+	int own = fd_move_high(ends[0]), link = fd_move_high(ends[1]);
 	pid_t pid = vm->options->trace_policy ? fork() : vfork();
 	if (pid < 0)
-		fail(errno == EAGAIN ? "there are too many processes" : NULL, "cannot start a process: %s",
+		fail(errno == EAGAIN ? "the limit of processes is reached" : NULL, "cannot start a process: %s",
 		     strerror(errno));
 	if (pid == 0) {
 		exec_vm(vm, link);
@@ -97,12 +97,12 @@ pid_t vm_start(const struct vm *vm)
 	close(link);
 	if (vm->options->trace_policy) {
 		trace_attach(pid);
-		if (write(ours, "", 1) != 1)
-			fail(NULL, "cannot start the machine: %s", strerror(errno));
+		if (write(own, "", 1) != 1)
+			fail(NULL, "cannot start the VM: %s", strerror(errno));
 	}
-	/* The other end is closed by execve. */
-	if (read(ours, &error, sizeof error) == sizeof error)
+	/* execve closes the child's end. */
+	if (read(own, &error, sizeof error) == sizeof error)
 		cannot_run(vm, error);
-	close(ours);
+	close(own);
 	return pid;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From a fork of the launcher to the first instruction of the guest's kernel. */
+/* Starts the VM's process: from vfork to the first instruction of the guest's kernel. */
 #ifndef NABLA_START_H
 #define NABLA_START_H
 
@@ -7,7 +7,7 @@
 
 #include <sys/types.h>
 
-/* Returns the VM's process, or fails. No signal is blocked there, whatever we and our caller block. */
+/* Returns the VM's process ID, or fails. The VM starts with no signal blocked, whatever the launcher blocks. */
 pid_t vm_start(const struct vm *vm);
 
 #endif

@@ -20,9 +20,9 @@
 #define MFD_NOEXEC_SEAL 8u
 #endif
 
-/* The same as in the kernel's asm/nommu.h; x86-64 is little-endian. */
+/* Must match asm/nommu.h of the kernel. */
 struct page {
-	uint64_t magic; /* the kernel has found the page */
+	uint64_t magic; /* set by the kernel when it has mapped the page */
 	uint64_t boot_ns;
 	uint64_t user_ns;
 	uint16_t rows, cols, xpixel, ypixel;
@@ -36,20 +36,20 @@ struct page {
 	} calls[STATUS_CALLS];
 };
 
-_Static_assert(offsetof(struct page, rows) == 24 && offsetof(struct page, count) == 36, "as the kernel has it");
-_Static_assert(offsetof(struct page, calls) == 64 && sizeof(struct page) == 320, "as the kernel has it");
+_Static_assert(offsetof(struct page, rows) == 24 && offsetof(struct page, count) == 36, "must match the kernel");
+_Static_assert(offsetof(struct page, calls) == 64 && sizeof(struct page) == 320, "must match the kernel");
 
 static volatile struct page *page;
 
 int status_create(void)
 {
-	/* Old hosts do not know the flag, and new ones may insist on it (vm.memfd_noexec). */
+	/* Old hosts do not know MFD_NOEXEC_SEAL, and new ones may require it (vm.memfd_noexec). */
 	int fd = memfd_create("nabla-status", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
 	if (fd < 0 && errno == EINVAL)
 		fd = memfd_create("nabla-status", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0 || ftruncate(fd, PAGE_BYTES) < 0 ||
 	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
-		fail(NULL, "cannot make the status page: %s", strerror(errno));
+		fail(NULL, "cannot create the status page: %s", strerror(errno));
 	page = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (page == MAP_FAILED)
 		fail(NULL, "cannot map the status page: %s", strerror(errno));
@@ -68,7 +68,7 @@ void status_set_window(bool terminal)
 	page->flags = FLAG_TERMINAL;
 }
 
-static uint64_t between(uint64_t value, uint64_t from, uint64_t to)
+static uint64_t zero_unless_between(uint64_t value, uint64_t from, uint64_t to)
 {
 	return from <= value && value <= to ? value : 0;
 }
@@ -78,9 +78,9 @@ void status_read(struct status *status, uint64_t from, uint64_t to)
 	*status = (struct status){0};
 	if (page->magic != MAGIC)
 		return;
-	status->boot_ns = between(page->boot_ns, from, to);
+	status->boot_ns = zero_unless_between(page->boot_ns, from, to);
 	if (status->boot_ns)
-		status->user_ns = between(page->user_ns, status->boot_ns, to);
+		status->user_ns = zero_unless_between(page->user_ns, status->boot_ns, to);
 	uint32_t count = page->count;
 	status->count = count < STATUS_CALLS ? count : STATUS_CALLS;
 	for (size_t i = 0; i < status->count; i++) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The list of all options: what is parsed, what --help prints and what --manual prints come from it. */
+/* The option table, from which the parser, --help and --manual are derived. */
 #ifndef NABLA_TABLE_H
 #define NABLA_TABLE_H
 
@@ -7,18 +7,18 @@
 
 struct row {
 	const char *name;
-	const char *value; /* what the value is called in the help text; NULL: a switch */
-	const char *help;  /* in one line */
-	const char *details;  /* what the manual says besides, in Markdown; NULL: nothing */
-	const char *default_text; /* what holds without the option; NULL: nothing worth a word */
+	const char *value; /* the value's name in the help text; NULL: a switch */
+	const char *help;  /* one line */
+	const char *details;  /* further text for the manual, in Markdown; NULL: none */
+	const char *default_text; /* the default as text; NULL: none */
 	const char *example;
 	void (*parse)(struct options *, const char *value);
 };
 
-/* A group has a name and no take(); the list ends with a row without a name. */
+/* A group heading has a name and no parse(); the table ends with a row without a name. */
 extern const struct row option_table[];
 
-/* Print them; the manual is docs/nabla-run.md. */
+/* Print the table; docs/nabla-run.md is the output of print_manual(). */
 void print_help(void);
 void print_manual(void);
 

@@ -22,7 +22,7 @@ bool terminal_present(void)
 void terminal_remember(void)
 {
 	have_cooked = terminal_present() && !tcgetattr(STDIN_FILENO, &cooked);
-	/* The open file is shared with whoever started us: if it stayed non-blocking, the user's shell would break. */
+	/* The caller shares the open files: a shell would break if its terminal stayed non-blocking. */
 	for (int fd = 0; fd < 3; fd++)
 		flags[fd] = fcntl(fd, F_GETFL);
 }
@@ -34,7 +34,7 @@ void terminal_raw(void)
 	struct termios raw = cooked;
 	cfmakeraw(&raw);
 	on_failure(terminal_restore);
-	/* In the background this stops us until we are in the foreground (SIGTTOU), as it should. */
+	/* In the background, SIGTTOU stops the launcher here until it is in the foreground. */
 	while (tcsetattr(STDIN_FILENO, TCSANOW, &raw) < 0)
 		if (errno != EINTR)
 			fail(NULL, "cannot set the terminal to raw mode: %s", strerror(errno));
@@ -49,7 +49,7 @@ void terminal_restore(void)
 			fcntl(fd, F_SETFL, flags[fd]);
 	if (!have_cooked)
 		return;
-	/* Even from the background: nobody else will do it. */
+	/* Restore the mode even from the background: no other process will. */
 	sigemptyset(&ttou);
 	sigaddset(&ttou, SIGTTOU);
 	sigprocmask(SIG_BLOCK, &ttou, &before);

@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The host's terminal while a VM has it. */
+/* The host's terminal while a VM uses it. */
 #ifndef NABLA_TERMINAL_H
 #define NABLA_TERMINAL_H
 
 #include <stdbool.h>
 
-/* True if a person sits there: input and output are both terminals. */
+/* Returns true if standard input and standard output are both terminals. */
 bool terminal_present(void);
 
-/* Remembers how the descriptors 0, 1 and 2 are now; terminal_restore() brings them back to that. */
+/* Saves the state of descriptors 0, 1 and 2 for terminal_restore(). */
 void terminal_remember(void);
 
-/* Hands every key to the guest, ^C and ^Z included, and shows what the guest writes as it is. */
+/* Sets raw mode: every key, including ^C and ^Z, goes to the guest, and the guest's output is not processed. */
 void terminal_raw(void);
 
-/* Undoes all changes, ours and those of the VM. May be called at any time and more than once. */
+/* Undoes the changes of the launcher and of the VM. May be called at any time and repeatedly. */
 void terminal_restore(void);
 
 #endif

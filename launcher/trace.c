@@ -13,23 +13,23 @@
 
 void trace_warn(void)
 {
-	note("WARNING: --trace-policy: the border is open, "
-	     "whatever runs in this machine can do on this host what you can");
+	note("WARNING: --trace-policy: the policy is not enforced, "
+	     "guest programs can do anything on this host that you can");
 }
 
 void trace_attach(pid_t pid)
 {
 	if (ptrace(PTRACE_SEIZE, pid, 0, PTRACE_O_TRACESECCOMP | PTRACE_O_EXITKILL) < 0)
-		fail("kernel.yama.ptrace_scope and containers can forbid it",
-		     "--trace-policy: cannot trace the machine: %s", strerror(errno));
+		fail("kernel.yama.ptrace_scope or a container may forbid it",
+		     "--trace-policy: cannot trace the VM: %s", strerror(errno));
 }
 
-/* The address is that behind the instruction, which is also what the filter compares. */
+/* The logged address follows the system call instruction; the filter compares the same address. */
 static void log_call(pid_t pid)
 {
 	struct user_regs_struct r;
 	if (ptrace(PTRACE_GETREGS, pid, 0, &r) < 0)
-		return; /* it was killed meanwhile */
+		return; /* the VM was killed in the meantime */
 	const char *name = call_name(r.orig_rax);
 	note("forbidden: %s (%llu) %#llx %#llx %#llx %#llx %#llx %#llx at %#llx", name ? name : "unknown call",
 	     (unsigned long long)r.orig_rax, (unsigned long long)r.rdi, (unsigned long long)r.rsi,
@@ -45,9 +45,9 @@ void trace_step(pid_t pid, int status)
 	if (event == PTRACE_EVENT_SECCOMP)
 		log_call(pid);
 	else if (event == PTRACE_EVENT_STOP && number != SIGTRAP)
-		request = PTRACE_LISTEN; /* it is to stay stopped until SIGCONT */
+		request = PTRACE_LISTEN; /* stay stopped until SIGCONT */
 	else if (!event)
 		deliver = number;
-	/* It may be dead by now; then the next wait tells. */
+	/* An error means that the VM is dead, which the next wait reports. */
 	ptrace(request, pid, 0, deliver);
 }

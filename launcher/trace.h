@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* --trace-policy: a VM whose forbidden calls are logged and let through. */
+/* --trace-policy: a VM whose forbidden host calls are logged and allowed. */
 #ifndef NABLA_TRACE_H
 #define NABLA_TRACE_H
 
 #include <sys/types.h>
 
-/* Says loudly that there is no border now. */
+/* Prints a warning that the policy is not enforced. */
 void trace_warn(void);
 
-/* Becomes the tracer of a child that has not called execve yet; it dies with us. */
+/* Attaches to a child before its execve. The child is killed when the launcher exits. */
 void trace_attach(pid_t pid);
 
-/* Looks at why the child stopped, and lets it go on. */
+/* Handles a stop of the child and resumes it. */
 void trace_step(pid_t pid, int status);
 
 #endif

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A signal never interrupts the launcher: all of them are blocked and taken one by one, so there is no moment at which
-// the terminal could stay raw or the VM be left behind.
+// Signals never interrupt the launcher: they are blocked and received one by one, so no signal can leave the terminal in
+// raw mode or the VM running.
 #include "vm.h"
 
 #include "diag.h"
@@ -18,39 +18,39 @@
 #include <unistd.h>
 
 #define MS_NS UINT64_C(1000000)
-#define GRACE_NS (8000 * MS_NS) /* between asking the VM to end and ending it: services have 5 s of it */
+#define GRACE_NS (8000 * MS_NS) /* from the request to shut down to SIGKILL; init gives services 5 s of it */
 #define STATS_NS (250 * MS_NS)
-#define HELPER_NS (500 * MS_NS) /* a VM that ends closes its network some time before we see its end */
-#define FIRST_STATS_NS (20 * MS_NS) /* after the usual boot */
+#define HELPER_NS (500 * MS_NS) /* a VM closes its network some time before it can be reaped */
+#define FIRST_STATS_NS (20 * MS_NS) /* after a typical boot */
 #define NEVER UINT64_MAX
 
 struct watch {
 	struct vm *vm;
 	pid_t pid;
 	sigset_t signals;
-	int stop_signal; /* the signal by which we were told to end the VM; 0: none */
+	int stop_signal; /* the first signal that asked the launcher to end; 0: none */
 	bool timed_out;
 	uint64_t kill_at, timeout_at, stats_at, helper_gone_at; /* CLOCK_MONOTONIC, ns */
 	int status;				/* of wait(2) */
 	struct rusage usage;
 };
 
-static void block_signals(sigset_t *ours)
+static void block_signals(sigset_t *handled)
 {
 	static const int numbers[] = {SIGWINCH, SIGTSTP, SIGTERM, SIGINT, SIGHUP, SIGQUIT};
-	sigemptyset(ours);
-	sigaddset(ours, SIGCHLD);
+	sigemptyset(handled);
+	sigaddset(handled, SIGCHLD);
 	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
 		struct sigaction now;
-		/* What our caller ignores (nohup), stays ignored: once blocked, it would be taken all the same. */
+		/* Signals that the caller ignores (nohup) stay ignored: sigwaitinfo() would return a blocked one. */
 		if (!sigaction(numbers[i], NULL, &now) && now.sa_handler != SIG_IGN)
-			sigaddset(ours, numbers[i]);
+			sigaddset(handled, numbers[i]);
 	}
-	/* Who started us may have ignored it; then there would be no exit status. */
+	/* If the caller ignored SIGCHLD, there would be no exit status. */
 	signal(SIGCHLD, SIG_DFL);
-	/* Whoever reads our reports may go away; that must not end the machine. Its kernel ignores it anyway. */
+	/* The reader of --stats-fd may go away without ending the VM. The kernel ignores SIGPIPE anyway. */
 	signal(SIGPIPE, SIG_IGN);
-	sigprocmask(SIG_BLOCK, ours, NULL);
+	sigprocmask(SIG_BLOCK, handled, NULL);
 }
 
 static void update_window(const struct watch *w)
@@ -59,7 +59,7 @@ static void update_window(const struct watch *w)
 	kill(w->pid, SIGWINCH);
 }
 
-/* As a shell expects it of a job: the terminal is back in its own mode while we are stopped. */
+/* Like any job of a shell: the terminal is in its original mode while the launcher is stopped. */
 static void stop_and_continue(const struct watch *w)
 {
 	terminal_restore();
@@ -67,7 +67,7 @@ static void stop_and_continue(const struct watch *w)
 	raise(SIGSTOP);
 	terminal_raw();
 	kill(w->pid, SIGCONT);
-	update_window(w); /* it may have changed meanwhile */
+	update_window(w); /* the size may have changed */
 }
 
 static void request_shutdown(struct watch *w)
@@ -75,11 +75,11 @@ static void request_shutdown(struct watch *w)
 	bool again = w->kill_at != NEVER;
 	kill(w->pid, SIGCONT);
 	/*
-	 * SIGTERM is the power button, once a program runs. Before that it ends the VM by itself, but not in a jail, where
-	 * the VM is process 1 and only hears what it has a handler for. Who asks twice does not want to wait.
+	 * Once a guest program runs, SIGTERM is the power button. Before that, SIGTERM kills the VM by default, except in
+	 * a jail: there the VM is process 1, which ignores signals without a handler. A second request kills the VM.
 	 */
-	bool deaf = w->vm->options->jail && !status_user_started();
-	kill(w->pid, again || deaf ? SIGKILL : SIGTERM);
+	bool ignores_term = w->vm->options->jail && !status_user_started();
+	kill(w->pid, again || ignores_term ? SIGKILL : SIGTERM);
 	if (!again)
 		w->kill_at = now_ns() + GRACE_NS;
 }
@@ -120,11 +120,11 @@ static void on_time(struct watch *w)
 	}
 	if (now >= w->helper_gone_at) {
 		w->helper_gone_at = NEVER;
-		note("warning: the network helper has ended; the machine goes on without network");
+		note("warning: the network helper has exited; the VM continues without a network");
 	}
 }
 
-/* Returns the next signal, or 0 when it is time for something. */
+/* Returns the next signal, or a value below 1 when a timer has expired. */
 static int wait_for_signal(const struct watch *w)
 {
 	uint64_t next = w->kill_at < w->timeout_at ? w->kill_at : w->timeout_at;
@@ -181,7 +181,7 @@ static void close_vm_descriptors(struct vm *vm)
 	vm->network.fd = -1;
 }
 
-/* Says how the VM ended where its exit status does not, and returns our own. */
+/* Returns the launcher's exit status, and prints how the VM ended where the status does not say so. */
 static int exit_status(const struct watch *w, const char **reason)
 {
 	int number = WIFSIGNALED(w->status) ? WTERMSIG(w->status) : 0;
@@ -191,23 +191,23 @@ static int exit_status(const struct watch *w, const char **reason)
 	}
 	if (w->timed_out) {
 		*reason = "timeout";
-		note("the VM was ended after %g seconds (--timeout)", (double)w->vm->options->timeout_ns / 1e9);
+		note("the VM was stopped after %g seconds (--timeout)", (double)w->vm->options->timeout_ns / 1e9);
 		return EXIT_TIMEOUT;
 	}
 	*reason = number ? "signal" : "exit";
 	if (!number) {
 		struct status status;
 		status_read(&status, w->vm->started_ns, now_ns());
-		/* A kernel that panics is as quiet as it was told to be. */
+		/* A panic may be silent, depending on the log level. */
 		if (WEXITSTATUS(w->status) == EXIT_OWN_ERROR && !status.user_ns && !w->vm->options->verbose)
-			note("the VM's kernel gave up before its first program ran (see why: --verbose)");
+			note("the guest's kernel failed before its first program ran (--verbose shows why)");
 		return WEXITSTATUS(w->status);
 	}
 	if (number == SIGSYS)
-		note("the VM was ended because it made a host system call that its policy forbids "
-		     "(see which: --trace-policy)");
+		note("the VM was killed because it made a host system call that its policy forbids "
+		     "(--trace-policy shows which)");
 	else
-		note("the VM was ended by signal %d (%s)", number, strsignal(number));
+		note("the VM was killed by signal %d (%s)", number, strsignal(number));
 	return 128 + number;
 }
 

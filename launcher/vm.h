@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The VM as a child process: started, watched, ended. */
+/* The VM as a child process: start, supervision, end. */
 #ifndef NABLA_VM_H
 #define NABLA_VM_H
 
@@ -9,22 +9,22 @@
 #include "network.h"
 #include "options.h"
 
-/* All that a VM is made of. */
+/* Everything that defines a VM. */
 struct vm {
 	const struct options *options;
 	struct kernel kernel;
 	char **arguments;
-	int descriptors[FD_COUNT]; /* what becomes descriptor 0, 1, 2 …; -1: closed */
+	int descriptors[FD_COUNT]; /* sources of the VM's descriptors 0, 1, 2 …; -1: closed */
 	struct limit limits[LIMITS];
 	struct network network;
-	bool terminal;	     /* the guest has one */
+	bool terminal;	     /* the guest's console is a terminal */
 	int stats_fd;	     /* -1: none */
-	uint64_t started_ns; /* when we were started */
+	uint64_t started_ns; /* start of the launcher, CLOCK_MONOTONIC */
 };
 
 /*
- * Starts the VM, gives up all that only it needs from then on, waits until it ends, and returns the exit status for our
- * caller: the guest's own, or 128+N if signal N ended the VM or us.
+ * Starts the VM, closes the descriptors that only the VM needs, waits for its end, and returns the exit status of
+ * nabla-run: the guest's status, or 128+N if signal N ended the VM or the launcher.
  */
 int vm_run(struct vm *vm);
 

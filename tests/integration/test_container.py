@@ -197,7 +197,7 @@ def test_user_networking(box: Container) -> None:
 
 
 def test_jail(box: Container) -> None:
-    works = works_or_refuses(inside(box), "--jail: this host does not let us", "--jail")
+    works = works_or_refuses(inside(box), "--jail: this host does not allow nabla-run to", "--jail")
     assert not (works and box.engine == "docker")
 
 
@@ -219,7 +219,7 @@ def test_without_user_namespaces(confined: Inside) -> None:
     machines_work(confined)
     confined.refused(NEEDS_NAMESPACES, "--net", "user", "--ephemeral", IMAGE, "--", "true")
     confined.refused(NEEDS_NAMESPACES, "--publish", "18080:80", "--ephemeral", IMAGE, "--", "true")
-    confined.refused("--jail: this host does not let us make user namespaces", "--jail", "--ephemeral", IMAGE)
+    confined.refused("--jail: this host does not allow nabla-run to make user namespaces", "--jail", "--ephemeral", IMAGE)
 
 
 # Podman itself
@@ -258,7 +258,7 @@ def test_podman(podman: Path) -> None:
     assert fields["NoNewPrivs"] == "1"
     assert {fields[name].strip("0") for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {""}
     machines_work(here)
-    works_or_refuses(here, "--jail: this host does not let us", "--jail")
+    works_or_refuses(here, "--jail: this host does not allow nabla-run to", "--jail")
     here.refused(NEEDS_NAMESPACES, "--net", "user", "--ephemeral", IMAGE, "--", "true")
 
 

@@ -55,7 +55,7 @@ def test_as_an_ordinary_user(ordinary: Ordinary) -> None:
 
 def test_host_forbids_it(image: Path) -> None:
     """One line of error and no VM; without --jail it works there."""
-    refused("--jail: this host does not let us", "--jail", "--ephemeral", image, prefix=FORBIDDEN)
+    refused("--jail: this host does not allow nabla-run to", "--jail", "--ephemeral", image, prefix=FORBIDDEN)
     assert launch("--ephemeral", image, "--", "/bin/true", prefix=FORBIDDEN).returncode == 0
 
 

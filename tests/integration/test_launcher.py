@@ -34,9 +34,9 @@ def test_kernels_that_are_none(image: Path, tmp_path: Path) -> None:
     text.chmod(0o644)
     refused("cannot run kernel", "--kernel", text, image)
     text.chmod(0o755)
-    refused("it is not a kernel of nabla", "--kernel", text, image)
+    refused("it is not a Nabla Linux kernel", "--kernel", text, image)
     text.write_text("#!/bin/sh\n")
-    refused("it is not a kernel of nabla", "--kernel", text, image)
+    refused("it is not a Nabla Linux kernel", "--kernel", text, image)
 
 
 def test_kernel_that_the_machine_may_not_run(image: Path, stand_in: Path, tmp_path: Path, as_root: bool) -> None:
@@ -46,7 +46,7 @@ def test_kernel_that_the_machine_may_not_run(image: Path, stand_in: Path, tmp_pa
     refused("cannot run kernel", "--kernel", kernel, image)
     kernel.chmod(0o700)
     if as_root:
-        refused("whom the machine runs as must be allowed to execute it", "--kernel", kernel, image)
+        refused("the user the VM runs as needs to execute it", "--kernel", kernel, image)
     assert launch("--kernel", kernel, "--run-as", str(os.geteuid()), image, "--", "exit=3").returncode == 3
     kernel.chmod(0o711)  # execute permission suffices
     assert launch("--kernel", kernel, image, "--", "exit=3").returncode == 3
@@ -61,7 +61,7 @@ def test_where_the_kernel_is_looked_for(image: Path, tmp_path: Path) -> None:
         result = subprocess.run([program, "--dry-run", image], capture_output=True, text=True, env=env, check=False)
         return os.path.normpath(result.stdout.split()[1]) if result.returncode == 0 else result.stderr
 
-    assert "no kernel vmlinux beside" in found()
+    assert "no kernel vmlinux near" in found()
     for place in ("lib/nabla", "kernel", "bin"):
         kernel = tmp_path / place / "vmlinux"
         kernel.parent.mkdir(parents=True, exist_ok=True)
@@ -207,7 +207,7 @@ def test_time_limit(minimal: Vm) -> None:
     before = time.monotonic()
     result = minimal.but(options=("--timeout", "0.4")).run("/bin/sleep", "100")
     assert result.status == TIMED_OUT
-    assert result.errors == "nabla-run: the VM was ended after 0.4 seconds (--timeout)\n"
+    assert result.errors == "nabla-run: the VM was stopped after 0.4 seconds (--timeout)\n"
     assert 0.4 <= time.monotonic() - before < 20
 
 

@@ -110,7 +110,7 @@ def test_another_user(image: Path, as_root: bool) -> None:
     """Root selects the user by option; an ordinary user cannot. The image belongs to neither."""
     image.chmod(0o600)
     if not as_root:
-        refused("only root can become another user", "--run-as", "4711", image)
+        refused("only root can select another user", "--run-as", "4711", image)
         assert launch("--run-as", f"{os.geteuid()}:{os.getegid()}", image, "--", "/bin/true").returncode == 0
         return
     status = inspect("--run-as", "4711:42", image, as_root=True)["machine"]["status"]
@@ -122,7 +122,7 @@ def test_another_user(image: Path, as_root: bool) -> None:
 def test_root_only_if_told(image: Path, as_root: bool) -> None:
     """Where no other user exists, the error names the option; with it the VM is root without capabilities."""
     refused(
-        "user namespace does not have it, see /proc/self/uid_map; --run-as",
+        "user namespace does not map it, see /proc/self/uid_map; --run-as",
         "--ephemeral",
         image,
         prefix=NAMESPACE,

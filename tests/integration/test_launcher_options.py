@@ -28,14 +28,14 @@ OPTIONS = (
         ([], "no image given"),
         (["--"], "no image given"),
         (["--", "ls"], "no image given"),
-        ([""], "name of the image is empty"),
-        (["x", "y"], "unexpected argument 'y' (a command comes after --)"),
-        (["x", "--", ""], "name of the command is empty"),
+        ([""], "image name is empty"),
+        (["x", "y"], "unexpected argument 'y' (the command follows --)"),
+        (["x", "--", ""], "command name is empty"),
         (["-x"], "unknown option -x"),
         (["--memoryy", "64M", "x"], "unknown option --memoryy"),
         (["--mem", "64M", "x"], "unknown option --mem"),
-        (["--service", "../x", "x"], "'../x' is not the name of a service"),
-        (["--service", "", "x"], "'' is not the name of a service"),
+        (["--service", "../x", "x"], "'../x' is not a service name"),
+        (["--service", "", "x"], "'' is not a service name"),
         (["--=", "x"], "unknown option --"),
         (["--The machine", "x"], "unknown option --The machine"),
         (["--memory"], "--memory needs a value: SIZE"),
@@ -53,11 +53,11 @@ OPTIONS = (
         (["--disk", "", "x"], "has no path"),
         (["--disk", ",ro", "x"], "has no path"),
         (["--disk", "a,ro,cow", "x"], "exclude each other"),
-        (["--disk", "a,ro,ro", "x"], "says the same twice"),
+        (["--disk", "a,ro,ro", "x"], "repeats a flag"),
         ([*(["--disk", "a"] * 8), "x"], "at most 8 disks"),
         (["--kernel", "", "x"], "the path is empty"),
         (["--init", "sh", "x"], "does not begin with /"),
-        (["--init", "/a b", "x"], "has blanks or quotes"),
+        (["--init", "/a b", "x"], "contains blanks or quotes"),
         (["--env", "=x", "x"], "is not an assignment"),
         (["--env", "A", "x"], "is not an assignment"),
         (["--workdir", "tmp", "x"], "does not begin with /"),
@@ -84,9 +84,9 @@ OPTIONS = (
         (["--stats-fd", "77", "x"], "descriptor 77 is not open"),
         (["--stats-fd", "one", "x"], "is not a descriptor"),
         (["--net", "bridge", "x"], "is not a kind of network"),
-        (["--net", "tap=", "x"], "is not the name of a network interface"),
-        (["--net", "tap=a/b", "x"], "is not the name of a network interface"),
-        (["--net", "tap=" + "a" * 16, "x"], "is not the name of a network interface"),
+        (["--net", "tap=", "x"], "is not a network interface name"),
+        (["--net", "tap=a/b", "x"], "is not a network interface name"),
+        (["--net", "tap=" + "a" * 16, "x"], "is not a network interface name"),
         (["--net", "fd=", "x"], "is not a descriptor"),
         (["--net", "fd=2", "x"], "is the console's"),
         (["--net", "fd=99999999999", "x"], "is not a descriptor"),
@@ -98,13 +98,13 @@ OPTIONS = (
         (["--publish", ":80:80", "x"], "is not an IPv4 address"),
         (["--publish", "80:80", "--publish", "80:81", "x"], "published twice"),
         (["--publish", "1.2.3.4:80:80/tcp", "--publish", "5.6.7.8:80:81", "x"], "published twice"),
-        (["--publish", "80:80", "--net", "none", "x"], "does not go with this --net"),
-        (["--publish", "80:80", "--net", "tap=t", "x"], "does not go with this --net"),
+        (["--publish", "80:80", "--net", "none", "x"], "requires --net user"),
+        (["--publish", "80:80", "--net", "tap=t", "x"], "requires --net user"),
         (["--net", "user", "--dns", "a.b.c.d", "x"], "is not an IPv4 address"),
-        (["--net", "user", *(["--dns", "1.1.1.1"] * 4), "x"], "name servers at most"),
+        (["--net", "user", *(["--dns", "1.1.1.1"] * 4), "x"], "name servers are supported"),
         (["--dns", "1.1.1.1", "x"], "has no network"),
         (["--ip", "10.0.0.2/24", "x"], "has no network"),
-        (["--net", "user", "--ip", "10.0.0.2/24", "x"], "needs the address of a gateway"),
+        (["--net", "user", "--ip", "10.0.0.2/24", "x"], "needs a gateway"),
         (["--ip", "10.0.0.2", "x"], "is not an IPv4 address"),
         (["--ip", "10.0.0.2/33", "x"], "is not an IPv4 address"),
         (["--ip", "10.0.0.2/24,10.0.0", "x"], "gateway '10.0.0' is not"),
@@ -120,9 +120,9 @@ def test_wrong_options(words: list[str], message: str) -> None:
     ["ubd1=fd:3", "eth0=fd:0", "status=fd:0", "policy=trace", "mem=1G", "init=/x", "rdinit=/x", "root=x", "ro", "rw"],
 )
 def test_nobody_weakens_the_border_by_appending(word: str) -> None:
-    refused("is nabla-run's own", "--append", f"panic=1 {word}", "x")
-    refused("is nabla-run's own", "--append", f"\t{word}\n", "x")
-    refused("quotes would hide", "--append", f'"a {word}"', "x")
+    refused("is reserved for nabla-run", "--append", f"panic=1 {word}", "x")
+    refused("is reserved for nabla-run", "--append", f"\t{word}\n", "x")
+    refused("quotes are not supported", "--append", f'"a {word}"', "x")
     refused("'--' is not a kernel parameter", "--append", f"a -- {word}", "x")
 
 
@@ -230,9 +230,9 @@ def test_who_the_machine_is(image: Path, as_root: bool) -> None:
         assert message("--run-as", "1000", image)["user"] == "1000:1000"
         assert message("--run-as", "1000:50", image)["user"] == "1000:50"
         assert message("--run-as", "0", image)["user"] == "0:0"
-        refused("not for root", "--trace-policy", "--ephemeral", image)
+        refused("not allowed for root", "--trace-policy", "--ephemeral", image)
     else:
-        refused("only root can become another user", "--run-as", "0", image)
+        refused("only root can select another user", "--run-as", "0", image)
 
 
 def test_modes_of_the_image(image: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_usual_machine_breaks_nothing(user: Ordinary) -> None:
     assert result.returncode == 3, result.stderr
     assert result.stdout == "out\n5\n"
     assert result.stderr.count("\n") == 1
-    assert "WARNING: --trace-policy: the border is open" in result.stderr
+    assert "WARNING: --trace-policy: the policy is not enforced" in result.stderr
 
 
 def test_signals_and_time_limit_under_it(user: Ordinary) -> None:
@@ -122,5 +122,5 @@ def test_what_it_does_not_go_with(user: Ordinary, as_root: bool) -> None:
     for options in (("--ephemeral", "--disk", f"{other},ro", "--disk", f"{other},cow"), ("--read-only",)):
         assert user.run("--trace-policy", *options, image, "--", "/bin/true").returncode == 0
     if as_root:
-        refused("--trace-policy is not for root", "--trace-policy", "--ephemeral", image)
-        refused("--trace-policy is not for root", "--trace-policy", "--run-as", "1000", "--ephemeral", image)
+        refused("--trace-policy is not allowed for root", "--trace-policy", "--ephemeral", image)
+        refused("--trace-policy is not allowed for root", "--trace-policy", "--run-as", "1000", "--ephemeral", image)
