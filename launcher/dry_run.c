@@ -62,6 +62,14 @@ static void print_limits(const struct vm *vm)
 			printf("limit %s: %llu\n", vm->limits[i].name, (unsigned long long)vm->limits[i].value);
 }
 
+static void print_bound(const char *title, uint64_t bytes)
+{
+	if (bytes == UNLIMITED)
+		printf("%s: unlimited\n", title);
+	else
+		printf("%s: %llu\n", title, (unsigned long long)bytes);
+}
+
 void dry_run_print(const struct vm *vm)
 {
 	const struct options *o = vm->options;
@@ -74,6 +82,9 @@ void dry_run_print(const struct vm *vm)
 	printf("user: %u:%u\n", o->run_as.uid, o->run_as.gid);
 	printf("namespaces: %s\n", o->jail ? "mount, pid, net, ipc, uts" : "none");
 	print_limits(vm);
+	printf("nice: %d\n", o->nice);
+	print_bound("output", o->max_output);
+	print_bound("copy-on-write memory", o->max_cow);
 	if (o->timeout_ns)
 		printf("timeout: %g seconds\n", (double)o->timeout_ns / 1e9);
 	if (o->trace_policy)

@@ -3,6 +3,7 @@
 
 #include "descriptors.h"
 #include "diag.h"
+#include "open_path.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -36,6 +37,15 @@ static uint32_t le32(const unsigned char *p)
 	return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
+/* Checked before the file is opened: to open a device can have effects. */
+static void check_type(const struct stat *st, const char *path)
+{
+	if (S_ISDIR(st->st_mode))
+		fail(SUPPORTED_IMAGES, "image %s is a directory", path);
+	if (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode))
+		fail(NULL, "image %s is neither a regular file nor a block device", path);
+}
+
 static uint64_t size_of(int fd, const char *path)
 {
 	struct stat st;
@@ -44,10 +54,6 @@ static uint64_t size_of(int fd, const char *path)
 		fail(NULL, "cannot examine image %s: %s", path, strerror(errno));
 	if (S_ISREG(st.st_mode))
 		return (uint64_t)st.st_size;
-	if (S_ISDIR(st.st_mode))
-		fail(SUPPORTED_IMAGES, "image %s is a directory", path);
-	if (!S_ISBLK(st.st_mode))
-		fail(NULL, "image %s is neither a regular file nor a block device", path);
 	if (ioctl(fd, BLKGETSIZE64, &size) < 0)
 		fail(NULL, "cannot get the size of image %s: %s", path, strerror(errno));
 	return size;
@@ -95,39 +101,40 @@ static void lock(int fd, const char *path, bool writable)
 	note("warning: cannot lock image %s: %s", path, strerror(errno));
 }
 
-/* The host refuses to open a block device for us alone while it is mounted. */
-static int exclusive(const char *path)
-{
-	struct stat st;
-	return !stat(path, &st) && S_ISBLK(st.st_mode) ? O_EXCL : 0;
-}
-
-static int open_file(const char *path, bool writable, bool is_root)
-{
-	int access_mode = writable ? O_RDWR | exclusive(path) : O_RDONLY;
-	/* O_NONBLOCK: a FIFO or an odd device must not make us wait. It has no effect on what we accept. */
-	int fd = open(path, access_mode | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (fd >= 0)
-		return fd_move_high(fd);
-	if (errno == EISDIR)
-		fail(SUPPORTED_IMAGES, "image %s is a directory", path);
-	if (errno == EBUSY)
-		fail("unmount it first", "image %s is in use by this host", path);
-	if (writable && (errno == EACCES || errno == EROFS || errno == EPERM) && !access(path, R_OK))
-		fail(is_root ? "use --read-only or --ephemeral" : "add ,ro or ,cow", "cannot write to image %s: %s",
-		     path, strerror(errno));
-	fail(NULL, "cannot open image %s: %s", path, strerror(errno));
-}
-
 bool image_is_written(const struct disk *disk)
 {
 	return !disk->read_only && !disk->cow;
 }
 
-void image_open(const struct disk *disk, bool is_root, struct disk_file *file)
+static int open_file(const struct disk *disk, bool is_root, bool follow_symlinks)
 {
 	const char *path = disk->path;
-	file->fd = open_file(path, image_is_written(disk), is_root);
+	bool writable = image_is_written(disk);
+	struct stat st;
+	int found = path_open(path, follow_symlinks);
+	if (found < 0 || fstat(found, &st) < 0)
+		fail(NULL, "cannot open image %s: %s", path, strerror(errno));
+	check_type(&st, path);
+	/* O_EXCL: the host does not open a mounted block device then. O_NONBLOCK: no wait for a lease of the file. */
+	int flags = writable ? O_RDWR | (S_ISBLK(st.st_mode) ? O_EXCL : 0) : O_RDONLY;
+	int fd = path_reopen(found, flags | O_NOCTTY | O_NONBLOCK);
+	int error = errno;
+	if (fd < 0 && error == EBUSY)
+		fail("unmount it first", "image %s is in use by this host", path);
+	if (fd < 0 && writable && (error == EACCES || error == EROFS || error == EPERM) &&
+	    path_reopen(found, O_RDONLY | O_NONBLOCK) >= 0)
+		fail(is_root ? "use --read-only or --ephemeral" : "add ,ro or ,cow", "cannot write to image %s: %s",
+		     path, strerror(error));
+	if (fd < 0)
+		fail(NULL, "cannot open image %s: %s", path, strerror(error));
+	close(found);
+	return fd_move_high(fd);
+}
+
+void image_open(const struct disk *disk, bool is_root, bool follow_symlinks, struct disk_file *file)
+{
+	const char *path = disk->path;
+	file->fd = open_file(disk, is_root, follow_symlinks);
 	file->size = size_of(file->fd, path);
 	if (!file->size)
 		fail(NULL, "image %s is empty", path);

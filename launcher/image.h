@@ -15,7 +15,7 @@ struct disk_file {
  * share an image, a writer locks it exclusively: a second writer would destroy the file system. The lock is released
  * when both the launcher and the VM have closed the descriptor.
  */
-void image_open(const struct disk *disk, bool is_root, struct disk_file *file);
+void image_open(const struct disk *disk, bool is_root, bool follow_symlinks, struct disk_file *file);
 
 /* Returns true if the guest's writes reach the file. */
 bool image_is_written(const struct disk *disk);

@@ -3,6 +3,7 @@
 
 #include "descriptors.h"
 #include "diag.h"
+#include "open_path.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -38,16 +39,15 @@ __attribute__((format(printf, 2, 3))) static void add(void *to, const char *form
 	words->list[words->count] = NULL;
 }
 
-static void open_at(const char *path, struct kernel *kernel)
+/* fd: from path_open(). It needs no read permission, and the VM's user need not be able to reach the path. */
+static void check_kernel(const char *path, int fd, struct kernel *kernel)
 {
 	struct stat st;
-	/* O_PATH needs no read permission, and the VM's user need not be able to reach the path. */
-	int fd = open(path, O_PATH | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st) < 0)
-		fail(NULL, "cannot find kernel %s: %s", path, strerror(errno));
+		fail(NULL, "cannot open kernel %s: %s", path, strerror(errno));
 	if (!S_ISREG(st.st_mode))
 		fail(NULL, "kernel %s is not a regular file", path);
-	if (access(path, X_OK) < 0)
+	if (!path_is_executable(fd))
 		fail(NULL, "cannot run kernel %s: %s", path, strerror(errno));
 	*kernel = (struct kernel){path, fd_move_high(fd)};
 }
@@ -56,7 +56,7 @@ void kernel_open(const struct options *options, struct kernel *kernel)
 {
 	const char *given = options->kernel ? options->kernel : getenv("NABLA_KERNEL");
 	if (given && *given)
-		return open_at(given, kernel);
+		return check_kernel(given, path_open(given, options->follow_symlinks), kernel);
 
 	static char path[PATH_MAX + 64];
 	ssize_t length = readlink("/proc/self/exe", path, PATH_MAX);
@@ -66,8 +66,9 @@ void kernel_open(const struct options *options, struct kernel *kernel)
 	char *name = strrchr(path, '/') + 1;
 	for (size_t i = 0; i < sizeof kernel_paths / sizeof *kernel_paths; i++) {
 		strcpy(name, kernel_paths[i]);
-		if (!access(path, F_OK))
-			return open_at(path, kernel);
+		int fd = path_open(path, options->follow_symlinks);
+		if (fd >= 0)
+			return check_kernel(path, fd, kernel);
 	}
 	*name = '\0';
 	fail("build it with ./doit.sh kernel, or give it with --kernel or NABLA_KERNEL",

@@ -23,7 +23,8 @@ static bool is_regular(int fd)
 static rlim_t file_size(const struct options *o, const struct disk_file *disks)
 {
 	rlim_t largest = 0;
-	if (is_regular(STDOUT_FILENO) || is_regular(STDERR_FILENO))
+	/* With --max-output, the VM writes to pipes only. */
+	if (o->max_output == UNLIMITED && (is_regular(STDOUT_FILENO) || is_regular(STDERR_FILENO)))
 		return RLIM_INFINITY;
 	for (size_t i = 0; i < o->disk_count; i++)
 		if (image_is_written(&o->disks[i]) && disks[i].size > largest)
@@ -40,11 +41,18 @@ static rlim_t address_space(const struct options *o, const struct disk_file *dis
 	return sum;
 }
 
+/* The launcher measures --cpu-time exactly. The host's kernel rounds, but does not depend on the launcher. */
+static rlim_t cpu_time(const struct options *o)
+{
+	return o->cpu_time_ns == UNLIMITED ? RLIM_INFINITY : o->cpu_time_ns / 1000000000 + 2;
+}
+
 void limits_choose(const struct options *o, const struct disk_file *disks, struct limit limits[LIMITS])
 {
 	const struct limit chosen[LIMITS] = {
 		{"RLIMIT_AS", RLIMIT_AS, address_space(o, disks)},
 		{"RLIMIT_FSIZE", RLIMIT_FSIZE, file_size(o, disks)},
+		{"RLIMIT_CPU", RLIMIT_CPU, cpu_time(o)},
 		{"RLIMIT_NPROC", RLIMIT_NPROC, 1},
 		{"RLIMIT_NOFILE", RLIMIT_NOFILE, FD_COUNT},
 		{"RLIMIT_CORE", RLIMIT_CORE, 0},

@@ -14,7 +14,7 @@ struct limit {
 	rlim_t value;
 };
 
-#define LIMITS 5
+#define LIMITS 6
 
 /* Computes the limits. Fails if the launcher's own limits are lower than the VM needs. */
 void limits_choose(const struct options *options, const struct disk_file *disks, struct limit limits[LIMITS]);

@@ -20,7 +20,7 @@ static void open_disks(struct vm *vm)
 	const struct options *o = vm->options;
 	struct disk_file files[DISKS_MAX];
 	for (size_t i = 0; i < o->disk_count; i++) {
-		image_open(&o->disks[i], i == 0, &files[i]);
+		image_open(&o->disks[i], i == 0, o->follow_symlinks, &files[i]);
 		vm->descriptors[FD_DISK + i] = files[i].fd;
 	}
 	limits_choose(o, files, vm->limits);
@@ -40,7 +40,10 @@ int main(int argc, char **argv)
 {
 	(void)argc;
 	struct options options;
-	struct vm vm = {.options = &options, .stats_fd = -1, .started_ns = now_ns()};
+	static struct vm vm;
+	vm.options = &options;
+	vm.stats_fd = -1;
+	vm.started_ns = now_ns();
 	open_standard_descriptors();
 	options_parse(&options, argv);
 	for (int fd = 0; fd < FD_COUNT; fd++)
@@ -52,6 +55,8 @@ int main(int argc, char **argv)
 	terminal_remember();
 	vm.terminal = terminal_present();
 	vm.descriptors[FD_STATUS] = status_create();
+	output_open(&vm.output, &options, vm.descriptors);
+	memory_watch_open(&vm.memory, &options);
 	open_network(&vm);
 	vm.arguments = kernel_arguments(&options, &vm.kernel, &vm.network, vm.terminal);
 	if (options.dry_run) {

@@ -12,6 +12,15 @@
 #define MEMORY_DEFAULT (UINT64_C(256) << 20)
 #define NOBODY 65534 /* the overflow user, which owns no files */
 
+/* With --jail, which is for untrusted code. */
+#define JAIL_CPU_TIME_NS (3600 * UINT64_C(1000000000))
+#define JAIL_MAX_OUTPUT (UINT64_C(256) << 20)
+#define JAIL_MAX_COW (UINT64_C(1) << 30)
+#define JAIL_NICE 5
+
+#define NOT_GIVEN (UNLIMITED - 1)
+#define NICE_NOT_GIVEN (-1)
+
 #define SEE_HELP "see nabla-run --help"
 
 static const struct row *find_row(const char *name, size_t length)
@@ -90,6 +99,21 @@ static void choose_identity(struct options *o)
 	o->run_as = own;
 }
 
+static void choose_limit(uint64_t *limit, bool jail, uint64_t jail_default)
+{
+	if (*limit == NOT_GIVEN)
+		*limit = jail ? jail_default : UNLIMITED;
+}
+
+static void choose_limits(struct options *o)
+{
+	choose_limit(&o->cpu_time_ns, o->jail, JAIL_CPU_TIME_NS);
+	choose_limit(&o->max_output, o->jail, JAIL_MAX_OUTPUT);
+	choose_limit(&o->max_cow, o->jail, JAIL_MAX_COW);
+	if (o->nice == NICE_NOT_GIVEN)
+		o->nice = o->jail ? JAIL_NICE : 0;
+}
+
 static void check(struct options *o)
 {
 	const struct disk *root = &o->disks[0];
@@ -104,6 +128,7 @@ static void check(struct options *o)
 	check_network(o);
 	check_trace(o);
 	choose_identity(o);
+	choose_limits(o);
 }
 
 void options_parse(struct options *o, char **argv)
@@ -117,6 +142,10 @@ void options_parse(struct options *o, char **argv)
 		.hostname = "nabla",
 		.command = nothing,
 		.stats_fd = -1,
+		.cpu_time_ns = NOT_GIVEN,
+		.max_output = NOT_GIVEN,
+		.max_cow = NOT_GIVEN,
+		.nice = NICE_NOT_GIVEN,
 	};
 
 	/* argv may be empty: execve does not require a program name. */

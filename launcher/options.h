@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#define UNLIMITED UINT64_MAX
+
 #define DISKS_MAX 8 /* including the root image */
 
 struct disk {
@@ -59,6 +61,7 @@ struct options {
 	const char *init;   /* path in the guest */
 	const char *append; /* additional kernel parameters, separated by spaces; NULL: none */
 	bool verbose;
+	bool follow_symlinks;
 	struct net net;
 	bool net_given;
 
@@ -77,6 +80,10 @@ struct options {
 	bool run_as_given;
 	bool jail;
 	uint64_t timeout_ns; /* 0: none */
+	uint64_t cpu_time_ns; /* this and the next two: UNLIMITED if there is no limit */
+	uint64_t max_output;  /* bytes */
+	uint64_t max_cow;     /* bytes */
+	int nice;
 	int stats_fd;	     /* the inherited number; -1: none */
 	bool json;
 	bool trace_policy;

@@ -19,7 +19,8 @@
 #define GUEST_HOSTNAME_MAX 64 /* __NEW_UTS_LEN of the guest kernel */
 #define GUEST_NAME_MAX 64
 #define SECOND_NS UINT64_C(1000000000)
-#define TIMEOUT_MAX UINT64_C(1000000000) /* seconds; 31 years */
+#define SECONDS_MAX UINT64_C(1000000000) /* 31 years */
+#define NICE_MAX 19
 #define ID_MAX (UINT32_MAX - 1)	 /* setresuid() takes UINT32_MAX as "unchanged" */
 
 bool parse_number(const char *text, uint64_t most, uint64_t *number, const char **end)
@@ -55,14 +56,16 @@ static uint64_t host_memory(void)
 	return (uint64_t)info.totalram * info.mem_unit;
 }
 
-PARSE(memory)
+#define SIZE_HINT "write a number with K, M or G: 64M, 256M, 2G"
+
+/* Parses a size with an optional unit. A size that is too large for the type becomes INT64_MAX. */
+static bool parse_size(const char *text, uint64_t *size)
 {
-	const char *hint = "write a number with K, M or G: 64M, 256M, 2G";
-	const char *end = value;
+	const char *end;
 	uint64_t number = 0, unit = 1;
 	/* Check the syntax first: an overlong number is too large, not malformed. */
-	size_t digits = strspn(value, "0123456789");
-	switch (value[digits]) {
+	size_t digits = strspn(text, "0123456789");
+	switch (text[digits]) {
 	case 'K':
 	case 'k':
 		unit = KIB;
@@ -76,16 +79,44 @@ PARSE(memory)
 		unit = GIB;
 		break;
 	}
-	if (!digits || value[digits + (unit > 1)])
-		fail(hint, "--memory: '%s' is not a size", value);
-	uint64_t most = host_memory();
-	if (!parse_number(value, UINT64_MAX / unit, &number, &end) || number * unit > most)
+	if (!digits || text[digits + (unit > 1)])
+		return false;
+	*size = parse_number(text, INT64_MAX / unit, &number, &end) ? number * unit : INT64_MAX;
+	return true;
+}
+
+PARSE(memory)
+{
+	uint64_t size, most = host_memory();
+	if (!parse_size(value, &size))
+		fail(SIZE_HINT, "--memory: '%s' is not a size", value);
+	if (size > most)
 		fail(NULL, "--memory: %s is more than this host has (%llu MiB)", value,
 		     (unsigned long long)(most / MIB));
-	if (number * unit < MEMORY_MIN)
-		fail(hint, "--memory: %s is too little, the least is %llu MiB", value,
+	if (size < MEMORY_MIN)
+		fail(SIZE_HINT, "--memory: %s is too little, the minimum is %llu MiB", value,
 		     (unsigned long long)(MEMORY_MIN / MIB));
-	o->memory = number * unit / GUEST_PAGE_SIZE * GUEST_PAGE_SIZE;
+	o->memory = size / GUEST_PAGE_SIZE * GUEST_PAGE_SIZE;
+}
+
+static uint64_t parse_limit(const char *option, const char *value)
+{
+	uint64_t size;
+	if (!strcmp(value, "none"))
+		return UNLIMITED;
+	if (!parse_size(value, &size))
+		fail("write a number with K, M or G, or none: 64M, 2G", "--%s: '%s' is not a size", option, value);
+	return size;
+}
+
+PARSE(max_output)
+{
+	o->max_output = parse_limit("max-output", value);
+}
+
+PARSE(max_cow)
+{
+	o->max_cow = parse_limit("max-cow", value);
 }
 
 /* Removes the suffix from the text if present. */
@@ -246,11 +277,12 @@ PARSE(run_as)
 	o->run_as_given = true;
 }
 
-PARSE(timeout)
+/* Parses a positive time in seconds. */
+static uint64_t parse_seconds(const char *option, const char *value)
 {
 	uint64_t seconds = 0, ns = 0, unit = SECOND_NS;
 	const char *end = value;
-	bool good = parse_number(value, TIMEOUT_MAX, &seconds, &end);
+	bool good = parse_number(value, SECONDS_MAX, &seconds, &end);
 	if (good && *end == '.') {
 		good = end[1] >= '0' && end[1] <= '9';
 		for (end++; *end >= '0' && *end <= '9'; end++)
@@ -258,8 +290,28 @@ PARSE(timeout)
 	}
 	if (!good || *end || seconds * SECOND_NS + ns == 0)
 		fail("write a number up to 1000000000, fractions are allowed: 10, 0.5",
-		     "--timeout: '%s' is not a time in seconds", value);
-	o->timeout_ns = seconds * SECOND_NS + ns;
+		     "--%s: '%s' is not a time in seconds", option, value);
+	return seconds * SECOND_NS + ns;
+}
+
+PARSE(timeout)
+{
+	o->timeout_ns = parse_seconds("timeout", value);
+}
+
+PARSE(cpu_time)
+{
+	o->cpu_time_ns = strcmp(value, "none") ? parse_seconds("cpu-time", value) : UNLIMITED;
+}
+
+PARSE(nice)
+{
+	uint64_t number = 0;
+	const char *end = value;
+	if (!parse_number(value, NICE_MAX, &number, &end) || *end)
+		fail("write a number from 0, which changes nothing, to 19, the lowest priority",
+		     "--nice: '%s' is not a nice value", value);
+	o->nice = (int)number;
 }
 
 PARSE(stats_fd)

@@ -23,6 +23,10 @@ PARSE(hostname);
 PARSE(user);
 PARSE(run_as);
 PARSE(timeout);
+PARSE(cpu_time);
+PARSE(nice);
+PARSE(max_output);
+PARSE(max_cow);
 PARSE(stats_fd);
 
 /* Parses a decimal number without sign or leading blanks. Stores its end in *end. Returns false above most. */

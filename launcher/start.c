@@ -25,11 +25,13 @@ static void close_from(unsigned first)
 		close((int)fd);
 }
 
-/* All sources are at FD_HIGH or above, so no target overwrites a source. */
+/* Sources other than the launcher's own console are at FD_HIGH or above, so no target overwrites a source. */
 static bool arrange_descriptors(const struct vm *vm, int link)
 {
-	for (int target = FD_DISK; target < FD_COUNT; target++)
-		if (vm->descriptors[target] < 0)
+	for (int target = 0; target < FD_COUNT; target++)
+		if (vm->descriptors[target] == target)
+			continue;
+		else if (vm->descriptors[target] < 0)
 			close(target);
 		else if (dup2(vm->descriptors[target], target) < 0)
 			return false;
@@ -58,6 +60,7 @@ static void exec_vm(const struct vm *vm, int link)
 	signal(SIGTSTP, SIG_IGN);
 	signal(SIGTTIN, SIG_IGN);
 	signal(SIGTTOU, SIG_IGN);
+	nice(vm->options->nice);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	syscall(SYS_execveat, FD_KERNEL, "", vm->arguments, no_environment, AT_EMPTY_PATH);

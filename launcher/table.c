@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// All options. A new one is one row here and, if it has a value, one function in parse.h.
+// The option table. A new option is one row here and, if it takes a value, one function in parse.h.
 #include "table.h"
 
 #include "parse.h"
@@ -17,6 +17,7 @@ SWITCH(set_read_only, o->disks[0].read_only = true)
 SWITCH(set_ephemeral, o->disks[0].cow = true)
 SWITCH(set_verbose, o->verbose = true)
 SWITCH(set_jail, o->jail = true)
+SWITCH(set_follow_symlinks, o->follow_symlinks = true)
 SWITCH(set_json, o->json = true)
 SWITCH(set_trace_policy, o->trace_policy = true)
 SWITCH(set_dry_run, o->dry_run = true)
@@ -26,93 +27,116 @@ SWITCH(show_version, puts("nabla-run " NABLA_VERSION), exit(0))
 
 /* clang-format off */
 const struct row option_table[] = {
-{.name = "The machine"},
+{.name = "The VM"},
 {"memory", "SIZE", "memory of the guest, with K, M or G",
- "Whole pages; at least 24M, at most what the host has. The host gives a page when it is first used.",
+ "Rounded down to whole pages; at least 24M, at most the memory of the host. The host allocates a page when the guest "
+ "first uses it.",
  "256M", "--memory 1G", parse_memory},
-{"disk", "PATH[,ro][,cow]", "a further disk; may be repeated",
- "Any regular file or block device whose size is a multiple of 512 bytes, seven at most. IMAGE is `/dev/ubda` in the "
- "guest, these are `/dev/ubdb`, `/dev/ubdc` …, in the order given. `,ro`: it is only read. `,cow`: the guest may "
- "write, but its changes vanish with it. A disk that is written is locked for this machine alone, others may be "
- "shared.",
+{"disk", "PATH[,ro][,cow]", "add a disk; may be repeated",
+ "A regular file or block device whose size is a multiple of 512 bytes; at most seven. IMAGE is `/dev/ubda` in the "
+ "guest, these disks are `/dev/ubdb`, `/dev/ubdc` … in the order of the options. `,ro`: the disk is read-only. "
+ "`,cow`: copy on write, the guest's changes are discarded when the VM ends. A writable disk is locked for one VM; "
+ "VMs can share the others.",
  NULL, "--disk data.img --disk tools.img,ro", parse_disk},
-{"read-only", NULL, "open IMAGE for reading only; the guest's root is read-only",
+{"read-only", NULL, "open IMAGE read-only; the guest's root is read-only",
  NULL, NULL, NULL, set_read_only},
-{"ephemeral", NULL, "the guest may write to its root, but the changes vanish when it ends",
- "The image is mapped privately: its changes live in the host's memory, beside that of the guest.",
+{"ephemeral", NULL, "discard the guest's changes to its root when the VM ends",
+ "The image is mapped copy on write: changes use memory of the host in addition to that of the guest, see `--max-cow`.",
  NULL, NULL, set_ephemeral},
 {"kernel", "PATH", "kernel to start",
- "Without it, `$NABLA_KERNEL`; else the first there is of `vmlinux`, `../kernel/vmlinux` and `../lib/nabla/vmlinux`, "
- "seen from the folder of nabla-run. Whom the machine runs as (see `--run-as`) must be allowed to execute it.",
+ "By default, `$NABLA_KERNEL`; otherwise the first file found of `vmlinux`, `../kernel/vmlinux` and "
+ "`../lib/nabla/vmlinux`, relative to the directory of nabla-run. The user the VM runs as (`--run-as`) needs execute "
+ "permission on it.",
  "the one beside nabla-run", NULL, parse_kernel},
 {"init", "PATH", "first program of the guest",
- "Another program than nabla-init has to set the machine up by itself: COMMAND and the options about it, and the "
- "guest's network addresses, are settings which nabla-init reads (`/proc/nabla/settings`).",
+ "A program other than nabla-init has to set up the guest itself: nabla-init reads COMMAND, the options of the command "
+ "and the network addresses as settings from `/proc/nabla/settings`.",
  "/sbin/nabla-init", "--init /bin/sh", parse_init},
-{"append", "STRING", "further parameters for the kernel",
- "Separated by blanks. Those which nabla-run sets itself are refused: `ubdN`, `ethN`, `status`, `policy`, `mem`, "
- "`init`, `rdinit`, `root`, `rootfstype`, `ro`, `rw`. If given twice, the last one holds.",
+{"append", "STRING", "additional kernel parameters",
+ "Separated by spaces. Parameters that nabla-run sets itself are refused: `ubdN`, `ethN`, `status`, `policy`, `mem`, "
+ "`init`, `rdinit`, `root`, `rootfstype`, `ro`, `rw`. The last `--append` replaces earlier ones.",
  NULL, "--append 'panic=1 loglevel=4'", parse_append},
 {"verbose", NULL, "show the kernel's messages", NULL, NULL, NULL, set_verbose},
+{"follow-symlinks", NULL, "as root, follow symbolic links that other users control",
+ "By default, root follows a symbolic link in the path of an image or a kernel only if root owns both the link and its "
+ "directory. Otherwise another user could make root open any file. Ordinary users always follow links.",
+ NULL, NULL, set_follow_symlinks},
 
 {.name = "The command"},
-{"env", "NAME=VALUE", "set a variable of its environment; may be repeated",
- "Nothing is inherited from the host but TERM, and that only on a terminal.", NULL, "--env LANG=C.UTF-8", parse_env},
-{"workdir", "DIR", "directory in which it starts", NULL, "/", NULL, parse_workdir},
-{"user", "USER[:GROUP]", "user of the guest who runs it: name or number, perhaps with :GROUP",
- "Names are looked up in the guest's `/etc/passwd` and `/etc/group`. Whom the machine runs as on the host is another "
- "matter, see `--run-as`.",
+{"env", "NAME=VALUE", "set an environment variable; may be repeated",
+ "The command inherits no variable of the host except TERM, and that only on a terminal.", NULL,
+ "--env LANG=C.UTF-8", parse_env},
+{"workdir", "DIR", "initial working directory", NULL, "/", NULL, parse_workdir},
+{"user", "USER[:GROUP]", "guest user that runs the command, by name or number",
+ "Names are looked up in the guest's `/etc/passwd` and `/etc/group`. The host user of the VM is a separate setting, see "
+ "`--run-as`.",
  "root", "--user nobody", parse_user},
-{"service", "NAME", "start a service of the image beside it; may be repeated",
- "An executable file in the guest's `/etc/nabla/services`; what it writes is in the guest's `/var/log/NAME.log`. "
- "Services that `/etc/nabla/start` names start without this. Without COMMAND and without a terminal, the machine runs "
- "until all services have ended, or until nabla-run is told to end it.",
+{"service", "NAME", "start a service of the image beside the command; may be repeated",
+ "A service is an executable file in the guest's `/etc/nabla/services`; its output goes to the guest's "
+ "`/var/log/NAME.log`. Services listed in `/etc/nabla/start` start without this option. Without COMMAND and without a "
+ "terminal, the VM runs until all services have exited or nabla-run is terminated.",
  NULL, "--service nginx --publish 8080:80", parse_service},
 {"hostname", "NAME", "host name of the guest", NULL, "nabla", NULL, parse_hostname},
 
 {.name = "The network"},
 {"net", "none|tap=IF|fd=N|user", "what the guest's eth0 is connected to",
- "`none`: there is no eth0. `tap=IF`: the host's tap interface IF, which must exist and be ours to open. `fd=N`: "
- "descriptor N of the caller, a tap or a socket of datagrams or packets, one Ethernet frame in each, or a stream "
- "socket with the length of each frame, four bytes, big-endian, in front of it. `user`: the host's own connections "
- "through a helper program, passt, that needs no privilege and ends with the machine.",
+ "`none`: there is no eth0. `tap=IF`: the existing tap interface IF of the host, which the caller must be allowed to "
+ "open. `fd=N`: the inherited descriptor N, which is a tap device, a socket of datagrams or packets with one Ethernet "
+ "frame in each, or a stream socket where a length of four bytes, big-endian, precedes each frame. `user`: the host's "
+ "own connections through passt, a helper process without privileges that exits with the VM.",
  "none", "--net tap=tap0", parse_net},
-{"publish", "[ADDR:]HOST:GUEST[/udp]", "make the guest's port GUEST reachable as the host's port HOST",
- "With `--net user`, which it implies. ADDR is the IPv4 address of the host that listens, 127.0.0.1 if left out: "
- "then only the host itself can connect; 0.0.0.0 are all. May be repeated.",
+{"publish", "[ADDR:]HOST:GUEST[/udp]", "forward port HOST of the host to port GUEST of the guest",
+ "Requires `--net user`, and implies it. ADDR is the IPv4 address of the host to listen on. The default 127.0.0.1 "
+ "accepts connections from the host only, 0.0.0.0 from everywhere. May be repeated.",
  NULL, "--publish 0.0.0.0:8080:80", parse_publish},
-{"dns", "ADDR", "name server for the guest; may be repeated",
- "IPv4, three at most. Without it, `--net user` asks those of the host.", NULL, "--dns 9.9.9.9", parse_dns},
+{"dns", "ADDR", "name server of the guest; may be repeated",
+ "IPv4, at most three. By default, `--net user` forwards queries to the name servers of the host.", NULL,
+ "--dns 9.9.9.9", parse_dns},
 {"ip", "ADDR/PREFIX[,GATEWAY]", "IPv4 address of the guest",
- "Without it, the guest has 10.0.2.15/24 and the gateway 10.0.2.2 with `--net user`, and sets up eth0 by itself "
- "otherwise.", NULL, "--ip 10.0.0.2/24,10.0.0.1", parse_ip},
+ "By default, the guest has the address 10.0.2.15/24 and the gateway 10.0.2.2 with `--net user`, and configures eth0 "
+ "itself otherwise.", NULL, "--ip 10.0.0.2/24,10.0.0.1", parse_ip},
 
-{.name = "The border"},
-{"run-as", "UID[:GID]", "user of the host that the machine runs as, when root starts it",
- "Numbers; GID is the same as UID if left out. nabla-run opens everything first and becomes this user then, with no "
- "supplementary group and no capability, so the images need not be readable for it. The machine runs as root only if "
- "told so by `--run-as 0`. An ordinary user's machines run as that user, nothing else can be given.",
+{.name = "Isolation"},
+{"run-as", "UID[:GID]", "host user that the VM runs as when root starts it",
+ "Numbers; GID defaults to UID. nabla-run first opens all files, then switches to this user without supplementary "
+ "groups and capabilities, so the images need not be readable by this user. The VM runs as root only with "
+ "`--run-as 0`. The VM of an ordinary user always runs as that user.",
  "65534:65534", "--run-as 1000:1000", parse_run_as},
-{"jail", NULL, "also give the machine empty namespaces: mount, pid, net, ipc, uts",
- "Its root directory is then an empty, read-only one; for an ordinary user there is a user namespace around all of "
- "them. Where the host does not allow that, the machine is not started. Without the option there are no namespaces, "
- "which is faster and works everywhere; the seccomp filter that lets no path be opened is in force either way.",
+{"jail", NULL, "isolate the VM in empty mount, pid, net, ipc and uts namespaces, with default limits",
+ "The root directory of the VM is empty and read-only. An ordinary user needs an additional user namespace. The VM does "
+ "not start on a host that forbids namespaces. In a jail, the options of the next section have defaults that suit "
+ "untrusted code. Without `--jail` nothing changes about the seccomp filter, which lets the VM open no path.",
  NULL, NULL, set_jail},
-{"timeout", "SECONDS", "end the machine after this time, with status 124",
- "Fractions are allowed. It ends as by a signal.", NULL, "--timeout 2.5", parse_timeout},
-{"trace-policy", NULL, "for work on the policy only: log forbidden host calls instead of killing",
- "**The border is open then**: each call is let through after it was written down, with name, number, six arguments "
- "and the address behind the instruction. Refused for root, with a network, and with a disk that is written.",
+{"trace-policy", NULL, "for policy development: log forbidden host calls and allow them",
+ "**The policy is not enforced**: each forbidden call is logged with its name, number, six arguments and the address "
+ "after the instruction, and then allowed. Refused for root, with a network, and with a writable disk.",
  NULL, NULL, set_trace_policy},
 
+{.name = "Limits"},
+{"timeout", "SECONDS", "stop the VM after this time, with status 124",
+ "Fractions are allowed. The VM is stopped as by SIGTERM.", NULL, "--timeout 2.5", parse_timeout},
+{"cpu-time", "SECONDS", "kill the VM after this much processor time, with status 152",
+ "Fractions are allowed; or `none`. With `--jail`, the default is 3600.",
+ "none", "--cpu-time 60", parse_cpu_time},
+{"nice", "N", "lower the VM's priority on the host by N, 0 to 19",
+ "N is added to the nice value of nabla-run. With `--jail`, the default is 5.", "0", "--nice 10", parse_nice},
+{"max-output", "SIZE", "kill the VM when it has written more to standard output and error, with status 153",
+ "With K, M or G, or `none`. nabla-run passes on at most SIZE bytes, both streams counted together. Streams that "
+ "are a terminal or another character device store nothing and are not limited. With `--jail`, the default is 256M.",
+ "none", "--max-output 16M", parse_max_output},
+{"max-cow", "SIZE", "kill the VM when changes to copy-on-write disks use more memory, with status 137",
+ "With K, M or G, or `none`. The limit applies to the VM's private memory on the host, swap included, which may exceed "
+ "`--memory` by SIZE. nabla-run checks it 50 times a second. With `--jail`, the default is 1G.",
+ "none", "--ephemeral --max-cow 512M", parse_max_cow},
+
 {.name = "Observation"},
-{"json", NULL, "at the end, one line of JSON on standard error", NULL, NULL, NULL, set_json},
-{"stats-fd", "N", "four times a second, one line of JSON to descriptor N",
- "A line that the reader has no room for is left out.", NULL, "--stats-fd 3 3>stats", parse_stats_fd},
-{"dry-run", NULL, "print what would be done instead of doing it",
- "Options, kernel and images are checked and locks are taken as usual. The line `command:` is quoted for a shell.",
+{"json", NULL, "write a report to standard error at the end, one line of JSON", NULL, NULL, NULL, set_json},
+{"stats-fd", "N", "write statistics to descriptor N four times a second, one line of JSON",
+ "A line is dropped if writing it would block.", NULL, "--stats-fd 3 3>stats", parse_stats_fd},
+{"dry-run", NULL, "print what would be done, without starting the VM",
+ "Options, kernel and images are checked and images are locked as usual. The line `command:` is quoted for a shell.",
  NULL, NULL, set_dry_run},
-{"manual", NULL, "print the manual, in Markdown", NULL, NULL, NULL, show_manual},
+{"manual", NULL, "print the manual in Markdown", NULL, NULL, NULL, show_manual},
 {"version", NULL, "print the version", NULL, NULL, NULL, show_version},
 {"help", NULL, "print this text", NULL, NULL, NULL, show_help},
 {.name = NULL},

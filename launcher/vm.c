@@ -11,8 +11,10 @@
 #include "trace.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,35 +24,43 @@
 #define STATS_NS (250 * MS_NS)
 #define HELPER_NS (500 * MS_NS) /* a VM closes its network some time before it can be reaped */
 #define FIRST_STATS_NS (20 * MS_NS) /* after a typical boot */
+#define DRAIN_NS (500 * MS_NS) /* for the reader of the output of a VM that had to be stopped */
+#define MEMORY_NS (20 * MS_NS) /* between two checks of --max-cow */
 #define NEVER UINT64_MAX
 
 struct watch {
 	struct vm *vm;
 	pid_t pid;
-	sigset_t signals;
+	int signals; /* a signalfd */
 	int stop_signal; /* the first signal that asked the launcher to end; 0: none */
-	bool timed_out;
-	uint64_t kill_at, timeout_at, stats_at, helper_gone_at; /* CLOCK_MONOTONIC, ns */
+	bool timed_out, memory_exceeded, cpu_time_used_up;
+	uint64_t kill_at, timeout_at, stats_at, helper_gone_at, memory_at, cpu_time_at; /* CLOCK_MONOTONIC, ns */
 	int status;				/* of wait(2) */
 	struct rusage usage;
 };
 
-static void block_signals(sigset_t *handled)
+/* Returns a signalfd for the signals that the launcher handles. */
+static int block_signals(void)
 {
+	sigset_t handled;
 	static const int numbers[] = {SIGWINCH, SIGTSTP, SIGTERM, SIGINT, SIGHUP, SIGQUIT};
-	sigemptyset(handled);
-	sigaddset(handled, SIGCHLD);
+	sigemptyset(&handled);
+	sigaddset(&handled, SIGCHLD);
 	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
 		struct sigaction now;
-		/* Signals that the caller ignores (nohup) stay ignored: sigwaitinfo() would return a blocked one. */
+		/* Signals that the caller ignores (nohup) stay ignored: the signalfd would return a blocked one. */
 		if (!sigaction(numbers[i], NULL, &now) && now.sa_handler != SIG_IGN)
-			sigaddset(handled, numbers[i]);
+			sigaddset(&handled, numbers[i]);
 	}
 	/* If the caller ignored SIGCHLD, there would be no exit status. */
 	signal(SIGCHLD, SIG_DFL);
 	/* The reader of --stats-fd may go away without ending the VM. The kernel ignores SIGPIPE anyway. */
 	signal(SIGPIPE, SIG_IGN);
-	sigprocmask(SIG_BLOCK, handled, NULL);
+	sigprocmask(SIG_BLOCK, &handled, NULL);
+	int fd = signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (fd < 0)
+		fail(NULL, "cannot create a signalfd: %s", strerror(errno));
+	return fd_move_high(fd);
 }
 
 static void update_window(const struct watch *w)
@@ -102,6 +112,24 @@ static void on_signal(struct watch *w, int number)
 	}
 }
 
+/* A process with one thread uses up the rest of its time at the earliest when so much time has passed. */
+static void check_cpu_time(struct watch *w, uint64_t now)
+{
+	clockid_t clock;
+	struct timespec t;
+	uint64_t limit = w->vm->options->cpu_time_ns;
+	w->cpu_time_at = NEVER;
+	if (clock_getcpuclockid(w->pid, &clock) || clock_gettime(clock, &t) < 0)
+		return; /* the VM has ended */
+	uint64_t used = (uint64_t)t.tv_sec * (1000 * MS_NS) + (uint64_t)t.tv_nsec;
+	if (used < limit) {
+		w->cpu_time_at = now + (limit - used < MS_NS ? MS_NS : limit - used);
+		return;
+	}
+	w->cpu_time_used_up = true;
+	kill(w->pid, SIGKILL);
+}
+
 static void on_time(struct watch *w)
 {
 	uint64_t now = now_ns();
@@ -118,25 +146,46 @@ static void on_time(struct watch *w)
 		int rc = report_running(w->vm->stats_fd, w->vm->started_ns);
 		w->stats_at = rc < 0 ? NEVER : now + STATS_NS;
 	}
+	if (now >= w->cpu_time_at)
+		check_cpu_time(w, now);
+	if (now >= w->memory_at) {
+		w->memory_at = now + MEMORY_NS;
+		if (memory_watch_exceeded(&w->vm->memory)) {
+			w->memory_exceeded = true;
+			w->memory_at = NEVER;
+			kill(w->pid, SIGKILL);
+		}
+	}
 	if (now >= w->helper_gone_at) {
 		w->helper_gone_at = NEVER;
 		note("warning: the network helper has exited; the VM continues without a network");
 	}
 }
 
-/* Returns the next signal, or a value below 1 when a timer has expired. */
-static int wait_for_signal(const struct watch *w)
+static uint64_t next_timer(const struct watch *w)
 {
-	uint64_t next = w->kill_at < w->timeout_at ? w->kill_at : w->timeout_at;
-	if (w->stats_at < next)
-		next = w->stats_at;
-	if (w->helper_gone_at < next)
-		next = w->helper_gone_at;
-	if (next == NEVER)
-		return sigwaitinfo(&w->signals, NULL);
-	uint64_t now = now_ns(), left = next > now ? next - now : 0;
+	const uint64_t timers[] = {w->kill_at, w->timeout_at, w->stats_at, w->helper_gone_at, w->memory_at,
+				   w->cpu_time_at};
+	uint64_t next = NEVER;
+	for (size_t i = 0; i < sizeof timers / sizeof *timers; i++)
+		if (timers[i] < next)
+			next = timers[i];
+	return next;
+}
+
+/* Waits for a signal, output of the VM or a timer. Handles the output; returns the signal, or 0. */
+static int wait_for_event(const struct watch *w)
+{
+	struct output *output = &w->vm->output;
+	struct signalfd_siginfo info;
+	struct pollfd events[1 + OUTPUT_STREAMS] = {{.fd = w->signals, .events = POLLIN}};
+	nfds_t count = output->active ? 1 + OUTPUT_STREAMS : 1;
+	uint64_t next = next_timer(w), now = now_ns(), left = next > now ? next - now : 0;
 	struct timespec timeout = {(time_t)(left / (1000 * MS_NS)), (long)(left % (1000 * MS_NS))};
-	return sigtimedwait(&w->signals, NULL, &timeout);
+	output_prepare(output, events + 1);
+	if (ppoll(events, count, next == NEVER ? NULL : &timeout, NULL) > 0)
+		output_handle(output, events + 1);
+	return read(w->signals, &info, sizeof info) == sizeof info ? (int)info.ssi_signo : 0;
 }
 
 static void reap_helper(struct watch *w)
@@ -165,17 +214,41 @@ static void watch(struct watch *w)
 {
 	while (!reap_vm(w)) {
 		reap_helper(w);
-		int number = wait_for_signal(w);
-		if (number > 0)
+		int number = wait_for_event(w);
+		if (number)
 			on_signal(w, number);
+		if (w->vm->output.exceeded)
+			kill(w->pid, SIGKILL);
 		on_time(w);
+	}
+}
+
+/* Passes on what the VM wrote before its end. The reader may be stuck: signals and --timeout still end the wait. */
+static void finish_output(struct watch *w)
+{
+	if (w->timed_out || w->stop_signal || w->vm->output.exceeded)
+		w->timeout_at = now_ns() + DRAIN_NS;
+	w->kill_at = w->stats_at = w->helper_gone_at = w->memory_at = w->cpu_time_at = NEVER;
+	while (output_pending(&w->vm->output)) {
+		if (now_ns() >= w->timeout_at) {
+			w->timed_out = !w->stop_signal && !w->vm->output.exceeded;
+			return;
+		}
+		int number = wait_for_event(w);
+		if (number == SIGTSTP) {
+			terminal_restore();
+			raise(SIGSTOP);
+		} else if (number && number != SIGCHLD && number != SIGWINCH) {
+			w->stop_signal = w->stop_signal ? w->stop_signal : number;
+			return;
+		}
 	}
 }
 
 static void close_vm_descriptors(struct vm *vm)
 {
-	for (int fd = FD_DISK; fd < FD_COUNT; fd++)
-		if (vm->descriptors[fd] >= 0)
+	for (int fd = 0; fd < FD_COUNT; fd++)
+		if (vm->descriptors[fd] >= FD_HIGH)
 			close(vm->descriptors[fd]);
 	close(vm->kernel.fd);
 	vm->network.fd = -1;
@@ -193,6 +266,23 @@ static int exit_status(const struct watch *w, const char **reason)
 		*reason = "timeout";
 		note("the VM was stopped after %g seconds (--timeout)", (double)w->vm->options->timeout_ns / 1e9);
 		return EXIT_TIMEOUT;
+	}
+	if (w->vm->output.exceeded) {
+		*reason = "max-output";
+		note("the VM was killed because it wrote more than %llu bytes (--max-output)",
+		     (unsigned long long)w->vm->options->max_output);
+		return 128 + SIGXFSZ;
+	}
+	if (w->memory_exceeded) {
+		*reason = "max-cow";
+		note("the VM was killed because changes to copy-on-write disks used too much memory (--max-cow)");
+		return 128 + SIGKILL;
+	}
+	if (w->cpu_time_used_up) {
+		*reason = "cpu-time";
+		note("the VM was killed after %g seconds of processor time (--cpu-time)",
+		     (double)w->vm->options->cpu_time_ns / 1e9);
+		return 128 + SIGXCPU;
 	}
 	*reason = number ? "signal" : "exit";
 	if (!number) {
@@ -214,23 +304,29 @@ static int exit_status(const struct watch *w, const char **reason)
 int vm_run(struct vm *vm)
 {
 	struct watch w = {.vm = vm, .kill_at = NEVER, .timeout_at = NEVER, .stats_at = NEVER,
-			  .helper_gone_at = NEVER};
+			  .helper_gone_at = NEVER, .memory_at = NEVER, .cpu_time_at = NEVER};
 	const struct options *o = vm->options;
-	block_signals(&w.signals);
+	w.signals = block_signals();
 	if (o->trace_policy)
 		trace_warn();
 	terminal_raw();
 	status_set_window(vm->terminal);
 	w.pid = vm_start(vm);
 	close_vm_descriptors(vm);
+	memory_watch_start(&vm->memory, w.pid);
 	uint64_t now = now_ns();
 	if (o->timeout_ns)
 		w.timeout_at = now + o->timeout_ns;
+	if (o->cpu_time_ns != UNLIMITED)
+		w.cpu_time_at = now + o->cpu_time_ns;
 	if (vm->stats_fd >= 0)
 		w.stats_at = now + FIRST_STATS_NS;
+	if (vm->memory.status >= 0)
+		w.memory_at = now;
 	watch(&w);
 	if (w.stats_at != NEVER)
 		report_running(vm->stats_fd, vm->started_ns);
+	finish_output(&w);
 
 	struct ending end = {.started_ns = vm->started_ns, .ended_ns = now_ns(), .peak_kib = w.usage.ru_maxrss};
 	terminal_restore();

@@ -6,8 +6,10 @@
 #include "descriptors.h"
 #include "kernel.h"
 #include "limits.h"
+#include "memory_watch.h"
 #include "network.h"
 #include "options.h"
+#include "output.h"
 
 /* Everything that defines a VM. */
 struct vm {
@@ -17,6 +19,8 @@ struct vm {
 	int descriptors[FD_COUNT]; /* sources of the VM's descriptors 0, 1, 2 …; -1: closed */
 	struct limit limits[LIMITS];
 	struct network network;
+	struct output output;
+	struct memory_watch memory;
 	bool terminal;	     /* the guest's console is a terminal */
 	int stats_fd;	     /* -1: none */
 	uint64_t started_ns; /* start of the launcher, CLOCK_MONOTONIC */

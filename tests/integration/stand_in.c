@@ -111,6 +111,37 @@ static void print_keys(int count)
 	say("");
 }
 
+/* Writes a number of bytes, or without end if it is negative. */
+static void write_lines(int fd, long count)
+{
+	static char block[1 << 16];
+	memset(block, 'x', sizeof block);
+	while (count != 0) {
+		size_t size = count < 0 || count > (long)sizeof block ? sizeof block : (size_t)count;
+		ssize_t written = write(fd, block, size);
+		if (written < 0)
+			exit(88);
+		count -= count < 0 ? 0 : written;
+	}
+}
+
+/* Writes to every page of a private mapping, as a guest does to a copy-on-write disk. */
+static void change_disk(int mib)
+{
+	size_t size = (size_t)mib << 20;
+	volatile char *disk = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, 4, 0);
+	if (disk == MAP_FAILED)
+		exit(89);
+	for (size_t at = 0; at < size; at += 4096)
+		disk[at] = 1;
+}
+
+static void burn(void)
+{
+	for (volatile unsigned long n = 0;; n++)
+		;
+}
+
 static int is(const char *word, const char *name)
 {
 	return !strcmp(word, name);
@@ -159,6 +190,14 @@ int main(int argc, char **argv, char **env)
 			kill(getpid(), number);
 		else if (is(word, "exit"))
 			exit(number);
+		else if (is(word, "out"))
+			write_lines(STDOUT_FILENO, value ? atol(value) : -1);
+		else if (is(word, "err"))
+			write_lines(STDERR_FILENO, value ? atol(value) : -1);
+		else if (is(word, "change"))
+			change_disk(number);
+		else if (is(word, "burn"))
+			burn();
 		else if (is(word, "stay"))
 			for (;;)
 				pause();

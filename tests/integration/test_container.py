@@ -219,7 +219,8 @@ def test_without_user_namespaces(confined: Inside) -> None:
     machines_work(confined)
     confined.refused(NEEDS_NAMESPACES, "--net", "user", "--ephemeral", IMAGE, "--", "true")
     confined.refused(NEEDS_NAMESPACES, "--publish", "18080:80", "--ephemeral", IMAGE, "--", "true")
-    confined.refused("--jail: this host does not allow nabla-run to make user namespaces", "--jail", "--ephemeral", IMAGE)
+    message = "--jail: this host does not allow nabla-run to create user namespaces"
+    confined.refused(message, "--jail", "--ephemeral", IMAGE)
 
 
 # Podman itself

@@ -105,7 +105,16 @@ def victim(sanitized: Path, image: Path) -> Victim:
 # Words
 
 
-SWITCHES = ("--read-only", "--ephemeral", "--verbose", "--jail", "--json", "--trace-policy", "--dry-run")
+SWITCHES = (
+    "--read-only",
+    "--ephemeral",
+    "--verbose",
+    "--jail",
+    "--json",
+    "--trace-policy",
+    "--dry-run",
+    "--follow-symlinks",
+)
 VALUES: dict[str, tuple[str, ...]] = {
     "--memory": (
         "64M",
@@ -170,6 +179,10 @@ VALUES: dict[str, tuple[str, ...]] = {
     "--ip": ("10.0.0.2/24,10.0.0.1", "10.0.0.2/33", "10.0.0.2", "10.0.0.2/", "10.0.0.2/24,", "10.0.0.2/0", "/24"),
     "--run-as": ("65534", "0", "1000:1000", "4294967295", "1:", ":1", "root", "1:4294967295"),
     "--timeout": ("1", "0.5", "0", "0.", ".5", "1e9", "1000000000", "0.0000000001", "9" * 40, "1." + "9" * 100),
+    "--cpu-time": ("60", "none", "0.25", "0", "-1", "1e3", "9" * 40, "1000000001", "None"),
+    "--nice": ("10", "0", "19", "20", "-1", "+1", "4294967296", ""),
+    "--max-output": ("1M", "none", "0", "18446744073709551615", "9" * 30 + "G", "1T", "-1", "none "),
+    "--max-cow": ("1G", "none", "0", "18446744073709551615K", "1KB", "", "0x10"),
     "--stats-fd": ("2", "0", "99", "-1", "4294967298", "2147483648", "1x"),
 }
 NOISE = (
@@ -275,6 +288,7 @@ def test_options_of_machines_that_run(victim: Victim) -> None:
         "--net=none",
         "--dns=1.1.1.1",
     ]
+    good += ["--cpu-time=30", "--nice=3", "--max-output=1M", "--max-cow=500M", "--follow-symlinks"]
     seen = {7: 0, OWN_ERROR: 0}
     for _ in range(60):
         words = [*chosen.sample(good, chosen.randrange(7)), "--kernel", str(victim.kernel), str(victim.image)]

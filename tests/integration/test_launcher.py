@@ -29,7 +29,7 @@ CALLS = {"preadv2", "pwritev2", "fdatasync", "ppoll", "timer_settime", "clock_ge
 def test_kernels_that_are_none(image: Path, tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text("no program\n")
-    refused("cannot find kernel", "--kernel", tmp_path / "missing", image)
+    refused("cannot open kernel", "--kernel", tmp_path / "missing", image)
     refused("not a regular file", "--kernel", tmp_path, image)
     text.chmod(0o644)
     refused("cannot run kernel", "--kernel", text, image)
@@ -46,7 +46,7 @@ def test_kernel_that_the_machine_may_not_run(image: Path, stand_in: Path, tmp_pa
     refused("cannot run kernel", "--kernel", kernel, image)
     kernel.chmod(0o700)
     if as_root:
-        refused("the user the VM runs as needs to execute it", "--kernel", kernel, image)
+        refused("the user the VM runs as needs execute permission", "--kernel", kernel, image)
     assert launch("--kernel", kernel, "--run-as", str(os.geteuid()), image, "--", "exit=3").returncode == 3
     kernel.chmod(0o711)  # execute permission suffices
     assert launch("--kernel", kernel, image, "--", "exit=3").returncode == 3
@@ -139,7 +139,7 @@ def test_killed_kernel(launcher: Launcher, number: signal.Signals) -> None:
     result = launcher.run(f"kill={int(number)}")
     assert result.returncode == 128 + number
     assert result.stderr.count("\n") == 1
-    assert f"ended by signal {int(number)}" in result.stderr
+    assert f"killed by signal {int(number)}" in result.stderr
 
 
 def test_forbidden_call(launcher: Launcher) -> None:

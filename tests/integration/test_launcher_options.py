@@ -16,9 +16,10 @@ from nabla.paths import NABLA_RUN, ROOT
 from .launcher import NOBODY, OWN_ERROR, launch, refused
 
 OPTIONS = (
-    "memory", "disk", "read-only", "ephemeral", "kernel", "init", "append", "verbose",
+    "memory", "disk", "read-only", "ephemeral", "kernel", "init", "append", "verbose", "follow-symlinks",
     "env", "workdir", "user", "service", "hostname", "net", "publish", "dns", "ip",
-    "run-as", "jail", "timeout", "trace-policy", "json", "stats-fd", "dry-run", "manual", "version", "help",
+    "run-as", "jail", "trace-policy", "timeout", "cpu-time", "nice", "max-output", "max-cow",
+    "json", "stats-fd", "dry-run", "manual", "version", "help",
 )  # fmt: skip
 
 
@@ -45,7 +46,7 @@ OPTIONS = (
         (["--memory", "64MB", "x"], "is not a size"),
         (["--memory", "0x40M", "x"], "is not a size"),
         (["--memory", "64T", "x"], "is not a size"),
-        (["--memory", "23M", "x"], "the least is 24 MiB"),
+        (["--memory", "23M", "x"], "the minimum is 24 MiB"),
         (["--memory", "99999999999999999999G", "x"], "more than this host has"),
         (["--memory=17179869185G", "x"], "more than this host has"),  # 2**64 + 2**30 bytes
         (["--read-only=yes", "x"], "--read-only takes no value"),

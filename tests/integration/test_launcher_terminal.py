@@ -88,7 +88,7 @@ def test_messages_on_a_raw_terminal_begin_at_the_left(launcher: Launcher) -> Non
     """The terminal is restored by then."""
     with terminal(*launcher.words("say=up stay", "--timeout", "0.2")) as vm:
         vm.read_until(b"up")
-        assert b"\nnabla-run: the VM was ended" in b"\n" + vm.read_until(b"(--timeout)\r\n")
+        assert b"\nnabla-run: the VM was stopped" in b"\n" + vm.read_until(b"(--timeout)\r\n")
 
 
 def test_keys_go_to_the_guest(launcher: Launcher) -> None:

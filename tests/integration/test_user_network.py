@@ -98,7 +98,7 @@ def test_other_addresses(place: Place) -> None:
     for further in ([], ["--dry-run"]):
         result = place.run("minimal", "/bin/true", options=["--net", "user", "--ip", "192.168.77.5/28", *further])
         assert result.returncode == OWN_ERROR
-        assert "needs a gateway too" in result.stderr
+        assert "needs a gateway" in result.stderr
 
 
 # From the guest to the host's loopback
@@ -248,7 +248,7 @@ def test_machine_goes_on_without_its_helper(place: Place) -> None:
         (helper,) = helpers_of(machine.pid)
         os.kill(helper, signal.SIGKILL)
         assert machine.stderr.readline() == (
-            "nabla-run: warning: the network helper has ended; the machine continues without a network\n"
+            "nabla-run: warning: the network helper has exited; the VM continues without a network\n"
         )
         machine.stdin.write("\n")
         machine.stdin.flush()
