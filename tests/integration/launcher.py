@@ -88,6 +88,18 @@ def child_of(pid: int) -> int:
     return int(child)
 
 
+def started_by(pid: int, program: Path, timeout: float = 20) -> int:
+    """Wait until a process has started a program; returns the child."""
+    deadline = time.monotonic() + timeout
+    while True:
+        with suppress(ValueError, OSError):
+            child = child_of(pid)
+            if os.readlink(f"/proc/{child}/exe") == str(program.resolve()):
+                return child
+        assert time.monotonic() < deadline, f"process {pid} does not start {program}"
+        time.sleep(0.01)
+
+
 def proc_status(pid: int) -> dict[str, str]:
     """Return /proc/PID/status as a table."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()

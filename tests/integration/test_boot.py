@@ -167,8 +167,10 @@ def _running(pid: int) -> bool:
 
 def test_terminated_launcher(minimal: Vm) -> None:
     """SIGTERM to nabla-run ends the VM in time, and the exit status reports it."""
-    with subprocess.Popen(minimal.argv("/bin/sleep", "1000"), stdin=subprocess.DEVNULL) as launcher:
-        time.sleep(0.3)
+    words = minimal.argv("/bin/sh", "-c", "echo up; exec sleep 1000")
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as launcher:
+        assert launcher.stdout is not None
+        assert launcher.stdout.readline() == b"up\n"
         launcher.terminate()
         status = launcher.wait(timeout=15)
     assert status in (-signal.SIGTERM, 128 + signal.SIGTERM)

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,8 +119,8 @@ def machines_work(here: Inside) -> None:
 def a_session(console: pexpect.spawn[str]) -> None:
     """A prompt, ^C, the shell's status."""
     console.expect_exact("# ")
-    console.sendline("sleep 1000")
-    time.sleep(0.5)
+    console.sendline("sh -c 'echo job $((1)) runs; exec sleep 1000'")
+    console.expect_exact("job 1 runs")
     console.sendcontrol("c")
     console.expect_exact("# ")
     console.sendline("exit 3")

@@ -6,13 +6,13 @@ from __future__ import annotations
 import hashlib
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from nabla import image
 from nabla.tasks.rootfs import TOOLS
 
+from .launcher import child_of, wait_until_gone
 from .vm import Vm, tap_failures
 
 CopyOf = Callable[[str], Path]
@@ -85,15 +85,16 @@ def test_cut_off_machine(copy_of: CopyOf) -> None:
     """Killed in the middle of writing: the journal repairs the file system at the next boot."""
     disk = copy_of("minimal")
     vm = Vm(disk, memory="64M")
-    script = "echo safe >/root/safe; sync; echo ready; i=0; while :; do i=$((i+1)); echo $i >/root/f$((i % 50)); done"
+    write = "i=$((i+1)); echo $i >/root/f$((i % 50)); [ $i != 200 ] || echo writing"
+    script = f"echo safe >/root/safe; i=0; while :; do {write}; [ $i != 100 ] || sync; done"
     with subprocess.Popen(
         vm.argv("/bin/sh", "-c", script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     ) as launcher:
         assert launcher.stdout is not None
-        assert launcher.stdout.readline() == b"ready\n"
-        time.sleep(0.3)
+        assert launcher.stdout.readline() == b"writing\n"
+        machine = child_of(launcher.pid)
         launcher.send_signal(signal.SIGKILL)
-    time.sleep(0.2)
+        wait_until_gone(machine)
     assert vm.check("cat /root/safe; rm /root/f*") == "safe\n"
     e2fsck(disk)
 

@@ -16,7 +16,7 @@ import pytest
 
 from nabla.paths import NABLA_RUN
 
-from .launcher import OWN_ERROR, TIMED_OUT, Launcher, child_of, launch, refused, wait_until_gone
+from .launcher import OWN_ERROR, TIMED_OUT, Launcher, child_of, launch, refused, started_by, wait_until_gone
 from .vm import Vm
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -100,15 +100,15 @@ def test_what_the_kernel_gets(launcher: Launcher, tmp_path: Path) -> None:
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
 def test_closed_standard_descriptors(launcher: Launcher, closed: str) -> None:
     """Closed streams become /dev/null; the image must never get such a number."""
-    command = " ".join(launcher.words("nap=400 exit=7"))
+    command = " ".join(launcher.words("nap=60000"))
     with subprocess.Popen(["/bin/sh", "-c", f"exec {command} {closed}"], stdout=subprocess.DEVNULL) as process:
-        time.sleep(0.2)
-        machine = child_of(process.pid)
+        machine = started_by(process.pid, launcher.stand_in)
         for number in range(3):
             target = os.readlink(f"/proc/{machine}/fd/{number}")
             assert target == "/dev/null" or f"{number}" not in closed
         assert os.readlink(f"/proc/{machine}/fd/3") == str(launcher.image)
-        assert process.wait(timeout=10) == 7
+        process.terminate()
+        assert process.wait(timeout=20) == 128 + signal.SIGTERM
 
 
 def test_low_limit_of_open_files(launcher: Launcher) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -54,12 +53,16 @@ def test_with_every_boot(serving: Vm) -> None:
 
 def test_power_button(serving: Vm) -> None:
     """SIGTERM to nabla-run with only a service: it stops in order, and its output is on the disk."""
-    vm = serving.but(options=("--service", "counter"))
-    with subprocess.Popen(vm.argv(), stdin=subprocess.DEVNULL) as machine:
-        time.sleep(1)
+    serving.check(
+        "cd /etc/nabla/services; sed 's|^echo started|&; echo up >/dev/host/stdout|' counter >loud; chmod 755 loud"
+    )
+    vm = serving.but(options=("--service", "loud"))
+    with subprocess.Popen(vm.argv(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as machine:
+        assert machine.stdout is not None
+        assert machine.stdout.readline() == b"up\n"
         machine.send_signal(signal.SIGTERM)
         assert machine.wait(timeout=20) == 128 + signal.SIGTERM
-    assert serving.check("cat /var/log/counter.log") == "started\nstopping\nstopped\n"
+    assert serving.check("cat /var/log/loud.log") == "started\nstopping\nstopped\n"
 
 
 def test_power_button_of_a_command(serving: Vm) -> None:
