@@ -15,11 +15,11 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Between SIGTERM and SIGKILL, for services and for what else is still running after the command. */
+/* Time from SIGTERM to SIGKILL, for services and for other processes that outlive the command. */
 #define SERVICES_MS 5000
 #define GRACE_MS 500
 
-/* What busybox's halt, poweroff and reboot send to process 1. */
+/* Sent to process 1 by halt, poweroff and reboot of busybox. */
 static const int stop_signals[] = {SIGUSR1, SIGUSR2, SIGTERM};
 #define STOP_SIGNAL_COUNT (sizeof stop_signals / sizeof *stop_signals)
 
@@ -27,7 +27,7 @@ static volatile sig_atomic_t stop_requested;
 
 static void on_child(int number)
 {
-	(void)number; /* it only ends a wait */
+	(void)number; /* only interrupts sigsuspend() */
 }
 
 static void on_stop(int number)
@@ -36,7 +36,7 @@ static void on_stop(int number)
 	stop_requested = 1;
 }
 
-/* Signals are blocked but for the moments in which we wait, so that none gets lost between a look and a wait. */
+/* Signals are blocked except while init waits, so that none is lost between a check and the wait. */
 static void prepare_signals(sigset_t *waiting)
 {
 	sigset_t all;
@@ -59,7 +59,7 @@ static const char *search_path(char *const *env)
 	return "";
 }
 
-/* Returns only if it failed, with the reason. */
+/* Returns only on failure, with the error number. */
 static int exec_in_path(const char *file, char *const *argv, char *const *env)
 {
 	char path[PATH_MAX];
@@ -74,9 +74,9 @@ static int exec_in_path(const char *file, char *const *argv, char *const *env)
 		if (length + file_length + 2 <= sizeof path) {
 			memcpy(path, dir, length);
 			path[length] = '/';
-			memcpy(path + length + !!length, file, file_length + 1); /* an empty entry is the work directory */
+			memcpy(path + length + !!length, file, file_length + 1); /* an empty entry means the working directory */
 			execve(path, argv, env);
-			/* As shells do: a file that cannot be executed only counts if none follows that can. */
+			/* Like a shell, continue after a file that is not executable, and report it at the end. */
 			if (errno == EACCES)
 				reason = EACCES;
 			else if (errno != ENOENT && errno != ENOTDIR)
@@ -87,10 +87,10 @@ static int exec_in_path(const char *file, char *const *argv, char *const *env)
 	return reason;
 }
 
-/* In the vfork child: everything up to the command's first instruction. Returns the reason of a failure, and at what. */
+/* Runs in the vfork child. On failure, returns the error number and stores the object that it concerns. */
 static int exec_command(const struct settings *s, const struct user *user, const char **what)
 {
-	static char *const shell[] = {"sh", "-l", NULL}; /* a login shell: it reads /etc/profile */
+	static char *const shell[] = {"sh", "-l", NULL}; /* a login shell reads /etc/profile */
 	sigset_t none;
 	setsid();
 	*what = "/dev/host";
@@ -114,7 +114,7 @@ static int exec_command(const struct settings *s, const struct user *user, const
 	return exec_in_path(s->command[0], s->command, s->env);
 }
 
-/* Returns the command's process number, or the negative status that says why there is none. */
+/* Returns the command's process ID, or its negated exit status if it could not be started. */
 static pid_t start(struct settings *s)
 {
 	static volatile int error;
@@ -141,7 +141,7 @@ static pid_t start(struct settings *s)
 	return error == ENOENT || error == ENOTDIR ? -STATUS_NOT_FOUND : -STATUS_NOT_EXECUTABLE;
 }
 
-/* Collects dead children, orphans of others included. Returns false when there is no child left at all. */
+/* Reaps dead children, including adopted orphans. Returns false if no child is left. */
 static bool reap(pid_t command, int *status, bool *ended)
 {
 	for (;;) {
@@ -167,7 +167,7 @@ static long long now_ms(void)
 	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
 }
 
-/* Waits until no service, or no process but us at all, is left, at most so long. */
+/* Waits until all services, or all other processes, have exited. Returns false after the given time. */
 static bool wait_for_exit(bool services, int ms)
 {
 	int status;
@@ -187,7 +187,7 @@ static bool wait_for_exit(bool services, int ms)
 	return true;
 }
 
-/* Services first: others may have something to write in answer to the last that they hear of them. */
+/* Stops services first, so that other processes can still handle their last output. */
 static void stop_remaining(const struct settings *s, pid_t command)
 {
 	if (services_stop())
@@ -208,16 +208,16 @@ int command_run(struct settings *s)
 	bool ended = false, others = true;
 	int status = 0;
 	prepare_signals(&waiting);
-	/* Nobody at a terminal, no command, but services: they are what the machine is for. */
-	bool alone = services_start(s) && !s->command && !s->terminal;
-	pid_t pid = alone ? 0 : start(s);
+	/* Without a terminal and a command, the VM runs for its services. */
+	bool services_only = services_start(s) && !s->command && !s->terminal;
+	pid_t pid = services_only ? 0 : start(s);
 	if (pid < 0) {
 		status = -pid;
 		ended = true;
 	}
-	while ((others = reap(pid, &status, &ended)) && !ended && !stop_requested && (!alone || services_running()))
+	while ((others = reap(pid, &status, &ended)) && !ended && !stop_requested && (!services_only || services_running()))
 		sigsuspend(&waiting);
-	if (alone)
+	if (services_only)
 		status = services_status();
 	if (others)
 		stop_remaining(s, ended ? 0 : pid);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The command for which the machine was started, and everything that it leaves behind. */
+/* The command that the VM was started for, and the processes that it leaves behind. */
 #ifndef NABLA_COMMAND_H
 #define NABLA_COMMAND_H
 
@@ -9,7 +9,7 @@
 #define STATUS_NOT_EXECUTABLE 126
 #define STATUS_NOT_FOUND 127
 
-/* Runs the command to its end, then ends what is still running. Returns its status; 128+N if signal N ended it. */
+/* Runs the command, then stops all remaining processes. Returns its exit status, or 128+N if signal N ended it. */
 int command_run(struct settings *settings);
 
 #endif

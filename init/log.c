@@ -12,7 +12,7 @@ void log_error(const char *what, const char *reason)
 	struct iovec parts[] = {
 		PART("nabla-init: "), PART(what), PART(reason ? ": " : ""), PART(reason ? reason : ""), PART("\n"),
 	};
-	/* If the console does not take it, there is nobody to tell. */
+	/* There is no other place to report a failure of the console. */
 	if (writev(STDERR_FILENO, parts, sizeof parts / sizeof *parts) < 0)
 		return;
 }

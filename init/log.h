@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Messages of init on the console. No stdio: init is loaded at every boot, and each page of it costs time. */
+/* Messages of init on the console. Without stdio: every page of init costs time at each boot. */
 #ifndef NABLA_LOG_H
 #define NABLA_LOG_H
 

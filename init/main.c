@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// nabla-init, process 1 of the guest: makes a usual system around one command, runs it, and switches the machine off
-// with the command's exit status. It does nothing that is not needed: each of its system calls is part of every boot.
+// nabla-init, process 1 of the guest: sets up a system for one command, runs it, and powers off with the command's exit
+// status. Each system call of init is part of every boot, so init does only what is necessary.
 #include "command.h"
 #include "network.h"
 #include "log.h"

@@ -22,8 +22,8 @@
 #define RESOLVER_COPY "/run/resolv.conf"
 #define PREFIX_MAX 32
 
-/* Reads a decimal number of at most five digits up to the end of the text; -1: it is none. */
-static int number(const char *text)
+/* Parses a decimal number of at most five digits. Returns -1 on a syntax error. */
+static int parse_number(const char *text)
 {
 	int value = 0, digits = 0;
 	for (; *text >= '0' && *text <= '9'; text++, digits++)
@@ -40,12 +40,12 @@ static struct sockaddr inet_address(struct in_addr address)
 	return u.any;
 }
 
-/* Reads "A.B.C.D/N". */
+/* Parses "A.B.C.D/N". */
 static bool parse_address(const char *text, struct in_addr *address, struct in_addr *mask)
 {
 	char plain[INET_ADDRSTRLEN];
 	size_t length = strcspn(text, "/");
-	int prefix = text[length] ? number(text + length + 1) : -1;
+	int prefix = text[length] ? parse_number(text + length + 1) : -1;
 	if (length >= sizeof plain || prefix < 0 || prefix > PREFIX_MAX)
 		return false;
 	memcpy(plain, text, length);
@@ -54,15 +54,15 @@ static bool parse_address(const char *text, struct in_addr *address, struct in_a
 	return inet_pton(AF_INET, plain, address) == 1;
 }
 
-static bool ask(int fd, unsigned long what, void *request, const char *purpose)
+static bool configure(int fd, unsigned long command, void *request, const char *purpose)
 {
-	if (!ioctl(fd, (int)what, request))
+	if (!ioctl(fd, (int)command, request))
 		return true;
 	log_error(purpose, strerror(errno));
 	return false;
 }
 
-/* Who is at the other end learns our hardware address from the first frame: published ports must not wait for it. */
+/* The first frame announces the hardware address to the other end, so that published ports work at once. */
 static void enable_arp_notify(void)
 {
 	int fd = open("/proc/sys/net/ipv4/conf/" DEVICE "/arp_notify", O_WRONLY | O_CLOEXEC);
@@ -72,29 +72,29 @@ static void enable_arp_notify(void)
 		close(fd);
 }
 
-/* The order matters: a size or an address that comes later would make the network forget the route. */
+/* The order matters: setting the MTU or an address later would remove the route. */
 static void start_device(int fd, const struct settings *s)
 {
 	struct ifreq request = {.ifr_name = DEVICE};
 	struct in_addr address, mask;
 	if (s->mtu) {
-		request.ifr_mtu = number(s->mtu);
-		ask(fd, SIOCSIFMTU, &request, DEVICE ": mtu");
+		request.ifr_mtu = parse_number(s->mtu);
+		configure(fd, SIOCSIFMTU, &request, DEVICE ": mtu");
 	}
 	if (s->address) {
 		if (!parse_address(s->address, &address, &mask)) {
-			log_error(s->address, "not an address and the length of its prefix, A.B.C.D/N");
+			log_error(s->address, "not an address with a prefix length, A.B.C.D/N");
 			return;
 		}
 		request.ifr_addr = inet_address(address);
-		if (!ask(fd, SIOCSIFADDR, &request, DEVICE))
+		if (!configure(fd, SIOCSIFADDR, &request, DEVICE))
 			return;
 		request.ifr_netmask = inet_address(mask);
-		ask(fd, SIOCSIFNETMASK, &request, DEVICE ": prefix");
+		configure(fd, SIOCSIFNETMASK, &request, DEVICE ": prefix");
 		enable_arp_notify();
 	}
 	request.ifr_flags = IFF_UP | IFF_RUNNING | IFF_BROADCAST | IFF_MULTICAST;
-	if (!ask(fd, SIOCSIFFLAGS, &request, DEVICE) || !s->gateway)
+	if (!configure(fd, SIOCSIFFLAGS, &request, DEVICE) || !s->gateway)
 		return;
 	if (inet_pton(AF_INET, s->gateway, &address) != 1) {
 		log_error(s->gateway, "not an address, A.B.C.D");
@@ -108,12 +108,12 @@ static void start_device(int fd, const struct settings *s)
 		.rt_flags = RTF_UP | RTF_GATEWAY,
 		.rt_dev = (char[]){DEVICE},
 	};
-	ask(fd, SIOCADDRT, &route, "gateway");
+	configure(fd, SIOCADDRT, &route, "gateway");
 }
 
 static void start_loopback(int fd)
 {
-	/* The kernel gives it 127.0.0.1 and ::1 by itself. */
+	/* The kernel assigns 127.0.0.1 and ::1 itself. */
 	struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
 	if (ioctl(fd, SIOCSIFFLAGS, &request) < 0 && errno != ENODEV)
 		log_error("lo", strerror(errno));
@@ -121,20 +121,20 @@ static void start_loopback(int fd)
 
 static bool write_servers(char **servers)
 {
-	static char before[] = "nameserver ", after[] = "\n";
+	static char keyword[] = "nameserver ", newline[] = "\n";
 	int fd = open(RESOLVER_COPY, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 	if (fd < 0)
 		return false;
 	bool good = true;
 	for (; *servers; servers++) {
-		struct iovec line[] = {{before, sizeof before - 1}, {*servers, strlen(*servers)}, {after, 1}};
+		struct iovec line[] = {{keyword, sizeof keyword - 1}, {*servers, strlen(*servers)}, {newline, 1}};
 		good = writev(fd, line, sizeof line / sizeof *line) > 0 && good;
 	}
 	close(fd);
 	return good;
 }
 
-/* The image's own file stays as it is, and may be on a disk that cannot be written: ours lies over it. */
+/* The file is mounted over that of the image, which stays unchanged and may be read-only. */
 static void set_resolver(char **servers)
 {
 	if (!write_servers(servers)) {
@@ -143,7 +143,7 @@ static void set_resolver(char **servers)
 	}
 	if (!mount(RESOLVER_COPY, RESOLVER, NULL, MS_BIND, NULL))
 		return;
-	/* An image without such a file gets an empty one for a place; a link to nowhere, what it points to. */
+	/* Without a mount point, create an empty file; through a dangling link, its target. */
 	int fd = errno == ENOENT ? open(RESOLVER, O_WRONLY | O_CREAT | O_CLOEXEC, 0644) : -1;
 	if (fd >= 0)
 		close(fd);
@@ -154,7 +154,7 @@ static void set_resolver(char **servers)
 void start_network(const struct settings *s)
 {
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0) { /* a kernel without a network is none of our business */
+	if (fd >= 0) { /* some kernels have no network */
 		start_loopback(fd);
 		if (s->address || s->gateway || s->mtu)
 			start_device(fd, s);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The guest's network: loopback always, eth0 and the resolver's file as far as the settings ask for it. */
+/* The guest's network: the loopback interface, and as far as set, eth0 and the resolver's configuration. */
 #ifndef NABLA_NETWORK_H
 #define NABLA_NETWORK_H
 
 #include "settings.h"
 
-/* /run must be mounted. What cannot be set up is told, and the machine goes on without it. */
+/* /run must be mounted. Reports what cannot be set up, and continues. */
 void start_network(const struct settings *settings);
 
 #endif

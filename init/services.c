@@ -20,7 +20,7 @@
 
 struct service {
 	const char *name;
-	pid_t pid; /* 0: it does not run */
+	pid_t pid; /* 0: not running */
 };
 
 static struct service *services;
@@ -47,7 +47,7 @@ static int by_name(const void *a, const void *b)
 	return strcmp(((const struct service *)a)->name, ((const struct service *)b)->name);
 }
 
-/* The names in a folder that most images do not have, in an order that does not depend on the file system. */
+/* Adds the names in START, which most images lack, in an order that does not depend on the file system. */
 static void add_default_services(void)
 {
 	const struct dirent *entry;
@@ -64,17 +64,16 @@ static void add_default_services(void)
 		qsort(services, count, sizeof *services, by_name);
 }
 
-static void fail(const char *name, const char *reason, int status)
+static void report_failure(const char *name, const char *reason, int status)
 {
-	static const char before[] = "service ";
-	char what[sizeof before + NAME_MAX] = "service ";
+	char what[sizeof "service " + NAME_MAX] = "service ";
 	strncat(what, name, NAME_MAX);
 	log_error(what, reason);
 	if (!first_failure)
 		first_failure = status;
 }
 
-/* Descriptors of a service: nothing to read, and a log that keeps what earlier boots wrote. */
+/* Standard streams of a service: /dev/null as input, and a log file that keeps the output of earlier boots. */
 static bool open_streams(const char *log)
 {
 	int in = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -89,7 +88,7 @@ static void start(struct service *service, char **env)
 	static char path[sizeof SERVICES + NAME_MAX], log[sizeof LOGS ".log" + NAME_MAX];
 	static char *words[] = {path, NULL};
 	if (strlen(service->name) > NAME_MAX - 4 || strchr(service->name, '/')) {
-		fail(service->name, "not a name of a service", STATUS_NO_START);
+		report_failure(service->name, "not a service name", STATUS_NO_START);
 		return;
 	}
 	strcat(strcpy(path, SERVICES), service->name);
@@ -110,7 +109,7 @@ static void start(struct service *service, char **env)
 	if (pid < 0)
 		error = errno;
 	if (error)
-		fail(service->name, error == ENOENT ? "there is no " SERVICES " file of that name" : strerror(error),
+		report_failure(service->name, error == ENOENT ? "no such file in " SERVICES : strerror(error),
 		     error == ENOENT ? STATUS_NOT_FOUND : STATUS_NO_START);
 	else
 		service->pid = pid;
@@ -134,7 +133,7 @@ bool services_ended(pid_t pid, int raw)
 		services[i].pid = 0;
 		int status = WIFEXITED(raw) ? WEXITSTATUS(raw) : 128 + WTERMSIG(raw);
 		if (!stopping && status)
-			fail(services[i].name, "has failed; its log is in " LOGS, status);
+			report_failure(services[i].name, "failed; its log is in " LOGS, status);
 		return true;
 	}
 	return false;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Services: programs that run beside the command. Each is an executable file of the image, /etc/nabla/services/NAME,
- * usually a script that ends with an exec; it stays in the foreground. Those that /etc/nabla/start/ names start with
- * every boot, others when the launcher asks for them. What they write goes to /var/log/NAME.log.
+ * usually a script that ends with exec; it stays in the foreground. Services listed in /etc/nabla/start/ start at every
+ * boot, others when the launcher requests them. Their output goes to /var/log/NAME.log.
  */
 #ifndef NABLA_SERVICES_H
 #define NABLA_SERVICES_H
@@ -13,19 +13,19 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-/* Starts them all; tells of those that do not start. Returns how many were to be started. */
+/* Starts all services and reports failures. Returns the number of services to start, including failed ones. */
 size_t services_start(const struct settings *settings);
 
-/* A child has ended, with this raw status: if it was a service, tells so. Returns whether it was one. */
+/* Handles the end of a child with this wait status; reports a failed service. Returns true if it was a service. */
 bool services_ended(pid_t pid, int raw);
 
-/* Asks all that still run to end (SIGTERM), and from now on expects them to. Returns whether there are any. */
+/* Sends SIGTERM to all running services, whose end is no failure from now on. Returns true if there are any. */
 bool services_stop(void);
 
-/* Returns whether any still runs. */
+/* Returns true if any service is running. */
 bool services_running(void);
 
-/* Returns the exit status of the first that failed, 0 if none did. */
+/* Returns the exit status of the first failed service, 0 if none failed. */
 int services_status(void);
 
 #endif

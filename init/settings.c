@@ -13,7 +13,7 @@
 #define SETTINGS_PATH "/proc/nabla/settings"
 #endif
 
-/* Variables that a command may count on; the launcher can replace them. */
+/* Default environment of a command; the launcher can override the variables. */
 static char *const defaults[] = {
 	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 	"HOME=/root",
@@ -24,13 +24,13 @@ static char *const defaults[] = {
 };
 #define DEFAULT_COUNT (sizeof defaults / sizeof *defaults)
 
-/* Returns all settings, each ended by NUL, and their length; NULL if the kernel has none. */
+/* Returns all settings, each NUL-terminated, and their total length; NULL if there are none. */
 static char *read_all(size_t *length)
 {
 	int fd = open(SETTINGS_PATH, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return NULL;
-	static char first[2048]; /* nearly always enough */
+	static char first[2048]; /* large enough for most boots */
 	char *text = first;
 	size_t size = sizeof first;
 	*length = 0;
@@ -49,7 +49,7 @@ static char *read_all(size_t *length)
 			break;
 		}
 		memcpy(bigger, text, *length);
-		text = bigger; /* the old one is given up: this happens once in a boot */
+		text = bigger; /* the old buffer is not freed: this happens once per boot */
 	}
 	close(fd);
 	text[*length] = '\0';
@@ -61,7 +61,7 @@ static size_t name_length(const char *variable)
 	return strcspn(variable, "=") + 1;
 }
 
-/* Puts a variable into the environment; it takes the place of an earlier one of the same name. */
+/* Sets an environment variable, replacing one of the same name. */
 static void set_variable(char **env, char *variable)
 {
 	while (*env && strncmp(*env, variable, name_length(variable)))
@@ -83,7 +83,7 @@ void settings_default(struct settings *s, char *variable)
 	}
 }
 
-/* Where the next word of each list goes. */
+/* The positions after the last word of each list. */
 struct ends {
 	char **argument, **server, **service;
 };
@@ -129,7 +129,7 @@ void settings_read(struct settings *s, char **argv)
 	for (size_t i = 0; i < length; i++)
 		count += text[i] == '\0';
 
-	/* No setting makes more than one word, so all vectors fit whatever the mixture is. */
+	/* Each setting adds at most one word to one vector, so no vector can overflow. */
 	char **vectors = calloc(4 * (count + 2) + DEFAULT_COUNT + 1, sizeof *vectors);
 	if (!vectors) {
 		log_error("settings", strerror(ENOMEM));

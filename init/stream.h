@@ -1,18 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the command gets as its standard streams: the console when the launcher sits at a terminal, else the host's own
- * standard input, output and error as the kernel offers them in /dev/host: plain bytes, an end of file, and error
- * messages apart from the output.
+ * The command's standard streams: the console if the launcher runs on a terminal, else the host's own standard input,
+ * output and error, which the kernel provides in /dev/host: plain bytes, an end of file, and separate error output.
  */
 #ifndef NABLA_STREAM_H
 #define NABLA_STREAM_H
 
 #include <stdbool.h>
 
-/* Sets the console up as a terminal for a person. */
+/* Sets the modes of an interactive terminal. */
 void console_mode(void);
 
-/* Puts the host's streams on descriptors 0 to 2. Returns false, with errno set, if the kernel does not offer them. */
+/* Opens the host's streams as descriptors 0 to 2. Returns false with errno set if the kernel does not provide them. */
 bool open_host_streams(void);
 
 #endif

@@ -16,7 +16,7 @@
 
 static void mount_at(const char *type, const char *where, unsigned long flags, const char *data)
 {
-	/* EBUSY: the kernel has mounted it (devtmpfs). ENOENT, ENODEV: not in this image, not in this kernel. */
+	/* EBUSY: already mounted by the kernel (devtmpfs). ENOENT, ENODEV: missing in this image or kernel. */
 	if (!mount(type, where, type, flags, data) || errno == EBUSY || errno == ENOENT || errno == ENODEV)
 		return;
 	log_error(where, strerror(errno));
@@ -29,7 +29,7 @@ void mount_proc(void)
 
 void mount_rest(void)
 {
-	/* Times of reading would make every file that is looked at one to be written, and pin it in memory until then. */
+	/* Access times would make every read file dirty, and keep it in memory until it is written. */
 	mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_NOATIME, NULL);
 	mount_at("sysfs", "/sys", SAFE, NULL);
 	mount_at("devtmpfs", "/dev", MS_NOSUID, "mode=755");
@@ -39,7 +39,7 @@ void mount_rest(void)
 	mount_at("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
 	mount_at("tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=755");
 	mount_at("tmpfs", "/tmp", MS_NOSUID | MS_NODEV, "mode=1777");
-	/* Elsewhere udev makes these; shells and scripts count on them. */
+	/* Shells and scripts expect these links, which udev creates on other systems. */
 	if (!symlink("/proc/self/fd", "/dev/fd")) {
 		symlink("fd/0", "/dev/stdin");
 		symlink("fd/1", "/dev/stdout");
@@ -49,7 +49,7 @@ void mount_rest(void)
 
 void open_console(void)
 {
-	/* The kernel has opened one for us, but in a file system that is gone: nobody could tell its name (ttyname). */
+	/* The console that the kernel opened is in a hidden file system, where ttyname() does not find it. */
 	int fd = open("/dev/console", O_RDWR | O_NOCTTY);
 	if (fd < 0)
 		return;
@@ -68,9 +68,9 @@ void set_hostname(const char *name)
 
 static void write_exit_status(int status)
 {
-	/* The kernel wants something behind the number: it does not end the text itself. */
+	/* The kernel parses the number up to the newline. */
 	char text[] = {(char)('0' + status / 100), (char)('0' + status / 10 % 10), (char)('0' + status % 10), '\n'};
-	int skip = status < 10 ? 2 : status < 100 ? 1 : 0; /* a leading 0 would make it octal */
+	int skip = status < 10 ? 2 : status < 100 ? 1 : 0; /* a leading 0 would mean octal */
 	int fd = open("/proc/exitcode", O_WRONLY | O_CLOEXEC);
 	if (fd < 0 || write(fd, text + skip, sizeof text - (size_t)skip) < 0)
 		log_error("/proc/exitcode", strerror(errno));

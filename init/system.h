@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The guest around the command: mounts, host name, the way down. */
+/* The guest's environment: mounts, console, host name, power-off. */
 #ifndef NABLA_SYSTEM_H
 #define NABLA_SYSTEM_H
 
 /* Mounts /proc, which holds the settings. */
 void mount_proc(void);
 
-/* Mounts everything else a program expects. A directory or a file system that does not exist is left out. */
+/* Mounts the other file systems that programs expect, except where the directory or file system is missing. */
 void mount_rest(void);
 
 /* Opens the console as descriptors 0, 1 and 2; /dev must be mounted. */
@@ -14,7 +14,7 @@ void open_console(void);
 
 void set_hostname(const char *name);
 
-/* Writes what is not yet on the disk, hands the status to the kernel, and switches the machine off. */
+/* Syncs the disks, passes the exit status to the kernel, and powers off. */
 _Noreturn void power_off(int status);
 
 #endif

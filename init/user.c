@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Not getpwnam() and its like: those bring stdio with them, which init does without.
+// Reads the files itself: getpwnam() and getgrnam() would link stdio, which init does not use.
 #include "user.h"
 
 #include "log.h"
@@ -21,7 +21,7 @@
 
 enum { NAME, PASSWORD, ID, GID, MEMBERS = GID, INFO, HOME, SHELL };
 
-/* Returns the whole file as a text that is never freed; an empty one if there is none that can be read. */
+/* Returns the content of the file, which is never freed; an empty string if it cannot be read. */
 static char *read_file(const char *path)
 {
 	struct stat st;
@@ -41,13 +41,13 @@ static char *read_file(const char *path)
 	return text ? text : "";
 }
 
-/* A line of colon-separated fields; what is missing is empty. Each points into the text and ends at ':' or '\n'. */
+/* A line of colon-separated fields. Each field points into the text; missing fields are empty. */
 struct record {
 	const char *field[FIELDS];
 	size_t length[FIELDS];
 };
 
-/* Takes the line at *text apart and moves on to the next. Returns false at the end. */
+/* Parses the line at *text and advances to the next one. Returns false at the end. */
 static bool next_record(const char **text, struct record *r)
 {
 	if (!**text)
@@ -63,13 +63,13 @@ static bool next_record(const char **text, struct record *r)
 	return true;
 }
 
-static bool is(const struct record *r, int field, const char *text, size_t length)
+static bool field_equals(const struct record *r, int field, const char *text, size_t length)
 {
 	return r->length[field] == length && !memcmp(r->field[field], text, length);
 }
 
-/* Reads an id; -1: it is none. (uid_t)-1 means "leave it" to the kernel, so it is no id either. */
-static int64_t to_id(const char *text, size_t length)
+/* Parses an ID; returns -1 on a syntax error. (uid_t)-1 is invalid: it means "unchanged" to the kernel. */
+static int64_t parse_id(const char *text, size_t length)
 {
 	int64_t value = 0;
 	if (!length || length > 10)
@@ -82,20 +82,20 @@ static int64_t to_id(const char *text, size_t length)
 	return value < UINT32_MAX ? value : -1;
 }
 
-/* Finds the line whose name it is, or, if it is a number and nobody's name, whose id. */
+/* Finds the line with this name or, if no name matches, with this ID. */
 static bool find_record(const char *file, const char *text, size_t length, struct record *r)
 {
 	for (const char *at = file; next_record(&at, r);)
-		if (is(r, NAME, text, length))
+		if (field_equals(r, NAME, text, length))
 			return true;
-	int64_t id = to_id(text, length);
+	int64_t id = parse_id(text, length);
 	for (const char *at = file; id >= 0 && next_record(&at, r);)
-		if (to_id(r->field[ID], r->length[ID]) == id)
+		if (parse_id(r->field[ID], r->length[ID]) == id)
 			return true;
 	return false;
 }
 
-/* Is the name one of those in a group's list? */
+/* Returns true if the group's member list contains the name. */
 static bool is_member(const struct record *group, const char *name, size_t length)
 {
 	const char *at = group->field[MEMBERS], *end = at + group->length[MEMBERS];
@@ -110,7 +110,7 @@ static bool is_member(const struct record *group, const char *name, size_t lengt
 	return false;
 }
 
-/* As login does it: the user's own group, and all those that list the name. */
+/* Like login: the user's own group, and all groups that list the name as a member. */
 static bool collect_groups(struct user *user, const char *name, size_t length)
 {
 	struct record r;
@@ -125,49 +125,49 @@ static bool collect_groups(struct user *user, const char *name, size_t length)
 		return false;
 	user->groups[user->group_count++] = user->gid;
 	for (const char *at = file; user->group_count < count && next_record(&at, &r);) {
-		int64_t gid = to_id(r.field[ID], r.length[ID]);
+		int64_t gid = parse_id(r.field[ID], r.length[ID]);
 		if (is_member(&r, name, length) && gid >= 0 && gid != user->gid)
 			user->groups[user->group_count++] = (gid_t)gid;
 	}
 	return true;
 }
 
-/* A part of a text. */
-struct piece {
+/* A substring. */
+struct slice {
 	const char *at;
 	size_t length;
 };
 
-static bool set_variable(struct settings *s, const char *key, struct piece value)
+static bool set_variable(struct settings *s, const char *key, struct slice value)
 {
 	size_t key_length = strlen(key);
-	char *made = malloc(key_length + value.length + 1);
-	if (!made)
+	char *variable = malloc(key_length + value.length + 1);
+	if (!variable)
 		return false;
-	memcpy(made, key, key_length);
-	memcpy(made + key_length, value.at, value.length);
-	made[key_length + value.length] = '\0';
-	settings_default(s, made);
+	memcpy(variable, key, key_length);
+	memcpy(variable + key_length, value.at, value.length);
+	variable[key_length + value.length] = '\0';
+	settings_default(s, variable);
 	return true;
 }
 
-/* Finds an id by name or number; *known: the file has a line for it. */
-static bool find_id(const char *path, struct piece wanted, struct record *r, bool *known, uint32_t *id)
+/* Finds an ID by name or number. *known: the file has a line for it. */
+static bool find_id(const char *path, struct slice wanted, struct record *r, bool *known, uint32_t *id)
 {
 	*known = find_record(read_file(path), wanted.at, wanted.length, r);
-	int64_t found = *known ? to_id(r->field[ID], r->length[ID]) : to_id(wanted.at, wanted.length);
-	*id = (uint32_t)found;
-	return found >= 0;
+	int64_t result = *known ? parse_id(r->field[ID], r->length[ID]) : parse_id(wanted.at, wanted.length);
+	*id = (uint32_t)result;
+	return result >= 0;
 }
 
-static bool refuse(const struct settings *s, const char *reason)
+static bool report_error(const struct settings *s, const char *reason)
 {
-	static const char before[] = "user ";
+	static const char prefix[] = "user ";
 	size_t length = strlen(s->user);
-	char *what = malloc(sizeof before + length);
+	char *what = malloc(sizeof prefix + length);
 	if (what) {
-		memcpy(what, before, sizeof before - 1);
-		memcpy(what + sizeof before - 1, s->user, length + 1);
+		memcpy(what, prefix, sizeof prefix - 1);
+		memcpy(what + sizeof prefix - 1, s->user, length + 1);
 	}
 	log_error(what ? what : s->user, reason);
 	return false;
@@ -177,36 +177,36 @@ bool user_find(struct settings *s, struct user *user)
 {
 	struct record r;
 	bool known, good = true;
-	struct piece wanted = {s->user, strcspn(s->user, ":")}, name = wanted, home = {"/", 1};
+	struct slice wanted = {s->user, strcspn(s->user, ":")}, name = wanted, home = {"/", 1};
 	*user = (struct user){0};
 	if (!find_id(PASSWD, wanted, &r, &known, &user->uid))
-		return refuse(s, "no such user in the guest's " PASSWD);
+		return report_error(s, "no such user in the guest's " PASSWD);
 	user->gid = user->uid;
 	if (known) {
-		int64_t gid = to_id(r.field[GID], r.length[GID]);
+		int64_t gid = parse_id(r.field[GID], r.length[GID]);
 		if (gid < 0)
-			return refuse(s, "damaged line in the guest's " PASSWD);
+			return report_error(s, "damaged line in the guest's " PASSWD);
 		user->gid = (gid_t)gid;
-		name = (struct piece){r.field[NAME], r.length[NAME]};
+		name = (struct slice){r.field[NAME], r.length[NAME]};
 		if (r.length[HOME])
-			home = (struct piece){r.field[HOME], r.length[HOME]};
+			home = (struct slice){r.field[HOME], r.length[HOME]};
 	}
 	if (wanted.at[wanted.length]) {
-		struct piece group = {wanted.at + wanted.length + 1, strlen(wanted.at + wanted.length + 1)};
+		struct slice group = {wanted.at + wanted.length + 1, strlen(wanted.at + wanted.length + 1)};
 		if (!find_id(GROUP, group, &r, &known, &user->gid))
-			return refuse(s, "no such group in the guest's " GROUP);
+			return report_error(s, "no such group in the guest's " GROUP);
 	} else {
 		good = collect_groups(user, name.at, name.length);
 	}
 	if (!good || !set_variable(s, "HOME=", home) || !set_variable(s, "USER=", name) ||
 	    !set_variable(s, "LOGNAME=", name))
-		return refuse(s, strerror(ENOMEM));
+		return report_error(s, strerror(ENOMEM));
 	return true;
 }
 
 bool user_become(const struct user *user)
 {
-	/* Plain system calls: libc would look after threads which we have not, in memory that is our parent's. */
+	/* Plain system calls: the libc functions would change state in memory that is shared with the parent. */
 	for (int fd = 0; fd < 3; fd++)
 		fchown(fd, user->uid, (gid_t)-1);
 	return !syscall(SYS_setgroups, user->group_count, user->groups) && !syscall(SYS_setgid, user->gid) &&

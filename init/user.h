@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* As whom the command runs. Names are those of the guest: /etc/passwd and /etc/group of the image. */
+/* The user that runs the command. Names are looked up in the guest's /etc/passwd and /etc/group. */
 #ifndef NABLA_USER_H
 #define NABLA_USER_H
 
@@ -16,13 +16,13 @@ struct user {
 };
 
 /*
- * Finds out who is meant by NAME, UID, NAME:GROUP or UID:GID (names and numbers may be mixed), and puts HOME, USER and
- * LOGNAME into the settings' environment where nobody set them. A number need not be known: its group is then the one
- * with the same number. Who names a group is in no other. Returns false after it has told what is wrong.
+ * Looks up NAME, UID, NAME:GROUP or UID:GID (names and numbers can be mixed), and sets HOME, USER and LOGNAME in the
+ * environment unless the settings contain them. A UID need not exist in /etc/passwd: its group is the GID of the same
+ * number then. With an explicit group, the user is in no other group. Reports an error and returns false on failure.
  */
 bool user_find(struct settings *settings, struct user *user);
 
-/* Becomes that user, and gives it the standard streams; for a child from vfork. Returns false, with errno set. */
+/* Switches to the user, and makes it the owner of the standard streams; for a vfork child. Returns false with errno set. */
 bool user_become(const struct user *user);
 
 #endif

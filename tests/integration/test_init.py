@@ -198,10 +198,10 @@ def boot(vm: Vm, *settings: str) -> subprocess.CompletedProcess[str]:
     [
         (["address=10.0.0.1/24"], ["eth0: No such device"]),
         (["mtu=1400", "gateway=10.0.0.2"], ["eth0: mtu: No such device", "eth0: No such device"]),
-        (["address=10.0.0.1"], ["10.0.0.1: not an address and the length of its prefix, A.B.C.D/N"]),
-        (["address=10.0.0.1/33"], ["10.0.0.1/33: not an address and the length of its prefix, A.B.C.D/N"]),
-        (["address=" + "1" * 5000 + "/8"], ["1" * 5000 + "/8: not an address and the length of its prefix, A.B.C.D/N"]),
-        (["address=/", "user=root"], ["/: not an address and the length of its prefix, A.B.C.D/N"]),
+        (["address=10.0.0.1"], ["10.0.0.1: not an address with a prefix length, A.B.C.D/N"]),
+        (["address=10.0.0.1/33"], ["10.0.0.1/33: not an address with a prefix length, A.B.C.D/N"]),
+        (["address=" + "1" * 5000 + "/8"], ["1" * 5000 + "/8: not an address with a prefix length, A.B.C.D/N"]),
+        (["address=/", "user=root"], ["/: not an address with a prefix length, A.B.C.D/N"]),
     ],
 )
 def test_network_that_cannot_be_set_up(minimal: Vm, settings: list[str], message: list[str]) -> None:

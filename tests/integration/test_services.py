@@ -83,13 +83,13 @@ def test_only_services(serving: Vm) -> None:
     assert serving.but(options=("--service", "brief")).run().status == 0
     result = serving.but(options=("--service", "brief", "--service", "failing")).run()
     assert result.status == 3
-    assert "nabla-init: service failing: has failed; its log is in /var/log/" in result.output + result.errors
+    assert "nabla-init: service failing: failed; its log is in /var/log/" in result.output + result.errors
     assert serving.check("cat /var/log/failing.log") == "out\nerr\n"
 
 
 @pytest.mark.parametrize(
     ("name", "reason", "status"),
-    [("missing", "there is no /etc/nabla/services/ file of that name", 127), ("broken", "Permission denied", 125)],
+    [("missing", "no such file in /etc/nabla/services/", 127), ("broken", "Permission denied", 125)],
 )
 def test_no_such_service(serving: Vm, name: str, reason: str, status: int) -> None:
     """One line of error; the command still runs, and without a command the status reports the failure."""
