@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -141,6 +142,19 @@ static pid_t start(struct settings *s)
 	return error == ENOENT || error == ENOTDIR ? -STATUS_NOT_FOUND : -STATUS_NOT_EXECUTABLE;
 }
 
+/*
+ * Lets a stopped child continue untraced. waitpid() without WUNTRACED reports a stop only for a child that has called
+ * PTRACE_TRACEME, as some programs do to detect debuggers. The signal that stopped the child is delivered to it.
+ */
+static void stop_tracing(pid_t pid, int number)
+{
+	siginfo_t info;
+	/* The kernel sends the SIGTRAP after an exec to the tracer, not to the program. */
+	if (number == SIGTRAP && !ptrace(PTRACE_GETSIGINFO, pid, NULL, &info) && info.si_code == SI_USER)
+		number = 0;
+	ptrace(PTRACE_DETACH, pid, NULL, (void *)(long)number);
+}
+
 /* Reaps dead children, including adopted orphans. Returns false if no child is left. */
 static bool reap(pid_t command, int *status, bool *ended)
 {
@@ -151,7 +165,9 @@ static bool reap(pid_t command, int *status, bool *ended)
 			return errno == EINTR;
 		if (pid == 0)
 			return true;
-		if (pid == command) {
+		if (WIFSTOPPED(raw)) {
+			stop_tracing(pid, WSTOPSIG(raw));
+		} else if (pid == command) {
 			*ended = true;
 			*status = WIFEXITED(raw) ? WEXITSTATUS(raw) : 128 + WTERMSIG(raw);
 		} else {

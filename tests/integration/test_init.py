@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -217,3 +218,17 @@ def test_users_that_are_none(minimal: Vm, user: str) -> None:
     assert (result.returncode, result.stdout) == (NO_START, "")
     kind = "group in the guest's /etc/group" if user == "nobody:" else "user in the guest's /etc/passwd"
     assert result.stderr.splitlines() == [f"nabla-init: user {user}: no such {kind}"]
+
+
+@pytest.mark.parametrize(("how", "status"), [("signal", 5), ("trap", 5), ("exec", 5), ("kill", 128 + signal.SIGTERM)])
+def test_a_command_that_asks_to_be_traced(testing: Vm, how: str, status: int) -> None:
+    """Init is its tracer and must not take a stop for an exit."""
+    result = testing.run("/usr/lib/nabla-tests/traced", how)
+    assert result.status == status, result.describe()
+
+
+def test_a_kill_of_everything_spares_init(testing: Vm) -> None:
+    """kill(-1) reaches every process but the caller and process 1, which reports the command's own status."""
+    script = "sleep 1000 & kill -9 -1; wait; echo still here; exit 7"
+    result = testing.run("/bin/sh", "-c", script)
+    assert (result.status, result.output) == (7, "still here\n"), result.describe()
