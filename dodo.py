@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The build, as doit sees it: tasks come from nabla/tasks/*.py, one module for each area.
+"""The build, as doit sees it: tasks come from the modules `tasks` of the areas, nabla/<area>/tasks.py.
 
     doit            build all artifacts          doit list        the tasks, one line each
     doit boot       start the virtual machine    doit test        tests and linters
@@ -12,11 +12,11 @@ import os
 
 from doit import get_var
 
-from nabla import schedule
-from nabla.reporter import Reporter
-from nabla.signals import install
-from nabla.state import Sha256Checker
-from nabla.tasks import discover
+from nabla.engine import schedule
+from nabla.engine.discovery import discover
+from nabla.engine.reporter import Reporter
+from nabla.engine.signals import install
+from nabla.engine.state import Sha256Checker
 
 DOIT_CONFIG = {
     "default_tasks": ["all"],
@@ -26,7 +26,8 @@ DOIT_CONFIG = {
 }
 
 # `doit offline=1 …`, as `./doit.sh --offline …`; `doit without=debian …`, as if a place had no files; `doit fresh=1 …`,
-# taking no result from the cache. nabla.fetch and nabla.kept read the environment, so do child processes.
+# taking no result from the cache. nabla.sources.fetch and nabla.engine.result_cache read the environment, as do
+# child processes.
 for name in ("fresh", "offline", "without"):
     if get_var(name):
         os.environ[f"NABLA_{name.upper()}"] = str(get_var(name))
@@ -34,4 +35,4 @@ for name in ("fresh", "offline", "without"):
 
 install()
 schedule.install()
-globals().update(discover())
+globals().update(discover("nabla", "demo"))

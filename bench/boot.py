@@ -17,11 +17,12 @@ import tempfile
 from pathlib import Path
 
 from bench import common
-from nabla import log, sandbox
-from nabla.errors import NablaError
-from nabla.image import SCRATCH
-from nabla.paths import GUEST_TESTS, VMLINUX
-from nabla.tasks.rootfs import TOOLS
+from nabla.core import log
+from nabla.core.artifacts import IMAGE_TOOLS
+from nabla.core.errors import NablaError
+from nabla.core.paths import GUEST_TESTS, VMLINUX
+from nabla.fs.ext3 import SCRATCH
+from nabla.sandbox import bwrap
 
 IMAGE_KB = 1024
 STOCK = "stock UML"  # it often ends by SIGABRT after a power-off
@@ -29,12 +30,12 @@ STOCK = "stock UML"  # it often ends by SIGABRT after a power-off
 
 def make_image(folder: Path) -> Path:
     """Make a small ext2 image that contains only the init."""
-    common.need(GUEST_TESTS / "raw_exit_init", TOOLS.path)
+    common.need(GUEST_TESTS / "raw_exit_init", IMAGE_TOOLS.path)
     tree = folder / "tree"
     for name in ("dev", "proc", "sbin"):
         (tree / name).mkdir(parents=True)
     shutil.copy(GUEST_TESTS / "raw_exit_init", tree / "sbin" / "init")
-    words = [*sandbox.base(TOOLS.path, user=0), "--bind", str(folder), SCRATCH, "--chdir", SCRATCH]
+    words = [*bwrap.base(IMAGE_TOOLS.path, user=0), "--bind", str(folder), SCRATCH, "--chdir", SCRATCH]
     words += ["/sbin/mke2fs", "-q", "-F", "-t", "ext2", "-d", "tree", "image", str(IMAGE_KB)]
     subprocess.run(words, check=True)
     return folder / "image"

@@ -21,10 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench import common
-from nabla import log
-from nabla.errors import NablaError
-from nabla.paths import relative
-from nabla.report_bench import BUILD, BuildTimes, Host, Step, as_json
+from nabla.core import log
+from nabla.core.errors import NablaError
+from nabla.core.paths import relative
+from nabla.report.benchmarks import BUILD, BuildTimes, Host, Step, as_json
 
 # Names of tasks contain no space; parts of a task that are reported separately do.
 _LINE = re.compile(r"^(?:\x1b\[\d+m)?(?P<name>[^\s]+:[^\s:]+): done in (?P<time>[0-9][0-9. mins]*s)(?:\x1b\[0m)?\s*$")
@@ -32,7 +32,7 @@ _TIME = re.compile(r"(?:(?P<minutes>\d+) min )?(?P<seconds>\d+(?:\.\d)?) s")
 
 
 def seconds(text: str) -> float:
-    """Parse a duration as `nabla.log.seconds` writes it. Raises `NablaError` for any other text."""
+    """Parse a duration as `nabla.core.log.seconds` writes it. Raises `NablaError` for any other text."""
     match = _TIME.fullmatch(text)
     if match is None:
         raise NablaError(f"{text!r} is no time", "a line looks like: kernel:build: done in 3 min 33 s")

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nabla import report_bench
-from nabla.errors import NablaError
-from nabla.paths import IMAGES, NABLA_RUN, OUT, VMLINUX, relative
+from nabla.core.errors import NablaError
+from nabla.core.paths import IMAGES, NABLA_RUN, OUT, VMLINUX, relative
+from nabla.report import benchmarks
 
 RESULTS = OUT / "bench"
-COMMITTED = report_bench.RESULTS
+COMMITTED = benchmarks.RESULTS
 
 
 @dataclass(frozen=True)

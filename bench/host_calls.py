@@ -24,10 +24,10 @@ from pathlib import Path
 import msgspec
 
 from bench import common
-from nabla import log
-from nabla.errors import NablaError
-from nabla.paths import IMAGES, NABLA_RUN
-from nabla.policy_page import RATES, Load, Rates
+from nabla.core import log
+from nabla.core.errors import NablaError
+from nabla.core.paths import IMAGES, NABLA_RUN
+from nabla.policy.document import RATES, Load, Rates
 
 COUNTS = "/proc/nabla/host_calls"
 # Three readings: the first two measure the calls that a reading causes.

@@ -14,9 +14,9 @@ import subprocess
 from typing import Any
 
 from bench import common
-from nabla import log
-from nabla.errors import NablaError
-from nabla.paths import GUEST_TESTS, MUSL
+from nabla.core import log
+from nabla.core.errors import NablaError
+from nabla.core.paths import GUEST_TESTS, MUSL
 
 PROGRAM = "/usr/lib/nabla-tests/latency"
 

@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from bench import common
-from nabla import log
-from nabla.errors import NablaError
-from nabla.paths import GUEST_TESTS, MUSL
+from nabla.core import log
+from nabla.core.errors import NablaError
+from nabla.core.paths import GUEST_TESTS, MUSL
 
 NAME = "netload"
 IN_GUEST = f"/usr/lib/nabla-tests/{NAME}"

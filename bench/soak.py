@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from bench import common
-from nabla import log
+from nabla.core import log
 
 
 def boot(words: list[str], number: int) -> str | None:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import argparse
 
 from bench import common
-from nabla import log
-from nabla.errors import NablaError
-from nabla.package_check import CheckResult
-from nabla.paths import OUT, relative
-from nabla.report_bench import UPSTREAM, UpstreamTests, as_json
-from nabla.results import read
+from nabla.core import log
+from nabla.core.errors import NablaError
+from nabla.core.paths import OUT, relative
+from nabla.core.results import read
+from nabla.packages.upstream_tests import CheckResult
+from nabla.report.benchmarks import UPSTREAM, UpstreamTests, as_json
 
 
 def main() -> int:

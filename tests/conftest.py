@@ -56,8 +56,8 @@ class Checkout:
     root: Path
 
     def task_module(self, name: str, text: str) -> None:
-        """Write nabla/tasks/<name>.py."""
-        (self.root / "nabla" / "tasks" / f"{name}.py").write_text(text)
+        """Write nabla/testing/<name>_tasks.py."""
+        (self.root / "nabla" / "testing" / f"{name}_tasks.py").write_text(text)
 
     def write(self, name: str, text: str) -> Path:
         """Write a file of the checkout."""
@@ -93,8 +93,9 @@ def checkout(tmp_path: Path, cache: Path) -> Iterator[Checkout]:
     root.mkdir()
     for name in ("dodo.py", "pyproject.toml"):
         shutil.copy(ROOT / name, root)
-    shutil.copytree(ROOT / "nabla", root / "nabla", ignore=shutil.ignore_patterns("__pycache__", "tasks"))
-    (root / "nabla" / "tasks").mkdir()
-    shutil.copy(ROOT / "nabla" / "tasks" / "__init__.py", root / "nabla" / "tasks")
+    shutil.copytree(ROOT / "nabla", root / "nabla", ignore=shutil.ignore_patterns("__pycache__", "*tasks.py"))
+    for name in ("demo", "nabla/testing"):
+        (root / name).mkdir()
+        (root / name / "__init__.py").touch()
     (root / "recipes").mkdir()
     yield Checkout(root)

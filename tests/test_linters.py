@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from nabla import tasks
+from nabla.engine import discovery
 from tests.conftest import ROOT
 
 SOURCE_SUFFIXES = {".py", ".c", ".h", ".S", ".sh", ".toml", ".in"}
@@ -65,7 +65,7 @@ def test_ruff_format() -> None:
 
 
 def test_mypy() -> None:
-    roots = [name for name in ("dodo.py", "nabla", "verify", "bench", "tests") if (ROOT / name).exists()]
+    roots = [name for name in ("dodo.py", "nabla", "verify", "bench", "demo", "tests") if (ROOT / name).exists()]
     present = [name for name in roots if name.endswith(".py") or any((ROOT / name).rglob("*.py"))]
     check(sys.executable, "-m", "mypy", *present)
 
@@ -122,12 +122,12 @@ def _is_outermost(node: ast.AST, tree: ast.Module) -> bool:
 
 
 def test_no_command_is_started_elsewhere() -> None:
-    """nabla/run.py is the one place; the build's own scripts run inside its sandbox."""
+    """nabla/core/process.py is the one place; the build's own scripts run inside its sandbox."""
     pattern = re.compile(r"\bsubprocess\b|\bos\.(system|popen|exec\w+|spawn\w+|posix_spawn)\b")
     guilty = [
         f"{path.relative_to(ROOT)}: {line.strip()}"
         for path in python_files()
-        if path.is_relative_to(ROOT / "nabla") and path.name != "run.py"
+        if path.is_relative_to(ROOT / "nabla") and path.name != "process.py"
         for line in text_of(path).splitlines()
         if pattern.search(line) and not line.lstrip().startswith(("#", '"'))
     ]
@@ -182,9 +182,9 @@ def test_tasks_are_found_and_documented() -> None:
     listed = dict(re.split(r"\s+", line, maxsplit=1) for line in result.stdout.splitlines())
     assert {"all", "fetch", "musl", "busybox", "kernel", "launcher", "test", "doctor"} <= set(listed)
     assert [name for name, doc in listed.items() if not doc.strip()] == []
-    for name, creator in tasks.discover().items():
+    for name, creator in discovery.discover("nabla", "demo").items():
         assert name.startswith("task_")
-        assert creator.__module__.startswith("nabla.tasks.")
+        assert creator.__module__.startswith(("nabla.", "demo."))
 
 
 @pytest.mark.parametrize("words", [(".ci/run",), ("README.md",)])

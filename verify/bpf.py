@@ -3,7 +3,7 @@
 
 What the kernel would refuse to install is an error here, for the same reasons (kernel/seccomp.c, net/core/filter.c).
 Nothing of this is shared with what makes nabla's filter, so that one proves the other;
-tests/unit/test_verify_seccomp.py compares the interpreter with the host's kernel.
+tests/unit/verify/test_seccomp.py compares the interpreter with the host's kernel.
 """
 
 from __future__ import annotations

@@ -131,8 +131,8 @@ def _raise(error: OSError) -> None:
 
 def _image(path: Path) -> Contents:
     # Loading the parser takes longer than most checks; it raises errors of many kinds for damaged input.
-    from nabla.base import read_ext
-    from nabla.errors import ImageError
+    from nabla.core.errors import ImageError
+    from nabla.fs.nodes import read_ext
 
     contents = Contents(str(path), whole=True)
     try:

@@ -34,11 +34,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from nabla import apk, provenance, signing, tree
-from nabla.errors import EXIT_USER, NablaError
-from nabla.provenance import ProvenanceError, Told
-from nabla.release import PROGRAMS, SIGNATURE, SIGNERS, STATEMENT, SUMS
-from nabla.signing import SigningError
+from nabla.core import manifest, paths
+from nabla.core.errors import EXIT_USER, NablaError
+from nabla.release import provenance, signing
+from nabla.release.assembly import PROGRAMS, SIGNATURE, SIGNERS, STATEMENT, SUMS
+from nabla.release.provenance import ProvenanceError, Told
+from nabla.release.signing import SigningError
 from verify import release_contents, report
 from verify.release_contents import Release, Tools
 
@@ -70,7 +71,7 @@ def examine(folder: Path, allowed: Path, tools: Tools) -> list[Row]:
 
 def _trust(folder: Path, allowed: Path) -> tuple[list[Row], Told | None, dict[str, str]]:
     """Find out whether every byte is the signer's; return also what the statement tells, and path -> sha256."""
-    entries = dict(tree.entries(folder))
+    entries = dict(manifest.entries(folder))
     rows = [Row("entries", f"{len(entries)} files and folders", tuple(_strange(entries)))]
     # Nothing is opened by a name that may lead elsewhere.
     if rows[0].problems:
@@ -125,7 +126,7 @@ def _compare(folder: Path, files: set[str], listed: dict[str, str]) -> Iterator[
     for place, digest in listed.items():
         if place not in files:
             yield f"{place} is missing"
-        elif tree.file_sha256(folder / place) != digest:
+        elif manifest.file_sha256(folder / place) != digest:
             yield f"{place} has another sum"
 
 
@@ -186,7 +187,7 @@ def as_junit(rows: Sequence[Row]) -> str:
 
 def own_signers(scratch: Path) -> Path:
     """Write the file that allows the user's own key and nobody else. Raises `SigningError` when there is none."""
-    public = apk.keys_dir() / f"{signing.KEY_NAME}.pub"
+    public = paths.keys_dir() / f"{signing.KEY_NAME}.pub"
     if not public.is_file():
         raise SigningError(
             f"you have no key of your own: there is no {public}",

@@ -25,20 +25,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nabla import apk, image, provenance, tree
-from nabla import version as checkout
-from nabla.errors import HostError, NablaError
-from nabla.image import SCRATCH
-from nabla.provenance import Told
-from nabla.release import IMAGE_SUMS, PROGRAMS, SIGNERS, STATEMENT
-from nabla.run import Result, run
-from nabla.sandbox import Bind
+from nabla.core import manifest
+from nabla.core import version as checkout
+from nabla.core.errors import HostError, NablaError
+from nabla.core.process import Result, run
+from nabla.fs import ext3
+from nabla.fs.ext3 import SCRATCH
+from nabla.packages import apk
+from nabla.release import provenance
+from nabla.release.assembly import IMAGE_SUMS, PROGRAMS, SIGNERS, STATEMENT
+from nabla.release.provenance import Told
+from nabla.sandbox.bwrap import Bind
 from verify import contents, cyclonedx, pie
 from verify.contents import ContentsError
 
 REPOSITORY = "apk/x86_64"
 INDEX = f"{REPOSITORY}/Packages.adb"
-PACKAGE_KEY = f"keys/{apk.KEY_NAME}.pub"
+PACKAGE_KEY = "keys/nabla.rsa.pub"
 SPDX, CYCLONEDX = "sbom/nabla.spdx.json", "sbom/nabla.cdx.json"
 LAYOUT, ARCHIVE = "oci/layout", "oci/nabla-linux.oci.tar"
 
@@ -61,9 +64,9 @@ class Tools:
     @classmethod
     def usual(cls) -> Tools:
         """Return those of this checkout. Raises `HostError` when they were not built."""
-        from nabla.tasks import packages, rootfs
+        from nabla.core.artifacts import APK_TOOLS, IMAGE_TOOLS
 
-        found = cls(packages.TOOLS.path, rootfs.TOOLS.path)
+        found = cls(APK_TOOLS.path, IMAGE_TOOLS.path)
         for folder in (found.apk, found.images):
             if not folder.is_dir():
                 raise HostError(
@@ -126,10 +129,10 @@ def check_images(release: Release) -> Iterator[str]:
             problem = decompress(release.folder / "images" / f"{name}.zst", file)
             if problem:
                 yield f"images/{name}.zst {problem}"
-            elif tree.file_sha256(file) != digest:
+            elif manifest.file_sha256(file) != digest:
                 yield f"images/{name}.zst holds an image with another sum"
             else:
-                image.check(file, tools=release.tools.images)
+                ext3.check(file, tools=release.tools.images)
         except NablaError as error:
             yield f"{error.message}: {' '.join(error.hint.split())[:200]}"
         finally:
@@ -331,7 +334,7 @@ def _blob(descriptor: Any) -> str:
 def _blobs(layout: Path, parts: Sequence[Any]) -> Iterator[str]:
     for part in parts:
         path = layout / _blob(part)
-        if path.stat().st_size != part["size"] or f"sha256:{tree.file_sha256(path)}" != part["digest"]:
+        if path.stat().st_size != part["size"] or f"sha256:{manifest.file_sha256(path)}" != part["digest"]:
             yield f"{LAYOUT}/{_blob(part)} is not what its descriptor says"
 
 
@@ -342,7 +345,7 @@ def _layer(release: Release, path: Path, wanted: str) -> Iterator[str]:
         while data := source.read(_CHUNK):
             sink.write(data)
     try:
-        if f"sha256:{tree.file_sha256(plain)}" != wanted:
+        if f"sha256:{manifest.file_sha256(plain)}" != wanted:
             yield f"{LAYOUT}: the layer {path.name} has another sum than its configuration says"
         known = {Path(place).name: release.files[place] for place in PROGRAMS} | release.raw_images()
         with tarfile.open(plain) as archive:

@@ -140,20 +140,20 @@ def sweep(program: Sequence[Instruction], call: Call) -> dict[str, list[int]]:
 
 def _policy(settings: Sequence[str]) -> list[Instruction]:
     """Compile nabla's policy; imported late, so that the checker stands alone without it."""
-    from nabla import policy, policy_filter
-    from nabla.errors import NablaError
+    from nabla.core.errors import NablaError
+    from nabla.policy import compiler, model
 
-    constants = dict.fromkeys(policy.CONSTANTS, 0)
+    constants = dict.fromkeys(model.CONSTANTS, 0)
     for setting in settings:
         name, _, value = setting.partition("=")
         if name not in constants:
             raise FilterError(f"there is no constant {name!r}; there are {', '.join(constants)}")
         constants[name] = _integer(value)
     try:
-        lines = policy_filter.compile_policy(policy.load())
+        lines = compiler.compile_policy(model.load())
     except NablaError as error:
         raise FilterError(str(error)) from error
-    program = [Instruction(*fields) for fields in policy_filter.fill(lines, constants)]
+    program = [Instruction(*fields) for fields in compiler.fill(lines, constants)]
     bpf.check(program)
     return program
 

@@ -21,9 +21,9 @@ from typing import ClassVar
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
-from nabla import policy, policy_filter
-from nabla.paths import VMLINUX
-from nabla.sandbox import Bind, Sandbox
+from nabla.core.paths import VMLINUX
+from nabla.policy import compiler, model
+from nabla.sandbox.bwrap import Bind, Sandbox
 from verify import bpf, kernel_code, seccomp
 from verify.bpf import Instruction
 
@@ -130,7 +130,7 @@ def filters(trace: str) -> list[list[Instruction]]:
 def constants(memory: int, vdso: int, timer: int, **sets: int) -> dict[str, int]:
     """Return the constants that the kernel must have put into the filter."""
     known = symbols()
-    found = dict.fromkeys(policy.CONSTANTS, 0)
+    found = dict.fromkeys(model.CONSTANTS, 0)
     return found | {
         "RAM_START": (known["_end"] + 4095) & ~4095,
         "RAM_END": BASE + memory,
@@ -147,8 +147,8 @@ def constants(memory: int, vdso: int, timer: int, **sets: int) -> dict[str, int]
 
 def rendered(values: dict[str, int]) -> list[Instruction]:
     """Return the policy's filter with these constants."""
-    lines = policy_filter.compile_policy(policy.load())
-    return [Instruction(*each) for each in policy_filter.fill(lines, values)]
+    lines = compiler.compile_policy(model.load())
+    return [Instruction(*each) for each in compiler.fill(lines, values)]
 
 
 @dataclass(frozen=True)

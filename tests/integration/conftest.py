@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nabla.paths import IMAGES, NABLA_RUN, VMLINUX, relative
+from nabla.core.paths import IMAGES, NABLA_RUN, VMLINUX, relative
 
 from .launcher import Launcher, Ordinary, compile_stand_in, ordinary_user
 from .vm import Vm

@@ -20,7 +20,8 @@ from typing import Any
 
 import pyseccomp
 
-from nabla import deb, fetch, recipe
+from nabla.sandbox import deb
+from nabla.sources import fetch, recipe
 
 USER = 47110
 _PLACES = {

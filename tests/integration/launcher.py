@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nabla.paths import MUSL, NABLA_RUN, VMLINUX
-from nabla.sandbox import Bind, Sandbox
+from nabla.core.paths import MUSL, NABLA_RUN, VMLINUX
+from nabla.sandbox.bwrap import Bind, Sandbox
 
 OWN_ERROR = 125
 TIMED_OUT = 124

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from nabla.paths import NABLA_RUN, VMLINUX
+from nabla.core.paths import NABLA_RUN, VMLINUX
 
 from .conftest import image_of
 

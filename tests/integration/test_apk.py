@@ -6,9 +6,10 @@ from __future__ import annotations
 import io
 import tarfile
 
-from nabla import package, package_install
-from nabla.apk import INDEX, KEY_NAME
-from nabla.paths import APK
+from nabla.core.artifacts import INDEX, PACKAGE_KEY
+from nabla.core.paths import APK
+from nabla.images import install
+from nabla.packages import catalog
 
 from .vm import Vm
 
@@ -20,9 +21,9 @@ def repository(*names: str) -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
         tar.add(INDEX, "repository/Packages.adb")
-        tar.add(APK / "keys" / f"{KEY_NAME}.pub", f"keys/{KEY_NAME}.pub")
-        for recipe in package_install.recipes_for(names, ()):
-            for part in package.read_record(recipe).parts:
+        tar.add(APK / "keys" / f"{PACKAGE_KEY}.pub", f"keys/{PACKAGE_KEY}.pub")
+        for recipe in install.recipes_for(names, ()):
+            for part in catalog.read_record(recipe).parts:
                 tar.add(part.apk, f"repository/{part.apk.name}")
     return stream.getvalue()
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from nabla import package_check, paths, store, tasklib
-from nabla.package import read_record
-from nabla.package_check import CheckResult, PackageCheckError
-from nabla.paths import OUT
-from nabla.tasklib import Job
-from nabla.tasks import check
+from nabla.core import files, paths
+from nabla.core.paths import OUT
+from nabla.engine.task import Job
+from nabla.packages import check_tasks, upstream_tests
+from nabla.packages.catalog import read_record
+from nabla.packages.upstream_tests import CheckResult, PackageCheckError
 
 from .conftest import image_of
 
@@ -35,12 +35,12 @@ def shared_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_own_tests_of(name: str, tmp_path: Path) -> None:
     image_of("packages")
     output = OUT / "check" / f"{name}.json"
-    store.make_folder(output.parent)
+    files.make_folder(output.parent)
     job = Job(f"check:{name}", tmp_path / "log", (output,))
-    check.check_package(job, name)
+    check_tasks.check_package(job, name)
     place = job.out(output)
     found = msgspec.json.decode(place.read_bytes(), type=CheckResult)
-    tasklib.remove(place)
+    files.remove(place)
     built = read_record(name)
     assert (found.recipe, found.version, found.tree) == (name, built.parts[0].version, built.tree)
     assert found.failed == 0
@@ -56,10 +56,10 @@ def test_own_tests_of(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_what_counts_as_failed(script: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(package_check, "_script", lambda _name: script)
-    monkeypatch.setattr(package_check, "MEMORY", "64M")
+    monkeypatch.setattr(upstream_tests, "_script", lambda _name: script)
+    monkeypatch.setattr(upstream_tests, "MEMORY", "64M")
     with pytest.raises(PackageCheckError) as caught:
-        package_check.check("redis", image_of("minimal"), tmp_path / "result", tmp_path / "log")
+        upstream_tests.check("redis", image_of("minimal"), tmp_path / "result", tmp_path / "log")
     assert reason in str(caught.value)
     assert script.split("echo ")[1].split(";")[0] in caught.value.hint
     assert not (tmp_path / "result").exists()

@@ -18,8 +18,8 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from nabla import oci_podman
-from nabla.paths import NABLA_RUN, VMLINUX
+from nabla.core.paths import NABLA_RUN, VMLINUX
+from nabla.images import podman_run
 
 from . import container
 from .conftest import image_of
@@ -242,7 +242,7 @@ def podman(place: Path) -> Iterator[Path]:
 
 def in_podman(folder: Path, *options: str) -> Inside:
     """Return the inside of a container that podman creates with these options and its default profile."""
-    podman = oci_podman.restricted(folder)
+    podman = podman_run.restricted(folder)
     words = podman.argv("run", "--rm", *podman.run_options, *options)
     words += ["--volume", f"{folder}:/nabla", "--workdir", "/nabla", "--rootfs", folder / "root"]
     start = ["env", *(f"{name}={value}" for name, value in podman.env.items()), *map(str, words)]

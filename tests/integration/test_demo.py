@@ -18,9 +18,9 @@ from typing import Any
 import pexpect
 import pytest
 
-from nabla import demo_view
-from nabla.demo_screen import Terminal
-from nabla.paths import ROOT
+from demo import view
+from demo.screen import Terminal
+from nabla.core.paths import ROOT
 
 from .conftest import image_of
 
@@ -34,7 +34,7 @@ class Person:
     """A person who starts the demo from a shell, types, and looks at the screen."""
 
     def __init__(self, words: tuple[str, ...], rows: int, cols: int, env: dict[str, str]) -> None:
-        self.terminal = Terminal(rows, cols)  # its own test is unit/test_demo.py
+        self.terminal = Terminal(rows, cols)  # its own test is unit/demo/test_demo.py
         self.screen = self.terminal.screen
         # The shell waits before and after, so that the test can read the terminal's modes.
         script = 'read -r go; "$@"; echo "status $?"; read -r go; stty -a'
@@ -95,12 +95,12 @@ class Person:
 
     def left(self) -> list[str]:
         """Return the rows of the VM's side, without trailing blanks."""
-        place = demo_view.layout(self.screen.lines, self.screen.columns)
+        place = view.layout(self.screen.lines, self.screen.columns)
         return [row[: place.guest.cols].rstrip() for row in self.screen.display[: place.guest.rows]]
 
     def right(self) -> list[str]:
         """Return the rows of the other side."""
-        panel = demo_view.layout(self.screen.lines, self.screen.columns).panel
+        panel = view.layout(self.screen.lines, self.screen.columns).panel
         assert panel is not None
         return [row[panel.left :] for row in self.screen.display[panel.top :]]
 
@@ -149,7 +149,7 @@ def test_a_session() -> None:
         someone.see(lambda: any(re.search(r"memory +\d+ MB of 64M", row) for row in someone.right()))
 
         someone.resize(30, 120)
-        guest = demo_view.layout(30, 120).guest
+        guest = view.layout(30, 120).guest
         someone.ask_size(f"{guest.rows} {guest.cols}")
         assert someone.right()[0].strip() == "Linux, in one host process"
         someone.resize(10, 50)  # no room for the panel

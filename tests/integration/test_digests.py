@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from nabla import apk, digest, digests, package, paths
-from nabla.package import read_record
-from nabla.tasks import packages
+from nabla.core import digest, paths
+from nabla.core.artifacts import APK_TOOLS, INDEX
+from nabla.packages import apk, catalog
+from nabla.packages.catalog import read_record
+from nabla.release import digests
 
 CACHE = paths.cache_dir()
 ENVIRONMENT = dict(os.environ)  # each test clears it; the paths of cache and keys decide what is up to date
@@ -43,23 +45,21 @@ def test_unsigned_packages_are_those_of_any_key(tmp_path: Path, monkeypatch: pyt
         for part in built.parts:
             files = files_of(built.key, part.name)
             scratch = tmp_path / "scratch" / part.name
-            apk.make_package(
-                built, part, files, theirs / part.apk.name, tools=packages.TOOLS.path, scratch=scratch, log=log
-            )
+            apk.make_package(built, part, files, theirs / part.apk.name, tools=APK_TOOLS.path, scratch=scratch, log=log)
     for number, apks in enumerate((ours, [theirs / path.name for path in ours])):
-        apk.unsigned(apks, tmp_path / str(number), tools=packages.TOOLS.path, log=log)
+        apk.unsigned(apks, tmp_path / str(number), tools=APK_TOOLS.path, log=log)
     assert all(digest.sha256_file(path) != digest.sha256_file(theirs / path.name) for path in ours)
     assert digest.tree_digest(tmp_path / "0") == digest.tree_digest(tmp_path / "1")
-    assert (tmp_path / "0" / apk.INDEX.name).stat().st_size > 0
+    assert (tmp_path / "0" / INDEX.name).stat().st_size > 0
 
 
 def files_of(key: str, part: str) -> Path:
     """Return the files of a package; loading the module takes longer than most tests."""
-    from nabla import package_build
+    from nabla.packages import builder
 
-    return package_build.files_path(key, part)
+    return builder.files_path(key, part)
 
 
 def test_every_package_is_summed() -> None:
-    names = {f"out/reference/apk/{part.apk.name}" for name in package.names() for part in read_record(name).parts}
-    assert set(digests.read("packages")) == {*names, f"out/reference/apk/{apk.INDEX.name}"}
+    names = {f"out/reference/apk/{part.apk.name}" for name in catalog.names() for part in read_record(name).parts}
+    assert set(digests.read("packages")) == {*names, f"out/reference/apk/{INDEX.name}"}

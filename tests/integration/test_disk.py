@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from nabla import image
-from nabla.tasks.rootfs import TOOLS
+from nabla.core.artifacts import IMAGE_TOOLS
+from nabla.fs import ext3
 
 from .launcher import child_of, wait_until_gone
 from .vm import Vm, tap_failures
@@ -20,7 +20,7 @@ CopyOf = Callable[[str], Path]
 
 def e2fsck(path: Path) -> None:
     """Check an image without changing it, with the tools that created it."""
-    image.check(path, tools=TOOLS.path)
+    ext3.check(path, tools=IMAGE_TOOLS.path)
 
 
 def sha256(path: Path) -> str:

@@ -30,8 +30,8 @@ from typing import Any
 import pexpect
 import pytest
 
-from nabla.paths import LAUNCHER_SRC, NABLA_RUN, ROOT, VMLINUX
-from nabla.sandbox import Bind, Sandbox
+from nabla.core.paths import LAUNCHER_SRC, NABLA_RUN, ROOT, VMLINUX
+from nabla.sandbox.bwrap import Bind, Sandbox
 
 from .conftest import image_of
 from .launcher import OWN_ERROR, TIMED_OUT

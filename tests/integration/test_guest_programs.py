@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from nabla.paths import TESTS
+from nabla.core.paths import TESTS
 
 from .vm import Vm, tap_failures
 

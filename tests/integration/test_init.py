@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nabla.paths import VMLINUX
+from nabla.core.paths import VMLINUX
 
 from .vm import Vm, status_of
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from nabla.paths import NABLA_RUN
+from nabla.core.paths import NABLA_RUN
 
 from .launcher import OWN_ERROR, TIMED_OUT, Launcher, child_of, launch, refused, started_by, wait_until_gone
 from .vm import Vm

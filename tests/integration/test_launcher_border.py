@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nabla.paths import NABLA_RUN
+from nabla.core.paths import NABLA_RUN
 
 from .launcher import NOBODY, child_of, launch, proc_status, refused
 from .vm import Vm

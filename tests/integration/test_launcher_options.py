@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nabla.paths import NABLA_RUN, ROOT
+from nabla.core.paths import NABLA_RUN, ROOT
 
 from .launcher import NOBODY, OWN_ERROR, launch, refused
 

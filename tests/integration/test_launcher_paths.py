@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nabla.paths import NABLA_RUN, VMLINUX
+from nabla.core.paths import NABLA_RUN, VMLINUX
 
 from .launcher import OWN_ERROR, Ordinary, launch, refused
 

@@ -12,9 +12,9 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
-from nabla import fetch, recipe
-from nabla.base import read_base
-from nabla.paths import BUSYBOX_BIN, GUEST_TESTS, MUSL, NABLA_INIT, TESTS
+from nabla.core.paths import BUSYBOX_BIN, GUEST_TESTS, MUSL, NABLA_INIT, TESTS
+from nabla.fs.nodes import read_base
+from nabla.sources import fetch, recipe
 from verify import entry
 
 LOADER = MUSL / "lib" / "ld-musl-x86_64.so.1"

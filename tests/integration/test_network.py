@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from nabla.paths import VMLINUX
+from nabla.core.paths import VMLINUX
 
 from .vm import Vm
 

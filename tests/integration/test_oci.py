@@ -22,13 +22,14 @@ from typing import Any
 import pexpect
 import pytest
 
-from nabla import digest, oci, oci_podman
-from nabla.errors import CommandError
-from nabla.oci_podman import Podman
-from nabla.paths import IMAGES, NABLA_RUN, VMLINUX, relative
-from nabla.sandbox import SOURCE_DATE_EPOCH
-from nabla.tasks import oci as task
-from nabla.tasks import rootfs
+from nabla.core import digest
+from nabla.core.artifacts import IMAGE_TOOLS, OCI_ARCHIVE, OCI_LAYOUT
+from nabla.core.errors import CommandError
+from nabla.core.paths import IMAGES, NABLA_RUN, VMLINUX, relative
+from nabla.images import oci, podman_run
+from nabla.images import oci_tasks as task
+from nabla.images.podman_run import Podman
+from nabla.sandbox.bwrap import SOURCE_DATE_EPOCH
 
 from .vm import status_of
 
@@ -87,10 +88,10 @@ class Layout:
 @pytest.fixture(scope="module")
 def layout() -> Layout:
     """The output of `doit oci`."""
-    for made in (oci.LAYOUT, oci.ARCHIVE):
+    for made in (OCI_LAYOUT.path, OCI_ARCHIVE):
         if not made.exists():
             pytest.fail(f"{relative(made)} is missing; hint: ./doit.sh test builds it first", pytrace=False)
-    return Layout(oci.LAYOUT)
+    return Layout(OCI_LAYOUT.path)
 
 
 def test_the_layout_keeps_the_rules(layout: Layout) -> None:
@@ -143,16 +144,16 @@ def test_the_layer(layout: Layout, tmp_path: Path) -> None:
 
 
 def test_the_archive_is_the_layout(layout: Layout, tmp_path: Path) -> None:
-    with tarfile.open(oci.ARCHIVE) as archive:
+    with tarfile.open(OCI_ARCHIVE) as archive:
         assert {member.mtime for member in archive} == {SOURCE_DATE_EPOCH}
-    checked("tar", "--extract", "--preserve-permissions", "--file", oci.ARCHIVE, "--directory", tmp_path)
+    checked("tar", "--extract", "--preserve-permissions", "--file", OCI_ARCHIVE, "--directory", tmp_path)
     assert digest.tree_digest(tmp_path) == digest.tree_digest(layout.root)
 
 
 _BUILD = """
 import sys
 from pathlib import Path
-from nabla import oci
+from nabla.images import oci
 version, layout, archive, *inputs, tools = sys.argv[1:]
 oci.make(version, *map(Path, inputs), Path(layout), tools=Path(tools))
 oci.archive(Path(layout), Path(archive))
@@ -162,7 +163,7 @@ oci.archive(Path(layout), Path(archive))
 def test_another_build_is_the_same(layout: Layout, tmp_path: Path) -> None:
     """In another folder, with another umask, time zone, language and order of hashes."""
     copy, archive = tmp_path / "a layout", tmp_path / "archive"
-    inputs = [NABLA_RUN, VMLINUX, IMAGES / "alpine.ext3", rootfs.TOOLS.path]
+    inputs = [NABLA_RUN, VMLINUX, IMAGES / "alpine.ext3", IMAGE_TOOLS.path]
     words: list[str | Path] = [sys.executable, "-c", _BUILD, layout.version, copy, archive, *inputs]
     variables = {"TZ": "<+1345>-13:45", "LC_ALL": "tr_TR.UTF-8", "PYTHONHASHSEED": "4321", "NABLA_VERSION": "9.9"}
     done = subprocess.run(
@@ -174,7 +175,7 @@ def test_another_build_is_the_same(layout: Layout, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert digest.tree_digest(copy) == digest.tree_digest(layout.root)
-    assert digest.sha256_file(archive) == digest.sha256_file(oci.ARCHIVE)
+    assert digest.sha256_file(archive) == digest.sha256_file(OCI_ARCHIVE)
 
 
 # Other people's tools
@@ -183,7 +184,7 @@ def test_another_build_is_the_same(layout: Layout, tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["oci", "oci-archive", "docker-archive"])
 def test_skopeo(layout: Layout, form: str, tmp_path: Path) -> None:
     """skopeo reads folder and archive, the archive also as docker's, and copies them unchanged."""
-    place = {"oci": f"oci:{layout.root}:{oci.NAME}:{layout.version}"}.get(form, f"{form}:{oci.ARCHIVE}")
+    place = {"oci": f"oci:{layout.root}:{oci.NAME}:{layout.version}"}.get(form, f"{form}:{OCI_ARCHIVE}")
     seen = json.loads(checked("skopeo", "inspect", place))
     assert (seen["Architecture"], seen["Os"]) == ("amd64", "linux")
     assert seen["Labels"] == layout.config["config"]["Labels"]
@@ -258,8 +259,8 @@ def engine(layout: Layout) -> Iterator[Engine]:
     if shutil.which("podman") is None:
         pytest.fail("podman is missing; hint: ./doit.sh test installs it", pytrace=False)
     with tempfile.TemporaryDirectory(prefix="nabla-podman-") as name:
-        podman = oci_podman.restricted(Path(name))
-        podman.load(oci.ARCHIVE)
+        podman = podman_run.restricted(Path(name))
+        podman.load(OCI_ARCHIVE)
         yield Engine(podman, layout.version)
 
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from nabla.paths import KERNEL
-from nabla.store import Store
-from nabla.tasks.kernel import SOURCES
+from nabla.build.kernel import SOURCES
+from nabla.core.paths import KERNEL
+from nabla.sources.store import Store
 from tests.conftest import Checkout
 from tests.unit import server as http
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from nabla import base, paths
+from nabla.core import paths
+from nabla.fs import nodes
 from tests.conftest import ROOT, Checkout
 
 CACHE = paths.cache_dir()
@@ -72,6 +73,14 @@ FILES = {
     "greeter/main.c": "#include <greet.h>\nint main(void) { greet(); return 0; }\n",
 }
 BUILT = ("libgreet", "greeter")
+MUSL = """
+from nabla.build import component
+from nabla.core.artifacts import Tree
+from nabla.core.paths import MUSL
+
+def task_musl():
+    yield from component.steps("musl", "musl", {".": Tree(MUSL)}, doc="build the libc", with_musl=False)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -79,17 +88,20 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """A checkout with libc, libgcc and two recipes with local sources; all packages are built once."""
     root = tmp_path_factory.mktemp("packages") / "a checkout"
     root.mkdir()
-    shutil.copytree(ROOT / "nabla", root / "nabla", ignore=shutil.ignore_patterns("__pycache__", "tasks"))
+    shutil.copytree(ROOT / "nabla", root / "nabla", ignore=shutil.ignore_patterns("__pycache__", "*tasks.py"))
     for name in ("toolchain", "verify", "patches/musl"):
         shutil.copytree(ROOT / name, root / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    (root / "nabla" / "tasks").mkdir()
-    for name in ("__init__", "fetch", "toolchain", "kernel", "musl", "packages", "rootfs"):
-        shutil.copy(ROOT / "nabla" / "tasks" / f"{name}.py", root / "nabla" / "tasks")
+    for area in ("sources", "sandbox", "packages", "images"):
+        shutil.copy(ROOT / "nabla" / area / "tasks.py", root / "nabla" / area)
+    for name in ("demo", "nabla/testing"):
+        (root / name).mkdir()
+        (root / name / "__init__.py").touch()
     for name in ("musl", "libgcc", "alpine-base", "keys", "linux"):
         shutil.copytree(ROOT / "recipes" / name, root / "recipes" / name)
     for name in ("dodo.py", "pyproject.toml"):
         shutil.copy(ROOT / name, root)
     made = Checkout(root)
+    made.task_module("musl", MUSL)
     write(made)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NABLA_CACHE", str(CACHE))
@@ -206,7 +218,7 @@ def test_in_an_image(checkout: Checkout) -> None:
     checkout.write("rootfs/tiny.toml", IMAGE)
     checkout.doit("rootfs:tiny")
     image = checkout.root / "out/images/tiny.ext3"
-    tree = base.read_ext(image)
+    tree = nodes.read_ext(image)
     assert {path for path in tree if path.startswith("/usr/") and tree[path].kind != "dir"} == {
         "/usr/bin/greeter",
         "/usr/lib/libgreet.so.1",

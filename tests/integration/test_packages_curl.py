@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from nabla.package import read_record
-from nabla.paths import TESTS
+from nabla.core.paths import TESTS
+from nabla.packages.catalog import read_record
 
 from .conftest import image_of
 from .vm import Vm

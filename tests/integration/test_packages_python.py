@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from nabla.package import read_record
+from nabla.packages.catalog import read_record
 
 from .conftest import image_of
 from .networked import free_port, ordinary_place, page, until

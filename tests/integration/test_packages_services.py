@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from nabla import package_build
-from nabla.package import read_record
-from nabla.paths import MUSL
+from nabla.core.paths import MUSL
+from nabla.packages import builder
+from nabla.packages.catalog import read_record
 
 from .conftest import image_of
 from .networked import free_port, ordinary_place, page, run_words, until
@@ -52,7 +52,7 @@ def host_tool(name: str, *arguments: str) -> str:
     folders = [MUSL / "lib"]
     for record in map(read_record, ("openssl", "redis")):
         for part in record.parts:
-            files = package_build.files_path(record.key, part.name)
+            files = builder.files_path(record.key, part.name)
             folders.append(files / "usr" / "lib")
             if (files / "usr" / "bin" / name).exists():
                 program = files / "usr" / "bin" / name

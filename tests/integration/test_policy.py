@@ -19,8 +19,9 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from bench import host_calls
-from nabla import policy, policy_patch, recipe
-from nabla.paths import VMLINUX
+from nabla.core.paths import VMLINUX
+from nabla.policy import model, patch_text
+from nabla.sources import recipe
 from verify import bpf, seccomp
 from verify.bpf import Call
 
@@ -29,12 +30,12 @@ from .confined import Bare
 from .vm import Vm, status_of
 
 SIGSYS_STATUS = 159
-ALL = {call.name for call in policy.load().calls}
+ALL = {call.name for call in model.load().calls}
 
 
 def needed_by(feature: str) -> set[str]:
     """The calls that only VMs of this feature make."""
-    return {call.name for call in policy.load().calls if call.features == (feature,)}
+    return {call.name for call in model.load().calls if call.features == (feature,)}
 
 
 RARE = needed_by("novdso") | needed_by("nofsgsbase")
@@ -45,7 +46,7 @@ RARE = needed_by("novdso") | needed_by("nofsgsbase")
 
 def in_source(path: str) -> set[str]:
     """Return the host calls in a file of the kernel: __NR_… in C, the preceding number in assembly."""
-    text = policy_patch.find(recipe.load("linux").patches, path).text
+    text = patch_text.find(recipe.load("linux").patches, path).text
     if path.endswith(".c"):
         return set(re.findall(r"\b__NR_(\w+)", text))
     numbers = re.findall(r"movl\s+\$(\d+), %eax[^\n]*\n(?:(?!SYM_CODE_END)[^\n]*\n)*?\s+syscall\b", text)
@@ -54,7 +55,7 @@ def in_source(path: str) -> set[str]:
 
 def test_policy_and_kernel_sources_name_the_same_calls() -> None:
     wanted: dict[str, set[str]] = {}
-    for call in policy.load().calls:
+    for call in model.load().calls:
         wanted.setdefault(call.file, set()).add(call.name)
     assert {path: in_source(path) for path in wanted} == wanted
 
@@ -62,14 +63,14 @@ def test_policy_and_kernel_sources_name_the_same_calls() -> None:
 def test_policy_and_the_kernels_instructions_name_the_same_calls() -> None:
     """From the compiled kernel: the value of EAX at each `syscall` instruction that can run after boot."""
     running = confined.running_entries()
-    assert {each.number for each in running} == {call.number for call in policy.load().calls}, running
+    assert {each.number for each in running} == {call.number for call in model.load().calls}, running
     outside = {each.section for each in confined.entries() if each not in running}
     assert outside == {".init.text"}
 
 
 def test_the_kernels_image_carries_the_policys_filter() -> None:
     """The exact bytes, with 0 for values that are unknown before boot."""
-    wanted = seccomp.encode(confined.rendered(dict.fromkeys(policy.CONSTANTS, 0)))
+    wanted = seccomp.encode(confined.rendered(dict.fromkeys(model.CONSTANTS, 0)))
     with VMLINUX.open("rb") as stream:
         image = ELFFile(stream)
         table = image.get_section_by_name(".symtab")

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import pytest
 
-from nabla import policy
-from nabla.paths import GUEST_TESTS, MUSL, VMLINUX
-from nabla.policy import Rule
+from nabla.core.paths import GUEST_TESTS, MUSL, VMLINUX
+from nabla.policy import model
+from nabla.policy.model import Rule
 from verify import bpf, seccomp
 from verify.bpf import Call, Instruction
 
@@ -106,7 +106,7 @@ def test_every_number_is_killed(machine: Vm, installed: list[Instruction]) -> No
             wrong.append((seccomp.name_of(number), expected[number], result))
     assert wrong == []
     allowed = {seccomp.name_of(n & 0xFFFFFFFF) for n, verdict in expected.items() if verdict == "allow"}
-    assert allowed <= {call.name for call in policy.load().calls}
+    assert allowed <= {call.name for call in model.load().calls}
     assert list(expected.values()).count("kill") > 1100
 
 
@@ -176,7 +176,7 @@ GOOD: dict[str, list[tuple[int, ...]]] = {
 
 def foreign_attempts(installed: Sequence[Instruction]) -> Iterator[Attempt]:
     """Yield each listed call with one argument after another made foreign, where the filter must kill it."""
-    for call in policy.load().calls:
+    for call in model.load().calls:
         for good, allow in zip(GOOD[call.name], call.allow, strict=True):
             for index, rule in enumerate(allow.rules):
                 for value in foreign(rule, good[index]):
@@ -189,7 +189,7 @@ def test_listed_calls_with_foreign_arguments_are_killed(bare: Bare, installed: l
     """Without the launcher's other protections. Streams, disks and the foreign file stay unchanged."""
     attempts = sorted(set(foreign_attempts(installed)))
     names = {seccomp.names()[number] for number, _ in attempts}
-    assert names == {call.name for call in policy.load().calls if call.arguments}
+    assert names == {call.name for call in model.load().calls if call.arguments}
     assert len(attempts) > 200
     with snapshot(bare.folder) as unchanged, ThreadPoolExecutor(os.cpu_count()) as pool:
         endings = list(pool.map(lambda each: bare.attempt(gadget(), each[0], *each[1]), attempts))

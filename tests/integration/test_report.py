@@ -15,14 +15,15 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from nabla import digests, image, package, policy, recipe, report, report_bench, report_page, report_tables
-from nabla.artifacts import RELEASED_IMAGES
-from nabla.paths import IMAGES, relative
-from nabla.report_graph import reduce
-from nabla.tasks import release
-from nabla.tasks import report as task
-from nabla.tasks.digests import GROUPS
-from nabla.tasks.rootfs import TOOLS
+from nabla.core.artifacts import DIGEST_GROUPS, IMAGE_TOOLS, RELEASED_IMAGES, REPORT
+from nabla.core.paths import IMAGES, relative
+from nabla.fs import ext3
+from nabla.packages import catalog
+from nabla.policy import model
+from nabla.release import digests, tasks
+from nabla.report import benchmarks, html, render, tables
+from nabla.report.graph import reduce
+from nabla.sources import recipe
 
 SWITCHES = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -82,9 +83,9 @@ class Opened:
 
 @pytest.fixture(scope="module")
 def path() -> Path:
-    if not task.PAGE.is_file():
-        pytest.fail(f"{relative(task.PAGE)} is missing; hint: ./doit.sh report", pytrace=False)
-    return task.PAGE
+    if not REPORT.is_file():
+        pytest.fail(f"{relative(REPORT)} is missing; hint: ./doit.sh report", pytrace=False)
+    return REPORT
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ def test_links_lead_somewhere(wide: Page) -> None:
     inside = set(wide.locator("[id]").evaluate_all("all => all.map(each => each.id)"))
     found = links(wide)
     assert len(found) > 100
-    released = {*release.files(), *release.FOLDERS, *RELEASE_FILES}
+    released = {*tasks.files(), *tasks.FOLDERS, *RELEASE_FILES}
     released |= {f"images/{name}.ext3.zst" for name in RELEASED_IMAGES}
     for href in found:
         if href.startswith("#"):
@@ -155,7 +156,7 @@ def test_links_lead_somewhere(wide: Page) -> None:
 
 
 def test_links_of_a_release_resolve(browser: Browser) -> None:
-    page = release.folder().path / "report" / "index.html"
+    page = tasks.folder().path / "report" / "index.html"
     assert page.is_file(), f"{relative(page)} is missing; hint: ./doit.sh release"
     found = opened(browser, page)
     files = [href for href in links(found.page) if href.startswith("../")]
@@ -165,7 +166,7 @@ def test_links_of_a_release_resolve(browser: Browser) -> None:
 
 
 def test_lines_that_check_a_release_work(browser: Browser) -> None:
-    page = release.folder().path / "report" / "index.html"
+    page = tasks.folder().path / "report" / "index.html"
     lines = opened(browser, page).page.locator("pre").inner_text()
     result = subprocess.run(
         ["sh", "-ec", lines], cwd=page.parent.parent, capture_output=True, text=True, check=False, timeout=60
@@ -175,8 +176,8 @@ def test_lines_that_check_a_release_work(browser: Browser) -> None:
 
 
 def test_charts_are_drawn(wide: Page) -> None:
-    built = [package.read_record(name) for name in package.names()]
-    times = report_tables.time_chart(report_bench.read_build(report_bench.BUILD))
+    built = [catalog.read_record(name) for name in catalog.names()]
+    times = tables.time_chart(benchmarks.read_build(benchmarks.BUILD))
     wanted = {"chart-sizes": None, "chart-packages": len(built), "chart-times": len(times.rows)}
     assert set(wide.locator("figure.chart").evaluate_all("all => all.map(each => each.id)")) == set(wanted)
     wanted["chart-sizes"] = wide.locator("#products tbody tr").count()
@@ -197,15 +198,15 @@ def test_charts_are_drawn(wide: Page) -> None:
 def test_sizes_are_those_of_the_files(wide: Page) -> None:
     """The used size of a file system is e2fsck's."""
     for name in RELEASED_IMAGES:
-        output = image.check(IMAGES / f"{name}.ext3", tools=TOOLS.path)
+        output = ext3.check(IMAGES / f"{name}.ext3", tools=IMAGE_TOOLS.path)
         used, whole = map(int, re.findall(r"(\d+)/(\d+) blocks", output)[-1])
-        assert report_tables.used_bytes(IMAGES / f"{name}.ext3") == used * 4096
-        words = f"{report_page.size(used * 4096)} of {report_page.size(whole * 4096)}"
+        assert tables.used_bytes(IMAGES / f"{name}.ext3") == used * 4096
+        words = f"{html.size(used * 4096)} of {html.size(whole * 4096)}"
         assert words in wide.locator("#chart-sizes").inner_text()
 
 
 def test_graph_is_drawn(wide: Page) -> None:
-    needs = reduce(report.needs(package.names()))
+    needs = reduce(render.needs(catalog.names()))
     boxes: dict[str, list[float]] = dict(
         wide.locator(".graph a").evaluate_all(
             """all => all.map(each => {
@@ -226,12 +227,12 @@ def test_graph_is_drawn(wide: Page) -> None:
 
 
 def test_tables_tell_of_all(wide: Page) -> None:
-    assert wide.locator("#calls tbody tr").count() == len(policy.load().calls)
+    assert wide.locator("#calls tbody tr").count() == len(model.load().calls)
     assert wide.locator("#pie-table tbody tr").count() == len(RELEASED_IMAGES)
     assert wide.locator("#syscalls-table tbody tr").count() == len(RELEASED_IMAGES)
-    sums = sum(len(digests.read(group)) for group in GROUPS)
+    sums = sum(len(digests.read(group)) for group in DIGEST_GROUPS)
     assert wide.locator("#digests-table tbody tr").count() == sums
-    parts = sum(len(package.read_record(name).parts) for name in package.names())
+    parts = sum(len(catalog.read_record(name).parts) for name in catalog.names())
     assert wide.locator("#packages-table tbody tr").count() == parts
 
 

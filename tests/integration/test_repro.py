@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from nabla import paths, repro
-from nabla.artifacts import ARTIFACTS
-from nabla.tasks.repro import compare_all
+from nabla.core import paths
+from nabla.core.artifacts import ARTIFACTS
+from nabla.repro import second_build
+from nabla.repro.tasks import compare_all
 
 CACHE = paths.cache_dir()
 
@@ -24,11 +25,11 @@ def test_everything_is_identical(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """
     monkeypatch.setenv("NABLA_CACHE", str(CACHE))
     artifacts = list(ARTIFACTS.values())
-    second = repro.prepare()
+    second = second_build.prepare()
     try:
         # Shuffled folders make compiling too slow for each change; `doit repro` includes them.
         second.build([task for artifact in artifacts for task in artifact.tasks], tmp_path / "log", shuffle=False)
         lines = compare_all(artifacts, second)
     finally:
-        repro.discard(second)
+        second_build.discard(second)
     assert len(lines) == sum(len(artifact.paths) for artifact in artifacts)

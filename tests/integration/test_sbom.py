@@ -14,13 +14,23 @@ from typing import Any
 import pytest
 from doit.exceptions import TaskError, TaskFailed
 
-from nabla import apk, base, fetch, package, recipe, sbom_base
-from nabla.artifacts import RELEASED_IMAGES
-from nabla.paths import IMAGES, PATCHES, RECIPES, ROOT, cache_dir
-from nabla.run import run
-from nabla.sandbox import Bind
-from nabla.tasks import sbom, scan
-from nabla.tasks.packages import TOOLS
+from nabla.core.artifacts import (
+    APK_TOOLS,
+    CYCLONEDX,
+    INDEX,
+    LICENSE_LIST,
+    LICENSE_TEXTS,
+    RELEASED_IMAGES,
+    REPOSITORY,
+    SPDX,
+)
+from nabla.core.paths import IMAGES, PATCHES, RECIPES, ROOT, cache_dir
+from nabla.core.process import run
+from nabla.fs import nodes
+from nabla.packages import apk
+from nabla.sandbox.bwrap import Bind
+from nabla.sbom import apkdb, scan_tasks
+from nabla.sources import fetch, recipe
 
 CACHE = cache_dir()
 
@@ -37,24 +47,24 @@ def _read(path: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def cyclonedx() -> dict[str, Any]:
-    return _read(sbom.CYCLONEDX)
+    return _read(CYCLONEDX)
 
 
 @pytest.fixture(scope="module")
 def spdx() -> dict[str, Any]:
-    return _read(sbom.SPDX)
+    return _read(SPDX)
 
 
 def _indexed() -> set[str]:
     """Return name-version of all packages in the index, as the real apk prints it."""
-    binds = [Bind(package.REPOSITORY, "/repository")]
-    dump = run(apk.command(TOOLS.path, binds, ["/sbin/apk", "adbdump", f"/repository/{apk.INDEX.name}"])).stdout
+    binds = [Bind(REPOSITORY, "/repository")]
+    dump = run(apk.command(APK_TOOLS.path, binds, ["/sbin/apk", "adbdump", f"/repository/{INDEX.name}"])).stdout
     found = re.findall(r"^  - name: (\S+)\n    version: (\S+)", dump, re.MULTILINE)
     return {f"{name}-{version}" for name, version in found}
 
 
 def _base_lines() -> list[str]:
-    tree = base.read_base(fetch.fetch(recipe.load("alpine-base").source[0]))
+    tree = nodes.read_base(fetch.fetch(recipe.load("alpine-base").source[0]))
     text = tree["/lib/apk/db/installed"].content().decode()
     return [line for line in text.splitlines() if line.startswith("P:")]
 
@@ -76,7 +86,7 @@ def _by_kind(document: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 def test_number_of_components(cyclonedx: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NABLA_CACHE", str(CACHE))
     kinds = _by_kind(cyclonedx)
-    files = {path.stem for path in package.REPOSITORY.glob("*.apk")}
+    files = {path.stem for path in REPOSITORY.glob("*.apk")}
     assert {f"{entry['name']}-{entry['version']}" for entry in kinds["package"]} == files == _indexed()
     assert len(kinds["package"]) == len(files)
     assert len(kinds["base"]) == len(_base_lines())
@@ -159,19 +169,19 @@ def test_other_readers_read_them(cyclonedx: dict[str, Any]) -> None:
 
     reader: Any = Bom
     assert len(reader.from_json(cyclonedx).components) == len(cyclonedx["components"])
-    document = parse_file(str(sbom.SPDX))
+    document = parse_file(str(SPDX))
     assert validate_full_spdx_document(document) == []
 
 
 def test_no_time_and_no_host(cyclonedx: dict[str, Any], spdx: dict[str, Any]) -> None:
     assert cyclonedx["metadata"]["timestamp"] == "2026-06-01T00:00:00+00:00"
     assert spdx["creationInfo"]["created"] == "2026-06-01T00:00:00Z"
-    for path in (sbom.SPDX, sbom.CYCLONEDX, sbom.REPORT):
+    for path in (SPDX, CYCLONEDX, LICENSE_LIST):
         assert str(ROOT).encode() not in path.read_bytes()
 
 
 def test_licenses(cyclonedx: dict[str, Any]) -> None:
-    lines = sbom.REPORT.read_text().splitlines()
+    lines = LICENSE_LIST.read_text().splitlines()
     rows = [line.split(" | ") for line in lines if line.startswith("| ")][1:]
     kinds = _by_kind(cyclonedx)
     # A line for each recipe, for each package of the base, for the base itself, for each bundled library.
@@ -181,10 +191,10 @@ def test_licenses(cyclonedx: dict[str, Any]) -> None:
         links = re.findall(r"\]\(([^)]+)\)", row[3])
         assert links, row
         linked |= {*links}
-    files = {str(path.relative_to(sbom.SBOM)) for path in sbom.TEXTS.path.rglob("*") if path.is_file()}
+    files = {str(path.relative_to(SPDX.parent)) for path in LICENSE_TEXTS.path.rglob("*") if path.is_file()}
     assert linked == files
     # Some texts only refer to the real one.
-    for folder in sbom.TEXTS.path.iterdir():
+    for folder in LICENSE_TEXTS.path.iterdir():
         assert max(path.stat().st_size for path in folder.iterdir()) > 200, folder
 
 
@@ -204,7 +214,7 @@ def test_licenses(cyclonedx: dict[str, Any]) -> None:
     ],
 )
 def test_texts_are_the_right_ones(path: str, words: str) -> None:
-    assert words in (sbom.TEXTS.path / path).read_text()
+    assert words in (LICENSE_TEXTS.path / path).read_text()
 
 
 def test_scan_as_a_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,29 +227,29 @@ def test_scan_as_a_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         path.write_text(json.dumps({"distroversion": "v3.23", "packages": entries}))
         return [str(path)]
 
-    assert scan.compare(json=False, sbom="", files=write(**names)) is None
+    assert scan_tasks.compare(json=False, sbom="", files=write(**names)) is None
     assert "fixed   CVE-2025-26519  musl" in capsys.readouterr().out
-    failed = scan.compare(json=True, sbom=str(sbom.CYCLONEDX), files=write(zlib={"99-r0": ["CVE-2026-9"]}))
+    failed = scan_tasks.compare(json=True, sbom=str(CYCLONEDX), files=write(zlib={"99-r0": ["CVE-2026-9"]}))
     assert isinstance(failed, TaskFailed) and "known vulnerabilities are open" in failed.get_msg()
     found = json.loads(capsys.readouterr().out)
     assert {(each["id"], each["status"]) for each in found["findings"]} == {("CVE-2026-9", "open")}
     assert {each["version"] for each in found["findings"]} == {"1.3.1", "1.3.2-r0"}
     path.write_text("{")
-    assert isinstance(scan.compare(json=False, sbom="", files=[str(path)]), TaskError)
+    assert isinstance(scan_tasks.compare(json=False, sbom="", files=[str(path)]), TaskError)
 
 
 def test_what_is_present_in_an_image() -> None:
     from dissect.extfs import ExtFS
 
     image = IMAGES / "alpine.ext3"
-    tree = base.read_ext(image)
+    tree = nodes.read_ext(image)
     with image.open("rb") as stream:
-        present = sbom_base._lookup(ExtFS(stream))
+        present = apkdb._lookup(ExtFS(stream))
         assert all(map(present, tree))
         # Through links to folders, relative and absolute; not through files.
         assert present("/var/run/lock") and present("/etc/ssl1.1/certs/002c0b4f.0")
         assert not present("/nothing/there") and not present("/etc/passwd/x") and not present("/etc/none")
-    installed, files = sbom_base.read_image(image)
+    installed, files = apkdb.read_image(image)
     assert {each.name for each in installed} >= {"apk-tools", "python3", "musl"}
     assert files == {file for each in installed for file in each.files} & {*tree}
-    assert sbom_base.read_image(IMAGES / "minimal.ext3") == ((), frozenset())
+    assert apkdb.read_image(IMAGES / "minimal.ext3") == ((), frozenset())

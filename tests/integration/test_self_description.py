@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nabla.errors import CommandError
-from nabla.tasks import boot
+from nabla.commands import boot
+from nabla.core.errors import CommandError
 
 from .conftest import image_of
 from .networked import free_port

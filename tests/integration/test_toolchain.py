@@ -12,9 +12,9 @@ import pytest
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 
-from nabla import paths
-from nabla.errors import CommandError
-from nabla.sandbox import Bind, Sandbox
+from nabla.core import paths
+from nabla.core.errors import CommandError
+from nabla.sandbox.bwrap import Bind, Sandbox
 from verify import pie
 
 CACHE = paths.cache_dir()

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from nabla import paths, rootfs, sandbox, tasklib
-from nabla.sandbox import Bind, Sandbox
-from nabla.tasklib import Job
-from nabla.tasks import verify
-from nabla.tasks.verify import VerifyError
+from nabla.core import artifacts, files, paths
+from nabla.core.artifacts import verify_reports
+from nabla.engine.task import Job
+from nabla.images import descriptions, verify_tasks
+from nabla.images.verify_tasks import VerifyError
+from nabla.sandbox import bwrap
+from nabla.sandbox.bwrap import Bind, Sandbox
 from verify import contents, kernel_code, pie, syscalls
 
 CACHE = paths.cache_dir()
@@ -29,11 +31,11 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
     monkeypatch.setenv("NABLA_CACHE", str(CACHE))
     made = Job("verify:test", tmp_path / "log")
     yield made
-    tasklib.remove(made.scratch())
+    files.remove(made.scratch())
 
 
 def test_everything_is_position_independent(job: Job) -> None:
-    verify.check_pie(job)
+    verify_tasks.check_pie(job)
     table = job.log.read_text()
     for name in ("ld-musl-x86_64.so.1", "busybox", "nabla-init", "nabla-run"):
         assert f"{name}" in table
@@ -41,9 +43,9 @@ def test_everything_is_position_independent(job: Job) -> None:
 
 @pytest.mark.parametrize("name", ["minimal", "alpine", "python"])
 def test_images_hold_only_what_can_run(job: Job, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "REPORTS", tmp_path)
-    job.outputs = tuple(verify.report_paths(name))
-    verify.check_image(job, name)
+    monkeypatch.setattr(artifacts, "VERIFY_REPORTS", tmp_path)
+    job.outputs = tuple(verify_reports(name))
+    verify_tasks.check_image(job, name)
     findings = json.loads(job.out(tmp_path / f"{name}-pie.json").read_text())
     suite = ET.fromstring(job.out(tmp_path / f"{name}-pie.xml").read_text())
     assert suite.get("failures") == "0"
@@ -56,13 +58,13 @@ def test_images_hold_only_what_can_run(job: Job, name: str, tmp_path: Path, monk
         assert [call["path"] for call in calls if call["uses"]] == []
 
 
-@pytest.mark.parametrize("image", rootfs.names())
+@pytest.mark.parametrize("image", descriptions.names())
 def test_image_agrees_with_readelf(job: Job, image: str, tmp_path: Path) -> None:
     """An independent check finds the same files and verdicts: debugfs extracts the image, readelf examines it."""
     tree, out = tmp_path / "tree", tmp_path / "readelf"
     tree.mkdir()
     tools = paths.WORK / "image-tools"
-    base = [*sandbox.base(tools, user=0), "--bind", str(tmp_path), "/scratch"]
+    base = [*bwrap.base(tools, user=0), "--bind", str(tmp_path), "/scratch"]
     bind = ["--ro-bind", str(paths.IMAGES / f"{image}.ext3"), "/tmp/image"]
     subprocess.run(
         [*base, *bind, "debugfs", "-R", "rdump / /scratch/tree", "/tmp/image"], capture_output=True, check=True
@@ -104,7 +106,7 @@ def _findings(name: str) -> list[pie.Finding]:
 
 
 def test_kernel_leaves_guest_registers_alone(job: Job) -> None:
-    verify.check_kernel(job)
+    verify_tasks.check_kernel(job)
     assert " 0 forbidden, " in job.log.read_text()
 
 
@@ -113,4 +115,4 @@ def test_a_forbidden_instruction_fails_the_task(job: Job, tmp_path: Path, monkey
     policy.write_text(kernel_code.POLICY.read_text().replace('"um_host_exit"', '"um_host_exits"'))
     monkeypatch.setattr(kernel_code, "POLICY", policy)
     with pytest.raises(VerifyError, match=r"out/kernel/vmlinux: um_host_exit: syscall: syscall"):
-        verify.check_kernel(job)
+        verify_tasks.check_kernel(job)

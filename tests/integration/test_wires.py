@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nabla.paths import NABLA_RUN
+from nabla.core.paths import NABLA_RUN
 
 from .conftest import image_of
 from .networked import OWN_ERROR, program, run_words

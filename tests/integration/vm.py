@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pexpect
 
-from nabla.paths import NABLA_RUN
+from nabla.core.paths import NABLA_RUN
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nabla.apt import DebFile
+from nabla.sources.apt import DebFile
 
 
 def ar(members: Mapping[str, bytes]) -> bytes:

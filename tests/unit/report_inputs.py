@@ -7,8 +7,8 @@ import struct
 from dataclasses import asdict
 from pathlib import Path
 
-from nabla.package import Built, Part
-from nabla.report import Inputs
+from nabla.packages.catalog import Built, Part
+from nabla.report.render import Inputs
 from verify import pie, report, syscalls
 
 HOSTILE = "<script>alert(\"1\")</script> & 'more'"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nabla.paths import cache_dir
+from nabla.core.paths import cache_dir
 from tests.conftest import ROOT
 
 # What the script itself calls, all part of every Debian.
@@ -27,11 +27,12 @@ def copy(tmp_path: Path) -> Path:
     root.mkdir()
     for name in ("doit.sh", "dodo.py", "pyproject.toml", "requirements.txt"):
         shutil.copy(ROOT / name, root)
-    shutil.copytree(ROOT / "nabla", root / "nabla", ignore=shutil.ignore_patterns("__pycache__", "tasks"))
-    (root / "nabla/tasks").mkdir()
-    shutil.copy(ROOT / "nabla/tasks/__init__.py", root / "nabla/tasks")
-    (root / "nabla/tasks/hello.py").write_text(
-        "from nabla.tasklib import step\n"
+    shutil.copytree(ROOT / "nabla", root / "nabla", ignore=shutil.ignore_patterns("__pycache__", "*tasks.py"))
+    for name in ("demo", "nabla/testing"):
+        (root / name).mkdir()
+        (root / name / "__init__.py").touch()
+    (root / "nabla/testing/tasks.py").write_text(
+        "from nabla.engine.task import step\n"
         "def task_hello():\n"
         "    return step('hello', hello, doc='say it', always=True)\n"
         "def hello(job):\n"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from nabla import release, signing
-from nabla.paths import WORK, relative
-from nabla.tasks.release import folder
+from nabla.core.paths import WORK, relative
+from nabla.release import assembly, signing
+from nabla.release.tasks import folder
 from verify.release_contents import Tools
 
 from .copies import Copy, Keys, link, make_key
@@ -22,7 +22,7 @@ from .copies import Copy, Keys, link, make_key
 def built() -> Path:
     """The release of this checkout."""
     place = folder().path
-    if not (place / release.SUMS).is_file():
+    if not (place / assembly.SUMS).is_file():
         pytest.fail(f"{relative(place)} is missing; hint: ./doit.sh test builds it first", pytrace=False)
     return place
 
@@ -57,7 +57,7 @@ def signed(built: Path, place: Path, signer: Keys) -> Path:
     # Signing sets modes and times, also of shared files: to their present values.
     link(built, target)
     copy = Copy(target, signer)
-    copy.replace(release.SIGNERS, signing.allowed_signers(signer[1]).encode())
+    copy.replace(assembly.SIGNERS, signing.allowed_signers(signer[1]).encode())
     copy.seal()
     return target
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nabla import provenance, release, signing
-from nabla.provenance import Told
+from nabla.release import assembly, provenance, signing
+from nabla.release.provenance import Told
 
 SMALL = "minimal"  # the image to tamper with
 Keys = tuple[Path, Path]
@@ -55,21 +55,21 @@ class Copy:
 
     def sums(self, change: Callable[[str], str]) -> None:
         """Change the file of sums, without signing it."""
-        self.replace(release.SUMS, change(self.path(release.SUMS).read_text()).encode())
+        self.replace(assembly.SUMS, change(self.path(assembly.SUMS).read_text()).encode())
 
     def told(self) -> Told:
-        return provenance.read(signing.payload(self.path(release.STATEMENT).read_text()))
+        return provenance.read(signing.payload(self.path(assembly.STATEMENT).read_text()))
 
     def seal(self, keys: Keys | None = None) -> None:
         """Write statement, sums and signature again, as the signer can."""
         told = self.told()
-        release.seal(told.version, told.dependencies, (keys or self.keys)[0], self.folder)
+        assembly.seal(told.version, told.dependencies, (keys or self.keys)[0], self.folder)
 
     def sign(self) -> None:
         """Write sums and signature again, but not the statement."""
-        sums = release.sums(release.digests(self.folder, but=(release.SUMS, release.SIGNATURE)))
-        self.replace(release.SUMS, sums.encode())
-        self.replace(release.SIGNATURE, signing.sign(sums.encode(), self.keys[0]).encode())
+        sums = assembly.sums(assembly.digests(self.folder, but=(assembly.SUMS, assembly.SIGNATURE)))
+        self.replace(assembly.SUMS, sums.encode())
+        self.replace(assembly.SIGNATURE, signing.sign(sums.encode(), self.keys[0]).encode())
 
     def apks(self) -> list[str]:
         """Return the names of all package files."""

@@ -10,9 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nabla import release, signing, tree
-from nabla.paths import IMAGES, ROOT
-from nabla.sandbox import SOURCE_DATE_EPOCH
+from nabla.core import manifest
+from nabla.core.paths import IMAGES, ROOT
+from nabla.release import assembly, signing
+from nabla.sandbox.bwrap import SOURCE_DATE_EPOCH
 from verify import release_contents
 
 from .copies import SMALL, Copy, Keys
@@ -22,7 +23,7 @@ def test_passes_what_is_documented_for_strangers(built: Path, tmp_path: Path) ->
     """The exact lines of the documentation, with the tools that they name and no code of nabla."""
     text = (ROOT / "docs" / "release.md").read_text(encoding="utf-8")
     (script,) = [block for block in re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S) if "ssh-keygen" in block]
-    variables = {**os.environ, "SIGNERS": str(built / release.SIGNERS), "WORK": str(tmp_path), "LC_ALL": "C"}
+    variables = {**os.environ, "SIGNERS": str(built / assembly.SIGNERS), "WORK": str(tmp_path), "LC_ALL": "C"}
     result = subprocess.run(["sh", "-c", script], cwd=built, env=variables, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert json.loads((tmp_path / "statement.json").read_text())["predicateType"].startswith("https://slsa.dev/")
@@ -61,15 +62,15 @@ def test_no_key_at_all(built: Path, tmp_path: Path) -> None:
 def test_signing_again_gives_the_same_bytes(copy: Copy) -> None:
     before = {
         place: (copy.path(place).stat().st_mode, copy.path(place).read_bytes())
-        for place in release.digests(copy.folder)
+        for place in assembly.digests(copy.folder)
     }
     copy.seal()
     assert {place: (copy.path(place).stat().st_mode, copy.path(place).read_bytes()) for place in before} == before
-    assert before.keys() == release.digests(copy.folder).keys()
+    assert before.keys() == assembly.digests(copy.folder).keys()
 
 
 def test_files_of_a_release_have_one_date(built: Path) -> None:
-    assert {int(status.st_mtime) for _, status in tree.entries(built)} == {SOURCE_DATE_EPOCH}
+    assert {int(status.st_mtime) for _, status in manifest.entries(built)} == {SOURCE_DATE_EPOCH}
 
 
 def test_images_are_what_was_built(built: Path, tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from nabla import provenance, release, signing, tree
-from nabla.provenance import Told
-from nabla.tasks.release import folder
+from nabla.core import manifest
+from nabla.release import assembly, provenance, signing
+from nabla.release.provenance import Told
+from nabla.release.tasks import folder
 from verify import release as checker
 from verify import release_contents
 from verify.release_contents import ARCHIVE, CYCLONEDX, INDEX, LAYOUT, SPDX, Tools
@@ -65,7 +66,7 @@ def _mode(copy: Copy, place: str, mode: int) -> None:
 def _resum(copy: Copy) -> None:
     """The sums match again, but the signature does not."""
     copy.flip("kernel/vmlinux")
-    digest = tree.file_sha256(copy.path("kernel/vmlinux"))
+    digest = manifest.file_sha256(copy.path("kernel/vmlinux"))
     copy.sums(
         lambda text: "".join(
             f"{digest} *kernel/vmlinux\n" if "vmlinux" in line else f"{line}\n" for line in text.splitlines()
@@ -80,10 +81,10 @@ def _truncate(copy: Copy) -> None:
 
 def _envelope(copy: Copy, **fields: Any) -> None:
     """Change an envelope, keep its form, and update the sums: only the statement is wrong."""
-    data = json.loads(copy.path(release.STATEMENT).read_text())
+    data = json.loads(copy.path(assembly.STATEMENT).read_text())
     data.update(fields)
     text = json.dumps(data, sort_keys=True, separators=(",", ":")) + "\n"
-    copy.replace(release.STATEMENT, text.encode())
+    copy.replace(assembly.STATEMENT, text.encode())
     copy.sign()
 
 
@@ -98,13 +99,13 @@ FLIPPED = (
         "bin/nabla-run",
         "kernel/vmlinux",
         f"images/{SMALL}.ext3.zst",
-        release.IMAGE_SUMS,
+        assembly.IMAGE_SUMS,
         INDEX,
         ARCHIVE,
         SPDX,
         CYCLONEDX,
     ),
-    *("keys/nabla.rsa.pub", release.SIGNERS, release.STATEMENT, "licenses.md", f"{LAYOUT}/index.json"),
+    *("keys/nabla.rsa.pub", assembly.SIGNERS, assembly.STATEMENT, "licenses.md", f"{LAYOUT}/index.json"),
 )
 # Name, change, the check that must fail, and its message.
 OUTSIDE: list[tuple[str, Tamper, str, str]] = [
@@ -113,13 +114,13 @@ OUTSIDE: list[tuple[str, Tamper, str, str]] = [
         for place in FLIPPED
     ),
     ("flip a package", lambda c: c.flip(f"apk/x86_64/{c.apks()[3]}"), "sums", "has another sum"),
-    ("flip the sums", lambda c: c.flip(release.SUMS, 0.01), "signature", "does not fit"),
-    ("flip the signature", lambda c: c.flip(release.SIGNATURE, 0.6), "signature", release.SIGNATURE),
-    ("no signature", lambda c: c.path(release.SIGNATURE).unlink(), "signature", release.SIGNATURE),
-    ("no sums", lambda c: c.path(release.SUMS).unlink(), "signature", "No such file"),
+    ("flip the sums", lambda c: c.flip(assembly.SUMS, 0.01), "signature", "does not fit"),
+    ("flip the signature", lambda c: c.flip(assembly.SIGNATURE, 0.6), "signature", assembly.SIGNATURE),
+    ("no signature", lambda c: c.path(assembly.SIGNATURE).unlink(), "signature", assembly.SIGNATURE),
+    ("no sums", lambda c: c.path(assembly.SUMS).unlink(), "signature", "No such file"),
     ("an added file", _add, "sums", "bin/helper is not in SHA256SUMS"),
     ("a removed file", lambda c: c.path("oci/nabla-linux.oci.tar").unlink(), "sums", "nabla-linux.oci.tar is missing"),
-    ("no statement", lambda c: c.path(release.STATEMENT).unlink(), "statement", "cannot be read"),
+    ("no statement", lambda c: c.path(assembly.STATEMENT).unlink(), "statement", "cannot be read"),
     ("set-user-id", lambda c: _mode(c, "bin/nabla-run", 0o4755), "modes", "bin/nabla-run has mode 4755"),
     ("not executable", lambda c: _mode(c, "kernel/vmlinux", 0o644), "modes", "kernel/vmlinux has mode 0644"),
     ("a folder for everybody", lambda c: c.path("bin").chmod(0o777), "modes", "bin has mode 0777"),
@@ -157,7 +158,7 @@ def test_tampered(copy: Copy, tools: Tools, tamper: Tamper, check: str, reason: 
 def test_signed_again_by_a_forger(copy: Copy, tools: Tools, forger: Keys) -> None:
     """Sums, statement and the key inside are consistent."""
     copy.edit(SPDX, lambda document: document["packages"].pop())
-    copy.replace(release.SIGNERS, signing.allowed_signers(forger[1]).encode())
+    copy.replace(assembly.SIGNERS, signing.allowed_signers(forger[1]).encode())
     copy.seal(forger)
     found = _problems(copy, tools)
     assert "not by an allowed signer" in found["signature"]
@@ -167,7 +168,7 @@ def test_signed_again_by_a_forger(copy: Copy, tools: Tools, forger: Keys) -> Non
 def test_statement_by_a_forger(copy: Copy, tools: Tools, forger: Keys) -> None:
     """In a release whose sums the signer was tricked into signing."""
     payload = provenance.statement(copy.told())
-    copy.replace(release.STATEMENT, signing.seal(payload, provenance.MEDIA_TYPE, forger[0]).encode())
+    copy.replace(assembly.STATEMENT, signing.seal(payload, provenance.MEDIA_TYPE, forger[0]).encode())
     copy.sign()
     assert list(_problems(copy, tools)) == ["statement"]
 
@@ -180,6 +181,6 @@ def test_statement_of_another_release(copy: Copy, tools: Tools) -> None:
 
 
 def test_key_of_somebody_else_for_later(copy: Copy, tools: Tools, forger: Keys) -> None:
-    copy.replace(release.SIGNERS, signing.allowed_signers(forger[1]).encode())
+    copy.replace(assembly.SIGNERS, signing.allowed_signers(forger[1]).encode())
     copy.seal()
     assert list(_problems(copy, tools)) == ["keys"]

@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
-from nabla import apk, provenance, release, tree
-from nabla.provenance import Told
+from nabla.core import manifest
+from nabla.core.artifacts import PACKAGE_KEY
+from nabla.release import assembly, provenance
+from nabla.release.provenance import Told
 from verify import release_contents
 from verify.release_contents import ARCHIVE, CYCLONEDX, INDEX, LAYOUT, SPDX, Release, Tools
 
@@ -52,7 +54,7 @@ def _blob(layout: Path, descriptor: Any) -> Path:
 def _keep(layout: Path, data: bytes, descriptor: Any) -> str:
     name = layout / "blobs" / "sha256" / "new"
     name.write_bytes(data)
-    digest = tree.file_sha256(name)
+    digest = manifest.file_sha256(name)
     name.rename(name.with_name(digest))
     descriptor.update(digest=f"sha256:{digest}", size=len(data))
     return digest
@@ -68,7 +70,7 @@ def _only(copy: Copy, image: Callable[[bytes], bytes], pack: Callable[[bytes], b
     changed = image(raw)
     scratch = copy.path("images") / f"{SMALL}.ext3"
     scratch.write_bytes(changed)
-    copy.path(release.IMAGE_SUMS).write_text(release.sums({scratch.name: tree.file_sha256(scratch)}))
+    copy.path(assembly.IMAGE_SUMS).write_text(assembly.sums({scratch.name: manifest.file_sha256(scratch)}))
     scratch.unlink()
     packed = pack(zstandard.ZstdCompressor(level=1, write_checksum=True).compress(changed))
     copy.path(f"images/{SMALL}.ext3.zst").write_bytes(packed)
@@ -94,7 +96,7 @@ def _same(data: bytes) -> bytes:
 def _unfit(copy: Copy) -> None:
     """The sum of another image."""
     _only(copy, _same, _same)
-    copy.path(release.IMAGE_SUMS).write_text(f"{'0' * 64} *{SMALL}.ext3\n")
+    copy.path(assembly.IMAGE_SUMS).write_text(f"{'0' * 64} *{SMALL}.ext3\n")
 
 
 def _other_apk(copy: Copy) -> None:
@@ -109,7 +111,7 @@ def _old_key(copy: Copy) -> None:
     private = subprocess.run(words, check=True, capture_output=True).stdout
     words = ["openssl", "rsa", "-pubout"]
     public = subprocess.run(words, input=private, check=True, capture_output=True).stdout
-    copy.replace(f"keys/{apk.KEY_NAME}.pub", public)
+    copy.replace(f"keys/{PACKAGE_KEY}.pub", public)
 
 
 def _static(copy: Copy) -> None:
@@ -141,7 +143,7 @@ INSIDE: list[tuple[str, Tamper, str, str]] = [
     ("no checksum", lambda c: _only(c, _same, _without_checksum), "images", "does not tell its size and checksum"),
     ("another raw sum", _unfit, "images", "holds an image with another sum"),
     ("broken file system", lambda c: _only(c, _broken, _same), "images", "e2fsck finds faults"),
-    ("raw sum missing", lambda c: c.replace(release.IMAGE_SUMS, b""), "images", "is not about these images"),
+    ("raw sum missing", lambda c: c.replace(assembly.IMAGE_SUMS, b""), "images", "is not about these images"),
     ("damaged package", lambda c: c.flip(f"apk/x86_64/{c.apks()[0]}"), "packages", "is not verified by apk"),
     ("packages by another key", _old_key, "packages", "is not verified by apk"),
     ("index by another key", _old_key, "index", "is not verified by apk"),
@@ -174,7 +176,7 @@ def _largest(copy: Copy) -> str:
 @pytest.mark.parametrize(("tamper", "check", "reason"), [case[1:] for case in INSIDE], ids=[case[0] for case in INSIDE])
 def test_unfit(copy: Copy, tools: Tools, tmp_path: Path, tamper: Tamper, check: str, reason: str) -> None:
     tamper(copy)
-    seen = Release(copy.folder, release.digests(copy.folder), copy.told(), tools, tmp_path)
+    seen = Release(copy.folder, assembly.digests(copy.folder), copy.told(), tools, tmp_path)
     # A generator: later findings (schemas are slow) need not be searched for.
     told = []
     for problem in release_contents.CHECKS[check][1](seen):
@@ -197,7 +199,7 @@ def test_other_sources(copy: Copy, tools: Tools, tmp_path: Path) -> None:
 def test_bills_that_follow_no_schema(copy: Copy, tools: Tools, tmp_path: Path, text: str) -> None:
     copy.replace(CYCLONEDX, text.encode())
     copy.edit(SPDX, lambda document: document.update(dataLicense="none"))
-    seen = Release(copy.folder, release.digests(copy.folder), copy.told(), tools, tmp_path)
+    seen = Release(copy.folder, assembly.digests(copy.folder), copy.told(), tools, tmp_path)
     problems = "\n".join(release_contents._invalid(seen))
     assert f"{SPDX} is not valid" in problems
     assert f"{CYCLONEDX} is not valid" in problems

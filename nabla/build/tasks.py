@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The components of the system that have a `[build]`, and the kernel.
+
+musl:         toolchain:unpack -> musl:unpack -> :patch -> :configure -> :build -> :install -> out/musl
+busybox:      musl:install -> busybox:configure -> :build -> :install -> out/busybox
+launcher:     musl:install -> launcher:configure -> :build -> :install -> out/bin/nabla-run
+init:         musl:install -> init:configure -> :build -> :install -> out/init/nabla-init
+guest-tests:  musl:install -> guest-tests:configure -> :build -> :install -> out/guest-tests
+kernel:       fetch:linux -> kernel:unpack -> :patch -> :config -> :build -> out/kernel/vmlinux, System.map, sources
+                                patches/linux ^      ^ kernel-config/*.config
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nabla.build import component, kconfig, kernel, source_tree
+from nabla.build.source_tree import Work
+from nabla.core.artifacts import Tree
+from nabla.core.paths import BUSYBOX, GUEST_TESTS, MUSL, NABLA_INIT, NABLA_RUN, VMLINUX
+from nabla.engine import task
+from nabla.engine.task import TaskDict
+from nabla.sandbox import bwrap, lockfile
+
+
+def task_musl() -> Iterator[TaskDict]:
+    """Build the C library of the guest."""
+    yield from component.steps("musl", "musl", {".": Tree(MUSL)}, doc="build the guest's C library", with_musl=False)
+
+
+def task_busybox() -> Iterator[TaskDict]:
+    """Build the guest's basic commands."""
+    doc = "build the guest's basic commands and shell"
+    yield from component.steps("busybox", "busybox", {".": Tree(BUSYBOX)}, doc=doc, with_musl=True)
+
+
+def task_launcher() -> Iterator[TaskDict]:
+    """Build nabla-run, which starts the machine."""
+    results = {"usr/bin/nabla-run": NABLA_RUN}
+    yield from component.steps("launcher", "nabla-run", results, doc="build nabla-run, the launcher", with_musl=True)
+
+
+def task_init() -> Iterator[TaskDict]:
+    """Build nabla-init, the first program of the guest."""
+    results = {"sbin/nabla-init": NABLA_INIT}
+    doc = "build nabla-init, the guest's first program"
+    yield from component.steps("init", "nabla-init", results, doc=doc, with_musl=True)
+
+
+def task_guest_tests() -> Iterator[TaskDict]:
+    """Build the programs of tests/guest and bench/guest."""
+    doc = "build the programs that run inside the guest"
+    results = {"usr/lib/nabla-tests": Tree(GUEST_TESTS)}
+    yield from component.steps("guest-tests", "guest-tests", results, doc=doc, with_musl=True)
+
+
+def task_kernel() -> Iterator[TaskDict]:
+    """Build the guest kernel."""
+    work = Work(kernel.RECIPE)
+    fragments = kernel.fragments()
+    tools = [lockfile.LOCK, lockfile.PACKAGES]
+    yield task.group("kernel", "build the guest kernel")
+    yield from source_tree.steps("kernel", kernel.RECIPE)
+    yield task.step(
+        "kernel:config",
+        kernel.config,
+        doc="merge kernel-config/*.config and check that every option survives",
+        inputs=[work.patched, *fragments, *tools],
+        outputs=[kernel.CONFIG],
+        after=["kernel:patch", "toolchain:unpack"],
+        config=[path.name for path in fragments],
+        code=[kconfig, bwrap],
+        args=[kernel.RECIPE],
+        kept=True,
+    )
+    yield task.step(
+        "kernel:build",
+        kernel.compile_kernel,
+        doc="compile and link the kernel",
+        inputs=[work.patched, kernel.CONFIG, *tools],
+        outputs=[VMLINUX, kernel.SYMBOLS, kernel.SOURCES],
+        after=["kernel:config"],
+        config=kernel.IDENTITY,
+        code=[bwrap],
+        args=[kernel.RECIPE],
+        kept=True,
+    )

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Open a shell in the build sandbox: `doit shell [RECIPE]`."""
+
+from __future__ import annotations
+
+import sys
+
+from nabla.build import component, kernel
+from nabla.build.source_tree import Work
+from nabla.core import files
+from nabla.core.errors import HostError, NablaError
+from nabla.packages import builder
+from nabla.sandbox.bwrap import Bind, Sandbox
+from nabla.sources import recipe
+
+
+def open_shell(names: list[str]) -> None:
+    """Open a shell, in a recipe's build folder when one is named. Raises `HostError`, `NablaError`."""
+    if not sys.stdin.isatty():
+        raise HostError("doit shell needs a terminal")
+    if not names:
+        files.make_folder(Work("shell").base)
+        place = Sandbox((Bind(Work("shell").base, "/build", writable=True),))
+    elif names[0] in ("kernel", kernel.RECIPE) and Work(kernel.RECIPE).objects.is_dir():
+        place = kernel.enter(Work(kernel.RECIPE).objects)
+    elif (Work(names[0]).build / names[0]).is_dir():
+        if recipe.load(names[0]).package is not None:
+            place = builder.enter(names[0])
+        else:
+            place = component.enter(names[0], with_musl=names[0] != "musl")
+    else:
+        raise NablaError(
+            f"there is no build folder of {names[0]!r}",
+            "name a recipe, after building it here; of a result that the cache had, this makes one:\n"
+            f"doit clean {names[0]} && doit fresh=1 {names[0]}",
+        )
+    place.shell()

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the build makes: the path of each output, and for each artifact the tasks that make it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nabla.core.paths import (
+    APK,
+    BUILT,
+    BUSYBOX,
+    BUSYBOX_BIN,
+    IMAGES,
+    MUSL,
+    NABLA_INIT,
+    NABLA_RUN,
+    OUT,
+    STATE,
+    VMLINUX,
+    WORK,
+    relative,
+)
+from nabla.core.version import version
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A folder as input or output of a task: known by the digest of its manifest, kept in a small stamp file."""
+
+    path: Path
+
+    @property
+    def stamp(self) -> Path:
+        """The file that holds the digest; it is what doit sees of the folder."""
+        return STATE / "trees" / f"{relative(self.path).replace('/', '+')}.sha256"
+
+
+# The recipe with Alpine's root file system; the programs that make packages and images come from it.
+BASE = "alpine-base"
+
+# The images that are released; others are for tests and for developers of this project.
+RELEASED_IMAGES = ("alpine", "base", "minimal", "python")
+
+APK_TOOLS = Tree(WORK / "apk-tools")
+IMAGE_TOOLS = Tree(WORK / "image-tools")
+
+ARCH = "x86_64"
+REPOSITORY = APK / ARCH
+INDEX = REPOSITORY / "Packages.adb"
+PACKAGE_KEY = "nabla.rsa"
+PUBLIC_KEY = APK / "keys" / f"{PACKAGE_KEY}.pub"
+
+OCI_IMAGE = "alpine"  # the disk image inside the container image
+OCI_LAYOUT = Tree(OUT / "oci" / "layout")
+OCI_ARCHIVE = OUT / "oci" / "nabla-linux.oci.tar"
+
+SPDX = OUT / "sbom" / "nabla.spdx.json"
+CYCLONEDX = OUT / "sbom" / "nabla.cdx.json"
+LICENSE_TEXTS = Tree(OUT / "sbom" / "licenses")
+LICENSE_LIST = OUT / "sbom" / "licenses.md"
+
+REPORT = OUT / "report" / "index.html"
+
+# Forms of artifacts that depend neither on the user's keys nor on the version; their sums are committed.
+REFERENCE_VERSION = "0"
+REFERENCE_REPOSITORY = Tree(OUT / "reference" / "apk")
+REFERENCE_SBOM = Tree(OUT / "reference" / "sbom")
+REFERENCE_OCI = OUT / "reference" / OCI_ARCHIVE.name
+
+VERIFY_REPORTS = OUT / "verify"
+_REPORT_FORMATS = ("txt", "json", "xml")
+
+
+def image_path(name: str) -> Path:
+    """Return the image of that name in out/images."""
+    return IMAGES / f"{name}.ext3"
+
+
+def package_record(recipe: str) -> Path:
+    """Return the file that describes the packages built from a recipe."""
+    return BUILT / f"{recipe}.json"
+
+
+def verify_reports(image: str) -> list[Path]:
+    """Return the checkers' reports about an image: each as a table, as JSON and as JUnit."""
+    return [VERIFY_REPORTS / f"{image}-{kind}.{form}" for kind in ("pie", "syscalls") for form in _REPORT_FORMATS]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One thing that users get. `tasks`: of doit; `find`: says what they make, as files and folders below out/."""
+
+    name: str
+    tasks: tuple[str, ...]
+    find: Callable[[], tuple[Path, ...]]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Its files and folders. A property, since the name of a release's folder is known to git alone."""
+        return self.find()
+
+
+def _at(*paths: Path) -> Callable[[], tuple[Path, ...]]:
+    return lambda: paths
+
+
+ARTIFACTS: dict[str, Artifact] = {
+    artifact.name: artifact
+    for artifact in (
+        Artifact("musl", ("musl",), _at(MUSL)),
+        Artifact("busybox", ("busybox",), _at(BUSYBOX)),
+        Artifact("init", ("init",), _at(NABLA_INIT)),
+        Artifact("launcher", ("launcher",), _at(NABLA_RUN)),
+        Artifact("packages", ("packages",), _at(REPOSITORY)),
+        Artifact(
+            "images",
+            tuple(f"rootfs:{name}" for name in RELEASED_IMAGES),
+            _at(*(image_path(name) for name in RELEASED_IMAGES)),
+        ),
+        Artifact("kernel", ("kernel",), _at(VMLINUX)),
+        Artifact("sbom", ("sbom",), _at(SPDX.parent)),
+        Artifact("oci", ("oci",), _at(OCI_ARCHIVE.parent)),
+        Artifact("report", ("report",), _at(REPORT.parent)),
+        Artifact("release", ("release",), lambda: (OUT / "release" / version(),)),
+    )
+}
+
+# Group of committed sums (digests/<group>.sha256) -> the files and folders summed. Headers of libc are in a package.
+DIGEST_GROUPS: dict[str, tuple[Path, ...]] = {
+    "kernel": (VMLINUX,),
+    "libc": (MUSL / "lib", MUSL / "usr" / "lib"),
+    "programs": (BUSYBOX_BIN, NABLA_INIT, NABLA_RUN),
+    "packages": (REFERENCE_REPOSITORY.path,),
+    "images": ARTIFACTS["images"].paths,
+    "sbom": (REFERENCE_SBOM.path,),
+    "oci": (REFERENCE_OCI,),
+}

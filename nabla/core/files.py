@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files and folders: create, remove and lock them, with errors that name the cause."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NoReturn
+
+from nabla.core import log
+from nabla.core.errors import DiskFullError, NablaError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_UNUSED = 30 * 86400.0  # seconds
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all it holds, also where parts are write-protected; absent is fine."""
+    if path.is_dir() and not path.is_symlink():
+        path.chmod(0o755)
+        for folder, names, _ in os.walk(path):
+            for name in names:
+                inner = os.path.join(folder, name)
+                if not os.path.islink(inner):
+                    os.chmod(inner, 0o755)
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_unused(folders: Iterable[Path]) -> None:
+    """Remove folders of a cache that nobody used for a month; who uses one touches it."""
+    for folder in folders:
+        with suppress(FileNotFoundError):  # another process may do the same
+            if time.time() - folder.stat().st_mtime > _UNUSED:
+                remove(folder)
+
+
+@contextmanager
+def lock(path: Path, waiting: str) -> Iterator[None]:
+    """Hold an exclusive lock on the file `path`, made if absent; shows `waiting` when it is taken.
+
+    The system frees it when the holder dies, however it dies.
+    """
+    make_folder(path.parent)
+    with path.open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info(waiting)
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def scratch(parent: Path) -> Iterator[Path]:
+    """A temporary folder below `parent`, removed at the end."""
+    make_folder(parent)
+    folder = Path(tempfile.mkdtemp(dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents. Raises `NablaError` where that is not possible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise_full(error, path)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames within a folder durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def raise_full(error: OSError, path: Path) -> NoReturn:
+    """Raise `DiskFullError` when `error` says so, else a `NablaError` with the system's reason."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno in _FULL:
+        raise DiskFullError(
+            f"no room left while writing {path}: {reason}",
+            "free some space there; NABLA_CACHE moves the downloads, TMPDIR temporary files",
+        ) from error
+    raise NablaError(f"cannot write {path}: {reason}") from error

@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one place that starts processes.
+
+Environment, log file, interruption and the text of a failure are settled here once: a failed command shows the end
+of its log, where the log is, and a line that can be pasted into a shell to do the same again.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from ptyprocess import PtyProcess
+
+from nabla.core.errors import CommandError, HostError
+from nabla.core.paths import relative
+
+TAIL_LINES = 20
+_GRACE = 5.0  # seconds between SIGTERM and SIGKILL when a build is interrupted
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished process left: exit status (negative = signal number), captured text, wall time in seconds."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    log: Path | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    input: str | bytes | None = None,  # noqa: A002 (same name as in subprocess)
+    progress: Callable[[str], None] | None = None,
+    check: bool = True,
+    timeout: float | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Result:
+    """Run one command to its end.
+
+    With `log`, both output streams are appended to that file and `progress` sees each line; `Result.stdout` is then
+    empty. Without `log`, the streams are captured and returned as text. `env` is added to the caller's environment.
+    `timeout` is in seconds. Raises `CommandError` on a status other than 0 (unless `check` is false) or on timeout,
+    `HostError` when the program does not exist. The whole process group is ended when the caller is interrupted.
+    """
+    words = [str(word) for word in argv]
+    begin = time.monotonic()
+    data = input.encode() if isinstance(input, str) else input
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    sink: IO[bytes] | None = log.open("ab") if log is not None else None
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        if sink is not None:
+            sink.write(f"$ {paste_line(words, cwd, env)}\n".encode())
+            sink.flush()
+        with _signals_held():
+            process = _start(words, cwd, env, data, sink, progress, pass_fds)
+        out, err = _pump(process, data, sink, progress, timeout)
+    except BaseException as error:
+        if process is not None:
+            _end_group(process)
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        hint = _failure_hint(words, cwd, env, log, "")
+        raise CommandError(f"{_title(words)} took longer than {timeout:g} s", hint, returncode=124) from None
+    finally:
+        for stream in (sink, *((process.stdin, process.stdout, process.stderr) if process is not None else ())):
+            if stream is not None:
+                stream.close()
+    result = Result(process.returncode, _text(out), _text(err), time.monotonic() - begin)
+    if check and result.returncode != 0:
+        raise CommandError(
+            f"{_title(words)} {describe_status(result.returncode)}",
+            _failure_hint(words, cwd, env, log, result.stderr or result.stdout),
+            returncode=result.returncode,
+        )
+    return result
+
+
+def interactive(argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> int:
+    """Run a command on the caller's own terminal and return its exit status (128+N when signal N ended it).
+
+    The child stays in our process group, so that it may read the terminal; while it runs ^C is its own business.
+    """
+    words = [str(word) for word in argv]
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        child = subprocess.Popen(
+            words,
+            cwd=cwd,
+            env=_environment(env),
+            # The ignored SIGINT would be inherited through exec.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        try:
+            status = child.wait()
+        except BaseException:
+            child.terminate()
+            child.wait()
+            raise
+    except FileNotFoundError:
+        raise _missing(words[0]) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return status if status >= 0 else 128 - status
+
+
+@contextmanager
+def on_terminal(
+    argv: Sequence[str | Path],
+    *,
+    rows: int,
+    cols: int,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Iterator[PtyProcess]:
+    """Start a command on a new terminal of the given size, as the leader of a session of its own.
+
+    The caller reads and writes the terminal's other end, `.fd`. On leaving the context the command is ended if it still
+    runs: by SIGTERM, some seconds later by SIGKILL. Raises `HostError` when the program does not exist.
+    """
+    words = [str(word) for word in argv]
+
+    def hand_over() -> None:
+        for descriptor in pass_fds:
+            os.set_inheritable(descriptor, True)
+
+    try:
+        with _signals_held():
+            process = PtyProcess.spawn(
+                words, env=_environment(env), preexec_fn=hand_over, dimensions=(rows, cols), pass_fds=tuple(pass_fds)
+            )
+    except FileNotFoundError:
+        raise _missing(words[0]) from None
+    try:
+        yield process
+    finally:
+        _end_on_terminal(process)
+
+
+def _end_on_terminal(process: PtyProcess) -> None:
+    deadline = time.monotonic() + _GRACE
+    if process.isalive():
+        process.kill(signal.SIGTERM)
+    while process.isalive():
+        # What it still writes must not keep it from ending.
+        ready, _, _ = select.select([process.fd], [], [], 0.02)
+        with suppress(OSError):
+            if ready and not os.read(process.fd, 1 << 16):
+                time.sleep(0.02)
+        if time.monotonic() > deadline:
+            process.kill(signal.SIGKILL)
+    process.close()
+
+
+def paste_line(argv: Sequence[str | Path], cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
+    """Return a shell line that runs the same command in the same place."""
+    words = [f"{name}={shlex.quote(value)}" for name, value in (env or {}).items()]
+    line = " ".join([*words, shlex.join(str(word) for word in argv)])
+    return f"cd {shlex.quote(str(cwd))} && {line}" if cwd is not None else line
+
+
+def describe_status(returncode: int) -> str:
+    """Say in words how a process ended."""
+    if returncode < 0:
+        return f"was ended by signal {-returncode} ({signal.strsignal(-returncode) or 'unknown'})"
+    return f"failed with exit status {returncode}"
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let handlers of SIGINT and SIGTERM run only after the body.
+
+    One that raises between the start of a child and the moment we know about it would leave the child alone. Blocking
+    the signals instead would be inherited by the child.
+    """
+    held: list[tuple[int, FrameType | None]] = []
+    before: dict[int, Callable[[int, FrameType | None], Any]] = {}
+    if threading.current_thread() is threading.main_thread():
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(kind)
+            if callable(handler):
+                before[kind] = handler
+                signal.signal(kind, lambda *what: held.append(what))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for received, frame in held:
+        before[received](received, frame)
+
+
+def _start(
+    words: list[str],
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    data: bytes | None,
+    sink: IO[bytes] | None,
+    progress: Callable[[str], None] | None,
+    pass_fds: Sequence[int],
+) -> subprocess.Popen[bytes]:
+    merged = sink is not None
+    direct = merged and progress is None
+    try:
+        return subprocess.Popen(
+            words,
+            cwd=cwd,
+            env=_environment(env),
+            stdin=subprocess.PIPE if data is not None else subprocess.DEVNULL,
+            stdout=sink if direct else subprocess.PIPE,
+            stderr=subprocess.STDOUT if merged else subprocess.PIPE,
+            process_group=0,
+            pass_fds=tuple(pass_fds),
+        )
+    except FileNotFoundError as error:
+        if cwd is not None and not cwd.is_dir():
+            raise CommandError(f"cannot run {words[0]}: no directory {cwd}") from error
+        raise _missing(words[0]) from error
+    except PermissionError as error:
+        raise HostError(f"cannot run {words[0]}: permission denied") from error
+
+
+def _pump(
+    process: subprocess.Popen[bytes],
+    data: bytes | None,
+    sink: IO[bytes] | None,
+    progress: Callable[[str], None] | None,
+    timeout: float | None,
+) -> tuple[bytes, bytes]:
+    if sink is None or progress is None:
+        out, err = process.communicate(data, timeout=timeout)
+        return out or b"", err or b""
+    if data is not None:
+        raise ValueError("input and progress cannot be combined")
+    assert process.stdout is not None
+    # A silent program gives no line to look at the clock: the alarm ends it from outside.
+    late = threading.Event()
+    alarm = threading.Timer(timeout or 0, _end_late, [process, late])
+    if timeout is not None:
+        alarm.start()
+    try:
+        for line in process.stdout:
+            sink.write(line)
+            sink.flush()
+            progress(line.decode(errors="replace").rstrip("\n"))
+        process.wait()
+    finally:
+        alarm.cancel()
+    if late.is_set():
+        raise subprocess.TimeoutExpired(process.args, timeout or 0)
+    return b"", b""
+
+
+def _end_late(process: subprocess.Popen[bytes], late: threading.Event) -> None:
+    late.set()
+    _end_group(process)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a child and everything it started: first politely, after some seconds for sure."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=_GRACE)
+    # The child is gone or deaf; what it started may be deaf as well.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+    # Tools must speak English and print UTF-8 whatever the user's locale is: their messages are read by programs.
+    return {**os.environ, "LC_ALL": "C.UTF-8", **(extra or {})}
+
+
+def _missing(program: str) -> HostError:
+    return HostError(f"program not found: {program}", "`./doit.sh doctor` lists what this host lacks")
+
+
+def _text(data: bytes | None) -> str:
+    return (data or b"").decode(errors="replace")
+
+
+def _title(words: Sequence[str]) -> str:
+    return os.path.basename(words[0])
+
+
+def _failure_hint(
+    words: Sequence[str], cwd: Path | None, env: Mapping[str, str] | None, log: Path | None, output: str
+) -> str:
+    lines: list[str] = []
+    if log is not None:
+        lines.append(f"last lines of {relative(log)}:")
+        lines += [f"  {line}" for line in tail(log)]
+    elif output.strip():
+        lines += [f"  {line}" for line in output.rstrip().splitlines()[-TAIL_LINES:]]
+    lines.append(f"to repeat: {paste_line(words, cwd, env)}")
+    return "\n".join(lines)
+
+
+def tail(path: Path, count: int = TAIL_LINES) -> list[str]:
+    """Return the last `count` lines of a text file, without line ends; an absent file gives none."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            return [line.rstrip("\n") for line in deque(stream, maxlen=count)]
+    except FileNotFoundError:
+        return []

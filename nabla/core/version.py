@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The version of this checkout, from the tags of git; `v1.2.3` is the tag of version 1.2.3.
+
+    tag on this commit      1.2.3
+    tag on an earlier one   1.2.3-dev, and 0.0.0-dev where there is none, or no git
+    $NABLA_VERSION          what it says
+
+The version of a commit without a tag holds no digest of it: artifacts stay the same from commit to commit when nothing
+they are made of changes. Which commit a release was made from is told by its provenance alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from functools import cache
+from pathlib import Path
+
+from nabla.core.errors import ConfigError
+from nabla.core.paths import ROOT
+from nabla.core.process import run
+
+NO_TAG = "0.0.0"
+_VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.]+)?")
+_COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+_DESCRIBED = re.compile(r"v(?P<version>.+)-(?P<distance>[0-9]+)-g[0-9a-f]+")
+
+
+def version(root: Path = ROOT) -> str:
+    """Return the version of a checkout. Raises `ConfigError` when `$NABLA_VERSION` is none."""
+    return _explicit("NABLA_VERSION", _VERSION, "like 1.2.3 or 1.2.3-rc1") or _described(root)
+
+
+def commit(root: Path = ROOT) -> str | None:
+    """Return the commit of a checkout, `$NABLA_COMMIT` first; None where git knows of none.
+
+    Raises `ConfigError` when the variable holds no commit.
+    """
+    return _explicit("NABLA_COMMIT", _COMMIT, "40 or 64 lower-case hexadecimal digits") or _git(
+        root, "rev-parse", "--verify", "HEAD"
+    )
+
+
+def is_modified(root: Path = ROOT) -> bool:
+    """Tell whether files of a checkout differ from its commit; untracked ones count, ignored ones do not.
+
+    Who gives the commit by `$NABLA_COMMIT` vouches for it.
+    """
+    return not os.environ.get("NABLA_COMMIT") and bool(_git(root, "status", "--porcelain"))
+
+
+def has_history(root: Path = ROOT) -> bool:
+    """Tell whether a checkout belongs to git, whether or not the program git is there."""
+    return (root / ".git").exists()
+
+
+@cache
+def _described(root: Path) -> str:
+    text = _git(root, "describe", "--tags", "--long", "--match", "v[0-9]*.[0-9]*.[0-9]*")
+    found = _DESCRIBED.fullmatch(text or "")
+    if found is None or not _VERSION.fullmatch(found["version"]):
+        return f"{NO_TAG}-dev"
+    return found["version"] if found["distance"] == "0" else f"{found['version']}-dev"
+
+
+def _git(root: Path, *words: str) -> str | None:
+    # Without the look at .git, git would find the repository of a folder above.
+    if not has_history(root) or shutil.which("git") is None:
+        return None
+    # A checkout that belongs to another user is only read here.
+    result = run(["git", "-c", f"safe.directory={root}", "-C", root, *words], check=False)
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def _explicit(name: str, pattern: re.Pattern[str], words: str) -> str | None:
+    value = os.environ.get(name)
+    if value and not pattern.fullmatch(value):
+        raise ConfigError(f"${name} is {value!r}", f"it must be {words}")
+    return value or None

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""doit commands of our own: `doit explain TASK…` and `doit clean [TASK…]`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from doit.cmd_base import DoitCmdBase, check_tasks_exist
+
+from nabla.core import digest, files
+from nabla.core.paths import OUT, STATE, VENV, relative
+from nabla.engine.task import Intact, Recorded
+
+_REASONS = {
+    "missing_target": "output missing",
+    "changed_file_dep": "input changed",
+    "missing_file_dep": "input missing",
+    "removed_file_dep": "no longer an input",
+    "added_file_dep": "new input",
+}
+
+_DIGITS = 12  # of a digest
+_SHOWN = 100  # characters of a value at most
+_CONTEXT = 20  # characters before a difference
+
+
+class Explain(DoitCmdBase):
+    """Tell why a task would run, and what its outputs are made of."""
+
+    doc_purpose = "tell why a task would run and what it is made of"
+    doc_usage = "TASK ..."
+    doc_description = "Compares the inputs, configuration, code and outputs of a task with its last success."
+    cmd_options = ()
+
+    def _execute(self, pos_args: list[str]) -> int:
+        tasks = {task.name: task for task in self.task_list}
+        check_tasks_exist(tasks, pos_args)
+        for name in _with_steps(tasks, pos_args or self.sel_tasks or []):
+            self._explain(tasks[name], tasks)
+        self.dep_manager.close()
+        return 0
+
+    def _explain(self, task: Any, tasks: Mapping[str, Any]) -> None:
+        status = self.dep_manager.get_status(task, tasks, get_log=True)
+        values = self.dep_manager.get_values(task.name)
+        self._say(f"{task.name}: {task.doc or ''}")
+        self._say(f"  {'up to date' if status.status == 'up-to-date' else 'would run'}")
+        if status.status != "up-to-date":
+            for line in self._reasons(task.name, status.reasons, values):
+                self._say(f"    because: {line}")
+        producers = {target: other.name for other in tasks.values() for target in other.targets}
+        for path in sorted(task.file_dep):
+            made_by = f"  (made by {producers[path]})" if path in producers else ""
+            self._say(f"  from {relative(Path(path))}{made_by}")
+        if values.get("record", {}).get("config"):
+            self._say(f"  with {json.dumps(values['record']['config'], ensure_ascii=False)[:300]}")
+        for path, made in values.get("outputs", {}).items():
+            self._say(f"  made {path}  sha256 {made}")
+
+    def _reasons(self, name: str, reasons: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[str]:
+        if not values:
+            yield "it has never ended well here"
+            return
+        for check, _, _ in reasons.get("uptodate_false", []):
+            if isinstance(check, Recorded):
+                yield from _differences(
+                    values.get("record"), check.record, values.get("code") != check.values()["code"]
+                )
+            elif isinstance(check, Intact):
+                now = check.values()["outputs"]
+                before = values.get("outputs", {})
+                yield from (f"output damaged or missing: {path}" for path in now if now[path] != before.get(path))
+            elif check is False:
+                yield "it runs whenever it is asked for"
+            else:
+                yield f"not so: {getattr(check, '__name__', type(check).__name__)}"
+        for kind, words in _REASONS.items():
+            for path in reasons.get(kind, []):
+                line = f"{words}: {relative(Path(path))}"
+                before = self.dep_manager.backend.get(name, path) if kind == "changed_file_dep" else None
+                if before:
+                    line += f", sha256 {before[:_DIGITS]}… → {digest.sha256_file(Path(path))[:_DIGITS]}…"
+                yield line
+
+    def _say(self, line: str) -> None:
+        self.outstream.write(line + "\n")
+
+
+class Clean(DoitCmdBase):
+    """Remove what was built: the outputs of the tasks named, or all of out/.
+
+    The virtual environment stays, and so does out/run: what was changed inside of machines cannot be built again.
+    """
+
+    doc_purpose = "remove what was built (downloads stay in the cache)"
+    doc_usage = "[TASK ...]"
+    doc_description = "Without a task, everything in out/ goes but the virtual environment and the machines' disks."
+    cmd_options = ()
+
+    def _execute(self, pos_args: list[str]) -> int:
+        tasks = {task.name: task for task in self.task_list}
+        check_tasks_exist(tasks, pos_args)
+        if pos_args:
+            for name in _with_steps(tasks, pos_args):
+                for target in map(Path, tasks[name].targets):
+                    if target.is_relative_to(OUT) and (target.exists() or target.is_symlink()):
+                        files.remove(target)
+                        self.outstream.write(f"removed {relative(target)}\n")
+                self.dep_manager.remove(name)
+        else:
+            self.dep_manager.remove_all()
+            for path in sorted(OUT.iterdir()):
+                if path not in (VENV, STATE, OUT / "run") and path.name != "CACHEDIR.TAG":
+                    files.remove(path)
+                    self.outstream.write(f"removed {relative(path)}\n")
+            for name in ("trees", "sources"):
+                files.remove(STATE / name)
+        self.dep_manager.close()
+        return 0
+
+
+def _with_steps(tasks: Mapping[str, Any], names: list[str]) -> Iterator[str]:
+    """Yield the names, each followed by the steps of its group."""
+    for name in names:
+        task = tasks[name]
+        if task.actions:
+            yield name
+        yield from (dep for dep in task.task_dep if dep.startswith(f"{name}:"))
+        if not task.actions and not task.has_subtask:
+            yield from _with_steps(tasks, [dep for dep in task.task_dep if dep in tasks])
+
+
+def _differences(before: Any, now: Any, code_changed: bool) -> Iterator[str]:
+    if code_changed:
+        yield "the code of the task changed"
+    if before != json.loads(json.dumps(now)):
+        yield from _compare("", before, json.loads(json.dumps(now)))
+
+
+def _compare(place: str, before: Any, now: Any) -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            if before.get(key) != now.get(key):
+                yield from _compare(f"{place}.{key}" if place else key, before.get(key), now.get(key))
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for index, (old, new) in enumerate(zip(before, now, strict=True)):
+            if old != new:
+                yield from _compare(f"{place}[{index}]", old, new)
+    else:
+        old, new = (json.dumps(value, ensure_ascii=False) for value in (before, now))
+        # Of long texts, from where they differ.
+        same = next((index for index, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), 0)
+        begin = same - _CONTEXT if max(len(old), len(new)) > _SHOWN else 0
+        yield f"{place} changed from {_part(old, begin)} to {_part(new, begin)}"
+
+
+def _part(text: str, begin: int) -> str:
+    begin = max(0, begin)
+    end = begin + _SHOWN
+    return f"{'…' if begin else ''}{text[begin:end]}{'…' if end < len(text) else ''}"

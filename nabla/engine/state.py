@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""doit's memory of finished tasks, saved after each task: nothing is lost when doit is killed.
+
+doit's own back-ends write at the end of the run only (SIGTERM and SIGKILL lose all), and its default checker trusts the
+mtime, which reproducible outputs share.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from doit.dependency import FileChangedChecker
+from doit.exceptions import InvalidTask
+
+from nabla.core import digest, log
+from nabla.core.files import lock
+
+_CACHEDIR_TAG = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n# Made by the build; safe to remove, no need to back up.\n"
+)
+
+
+class Sha256Checker(FileChangedChecker):
+    """A file is unchanged when its sha256 is; see nabla.core.digest for how that is fast."""
+
+    def check_modified(self, file_path: str, file_stat: os.stat_result, state: str) -> bool:
+        """Tell whether the file's content differs from the saved state."""
+        return digest.sha256_file(Path(file_path)) != state
+
+    def get_state(self, dep: str, current_state: str | None) -> str | None:
+        """Return the state to save, or None where it is saved already."""
+        state = digest.sha256_file(Path(dep))
+        return None if state == current_state else state
+
+
+class StateError(InvalidTask):
+    """The database cannot be used; the one kind of exception that doit tells without a traceback at any time."""
+
+
+class TaskStateDB:
+    """doit back-end: one JSON record for each task in SQLite, written in one transaction as the task ends.
+
+    A damaged database is put aside: all that is lost is the knowledge of what need not run again.
+    """
+
+    desc = "SQLite, saved after each task"
+
+    def __init__(self, name: str, codec: Any, *, module_name: str | None = None) -> None:
+        self.name = name
+        self._records: dict[str, dict[str, Any]] = {}
+        self._on_database(self._prepare)
+
+    def get(self, task_id: str, dependency: str) -> Any:
+        """Return a saved value, None where there is none."""
+        return self._record(task_id).get(dependency)
+
+    def set(self, task_id: str, dependency: str, value: Any) -> None:
+        """Save a value; `deps:` is the last one doit sets for a finished task, `ignore:` for an ignored one."""
+        self._record(task_id)[dependency] = value
+        if dependency in ("deps:", "ignore:"):
+            text = json.dumps(self._record(task_id))
+            self._on_database(
+                lambda: self._database.execute("insert or replace into tasks values (?, ?)", (task_id, text))
+            )
+
+    def in_(self, task_id: str) -> bool:
+        """Tell whether something is saved for the task."""
+        return bool(self._record(task_id))
+
+    def remove(self, task_id: str) -> None:
+        """Forget one task."""
+        self._records[task_id] = {}
+        self._on_database(lambda: self._database.execute("delete from tasks where task = ?", (task_id,)))
+
+    def remove_all(self) -> None:
+        """Forget all tasks."""
+        self._records.clear()
+        self._on_database(lambda: self._database.execute("delete from tasks"))
+
+    def dump(self) -> None:
+        """Called by doit at the end of a run; all is saved already."""
+        with self._alone():
+            self._database.close()
+
+    def _record(self, task_id: str) -> dict[str, Any]:
+        if task_id not in self._records:
+            cursor = self._on_database(
+                lambda: self._database.execute("select record from tasks where task = ?", (task_id,))
+            )
+            row = cursor.fetchone()
+            self._records[task_id] = json.loads(row[0]) if row else {}
+        return self._records[task_id]
+
+    def _prepare(self) -> None:
+        path = Path(self.name).absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tag = path.parent.parent / "CACHEDIR.TAG"
+        if not tag.exists():
+            tag.write_text(_CACHEDIR_TAG)
+        with self._alone():
+            self._open_or_renew(path)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """SQLite does not wait while another process begins or ends write-ahead logging: it fails at once."""
+        return lock(Path(self.name + ".lock").absolute(), f"waiting for another doit to leave {self.name} …")
+
+    def _open_or_renew(self, path: Path) -> None:
+        try:
+            self._open(path)
+        except sqlite3.OperationalError:
+            raise  # locked, or the disk is full: nothing is wrong with the file
+        except sqlite3.DatabaseError as error:
+            log.warn(f"{self.name} is damaged ({error}) and was put aside; all tasks run again")
+            for suffix in ("-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            path.rename(path.with_name(path.name + ".damaged"))
+            self._open(path)
+
+    def _open(self, path: Path) -> None:
+        self._database = sqlite3.connect(path, timeout=30, isolation_level=None)
+        self._database.execute("pragma journal_mode=wal")
+        self._database.execute("create table if not exists tasks (task text primary key, record text)")
+        self._database.execute("select count(record) from tasks").fetchone()
+
+    def _on_database(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except (sqlite3.Error, OSError) as error:
+            raise StateError(f"cannot use the state database {self.name}: {error}") from error

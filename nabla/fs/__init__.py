@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""File trees in memory and file systems on disk."""

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""File trees in memory, and where they come from: Alpine's root file system, archives of other recipes.
+
+A tree is a dictionary from absolute path to `Node`; owners, modes and times are values in it, never those of files on
+the host, so that no step needs root and none depends on who runs it.
+"""
+
+from __future__ import annotations
+
+import io
+import stat
+import tarfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from nabla.core.errors import ImageError
+from nabla.sandbox.bwrap import SOURCE_DATE_EPOCH
+
+Kind = Literal["dir", "file", "link", "char", "block", "fifo"]
+_KINDS: dict[int, Kind] = {
+    stat.S_IFDIR: "dir",
+    stat.S_IFREG: "file",
+    stat.S_IFLNK: "link",
+    stat.S_IFCHR: "char",
+    stat.S_IFBLK: "block",
+    stat.S_IFIFO: "fifo",
+}
+_INLINE_DATA = 0x10000000  # EXT4_INLINE_DATA_FL: the content is in the inode
+
+
+@dataclass(frozen=True)
+class Node:
+    """One entry of a tree. `mtime`: seconds since 1970. `data`: content of a file, or the host file that holds it."""
+
+    kind: Kind
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    mtime: int = SOURCE_DATE_EPOCH
+    data: bytes | Path = b""
+    target: str = ""
+    device: tuple[int, int] = (0, 0)
+
+    def content(self) -> bytes:
+        """Return the content of a file."""
+        return self.data.read_bytes() if isinstance(self.data, Path) else self.data
+
+
+Tree = dict[str, Node]
+
+
+def put(tree: Tree, path: str, node: Node) -> None:
+    """Set one entry, making missing folders above it. Raises `ImageError` when something above it is no folder.
+
+    A folder may take the place of a folder, anything else that of anything but a folder.
+    """
+    for parent in reversed(PurePosixPath(path).parents[:-1]):
+        above = tree.setdefault(str(parent), Node("dir", 0o755))
+        if above.kind != "dir":
+            raise ImageError(f"{path}: {parent} is a {above.kind}, not a folder")
+    old = tree.get(path)
+    if old is not None and (old.kind == "dir") != (node.kind == "dir"):
+        raise ImageError(f"{path}: a {node.kind} cannot take the place of a {old.kind}")
+    tree[path] = node
+
+
+def drop(tree: Tree, path: str) -> None:
+    """Remove an entry and everything below it. Raises `ImageError` when there is none: the list is out of date."""
+    doomed = [name for name in tree if name == path or name.startswith(f"{path}/")]
+    if not doomed:
+        raise ImageError(f"there is no {path} that could be dropped")
+    for name in doomed:
+        del tree[name]
+
+
+def read_base(wheel: Path) -> Tree:
+    """Return the file tree of the one qcow2 image inside a wheel. Raises `ImageError`."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".qcow2")]
+        if len(names) != 1:
+            raise ImageError(f"{wheel.name} holds {len(names)} qcow2 images instead of one")
+        disk = io.BytesIO(archive.read(names[0]))
+    # Here and below: loading the parsers takes longer than most tasks.
+    from dissect.extfs import ExtFS
+    from dissect.hypervisor.disk.qcow2 import QCow2
+
+    try:
+        tree: Tree = {}
+        _walk(ExtFS(QCow2(disk).open()).root, "", tree)
+    # The parsers of dissect raise errors of many kinds for damaged input.
+    except Exception as error:
+        raise ImageError(f"cannot read the file system in {wheel.name}: {error}") from error
+    return tree
+
+
+def read_ext(image: Path) -> Tree:
+    """Return the file tree of an ext2, ext3 or ext4 image, as an implementation apart from e2fsprogs sees it."""
+    from dissect.extfs import ExtFS
+
+    with image.open("rb") as stream:
+        tree: Tree = {}
+        try:
+            _walk(ExtFS(stream).root, "", tree)
+        except Exception as error:
+            raise ImageError(f"cannot read the file system in {image.name}: {error}") from error
+    return tree
+
+
+def read_archive(path: Path, member: str | None) -> Tree:
+    """Return the files of a zip (a wheel) or tar; with `member`, those of the tar that is this entry of the zip.
+
+    Owners are dropped (all is root's); the modes of a zip made by a wheel builder say only what is executable.
+    """
+    if member is None:
+        return _read_zip(path) if zipfile.is_zipfile(path) else _read_tar(path.name, io.BytesIO(path.read_bytes()))
+    with zipfile.ZipFile(path) as archive:
+        try:
+            data = archive.read(member)
+        except KeyError:
+            raise ImageError(f"{path.name} holds no {member}") from None
+    return _read_tar(member, io.BytesIO(data))
+
+
+def _walk(folder: Any, prefix: str, tree: Tree) -> None:
+    for name, inode in sorted(folder.listdir().items()):
+        path = f"{prefix}/{name}"
+        # mke2fs makes a lost+found of its own.
+        if name in (".", "..") or path == "/lost+found":
+            continue
+        raw = inode.inode
+        kind = _KINDS.get(stat.S_IFMT(raw.i_mode))
+        if kind is None:
+            raise ImageError(f"{path} is of an unknown type")
+        tree[path] = Node(
+            kind,
+            stat.S_IMODE(raw.i_mode),
+            raw.i_uid | raw.i_uid_high << 16,
+            raw.i_gid | raw.i_gid_high << 16,
+            int(inode.mtime.timestamp()),
+            data=_content(inode) if kind == "file" else b"",
+            target=inode.link if kind == "link" else "",
+            device=_device(raw) if kind in ("char", "block") else (0, 0),
+        )
+        if kind == "dir":
+            _walk(inode, path, tree)
+
+
+def _content(inode: Any) -> bytes:
+    """Return a file's content. dissect.extfs 3.15 takes a hole at the end of a block-mapped file for block 0."""
+    if inode.inode.i_flags & _INLINE_DATA:
+        return bytes(inode.open().read())
+    disk, block = inode.extfs.fh, inode.extfs.block_size
+    parts = []
+    for start, count in inode.dataruns():
+        if start:
+            disk.seek(start * block)
+            parts.append(disk.read(count * block))
+        else:
+            parts.append(bytes(count * block))
+    return b"".join(parts)[: inode.size]
+
+
+def _device(raw: Any) -> tuple[int, int]:
+    """Return major and minor of a device node: the first block pointer in the old form, the second in the new one."""
+    old, new = (int.from_bytes(raw.i_block[at : at + 4], "little") for at in (0, 4))
+    if old:
+        return old >> 8, old & 0xFF
+    return (new >> 8) & 0xFFF, (new & 0xFF) | ((new >> 12) & 0xFFF00)
+
+
+def _read_zip(path: Path) -> Tree:
+    tree: Tree = {}
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            name = _safe(path.name, info.filename)
+            mode = info.external_attr >> 16
+            if info.is_dir():
+                put(tree, name, Node("dir", 0o755))
+            else:
+                put(tree, name, Node("file", 0o755 if mode & 0o111 else 0o644, data=archive.read(info)))
+    return tree
+
+
+def _read_tar(title: str, stream: io.BytesIO) -> Tree:
+    tree: Tree = {}
+    with tarfile.open(fileobj=stream) as archive:
+        for info in archive:
+            if info.name in (".", "./"):
+                continue
+            name = _safe(title, info.name)
+            mode = info.mode & 0o7777
+            if info.isdir():
+                put(tree, name, Node("dir", mode, mtime=int(info.mtime)))
+            elif info.issym():
+                put(tree, name, Node("link", 0o777, mtime=int(info.mtime), target=info.linkname))
+            elif info.islnk():
+                put(tree, name, tree[_safe(title, info.linkname)])
+            elif info.isfile():
+                file = archive.extractfile(info)
+                assert file is not None
+                put(tree, name, Node("file", mode, mtime=int(info.mtime), data=file.read()))
+            else:
+                raise ImageError(f"{title}: {info.name} is of a type that is not supported")
+    return tree
+
+
+def _safe(title: str, name: str) -> str:
+    """Return an archive's name as absolute path; an archive must not reach out of the place it is unpacked to."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ImageError(f"{title}: the entry {name!r} would lie outside of the tree")
+    return f"/{path}"

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a description to the file tree of an image: base, minus what is dropped, plus our programs and files."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from nabla.core.errors import ImageError
+from nabla.core.paths import BUSYBOX, MUSL, NABLA_INIT, ROOT, relative
+from nabla.fs.nodes import Node, Tree, drop, put, read_archive, read_base
+from nabla.images.descriptions import Archive, Description
+from nabla.sandbox.bwrap import SOURCE_DATE_EPOCH
+from nabla.sources import fetch, recipe
+
+_LOADER = "/lib/ld-musl-x86_64.so.1"
+_LIBC_LINK = "/lib/libc.musl-x86_64.so.1"  # the name by which Alpine's programs ask for libc
+_BUSYBOX = "/bin/busybox"
+_COMMAND_FOLDERS = ("/bin", "/sbin", "/usr/bin", "/usr/sbin")
+
+Note = Callable[[str], None]
+Install = Callable[[Tree], Tree]
+
+
+def compose(description: Description, note: Note, install: Install | None = None) -> Tree:
+    """Return the file tree of an image; `note` gets lines for the log. Raises `ImageError`, `FetchError`.
+
+    `install` puts the described packages into a tree; where there are none it is not called.
+    """
+    tree: Tree = read_base(_source(description.base)) if description.base is not None else {}
+    for path in description.drop:
+        drop(tree, path)
+    if description.packages:
+        if install is None:
+            raise ValueError("an image with packages needs `install`")
+        tree = install(tree)
+    for archive in description.archive:
+        _add_archive(tree, archive)
+    for built in description.tree:
+        _add_folder(tree, ROOT / built.source, built.at)
+    for part in description.parts or ():
+        _PARTS[part](tree, note)
+    _add_own(tree, description)
+    for path, node in tree.items():
+        # What is younger than the date of all our builds would make an image depend on the day.
+        if node.mtime > SOURCE_DATE_EPOCH:
+            tree[path] = _at(node, SOURCE_DATE_EPOCH)
+    return tree
+
+
+def _source(name: str) -> Path:
+    """Return the one source file of a recipe, from the cache."""
+    sources = recipe.load(name).source
+    if len(sources) != 1:
+        raise ImageError(f"the recipe {name} has {len(sources)} sources; an image takes recipes with one")
+    return fetch.fetch(sources[0])
+
+
+def _add_archive(tree: Tree, archive: Archive) -> None:
+    found = read_archive(_source(archive.recipe), archive.member)
+    for path in archive.drop:
+        drop(found, path)
+    for path, node in found.items():
+        put(tree, f"{archive.at}{path}", node)
+
+
+def _add_folder(tree: Tree, folder: Path, at: str) -> None:
+    if not folder.is_dir():
+        raise ImageError(f"there is no folder {relative(folder)}", "the task that makes it has not run")
+    put(tree, at, Node("dir", 0o755))
+    for path in sorted(folder.rglob("*")):
+        put(tree, f"{at}/{path.relative_to(folder)}", _host_node(path))
+
+
+def _host_node(path: Path) -> Node:
+    """Return a host file as a node of root's with the date of all our builds."""
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        return Node("link", 0o777, target=os.readlink(path))
+    if stat.S_ISDIR(status.st_mode):
+        return Node("dir", 0o755)
+    return Node("file", 0o755 if status.st_mode & 0o111 else 0o644, data=path)
+
+
+def _add_init(tree: Tree, note: Note) -> None:
+    put(tree, "/sbin/nabla-init", Node("file", 0o755, data=NABLA_INIT))
+
+
+def _add_musl(tree: Tree, note: Note) -> None:
+    put(tree, _LOADER, Node("file", 0o755, data=MUSL / _LOADER[1:]))
+    if _LIBC_LINK not in tree:
+        put(tree, _LIBC_LINK, Node("link", 0o777, target=PurePosixPath(_LOADER).name))
+
+
+def _add_busybox(tree: Tree, note: Note) -> None:
+    """Put our busybox in place, with links for all its applets.
+
+    A link of the base to an applet that ours lacks is removed: it would only tell that there is no such applet.
+    A program of the base that is no busybox link (those of kmod, e2fsprogs) stays.
+    """
+    put(tree, _BUSYBOX, Node("file", 0o755, data=BUSYBOX / "bin" / "busybox"))
+    wanted = (BUSYBOX / "usr" / "share" / "busybox" / "busybox.links").read_text().split()
+    ours = {PurePosixPath(path).name for path in wanted}
+    for path in [path for path, node in tree.items() if node.kind == "link" and node.target == _BUSYBOX]:
+        if PurePosixPath(path).name not in ours:
+            note(f"dropped {path}: our busybox has no such applet")
+            del tree[path]
+    present = {PurePosixPath(path).name for path, node in tree.items() if _runnable(path, node)}
+    for path in wanted:
+        if PurePosixPath(path).name not in present:
+            put(tree, path, Node("link", 0o777, target=_BUSYBOX))
+
+
+_PARTS: dict[str, Callable[[Tree, Note], None]] = {"init": _add_init, "musl": _add_musl, "busybox": _add_busybox}
+
+
+def _runnable(path: str, node: Node) -> bool:
+    """Tell whether a command of that name is already there, in whichever of the usual folders."""
+    return node.kind in ("file", "link") and str(PurePosixPath(path).parent) in _COMMAND_FOLDERS
+
+
+def _add_own(tree: Tree, description: Description) -> None:
+    for folder in description.folder:
+        put(tree, folder.path, Node("dir", int(folder.mode, 8), *_owner(folder.owner)))
+    for file in description.file:
+        data: bytes | Path = file.content.encode() if file.content is not None else ROOT / str(file.source)
+        put(tree, file.path, Node("file", int(file.mode, 8), *_owner(file.owner), data=data))
+    for link in description.link:
+        put(tree, link.path, Node("link", 0o777, target=link.target))
+    for node in description.node:
+        put(tree, node.path, Node(node.type, int(node.mode, 8), device=(node.major, node.minor)))
+
+
+def _owner(text: str) -> tuple[int, int]:
+    uid, _, gid = text.partition(":")
+    return int(uid), int(gid)
+
+
+def _at(node: Node, mtime: int) -> Node:
+    return Node(node.kind, node.mode, node.uid, node.gid, mtime, node.data, node.target, node.device)

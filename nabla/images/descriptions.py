@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Image descriptions: rootfs/<name>.toml says what an image holds. Read and checked here, made in compose and image.
+
+    name, summary    what it is
+    size             of the file, with K, M or G
+    extends          another description to start from: its lists come first, its other keys are the defaults
+    base             recipe whose root file system is the start; without one the tree is empty
+    parts            of our own programs: init, musl, busybox; they take the place of what the base has there
+    packages         of our repository, installed by apk with what they need (docs/packages.md)
+    drop             paths of the base that are left out, folders with all they hold
+    [[archive]]      recipe, at, member, drop: unpack a source of a recipe below a folder
+    [[tree]]         source, at, task: a folder below out/ that another task builds
+    [[folder]]       path, mode, owner
+    [[file]]         path, mode, owner, and either content or source (a file of this repository)
+    [[link]]         path, target
+    [[node]]         path, type (char or block), major, minor, mode
+
+Later lists win over earlier ones. A mode is a string of octal digits, an owner is "uid:gid".
+"""
+
+from __future__ import annotations
+
+import uuid
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from nabla.core import toml
+from nabla.core.errors import ImageError
+from nabla.core.paths import OUT, ROOT, ROOTFS, relative
+from nabla.sources import recipe
+
+_UUIDS = uuid.UUID("6f9a6f8e-3a6b-5c0e-9d0b-0a5c2f6f3b1d")  # our own name space for UUIDs of images
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+Part = Literal["init", "musl", "busybox"]
+Name = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9-]{0,15}$", description="at most 16 lower-case characters")]
+Inside = Annotated[str, msgspec.Meta(pattern=r"^(/(?!\.\.?(/|$))[^/\s]+)+$", description="an absolute path")]
+PackageName = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9+._-]*$", description="the name of a package")]
+Mode = Annotated[str, msgspec.Meta(pattern="^0?[0-7]{3,4}$", description="octal digits")]
+Owner = Annotated[str, msgspec.Meta(pattern="^[0-9]+:[0-9]+$", description="uid:gid")]
+Size = Annotated[str, msgspec.Meta(pattern="^[1-9][0-9]*[KMG]$", description="a number with K, M or G")]
+
+
+class Archive(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Content of a source of a recipe; with `member`, of the tar inside that zip. `drop`: paths in it to leave out."""
+
+    recipe: str
+    at: Inside
+    member: str | None = None
+    drop: tuple[Inside, ...] = ()
+
+
+class Folder(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An empty folder, or the owner and mode of one that is there."""
+
+    path: Inside
+    mode: Mode = "0755"
+    owner: Owner = "0:0"
+
+
+class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A file with the given content, or with that of a file of this repository."""
+
+    path: Inside
+    mode: Mode = "0644"
+    owner: Owner = "0:0"
+    content: str | None = None
+    source: str | None = None
+
+
+class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A symbolic link."""
+
+    path: Inside
+    target: Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A device node, for the moments in which no devtmpfs is mounted."""
+
+    path: Inside
+    type: Literal["char", "block"]
+    major: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    minor: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    mode: Mode = "0600"
+
+
+class BuiltTree(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Files which a task of ours has built: folder `source`, below out/, goes to `at`; `task` makes it."""
+
+    source: str
+    task: str
+    at: Inside
+
+
+class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One file rootfs/<name>.toml, already joined with what it extends."""
+
+    name: Name
+    summary: Annotated[str, msgspec.Meta(min_length=1)]
+    size: Size | None = None
+    extends: Name | None = None
+    base: str | None = None
+    parts: tuple[Part, ...] | None = None
+    packages: tuple[PackageName, ...] = ()
+    drop: tuple[Inside, ...] = ()
+    archive: tuple[Archive, ...] = ()
+    tree: tuple[BuiltTree, ...] = ()
+    folder: tuple[Folder, ...] = ()
+    file: tuple[File, ...] = ()
+    link: tuple[Link, ...] = ()
+    node: tuple[Device, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """Size of the image in bytes."""
+        assert self.size is not None
+        return int(self.size[:-1]) * _UNITS[self.size[-1]]
+
+    @property
+    def uuid(self) -> str:
+        """UUID of the file system: the same for the same name, different between images."""
+        return str(uuid.uuid5(_UUIDS, self.name))
+
+    @property
+    def hash_seed(self) -> str:
+        """Seed of the file system's directory hashes."""
+        return str(uuid.uuid5(_UUIDS, f"{self.name}/hash"))
+
+    def recipes(self) -> list[str]:
+        """Return the names of the recipes whose sources go into the image."""
+        return sorted({*([self.base] if self.base else []), *(a.recipe for a in self.archive)})
+
+    def sources(self) -> list[Path]:
+        """Return the files of this repository that go into the image."""
+        return sorted({ROOT / f.source for f in self.file if f.source is not None})
+
+    def config(self) -> Any:
+        """Return the description as JSON data."""
+        return msgspec.to_builtins(self)
+
+
+def names() -> list[str]:
+    """Return the names of all images, sorted."""
+    return sorted(path.stem for path in ROOTFS.glob("*.toml"))
+
+
+@cache
+def load(name: str) -> Description:
+    """Read and check rootfs/<name>.toml and what it extends; raises `ImageError`."""
+    path = ROOTFS / f"{name}.toml"
+    if not path.is_file():
+        raise ImageError(f"there is no image {name!r}", f"known images: {', '.join(names()) or 'none yet'}")
+    return load_file(path)
+
+
+def load_file(path: Path, loading: tuple[Path, ...] = ()) -> Description:
+    """Read and check one file; what it extends lies beside it. Raises `ImageError`."""
+    document = toml.read(path, ImageError)
+    description = document.convert(Description)
+    _check(description, document)
+    if description.extends is not None:
+        parent = path.with_name(f"{description.extends}.toml")
+        if parent in (path, *loading):
+            document.fail(("extends",), f"{description.extends!r} extends this image: a circle")
+        if not parent.is_file():
+            document.fail(("extends",), f"there is no {relative(parent)}")
+        description = _join(load_file(parent, (path, *loading)), description)
+    if description.size is None:
+        document.fail(("size",), "the key `size` is missing")
+    if description.parts is None:
+        document.fail(("parts",), "the key `parts` is missing")
+    return description
+
+
+def _join(parent: Description, child: Description) -> Description:
+    values: dict[str, Any] = {}
+    for field in child.__struct_fields__:
+        own, inherited = getattr(child, field), getattr(parent, field)
+        if field != "parts" and isinstance(own, tuple):
+            values[field] = (*inherited, *own)
+        else:
+            values[field] = inherited if own is None and field != "extends" else own
+    return Description(**values)
+
+
+def _check(description: Description, document: toml.Document) -> None:
+    """Check what types cannot say."""
+    if description.name != document.path.stem:
+        document.fail(("name",), f"the image's name {description.name!r} differs from its file {document.path.name!r}")
+    known = recipe.names()
+    if description.base is not None and description.base not in known:
+        document.fail(("base",), f"there is no recipe {description.base!r}")
+    for number, archive in enumerate(description.archive):
+        if archive.recipe not in known:
+            document.fail(("archive", number, "recipe"), f"there is no recipe {archive.recipe!r}")
+    for number, file in enumerate(description.file):
+        where = ("file", number)
+        if (file.content is None) == (file.source is None):
+            document.fail(where, "a file has either `content` or `source`")
+        if file.source is not None and not _within(ROOT / file.source, ROOT):
+            document.fail((*where, "source"), f"{file.source} does not lie in this repository")
+        if file.source is not None and not (ROOT / file.source).is_file():
+            document.fail((*where, "source"), f"there is no file {file.source}")
+    for number, tree in enumerate(description.tree):
+        if not _within(ROOT / tree.source, OUT):
+            document.fail(("tree", number, "source"), f"{tree.source} does not lie below out/")
+
+
+def _within(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())

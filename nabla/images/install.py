@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Put packages of the repository into the file tree of an image, by the real `apk add`, without root and network.
+
+apk works on a copy of the tree on the host, as mapped root. What it added or changed is taken over; everything else
+keeps what a folder of the host cannot hold: owners, device nodes. Only root owns files of packages; an image says other
+owners itself. Nothing is taken over unless apk ended well: it may record a package whose files it could not install.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nabla.core import files
+from nabla.core.artifacts import ARCH
+from nabla.core.errors import CommandError, ImageError
+from nabla.core.process import run
+from nabla.fs.ext3 import SCRATCH
+from nabla.fs.nodes import Node, Tree
+from nabla.packages import apk, catalog
+from nabla.packages.catalog import PackageError, Part
+from nabla.sandbox.bwrap import SOURCE_DATE_EPOCH, Bind
+
+DATABASES = ("/lib/apk/db/installed", "/usr/lib/apk/db/installed")
+# Where apk and its scripts leave what belongs to no image.
+_LEFT_OVER = ("/var/log/apk.log",)
+
+
+def recipes_for(packages: Sequence[str], parts: Collection[str]) -> list[str]:
+    """Return the recipes whose packages an image may need: asked for, depended on, or built against.
+
+    `parts`: of the image; those that are recipes count too. Raises `PackageError` for a name that no recipe makes.
+    """
+    for name in packages:
+        if name not in catalog.owners():
+            raise PackageError(f"there is no package {name!r}", f"known: {', '.join(sorted(catalog.owners()))}")
+    found = {part for part in parts if part in catalog.owners()}
+    waiting = [catalog.owners()[name] for name in packages]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += [*catalog.closure(name), *catalog.depends(name)]
+    return sorted(found)
+
+
+def install(
+    tree: Tree, packages: Sequence[str], parts: Collection[str], *, tools: Path, scratch: Path, log: Path
+) -> Tree:
+    """Return `tree` with `packages` and what they need; packages of ours take the place of the base's of that name.
+
+    `scratch`: an empty folder. Raises `ImageError` when apk cannot do it.
+    """
+    offered = {part.name: part for name in recipes_for(packages, parts) for part in catalog.read_record(name).parts}
+    missing = [name for name in packages if name not in offered]
+    if missing:
+        raise ImageError(f"the recipe {catalog.owners()[missing[0]]} made no package {missing[0]}")
+    wanted = sorted({*packages, *(name for name in _installed(tree) if name in offered)})
+    root = scratch / "image"
+    lay_out(tree, root)
+    _add([offered[name] for name in wanted], list(offered.values()), root, tools, scratch, log)
+    done = read_back(tree, root)
+    for path in DATABASES:
+        if path in done:
+            text = without_sizes(done[path].content().decode(), offered)
+            done[path] = replace(done[path], data=text.encode())
+    return done
+
+
+def without_sizes(database: str, names: Collection[str]) -> str:
+    """Return apk's database with the sizes of these packages' files set to 0.
+
+    A signature does not shrink evenly, so the size would tell whose key it was; nothing else in an image does.
+    """
+    blocks = database.split("\n\n")
+    for number, block in enumerate(blocks):
+        found = re.search(r"^P:(.*)$", block, re.MULTILINE)
+        if found and found[1] in names:
+            blocks[number] = re.sub(r"^S:\d+$", "S:0", block, flags=re.MULTILINE)
+    return "\n\n".join(blocks)
+
+
+def lay_out(tree: Tree, root: Path) -> None:
+    """Write a tree to a folder, with its modes; devices and owners are left out."""
+    root.mkdir(parents=True)
+    folders: list[str] = []
+    for path in sorted(tree):
+        node, place = tree[path], root / path[1:]
+        if node.kind == "dir":
+            place.mkdir()
+            folders.append(path)
+        elif node.kind == "link":
+            place.symlink_to(node.target)
+        elif node.kind == "file":
+            place.write_bytes(node.content())
+            place.chmod(node.mode | stat.S_IRUSR | stat.S_IWUSR)
+            os.utime(place, (node.mtime, node.mtime))
+    for path in folders:
+        (root / path[1:]).chmod(tree[path].mode | stat.S_IRWXU)
+
+
+def read_back(tree: Tree, root: Path) -> Tree:
+    """Return what a folder holds; entries that are as in `tree` keep their node."""
+    found = {path: node for path, node in tree.items() if node.kind not in ("dir", "link", "file")}
+    for folder, names, others in os.walk(root):
+        for name in [*names, *others]:
+            host = Path(folder) / name
+            path = f"/{host.relative_to(root)}"
+            if path not in _LEFT_OVER and path not in found:
+                found[path] = _node(host, tree.get(path))
+    return dict(sorted(found.items()))
+
+
+def _node(host: Path, before: Node | None) -> Node:
+    status = host.lstat()
+    mode = stat.S_IMODE(status.st_mode)
+    if stat.S_ISLNK(status.st_mode):
+        now = Node("link", 0o777, target=os.readlink(host))
+        return before if before is not None and before.kind == "link" and before.target == now.target else now
+    if stat.S_ISDIR(status.st_mode):
+        unchanged = before is not None and before.kind == "dir" and before.mode | stat.S_IRWXU == mode
+        return before if unchanged and before is not None else Node("dir", mode)
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(f"a package made {host.name}, which is neither file nor link nor folder")
+    data = host.read_bytes()
+    if before is not None and before.kind == "file" and before.content() == data:
+        if before.mode | stat.S_IRUSR | stat.S_IWUSR == mode:
+            return before
+        return Node("file", mode, before.uid, before.gid, before.mtime, data)
+    return Node("file", mode, mtime=min(int(status.st_mtime), SOURCE_DATE_EPOCH), data=data)
+
+
+def _installed(tree: Tree) -> set[str]:
+    """Return the names of the packages that the tree's database knows."""
+    texts = [tree[path].content().decode() for path in DATABASES if path in tree]
+    return {line[2:] for text in texts for line in text.splitlines() if line.startswith("P:")}
+
+
+def _add(wanted: Sequence[Part], offered: Sequence[Part], root: Path, tools: Path, scratch: Path, log: Path) -> None:
+    index = scratch / "Packages.adb"
+    apk.make_index([part.apk for part in offered], index, tools=tools, scratch=scratch / "index", log=log)
+    keys = scratch / "keys"
+    files.make_folder(keys)
+    _, public = apk.ensure_key()
+    (keys / public.name).write_bytes(public.read_bytes())
+    repository = scratch / "repository"
+    files.make_folder(repository)
+    for part in offered:
+        os.link(part.apk, repository / part.apk.name)
+    index.rename(repository / index.name)
+    words = ["/sbin/apk", "--root", "/image", "--keys-dir", "/keys", "--repositories-file", "/dev/null", "--no-network"]
+    words += ["--no-cache", "--no-logfile", "--no-progress", "-X", f"/repository/{index.name}", "add"]
+    words += ["--initdb", "--arch", ARCH] if not any((root / path[1:]).exists() for path in DATABASES) else []
+    words += [f"{part.name}={part.version}" for part in wanted]
+    binds = [Bind(root, "/image", writable=True), Bind(repository, "/repository"), Bind(keys, "/keys")]
+    # Scripts of packages run in the image by chroot.
+    command = apk.command(tools, [*binds, Bind(scratch, SCRATCH, writable=True)], words, capable=True)
+    try:
+        run(command, log=log)
+    except CommandError as error:
+        names = ", ".join(part.name for part in wanted)
+        raise ImageError(f"apk could not install {names} ({error.message})", error.hint) from error

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The container image: `doit oci` makes it, `doit run:oci [-- COMMAND…]` runs a command in it by podman.
+
+launcher, kernel, rootfs:alpine -> oci -> out/oci/layout, out/oci/nabla-linux.oci.tar -> run:oci
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from nabla.core import log, process, version
+from nabla.core.artifacts import (
+    IMAGE_TOOLS,
+    OCI_ARCHIVE,
+    OCI_IMAGE,
+    OCI_LAYOUT,
+    REFERENCE_OCI,
+    REFERENCE_VERSION,
+    image_path,
+)
+from nabla.core.errors import CommandError
+from nabla.core.paths import NABLA_RUN, VMLINUX
+from nabla.engine import task
+from nabla.engine.task import Job, TaskDict, guard, step
+from nabla.images import oci, podman_run
+from nabla.images.podman_run import Podman
+from nabla.packages import apk
+from nabla.sandbox import bwrap
+
+
+def task_oci() -> TaskDict:
+    """Write the container image."""
+    return step(
+        "oci",
+        make_image,
+        doc="write launcher, kernel and Alpine as a container image, as folder and as archive",
+        inputs=[NABLA_RUN, VMLINUX, image_path(OCI_IMAGE), IMAGE_TOOLS],
+        outputs=[OCI_LAYOUT, OCI_ARCHIVE],
+        after=["launcher", "kernel", f"rootfs:{OCI_IMAGE}", "rootfs:tools"],
+        args=[version.version()],
+        code=[oci, apk, bwrap],
+    )
+
+
+def task_digests_oci() -> Iterator[TaskDict]:
+    """Write the container image of the reference form."""
+    yield task.ungrouped(
+        task.step(
+            "digests:oci",
+            write_oci,
+            doc="the container image of a version 0",
+            inputs=[NABLA_RUN, VMLINUX, image_path(OCI_IMAGE), IMAGE_TOOLS],
+            outputs=[REFERENCE_OCI],
+            after=["launcher", "kernel", f"rootfs:{OCI_IMAGE}", "rootfs:tools"],
+            code=[oci, apk, bwrap],
+        )
+    )
+
+
+def make_image(job: Job, version: str) -> None:
+    """Write the layout and the same as one file."""
+    layout = job.out(OCI_LAYOUT)
+    oci.make(version, NABLA_RUN, VMLINUX, image_path(OCI_IMAGE), layout, tools=IMAGE_TOOLS.path)
+    oci.archive(layout, job.out(OCI_ARCHIVE))
+
+
+def write_oci(job: Job) -> None:
+    """Write the archive as the task `oci` does."""
+    layout = job.scratch() / "layout"
+    oci.make(REFERENCE_VERSION, NABLA_RUN, VMLINUX, image_path(OCI_IMAGE), layout, tools=IMAGE_TOOLS.path)
+    oci.archive(layout, job.out(REFERENCE_OCI))
+
+
+def task_run_oci() -> TaskDict:
+    """Run the container image."""
+    return {
+        "basename": "run:oci",
+        "doc": "run the container image by podman: a shell in its machine, or `-- COMMAND…`",
+        "actions": [guard(run_image)],
+        "pos_arg": "words",
+        "task_dep": ["oci"],
+        "uptodate": [False],
+        "verbosity": 2,
+    }
+
+
+def run_image(words: list[str]) -> None:
+    """Load the image and run a command in it on the caller's terminal.
+
+    Where podman's defaults do not work, it is called again with fewer wishes, and what it loads is forgotten.
+    Raises `HostError` without podman, `CommandError` when nothing helps or the command fails.
+    """
+    podman_run.check()
+    name = version.version()
+    usual = Podman()
+    complaint = _prepare(usual, name)
+    if not complaint:
+        _run(usual, name, words)
+        return
+    log.warn(f"podman cannot run containers here as it does by default: {complaint.splitlines()[-1]}")
+    log.info("again without cgroups and network, with small limits, in namespaces of its own")
+    with tempfile.TemporaryDirectory(prefix="nabla-oci-") as folder:
+        modest = podman_run.restricted(Path(folder))
+        modest.load(OCI_ARCHIVE)
+        _run(modest, name, words)
+
+
+def _prepare(podman: Podman, name: str) -> str:
+    """Load the image and try it; return what stands against it, nothing if it works."""
+    try:
+        podman.load(OCI_ARCHIVE)
+    except CommandError as error:
+        return error.hint or error.message
+    complaint = podman.try_out(name)
+    if complaint:
+        process.run(podman.argv("rmi", oci.reference(name)), check=False)
+    return complaint
+
+
+def _run(podman: Podman, name: str, words: list[str]) -> None:
+    sys.stdout.flush()
+    terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
+    status = podman.run(name, words, "--interactive", *terminal)
+    if words and status != 0:
+        raise CommandError(f"the command ended with status {status}", "the lines above say why")

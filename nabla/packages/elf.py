@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the files of a package provide to others and need from them, in the words of Alpine's packages.
+
+so:libz.so.1=1.3.1     a shared library, by its SONAME, with the version in its file name
+cmd:xz=5.8.1-r0        a program in one of the usual folders
+pc:zlib=1.3.1          a description for pkg-config
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from elftools.common.exceptions import ELFError
+from elftools.elf.dynamic import DynamicSegment
+from elftools.elf.elffile import ELFFile
+
+LIBRARY_FOLDERS = ("lib", "usr/lib")
+_COMMAND_FOLDERS = ("bin", "sbin", "usr/bin", "usr/sbin")
+# Ours says libc.so, Alpine's the other name; the loader takes both for itself.
+LIBC = "libc.musl-x86_64.so.1"
+_LIBC_NAMES = ("libc.so", LIBC)
+_PC_FOLDERS = ("usr/lib/pkgconfig", "usr/share/pkgconfig")
+
+
+@dataclass
+class Interface:
+    """What one package offers and asks for."""
+
+    provides: set[str] = field(default_factory=set)
+    depends: set[str] = field(default_factory=set)
+
+
+def is_elf(path: Path) -> bool:
+    """Tell whether a host file is an ELF file."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(4) == b"\x7fELF"
+
+
+def dynamic(path: Path) -> tuple[str | None, tuple[str, ...]]:
+    """Return SONAME and NEEDED of an ELF file; nothing for an object file or a static program.
+
+    Raises `ELFError` where it cannot be parsed.
+    """
+    with path.open("rb") as stream:
+        for segment in ELFFile(stream).iter_segments():
+            if isinstance(segment, DynamicSegment):
+                soname, needed = None, []
+                tag: Any
+                for tag in segment.iter_tags():
+                    if tag.entry.d_tag == "DT_SONAME":
+                        soname = str(tag.soname)
+                    elif tag.entry.d_tag == "DT_NEEDED":
+                        needed.append(str(tag.needed))
+                return soname, tuple(needed)
+    return None, ()
+
+
+def interface(root: Path, files: Iterable[str], version: str) -> Interface:
+    """Return what the files of a package (paths below `root`) provide and depend on.
+
+    `version`: of the package, for its programs. Needs that the package meets itself are left out.
+    """
+    found = Interface()
+    own: set[str] = set()
+    for name in files:
+        path, pure = root / name, PurePosixPath(name)
+        folder = str(pure.parent)
+        if folder in _COMMAND_FOLDERS and (path.is_symlink() or path.stat().st_mode & 0o111):
+            found.provides.add(f"cmd:{pure.name}={version}")
+        if folder in _PC_FOLDERS and pure.suffix == ".pc" and path.is_file():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            found.provides.add(f"pc:{pure.stem}={pc_version(text) or '0'}")
+            found.depends |= {f"pc:{module}" for module in pc_requires(text)}
+            own.add(f"pc:{pure.stem}")
+        if path.is_symlink() and folder in LIBRARY_FOLDERS and pure.suffix == ".so":
+            target = (path.parent / path.readlink()).resolve()
+            if target.is_relative_to(root.resolve()) and is_elf(target):
+                soname, _ = dynamic(target)
+                found.depends |= {f"so:{soname}"} if soname else set()
+        if not is_elf(path):
+            continue
+        soname, needed = dynamic(path)
+        if soname and folder in LIBRARY_FOLDERS:
+            found.provides.add(f"so:{soname}={_library_version(pure.name)}")
+        # In a folder of the package's own it is found by a run path, and nobody else's business.
+        own |= {f"so:{soname or pure.name}", f"so:{pure.name}"}
+        found.depends |= {f"so:{LIBC if each in _LIBC_NAMES else each}" for each in needed}
+    found.depends -= own
+    return found
+
+
+def libraries(root: Path) -> dict[str, Path]:
+    """Return SONAME -> file of the shared libraries in the usual folders of a tree."""
+    found = {}
+    for folder in LIBRARY_FOLDERS:
+        for path in sorted((root / folder).glob("*.so*")):
+            if is_elf(path):
+                try:
+                    soname, _ = dynamic(path)
+                except ELFError:
+                    continue
+                found[soname or path.name] = path
+    return found
+
+
+def missing(root: Path, files: Iterable[str], known: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
+    """Yield (file, library) for each library that a file below `root` needs and neither the tree nor `known` has."""
+    names = list(files)
+    here = {PurePosixPath(name).name for name in names} | set(libraries(root)) | set(known) | set(_LIBC_NAMES)
+    for name in names:
+        if is_elf(root / name):
+            yield from ((name, each) for each in dynamic(root / name)[1] if each not in here)
+
+
+def pc_version(text: str) -> str | None:
+    """Return the version that a .pc file tells, its variables filled in."""
+    return _pc_field(text, "Version")
+
+
+def pc_requires(text: str) -> list[str]:
+    """Return the modules that a .pc file requires, the private ones too."""
+    words = ",".join(filter(None, (_pc_field(text, "Requires"), _pc_field(text, "Requires.private"))))
+    # Versions follow an operator: `zlib >= 1.2, libfoo`.
+    return re.findall(r"[A-Za-z0-9][\w.+-]*", re.sub(r"[<>=!]+\s*[\w.+~-]+", " ", words))
+
+
+def _pc_field(text: str, name: str) -> str | None:
+    variables = dict(re.findall(r"^(\w+)[ \t]*=[ \t]*(.*?)[ \t]*$", text, re.MULTILINE))
+    match = re.search(rf"^{re.escape(name)}:[ \t]*(.*?)[ \t]*$", text, re.MULTILINE)
+    if match is None:
+        return None
+    value = str(match.group(1))
+    for _ in range(len(variables) + 1):
+        value = re.sub(r"\$\{(\w+)\}", lambda m: variables.get(m.group(1), ""), value)
+    return value.strip() or None
+
+
+def _library_version(name: str) -> str:
+    """Return the version at the end of a library's file name; 0 where there is none."""
+    match = re.search(r"\.so\.(\d+(\.\d+)*)$", name)
+    return match.group(1) if match else "0"
+
+
+def alpine_names(wheel: Path) -> set[str]:
+    """Return what the packages of the Alpine base are named and provide, without versions."""
+    from nabla.fs import nodes
+
+    found: set[str] = set()
+    for line in nodes.read_base(wheel)["/lib/apk/db/installed"].content().decode().splitlines():
+        kind, _, text = line.partition(":")
+        if kind in ("P", "p"):
+            found |= {re.split("[<>=~]", word)[0] for word in text.split()}
+    return found

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Help for packagers: a start for a new recipe, and a picture of which package is built from which.
+
+recipe:new NAME VERSION (on demand) -> recipes/NAME/recipe.toml
+graph (on demand)                   -> out/graph/packages.{dot,md}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nabla.core import log
+from nabla.core.errors import RecipeError
+from nabla.core.paths import OUT, RECIPES, relative
+from nabla.engine import task
+from nabla.engine.task import Job, TaskDict
+from nabla.packages import catalog, template
+
+GRAPH = OUT / "graph"
+
+
+def task_recipe() -> Iterator[TaskDict]:
+    """Write the start of a recipe."""
+    yield {
+        "basename": "recipe:new",
+        "doc": "write the start of a recipe: doit recipe:new NAME VERSION; looks the source up in Debian's archive",
+        "actions": [task.guard(new)],
+        "pos_arg": "words",
+        "uptodate": [False],
+        "verbosity": 2,
+    }
+
+
+def task_graph() -> TaskDict:
+    """Draw the packages."""
+    return task.step(
+        "graph",
+        draw,
+        doc="draw which recipe is built against which: out/graph/packages.dot and .md",
+        outputs=[GRAPH / "packages.dot", GRAPH / "packages.md"],
+        config={name: list(catalog.needs(name)) for name in catalog.names()},
+        code=[catalog, template],
+    )
+
+
+def new(words: list[str]) -> None:
+    """Write recipes/NAME/recipe.toml. Raises `RecipeError` when it is there already or the name is none."""
+    if len(words) != 2:
+        raise RecipeError("recipe:new needs a name and a version", "doit recipe:new zlib 1.3.1")
+    name, version = words
+    path = RECIPES / name / "recipe.toml"
+    if path.exists():
+        raise RecipeError(f"{relative(path)} is there already")
+    text = template.render(name, version, template.look_up(name, version))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    log.info(f"{relative(path)}: fill in what is in capitals, then run `doit packages:{name}`")
+
+
+def draw(job: Job) -> None:
+    """Write the graph in the languages of graphviz and of mermaid, which web pages of repositories draw."""
+    edges = {name: catalog.needs(name) for name in catalog.names()}
+    job.out(GRAPH / "packages.dot").write_text(template.as_dot(edges), encoding="utf-8")
+    job.out(GRAPH / "packages.md").write_text(template.as_mermaid(edges), encoding="utf-8")

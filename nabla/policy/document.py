@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page docs/host-syscalls.md: the policy in words, with how often each call was measured to occur."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from nabla.core import results
+from nabla.core.paths import ROOT
+from nabla.policy.compiler import compile_policy
+from nabla.policy.header import environment
+from nabla.policy.model import Policy, Rule
+
+PAGE = ROOT / "docs" / "host-syscalls.md"
+RATES = ROOT / "bench" / "results" / "host-syscalls.json"
+
+
+class Load(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One thing that a machine was busy with: for how many seconds, and how often each call was made meanwhile."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1)]
+    what: str
+    seconds: Annotated[float, msgspec.Meta(gt=0)]
+    calls: dict[str, int]
+
+    def rate(self, name: str) -> str:
+        """Return calls a second as text, two digits at most behind the point; `–` for none."""
+        count = self.calls.get(name, 0)
+        if count == 0:
+            return "–"
+        rate = count / self.seconds
+        return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2f}"
+
+    def total(self) -> str:
+        """Return all calls a second, as text."""
+        rate = sum(self.calls.values()) / self.seconds
+        return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2f}"
+
+
+class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What bench/host_calls.py has measured, and on which host."""
+
+    cpu: str
+    kernel: str
+    loads: tuple[Load, ...]
+
+
+def read_rates(path: Path = RATES) -> Rates:
+    """Read the measured rates; raises `ConfigError` when the file is absent or malformed."""
+    return results.read(path, Rates, "measure: python -m bench.host_calls --commit")
+
+
+def words(rule: Rule) -> str:
+    """Return what an argument may be, for a table in Markdown."""
+    if rule.equals is not None:
+        return f"the machine's {rule.equals.lower()}" if isinstance(rule.equals, str) else f"{rule.equals}"
+    if rule.one_of is not None:
+        return "one of " + ", ".join(f"{value:#x}" if value > 255 else str(value) for value in rule.one_of)
+    if rule.at_most is not None:
+        return f"0 … {rule.at_most}"
+    if rule.not_negative:
+        return "0 … 2⁶³−1"
+    if rule.member is not None:
+        return f"in `{rule.member}`"
+    return f"anything: {rule.any}"
+
+
+def render(policy: Policy, rates: Rates) -> str:
+    """Return the text of the page; it has nothing in it but the policy, the rates, and the template's words."""
+    return (
+        environment()
+        .get_template("host-syscalls.md.j2")
+        .render(
+            policy=policy,
+            rates=rates,
+            words=words,
+            ordinary=sum("base" in call.features for call in policy.calls),
+            vdso=[call.name for call in policy.calls if "vdso" in call.origins],
+            size=len(compile_policy(policy)),
+        )
+    )

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy's filter as the C header that the kernel compiles, arch/um/nommu/policy.h."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jinja2
+
+from nabla.policy.compiler import compile_policy
+from nabla.policy.model import CONSTANTS, Policy
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+def environment(folder: Path = TEMPLATES) -> jinja2.Environment:
+    """Return how the templates of a folder are read: an undefined name is an error."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+
+
+def render(policy: Policy) -> str:
+    """Return the text of policy.h."""
+    lines = compile_policy(policy)
+    vdso = [call.name for call in policy.calls if "vdso" in call.origins]
+    return (
+        environment()
+        .get_template("policy.h.j2")
+        .render(
+            calls=policy.calls,
+            constants=CONSTANTS,
+            holes=[(index, line.hole) for index, line in enumerate(lines) if line.hole],
+            lines=lines,
+            vdso=" and ".join(vdso) or "nothing",
+        )
+    )

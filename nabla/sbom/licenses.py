@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The full texts of all licences, out of the locked archives that the parts were made from, and a report of them.
+
+    licenses/<recipe>/…        texts of what a recipe is made from, as they lie in its archives
+    licenses/standard/<name>   texts of licences by their SPDX names, for what comes in binary form from Alpine: its
+                               packages carry none
+
+A text is found by its name (LICENSE, COPYING, NOTICE …), or where a recipe's `license_files` says. What was read out of
+an archive is kept in the cache under the digest of the archive: a kernel is not unpacked twice for twenty pages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import lzma
+import re
+import tarfile
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from nabla.core import digest, files, manifest
+from nabla.core.errors import NablaError
+from nabla.core.paths import ROOT
+from nabla.sandbox import buildroot, deb, lockfile
+from nabla.sandbox.bwrap import SOURCE_DATE_EPOCH
+from nabla.sbom.inventory import Inventory, license_names, spdx_expression
+from nabla.sources import fetch, recipe, store
+from nabla.sources.recipe import Recipe
+
+# To be raised by whoever changes what is found in an archive.
+_FORM = 1
+_NAME = re.compile(r"(un)?licen[cs]e|copying|copyright|notice", re.IGNORECASE)
+_NO_TEXT = (".py", ".sh", ".pm", ".h", ".c", ".in", ".tex", ".texi", ".xml", ".html", ".rtf", ".tpl", ".diff")
+# Folders that go into no package: texts and tests; and what is for building, or for other systems.
+_ASIDE = {
+    *("doc", "docs", "documentation", "examples", "test", "tests", "testsuite"),
+    *("build", "build-aux", "cmake", "contrib", "debian", "external", "mac", "package", "tools"),
+}
+_DEB = b"!<arch>\n"
+
+# SPDX name -> where its standard text lies: a package of the build root, or a recipe's archive, and the place in it.
+_COMMON = "usr/share/common-licenses/"
+STANDARD: dict[str, tuple[str, str]] = {
+    "0BSD": ("xz", "COPYING.0BSD"),
+    "Apache-2.0": ("base-files", f"{_COMMON}Apache-2.0"),
+    "BSD-2-Clause": ("linux", "LICENSES/preferred/BSD-2-Clause"),
+    "BSD-3-Clause": ("linux", "LICENSES/preferred/BSD-3-Clause"),
+    "GPL-1.0-or-later": ("base-files", f"{_COMMON}GPL-1"),
+    "GPL-2.0-only": ("base-files", f"{_COMMON}GPL-2"),
+    "GPL-2.0-or-later": ("base-files", f"{_COMMON}GPL-2"),
+    "GPL-3.0-or-later": ("base-files", f"{_COMMON}GPL-3"),
+    "ISC": ("linux", "LICENSES/deprecated/ISC"),
+    "LGPL-2.0-or-later": ("base-files", f"{_COMMON}LGPL-2"),
+    "LGPL-2.1-or-later": ("base-files", f"{_COMMON}LGPL-2.1"),
+    "LGPL-3.0-or-later": ("base-files", f"{_COMMON}LGPL-3"),
+    "MIT": ("linux", "LICENSES/preferred/MIT"),
+    "MPL-2.0": ("base-files", f"{_COMMON}MPL-2.0"),
+    "X11": ("linux", "LICENSES/deprecated/X11"),
+    "Zlib": ("linux", "LICENSES/deprecated/Zlib"),
+    "curl": ("curl", "COPYING"),
+}
+# Words in Alpine's license fields for which there is no text to be had here, and why; the report tells it.
+NO_STANDARD = {
+    "Public-Domain": "no licence: given to the public",
+    "custom": "Alpine's word for a project's own wording; its text is in no locked archive",
+    "cryptsetup-OpenSSL-exception": "its text is in no locked archive",
+}
+
+
+class LicenseError(NablaError):
+    """The text of a licence is missing, or an expression is no SPDX expression."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """One text. `place`: where in the archive it lies, without the archive's own top folder."""
+
+    place: str
+    content: str
+
+    @property
+    def file(self) -> str:
+        """Name of the file that holds it in the report's folder."""
+        return re.sub(r"[^A-Za-z0-9._+-]+", "_", self.place.rsplit("!", 1)[-1])
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the report. `texts`: paths below the folder of texts. `remark`: what is to be said beside."""
+
+    component: str
+    version: str
+    license: str
+    texts: tuple[str, ...]
+    remark: str = ""
+
+
+def write(inventory: Inventory, folder: Path) -> str:
+    """Write all texts into `folder` and return the report, a page of Markdown that lies beside it.
+
+    Raises `LicenseError` for a component without a text, `FetchError`.
+    """
+    alien = {component.ref for component in inventory.of_kind("base")}
+    holders = [c for c in inventory.of_kind("wheel") if alien & {*c.contains}]
+    made = inventory.of_kind("kernel", "library", "program", "package", "wheel")
+    names = {c.origin for c in made if c.origin} - {c.origin for c in holders}
+    recipes = [recipe.load(name) for name in sorted(names)]
+    rows = []
+    with ThreadPoolExecutor(2) as pool:
+        for loaded, found in zip(recipes, pool.map(of_recipe, recipes), strict=True):
+            check_expression(loaded.name, loaded.license)
+            version = inventory.version if all(s.local for s in loaded.source) else loaded.version
+            rows.append(Row(loaded.name, version, loaded.license, _put(found, folder, loaded.name)))
+    standard = _Standard(folder)
+    rows += [standard.row(f"{c.name} (the base)", c.version, c.license) for c in holders]
+    rows += [standard.row(f"{c.name} (Alpine)", c.version, c.license) for c in inventory.of_kind("base")]
+    rows += _bundled(inventory, {row.component: row for row in rows})
+    manifest.settle(folder, SOURCE_DATE_EPOCH)
+    return report(rows)
+
+
+def of_recipe(loaded: Recipe) -> list[Text]:
+    """Return the texts of a recipe's sources, each once. Raises `LicenseError` when one is missing, or all."""
+    found: list[Text] = []
+    for source in loaded.source:
+        if source.local is not None:
+            found.append(Text("LICENSE", (ROOT / "LICENSE").read_text(encoding="utf-8")))
+        else:
+            found += of_archive(fetch.fetch(source), loaded.license_files)
+    missing = set(loaded.license_files) - {text.place for text in found}
+    if missing:
+        raise LicenseError(f"{loaded.name}: no source holds {min(missing)}, which `license_files` names")
+    if not found:
+        raise LicenseError(
+            f"{loaded.name}: no text of a licence was found in its sources",
+            f"name the files by `license_files` in recipes/{loaded.name}/recipe.toml (docs/sbom.md)",
+        )
+    once: dict[str, Text] = {}
+    for text in sorted(found, key=lambda each: (each.place.count("/"), each.place)):
+        once.setdefault(text.content, text)
+    return sorted(once.values(), key=lambda each: each.place)
+
+
+def of_archive(archive: Path, wanted: Sequence[str] = ()) -> list[Text]:
+    """Return the texts in an archive whose name is its sha256; those `wanted`, or all that look like licences.
+
+    Raises `LicenseError` when it cannot be read.
+    """
+    key = digest.config_digest([_FORM, archive.name, sorted(wanted)])
+    cache = store.cache()
+    entry = cache.root / "licenses" / key[:2] / f"{key}.json"
+    # Two recipes may be made from one archive, and be asked for at the same time.
+    with cache.lock(f"licenses-{key[:32]}"):
+        found = _kept(entry)
+        if found is None:
+            try:
+                found = list(_read(archive, wanted))
+            except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, EOFError) as error:
+                raise LicenseError(f"the archive {archive} cannot be read: {error}") from error
+            _keep(entry, found)
+    return found
+
+
+def _kept(entry: Path) -> list[Text] | None:
+    """Return what the cache holds; None where it holds nothing, or what is there was damaged."""
+    try:
+        kept = json.loads(entry.read_text(encoding="utf-8"))
+        if kept["digest"] == digest.config_digest(kept["texts"]):
+            return [Text(place, content) for place, content in kept["texts"]]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+def _keep(entry: Path, found: Sequence[Text]) -> None:
+    plain = [[text.place, text.content] for text in found]
+    with store.cache().scratch() as scratch:
+        partial = scratch / entry.name
+        partial.write_text(json.dumps({"digest": digest.config_digest(plain), "texts": plain}), encoding="utf-8")
+        files.make_folder(entry.parent)
+        partial.rename(entry)
+
+
+def check_expression(name: str, text: str) -> None:
+    """Raise `LicenseError` when a licence of ours is no SPDX expression."""
+    if spdx_expression(text) is None:
+        raise LicenseError(f"{name}: {text!r} is no SPDX license expression", "see https://spdx.org/licenses/")
+
+
+def report(rows: Iterable[Row]) -> str:
+    """Return the page; texts are linked as files below the folder `licenses` beside it."""
+    lines = [
+        "# Licences",
+        "",
+        "What is shipped, under which licence, and its full text. The texts of what we compile come out of its own",
+        "source archive. Packages that come from Alpine in binary form carry no texts; theirs are the standard ones of",
+        "the names that Alpine gives, so the names of copyright holders are not in them.",
+        "",
+        "| component | version | licence | texts |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        links = [f"[{path.rsplit('/', 1)[-1]}](licenses/{path})" for path in row.texts]
+        cells = (row.component, row.version, row.license, ", ".join([*links, *([row.remark] if row.remark else [])]))
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+class _Standard:
+    """Standard texts, written when first needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._paths: dict[str, str] = {}
+
+    def row(self, component: str, version: str, expression: str) -> Row:
+        """Return the line of a component whose licence is known by its name only. Raises `LicenseError`."""
+        names = license_names(expression)
+        lacking = [name for name in names if name not in STANDARD]
+        unknown = [name for name in lacking if name not in NO_STANDARD]
+        if unknown or len(lacking) == len(names):
+            name = (unknown or [expression])[0]
+            raise LicenseError(
+                f"{component}: there is no text for the licence {name!r}", "add its place to nabla/sbom/licenses.py"
+            )
+        remark = "; ".join(f"{name}: {NO_STANDARD[name]}" for name in lacking)
+        texts = dict.fromkeys(self._path(name) for name in names if name in STANDARD)
+        return Row(component, version, expression, tuple(texts), remark)
+
+    def _path(self, name: str) -> str:
+        if name not in self._paths:
+            holder, place = STANDARD[name]
+            archive, wanted = _holder(holder, place)
+            for text in of_archive(archive, wanted):
+                if text.place == place:
+                    self._paths[name] = _put([Text(name, text.content)], self._folder, "standard")[0]
+                    break
+            else:
+                raise LicenseError(f"{holder} holds no {place}, the text of {name}")
+        return self._paths[name]
+
+
+def _holder(name: str, place: str) -> tuple[Path, Sequence[str]]:
+    """Return the archive that holds a standard text and what is to be read of it."""
+    for file in (lock := lockfile.read_lock()).files:
+        if file.name == name:
+            (path,) = buildroot.fetch(dataclasses.replace(lock, files=(file,)))
+            return path, sorted(p for holder, p in STANDARD.values() if holder == name)
+    loaded = recipe.load(name)
+    return fetch.fetch(loaded.source[0]), loaded.license_files
+
+
+def _bundled(inventory: Inventory, rows: dict[str, Row]) -> Iterator[Row]:
+    """Yield the libraries inside of wheels: their licences are in the texts of the wheel."""
+    for component in inventory.of_kind("bundled"):
+        holder = next(c for c in inventory.of_kind("wheel") if component.ref in c.contains)
+        texts = rows[holder.origin or ""].texts[:1]  # the wheel's own, which names what it brings along
+        yield Row(f"{component.name} (in {holder.name})", component.version, "told by the wheel", texts)
+
+
+def _put(texts: Sequence[Text], folder: Path, name: str) -> tuple[str, ...]:
+    """Write texts into a folder and return their paths below the one above. Two texts of one name get numbers."""
+    files.make_folder(folder / name)
+    paths: list[str] = []
+    for text in texts:
+        path, number = f"{name}/{text.file}", 1
+        while path in paths:
+            number += 1
+            path = f"{name}/{text.file}.{number}"
+        (folder / path).write_text(text.content, encoding="utf-8")
+        paths.append(path)
+    return tuple(paths)
+
+
+def _read(archive: Path, wanted: Sequence[str]) -> Iterator[Text]:
+    with archive.open("rb") as stream:
+        head = stream.read(len(_DEB))
+    if head == _DEB:
+        with deb.data_archive(archive) as tar:
+            yield from _read_deb(tar, wanted)
+    elif zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as whole:
+            for name in sorted(whole.namelist()):
+                if not name.endswith("/") and (name in wanted if wanted else _looks(name)):
+                    yield Text(name, _decode(whole.read(name)))
+    else:
+        with tarfile.open(archive, "r|*") as tar:
+            yield from _read_tar(tar, wanted)
+
+
+def _read_tar(tar: tarfile.TarFile, wanted: Sequence[str], prefix: str = "") -> Iterator[Text]:
+    """Yield the texts in a tar with one folder at its top. Reading ends when all that is wanted was there."""
+    left = set(wanted)
+    for member in tar:
+        place = "/".join(PurePosixPath(member.name).parts[1:])
+        if member.isfile() and (prefix + place in left if wanted else _looks(place)):
+            yield Text(prefix + place, _content(tar, member))
+            left.discard(prefix + place)
+            if wanted and not left:
+                return
+
+
+def _read_deb(tar: tarfile.TarFile, wanted: Sequence[str]) -> Iterator[Text]:
+    """Yield the texts in a Debian package; a `!` in what is wanted leads into an archive inside."""
+    inner = {place.split("!")[0] for place in wanted if "!" in place}
+    for member in tar:
+        place = member.name.removeprefix("./")
+        if not member.isfile():
+            continue
+        if place in inner:
+            stream = tar.extractfile(member)
+            assert stream is not None
+            with tarfile.open(fileobj=_buffered(stream), mode="r|*") as below:
+                yield from _read_tar(below, [each for each in wanted if each.startswith(f"{place}!")], f"{place}!")
+        elif place in wanted or (not wanted and re.fullmatch(r"usr/share/doc/[^/]+/copyright", place)):
+            yield Text(place, _content(tar, member))
+
+
+def _buffered(stream: IO[bytes]) -> IO[bytes]:
+    return io.BufferedReader(stream, 1 << 20) if isinstance(stream, io.RawIOBase) else stream
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    stream = tar.extractfile(member)
+    assert stream is not None
+    return _decode(stream.read())
+
+
+def _decode(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")  # texts of before 2000, with names in them
+
+
+def _looks(place: str) -> bool:
+    """Tell whether a path looks like the text of a licence of what goes into packages."""
+    path = PurePosixPath(place)
+    if {part.lower() for part in path.parts[:-1]} & _ASIDE or path.suffix.lower() in _NO_TEXT:
+        return False
+    return _NAME.match(path.name) is not None or "LICENSES" in path.parts[:-1] or "licenses" in path.parts[:-1]

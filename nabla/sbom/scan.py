@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Match a bill of materials against databases of vulnerabilities that lie on this host. No connection is opened.
+
+What is compared with what:
+
+    Alpine's packages in the base    Alpine:<release of the base>, by source package and version
+    our own packages, libc, busybox  the same entries by upstream's version: our release number is not Alpine's
+    Python wheels                    PyPI
+    the kernel                       Linux / Kernel
+    whatever has its repository named as homepage or source    GIT: the versions that are listed, no commits
+
+What concerns something of ours and cannot be compared is told, never left out in silence.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nabla.sbom.advisories import Advisory, Affected, Database, ScanError
+from nabla.sbom.cyclonedx import BUILT_WITH, KIND, ORIGIN
+from nabla.sbom.version_order import ApkOrder, Compare, IncomparableError, compare_pep440, pairs_of, within
+
+OPEN, FIXED, ABSENT = "open", "fixed", "not shipped"
+
+# Our recipe -> Alpine's source package, where the names differ.
+_ALPINE_NAMES = {"libgcc": "gcc", "libstdc++": "gcc", "sqlite-tests": "sqlite"}
+_OURS = ("package", "library", "program")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is looked up: all components of one source and version. `key`: how the databases call it.
+
+    `fixes`: number of a vulnerability -> our patches. `shipped`: false when no image holds it.
+    """
+
+    kind: str
+    key: str
+    version: str
+    names: tuple[str, ...]
+    fixes: Mapping[str, tuple[str, ...]]
+    repos: frozenset[str]
+    shipped: bool
+    release: str = ""
+
+    @property
+    def compared(self) -> str:
+        """The version that is compared: of what we compile, upstream's, as Alpine would first have packed it."""
+        return re.sub(r"(-r\d+)?$", "-r0", self.version) if self.kind in _OURS else self.version
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One vulnerability in one subject. `repair`: versions that have it no more. `patches`: ours, which mend it."""
+
+    status: str
+    id: str
+    component: str
+    version: str
+    packages: tuple[str, ...]
+    repair: tuple[str, ...]
+    patches: tuple[str, ...]
+    summary: str
+
+
+@dataclass
+class Result:
+    """What came of it. `unknown`: sentences on what could not be compared. `counts`: of advisories, by their kind."""
+
+    findings: list[Finding] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def open(self) -> list[Finding]:
+        """What somebody has to do something about."""
+        return [finding for finding in self.findings if finding.status == OPEN]
+
+    def data(self) -> dict[str, Any]:
+        """Return everything as JSON data."""
+        return {
+            "findings": [vars(finding) for finding in self.findings],
+            "not_evaluated": self.unknown,
+            "counts": dict(sorted(self.counts.items())),
+        }
+
+
+def read_bill(path: Path) -> list[Subject]:
+    """Return what a CycloneDX document of ours holds. Raises `ScanError`."""
+    try:
+        document = json.loads(path.read_bytes())
+        components = {entry["bom-ref"]: _Entry(entry) for entry in document["components"]}
+        needs = {entry["ref"]: entry.get("dependsOn", []) for entry in document["dependencies"]}
+    except FileNotFoundError:
+        raise ScanError(
+            f"there is no bill of materials {path}", "run `doit sbom` first, or name one: --sbom FILE"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ScanError(f"{path} is no CycloneDX document of ours: {error!r}") from error
+    inside = {ref for key, refs in needs.items() if components.get(key, _NOTHING).kind == "image" for ref in refs}
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for ref, entry in components.items():
+        kind = "ours" if entry.kind in _OURS else entry.kind
+        groups.setdefault((kind, entry.origin, entry.upstream), []).append(ref)
+    return [_subject(refs, components, inside) for refs in groups.values()]
+
+
+def match(subjects: Sequence[Subject], database: Database, order: ApkOrder) -> Result:
+    """Return what the advisories say about the subjects. Raises `ScanError`, `CommandError`."""
+    result = Result()
+    release = next((subject.release for subject in subjects if subject.release), "")
+    for file, other in database.alpine.items():
+        if other != release:
+            result.unknown.append(f"{file} is about Alpine {other}, the base is {release}: nothing of it was compared")
+    pairs = list(_candidates(subjects, database, result, release))
+    order.learn(
+        pair
+        for subject, _, affected in pairs
+        if affected.ecosystem.startswith("Alpine")
+        for events in affected.ranges
+        for pair in pairs_of(subject.compared, events)
+    )
+    found: dict[tuple[str, str, str], Finding] = {}
+    for subject, advisory, affected in pairs:
+        finding = _judge(subject, advisory, affected, order, result)
+        if finding is not None:
+            key = (finding.id, finding.component, finding.version)
+            found[key] = _join(found[key], finding) if key in found else finding
+    result.findings = sorted(found.values(), key=lambda f: (f.status != OPEN, f.status, f.component, f.id))
+    result.unknown = sorted(set(result.unknown))
+    for finding in result.findings:
+        result.counts[finding.status] += 1
+    return result
+
+
+class _Entry:
+    """One component as the document has it."""
+
+    def __init__(self, entry: Mapping[str, Any]) -> None:
+        properties = {each["name"]: each["value"] for each in entry.get("properties", ())}
+        self.kind: str = properties.get(KIND, "")
+        self.name: str = entry.get("name", "")
+        self.version: str = entry.get("version", "")
+        self.origin: str = properties.get(ORIGIN, self.name)
+        self.built_with: str = properties.get(BUILT_WITH, "")
+        self.purl: str = entry.get("purl", "")
+        self.addresses = [each["url"] for each in entry.get("externalReferences", ())]
+        self.fixes: dict[str, list[str]] = {}
+        for patch in entry.get("pedigree", {}).get("patches", ()):
+            for issue in patch.get("resolves", ()):
+                self.fixes.setdefault(issue["id"], []).append(patch["diff"]["url"].split("#")[0])
+
+    @property
+    def upstream(self) -> str:
+        """The version without our release number, so that libc and its package are one."""
+        return re.sub(r"-r\d+$", "", self.version) if self.kind in _OURS else self.version
+
+
+_NOTHING = _Entry({})
+
+
+def _subject(refs: Sequence[str], components: Mapping[str, _Entry], inside: set[str]) -> Subject:
+    """Return what these components are together; `inside`: references of all that lies in images."""
+    # Only the base's packages may lie in no image; everything else is in the release by itself.
+    kept = [ref for ref in refs if components[ref].kind != "base" or ref in inside]
+    entries = [components[ref] for ref in kept or refs]
+    first = entries[0]
+    told = [*entries, *(components[ref] for ref in {each.built_with for each in entries} if ref in components)]
+    fixes: dict[str, set[str]] = {}
+    for entry in told:
+        for number, patches in entry.fixes.items():
+            fixes.setdefault(number, set()).update(patches)
+    release = re.search(r"distro=alpine-([\d.]+)", first.purl)
+    return Subject(
+        kind=first.kind,
+        key=_ALPINE_NAMES.get(first.origin, first.origin) if first.kind != "wheel" else first.name,
+        version=first.upstream,
+        names=tuple(sorted({entry.name for entry in entries})),
+        fixes={number: tuple(sorted(patches)) for number, patches in fixes.items()},
+        repos=frozenset(_repository(address) for entry in told for address in entry.addresses),
+        shipped=bool(kept),
+        release=f"v{release[1]}" if release else "",
+    )
+
+
+def _candidates(
+    subjects: Sequence[Subject], database: Database, result: Result, release: str
+) -> Iterator[tuple[Subject, Advisory, Affected]]:
+    """Yield what has to be compared; everything else is counted, and told where it has a name of ours."""
+    alpine: dict[str, list[Subject]] = {}
+    wheels: dict[str, list[Subject]] = {}
+    for subject in subjects:
+        if subject.kind in (*_OURS, "base", "bundled"):
+            alpine.setdefault(subject.key, []).append(subject)
+        elif subject.kind == "wheel":
+            wheels.setdefault(_canonical(subject.key), []).append(subject)
+    kernel = [subject for subject in subjects if subject.kind == "kernel"]
+    names = {subject.key for subject in subjects} | {name for subject in subjects for name in subject.names}
+    foreign: Counter[str] = Counter()
+    for advisory in database.advisories:
+        result.counts["advisories"] += 1
+        if advisory.withdrawn:
+            result.counts["withdrawn"] += 1
+            continue
+        for affected in advisory.affected:
+            kind = affected.ecosystem.split(":")[0]
+            if kind == "Alpine":
+                here = affected.ecosystem in ("Alpine", f"Alpine:{release}")
+                chosen = alpine.get(affected.name, []) if here else []
+            elif kind == "PyPI":
+                chosen = wheels.get(_canonical(affected.name), [])
+            elif kind == "Linux":
+                chosen = kernel if affected.name == "Kernel" else []
+            else:
+                wanted = {_repository(repo) for repo in affected.repos}
+                chosen = [subject for subject in subjects if wanted & subject.repos]
+                if not chosen and affected.name.lower() in names:
+                    foreign[affected.ecosystem] += 1
+            yield from ((subject, advisory, affected) for subject in chosen)
+    for ecosystem, count in foreign.items():
+        result.unknown.append(
+            f"{ecosystem}: {count} advisories have the name of something of ours, but versions of their own"
+        )
+
+
+def _judge(subject: Subject, advisory: Advisory, affected: Affected, order: ApkOrder, result: Result) -> Finding | None:
+    """Return what one advisory means for one subject; None where it is not affected, or that cannot be told."""
+    kind = affected.ecosystem.split(":")[0]
+    compare: Compare | None = {"Alpine": order.compare, "PyPI": compare_pep440, "Linux": compare_pep440}.get(kind)
+    try:
+        hit = _listed(subject, affected, kind)
+        if not hit and compare is not None:
+            hit = any(within(subject.compared, events, compare) for events in affected.ranges)
+            if not affected.ranges and not affected.versions and affected.repos:
+                raise IncomparableError("it names commits only")
+        elif not hit and not affected.versions:
+            raise IncomparableError("it names commits only, no versions")
+    except IncomparableError as error:
+        result.unknown.append(f"{advisory.id}: {subject.key} {subject.version}: {error}")
+        return None
+    if not hit:
+        result.counts["not affected"] += 1
+        return None
+    patches = tuple(sorted({p for number in advisory.numbers for p in subject.fixes.get(number, ())}))
+    status = FIXED if patches else OPEN if subject.shipped else ABSENT
+    repair = tuple(e.version for events in affected.ranges for e in events if e.kind == "fixed")
+    name = min((n for n in advisory.numbers if n.startswith("CVE-")), default=advisory.id)
+    return Finding(status, name, subject.key, subject.version, subject.names, repair, patches, advisory.summary)
+
+
+def _listed(subject: Subject, affected: Affected, kind: str) -> bool:
+    """Tell whether a version is in the list of an advisory, which for GIT are names of tags."""
+    if kind in ("Alpine", "PyPI", "Linux"):
+        return subject.compared in affected.versions
+    return _plain(subject.version) in {_plain(version) for version in affected.versions}
+
+
+def _plain(tag: str) -> str:
+    """Return the version in the name of a tag: v1.2.3, openssl-1.2.3, R_1_2_3 and curl-1_2_3 are 1.2.3."""
+    found = re.search(r"\d.*", tag)
+    return found[0].replace("_", ".") if found else tag
+
+
+def _repository(address: str) -> str:
+    """Return an address in a form that is the same for a project's repository, homepage and archives."""
+    found = re.match(r"(?:https?|git|ssh)://(?:[^@/]*@)?(?:www\.)?([^/?#]+)/?([^?#]*)", address)
+    if not found:
+        return address
+    host, path = found[1].lower(), found[2].strip("/").removesuffix(".git")
+    if host in ("github.com", "gitlab.com"):
+        path = "/".join(path.split("/")[:2]).lower()
+    return f"{host}/{path}".rstrip("/")
+
+
+def _canonical(name: str) -> str:
+    from packaging.utils import canonicalize_name
+
+    return canonicalize_name(name)
+
+
+def _join(one: Finding, other: Finding) -> Finding:
+    """Return one finding of two about the same: what is open in either is open."""
+    first, second = sorted((one, other), key=lambda finding: (OPEN, FIXED, ABSENT).index(finding.status))
+    repair = tuple(dict.fromkeys((*first.repair, *second.repair)))
+    return Finding(**{**vars(first), "repair": repair, "summary": first.summary or second.summary})

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Get the sources of recipes into the cache: origins are tried in order, everything is checked before it enters.
+
+The cache is content-addressed and shared by all checkouts of a user (nabla.sources.store). A file counts only when its
+sha256, its size and, where upstream signs, its OpenPGP signature are right. With `NABLA_OFFLINE=1` no connection is
+opened. `NABLA_WITHOUT=debian,pypi` does as if the recipes had no origins of these places, in the cache neither.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nabla.core import log, manifest
+from nabla.core.errors import (
+    ChecksumError,
+    CommandError,
+    ConfigError,
+    FetchError,
+    HostError,
+    OfflineError,
+    SignatureError,
+)
+from nabla.sources import openpgp
+from nabla.sources.origins import Delivery, Request, debian, pypi
+from nabla.sources.recipe import DebianOrigin, DebOrigin, Origin, PypiOrigin, Source, UrlOrigin
+from nabla.sources.store import Store, cache
+
+# Who keeps what the origins of a type deliver.
+PLACES: dict[type[Origin], str] = {
+    UrlOrigin: "upstream",
+    DebianOrigin: "debian",
+    DebOrigin: "debian",
+    PypiOrigin: "pypi",
+}
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A verified file in the cache and the origin it is of."""
+
+    path: Path
+    origin: Origin
+
+
+def fetch(source: Source, *, offline: bool | None = None, task_log: Path | None = None) -> Path:
+    """Return the verified file of a source, fetched if need be; for a `local` source its folder.
+
+    `offline` defaults to the environment. Raises `FetchError` and its kinds, `DiskFullError`, `HostError`.
+    """
+    if source.local_path is not None:
+        return source.local_path
+    return obtain(source, offline=offline, task_log=task_log).path
+
+
+def obtain(source: Source, *, offline: bool | None = None, task_log: Path | None = None) -> Fetched:
+    """Like `fetch`, and tell which origin the file is of. The origins of a source may differ in their bytes."""
+    store = cache()
+    if not usable(source):
+        places = " and ".join(sorted(without()))
+        raise FetchError(
+            f"{source.name}: no origin is left without {places}",
+            "\n".join(f"it has {place(origin)}: {describe(origin)}" for origin in source.origin),
+        )
+    found = cached(source, store)
+    if found is not None:
+        return found
+    if is_offline() if offline is None else offline:
+        raise OfflineError(
+            f"{source.name} is not in the cache and connections are forbidden (offline)",
+            f"run `./doit.sh fetch` once with a network, or copy the cache folder {store.root}",
+        )
+    with store.lock(source.origin[0].sha256):
+        # Another process may have fetched it while we waited.
+        return cached(source, store) or _fetch_first(source, store, task_log)
+
+
+def cached(source: Source, store: Store | None = None) -> Fetched | None:
+    """Return the first usable origin's file that is in the cache. Raises `ChecksumError` for a damaged entry."""
+    store = store or cache()
+    for origin in usable(source):
+        path = _cached_file(origin, store)
+        if path is not None:
+            return Fetched(path, origin)
+    return None
+
+
+def is_offline() -> bool:
+    """Tell whether connections are forbidden: `NABLA_OFFLINE` is set to something else than 0."""
+    return os.environ.get("NABLA_OFFLINE", "0") not in ("", "0")
+
+
+def without() -> frozenset[str]:
+    """Return the places whose origins are left out: words of `NABLA_WITHOUT`. Raises `ConfigError` for another word."""
+    wanted = frozenset(filter(None, re.split(r"[\s,]+", os.environ.get("NABLA_WITHOUT", ""))))
+    known = sorted(set(PLACES.values()))
+    for word in sorted(wanted.difference(known)):
+        raise ConfigError(f"without={word}: there are no such origins", f"known are {', '.join(known)}")
+    return wanted
+
+
+def usable(source: Source) -> tuple[Origin, ...]:
+    """Return the origins of a source that are not left out, in the recipe's order."""
+    left_out = without()
+    return tuple(origin for origin in source.origin if place(origin) not in left_out)
+
+
+def place(origin: Origin) -> str:
+    """Return who keeps the file of an origin: "upstream", "debian" or "pypi"."""
+    return PLACES[type(origin)]
+
+
+def _cached_file(origin: Origin, store: Store) -> Path | None:
+    path = store.path(origin.sha256)
+    if not path.exists():
+        return None
+    return store.get(origin.sha256, origin.size if origin.size is not None else path.stat().st_size)
+
+
+def _fetch_first(source: Source, store: Store, task_log: Path | None) -> Fetched:
+    problems: list[FetchError] = []
+    for origin in usable(source):
+        with store.scratch() as folder:
+            try:
+                path = _fetch_from(origin, Request(source.name, store, folder, task_log))
+            except (FetchError, CommandError, HostError) as error:
+                problems.append(_as_fetch_error(origin, error))
+                if isinstance(error, ChecksumError | SignatureError):
+                    log.warn(f"{source.name}: {error}")
+                continue
+        return Fetched(path, origin)
+    raise _sum_up(source, problems)
+
+
+def _fetch_from(origin: Origin, request: Request) -> Path:
+    log.info(f"{request.name}: fetching {origin.file} from {describe(origin)}")
+    return accept(_deliver(origin, request), origin, request)
+
+
+def accept(delivery: Delivery, origin: Origin, request: Request) -> Path:
+    """Check what an origin delivered and move it into the cache. Raises `ChecksumError`, `SignatureError`."""
+    try:
+        _check(delivery, origin, request.folder)
+    except (ChecksumError, SignatureError):
+        # An unfinished download of a wrong file must not be gone on with.
+        delivery.file.unlink(missing_ok=True)
+        raise
+    return request.cache.add(delivery.file, origin.sha256)
+
+
+def _deliver(origin: Origin, request: Request) -> Delivery:
+    match origin:
+        case UrlOrigin():
+            # Imported when needed: requests takes longer to load than doit itself.
+            from nabla.sources.origins import url
+
+            return url.obtain(origin, request)
+        case DebianOrigin():
+            return debian.obtain_source(origin, request)
+        case DebOrigin():
+            return debian.obtain_deb(origin, request)
+        case PypiOrigin():
+            return pypi.obtain(origin, request)
+
+
+def _check(delivery: Delivery, origin: Origin, scratch: Path) -> None:
+    size = delivery.file.stat().st_size
+    if origin.size is not None and size != origin.size:
+        raise ChecksumError(f"{origin.file} from {describe(origin)} has {size} bytes instead of {origin.size}")
+    actual = manifest.file_sha256(delivery.file)
+    if actual != origin.sha256:
+        raise ChecksumError(f"{origin.file} from {describe(origin)} has sha256 {actual} instead of {origin.sha256}")
+    if origin.signature is not None:
+        if delivery.signature is None or not delivery.signature.is_file():
+            raise SignatureError(f"{origin.file} from {describe(origin)} came without its signature")
+        openpgp.check(delivery.file, delivery.signature, origin.signature, scratch)
+
+
+def describe(origin: Origin) -> str:
+    """Name an origin for people."""
+    match origin:
+        case UrlOrigin():
+            return origin.url[0]
+        case DebianOrigin():
+            return f"Debian {origin.suite}, source package {origin.package} {origin.version}"
+        case DebOrigin():
+            return f"Debian, {origin.pool}"
+        case PypiOrigin():
+            return f"PyPI, {origin.package} {origin.version}"
+
+
+def _as_fetch_error(origin: Origin, error: FetchError | CommandError | HostError) -> FetchError:
+    if isinstance(error, FetchError):
+        return error
+    return FetchError(f"{describe(origin)}: {error.message}", error.hint)
+
+
+def _sum_up(source: Source, problems: Sequence[FetchError]) -> FetchError:
+    """Make one error of all: a wrong hash or signature is the one to be told, not that another host was down."""
+    worst = next((error for error in problems if isinstance(error, ChecksumError | SignatureError)), problems[-1])
+    lines = [error.message + (f"\n{error.hint}" if error.hint else "") for error in problems]
+    if isinstance(worst, ChecksumError | SignatureError):
+        return type(worst)(f"{source.name}: {worst.message}", "\n".join(lines))
+    return FetchError(f"{source.name}: no origin could deliver it", "\n".join(lines))

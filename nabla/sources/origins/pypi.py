@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wheels of the Python package index, fetched by pip: index, proxy, certificates come from the user's pip settings."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nabla.core.errors import FetchError
+from nabla.core.process import run
+from nabla.core.progress import watch_folder
+from nabla.sources.origins import Delivery, Request
+from nabla.sources.recipe import PypiOrigin
+
+
+def obtain(origin: PypiOrigin, request: Request) -> Delivery:
+    """Download exactly the wheel named, for whatever Python and platform it is. Raises `FetchError`."""
+    wanted = request.folder / "requirements.txt"
+    # With its hash given, pip takes no other file of that version.
+    wanted.write_text(f"{origin.package}=={origin.version} --hash=sha256:{origin.sha256}\n")
+    file = _download(["--require-hashes", "--requirement", wanted], origin, request)
+    if file.name != origin.file:
+        raise FetchError(f"pip delivered {file.name} instead of {origin.file}")
+    return Delivery(file)
+
+
+def _download(wanted: Sequence[str | Path], origin: PypiOrigin, request: Request) -> Path:
+    files = request.folder / "files"
+    files.mkdir()
+    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    argv += ["--disable-pip-version-check", "--progress-bar=off", *platform_options(origin.file)]
+    # pip collects in the temporary folder: on the cache's disk there is room, and the bar sees it.
+    with watch_folder(request.name, request.folder, origin.size):
+        request.run([*argv, "--dest", files, *wanted], env={"TMPDIR": str(request.folder)})
+    return next(files.iterdir())
+
+
+def versions(origin: PypiOrigin) -> list[str]:
+    """Return the versions that have a wheel for the same Python and platform, newest first. Raises `CommandError`."""
+    argv = [sys.executable, "-m", "pip", "index", "versions", "--json", "--disable-pip-version-check"]
+    found: list[str] = json.loads(run([*argv, *platform_options(origin.file), origin.package]).stdout)["versions"]
+    return found
+
+
+def newer_wheel(origin: PypiOrigin, version: str, request: Request) -> Path:
+    """Download the wheel of another version for the same Python and platform, as pip chooses it. Raises `FetchError`.
+
+    What pins it is up to the caller: pip has compared it with the index only.
+    """
+    return _download([f"{origin.package}=={version}"], origin, request)
+
+
+def platform_options(wheel: str) -> list[str]:
+    """Return the pip options that make it accept a wheel for another Python or C library than its own."""
+    parts = re.fullmatch(
+        r"(?P<name>.+?)-(?P<version>[^-]+)(-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<os>[^-]+)\.whl", wheel
+    )
+    if parts is None:
+        raise FetchError(f"{wheel} is not the file name of a wheel")
+    options = ["--only-binary=:all:"]
+    python = re.fullmatch(r"(?P<kind>cp|py)(?P<digits>\d+)", parts["python"].split(".")[-1])
+    if python is None:
+        raise FetchError(f"{wheel}: unknown Python tag {parts['python']}")
+    options += ["--implementation", python["kind"], "--abi", parts["abi"]]
+    if len(python["digits"]) > 1:
+        options += ["--python-version", python["digits"]]
+    for name in parts["os"].split("."):
+        options += ["--platform", name]
+    return options

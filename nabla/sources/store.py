@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Content-addressed files: the name of a file is its sha256, so what it holds can always be checked.
+
+<root>/sha256/ab/abcd…    complete, checked files, never changed
+<root>/partial/abcd….part unfinished downloads
+<root>/locks/abcd…        lock files: concurrent processes wait for each other instead of fetching twice
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from nabla.core import files, manifest
+from nabla.core.errors import ChecksumError, NablaError
+from nabla.core.files import lock, make_folder, raise_full, sync_folder
+from nabla.core.paths import cache_dir
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class Store:
+    """A content-addressed folder. Methods raise `NablaError`s only."""
+
+    root: Path
+
+    def path(self, sha256: str) -> Path:
+        """Where the file of that digest lies, or would lie."""
+        return self.root / "sha256" / sha256[:2] / sha256
+
+    def partial(self, sha256: str) -> Path:
+        """Where an unfinished download of that file lies; the folder exists."""
+        path = self.root / "partial" / f"{sha256}.part"
+        make_folder(path.parent)
+        return path
+
+    def get(self, sha256: str, size: int) -> Path | None:
+        """Return the file after reading and checking all of it, or None where there is none.
+
+        Raises `ChecksumError` for a damaged entry; the entry stays, for the user to look at.
+        """
+        path = self.path(sha256)
+        try:
+            actual_size = path.stat().st_size
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise NablaError(f"cannot read the cache: {error}") from error
+        actual = manifest.file_sha256(path) if actual_size == size else "another size"
+        if actual != sha256:
+            raise ChecksumError(
+                f"the cache entry {path} is damaged: it has {actual_size} bytes of {size}, sha256 {actual}",
+                f"remove it and run again: rm '{path}'",
+            )
+        return path
+
+    def add(self, file: Path, sha256: str) -> Path:
+        """Move an already checked file in, durably; one that is there already is kept. Returns its place."""
+        path = self.path(sha256)
+        make_folder(path.parent)
+        try:
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+            if os.stat(file).st_dev != os.stat(path.parent).st_dev:
+                file = self._import(file, path.parent)
+            os.chmod(file, 0o444)
+            os.rename(file, path)
+            sync_folder(path.parent)
+        except OSError as error:
+            raise_full(error, path)
+        return path
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold the lock of that name; says so when another process has it."""
+        with lock(self.root / "locks" / name, f"waiting for another process that works on {name[:12]}"):
+            yield
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """A temporary folder on the same file system, removed at the end."""
+        return files.scratch(self.root / "tmp")
+
+    def _import(self, file: Path, folder: Path) -> Path:
+        handle, name = tempfile.mkstemp(dir=folder)
+        with file.open("rb") as source, open(handle, "wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+            target.flush()
+            os.fsync(target.fileno())
+        return Path(name)
+
+
+def cache() -> Store:
+    """Return the store of downloads in the user's cache directory."""
+    return Store(cache_dir())

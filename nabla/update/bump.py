@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Another version of a recipe's source: what each origin has of it, fetched and checked before anything is written.
+
+    find   each origin names its file of the new version and delivers it; sha256 and size are those of what came
+    check  upstream's signature, by the keys the recipe pins already
+    patch  the series is tried on the new tree, patch by patch (nabla.update.try_patches)
+    write  version, origins and revision in recipe.toml; comments and layout stay (nabla.update.recipe_edit)
+
+An origin that cannot be asked keeps its place only where its file is known all the same: it was the same file as
+another's before, and upstream's signature is good on the other's. Otherwise the recipe loses it, and says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from nabla.core import log, manifest
+from nabla.core.errors import ChecksumError, FetchError, NablaError, OfflineError, RecipeError, SignatureError
+from nabla.sources import apt, fetch, recipe
+from nabla.sources.apt import SourcePackage
+from nabla.sources.origins import Delivery, Request, debian, pypi
+from nabla.sources.recipe import DebianOrigin, DebOrigin, Origin, PypiOrigin, Recipe, Source, UrlOrigin
+from nabla.sources.store import cache
+from nabla.update.outdated import SUITES, debian_name
+
+
+@dataclass(frozen=True)
+class Found:
+    """What became of one origin: `new` is None where the recipe loses it, for the reason in `problem`."""
+
+    old: Origin
+    new: Origin | None
+    problem: str = ""
+
+
+def the_source(loaded: Recipe) -> tuple[int, Source]:
+    """Return the one source that has origins, with its number. Raises `RecipeError` where there is none or several."""
+    remote = [(number, source) for number, source in enumerate(loaded.source) if source.origin]
+    if len(remote) != 1:
+        raise RecipeError(
+            f"{loaded.name} has {len(remote)} sources with origins, a bump is about one",
+            "change its recipe.toml by hand; `doit fetch:NAME` checks it",
+        )
+    return remote[0]
+
+
+def find(loaded: Recipe, source: Source, version: str) -> list[Found]:
+    """Fetch the new version from every origin into the cache. Raises what forbids to go on: a `FetchError` when no
+    origin delivers, `ChecksumError` and `SignatureError` as soon as one delivers something wrong."""
+    if fetch.is_offline():
+        raise OfflineError("connections are forbidden (offline), so there is nothing to bump to", "unset NABLA_OFFLINE")
+    if version == loaded.version:
+        raise RecipeError(f"{loaded.name} is of version {version} already")
+    if loaded.package is not None and not re.fullmatch(recipe.APK_VERSION, version):
+        raise RecipeError(f"{version!r} is no version that apk could compare", "such as 1.2.3 or 6.5_p20250216")
+    results: list[Found] = []
+    for origin in source.origin:
+        log.info(f"{loaded.name}: asking {fetch.place(origin)} for {version}")
+        try:
+            results.append(Found(origin, _obtain(origin, loaded, version)))
+        except (ChecksumError, SignatureError):
+            raise
+        except NablaError as error:
+            results.append(Found(origin, None, f"{error.message}; {error.hint}".removesuffix("; ")))
+    if not any(found.new for found in results):
+        lines = [f"{fetch.place(found.old)}: {found.problem}" for found in results]
+        raise FetchError(f"{loaded.name}: no origin has version {version}", "\n".join(lines))
+    kept = [_keep(found, results, loaded.version, version) for found in results]
+    if _differ(found.new for found in kept) and not _differ(found.old for found in kept):
+        log.warn(f"{loaded.name}: the origins have different files of {version}, of {loaded.version} they had the same")
+    return kept
+
+
+def spellings(old: str, new: str) -> list[tuple[str, str]]:
+    """Return the ways in which file names and addresses write a version, the old one beside the new one.
+
+    1.2.3 may be 1_2_3 or 1-2-3; apk's 6.5_p20250216 is 6.5-20250216 or 6.5+20250216 elsewhere.
+    """
+    pairs = [(old, new)]
+    for sign in ("-", "+", "."):
+        pairs.append((old.replace("_p", sign), new.replace("_p", sign)))
+    for sign in ("_", "-"):
+        pairs.append((old.replace(".", sign), new.replace(".", sign)))
+    return list(dict.fromkeys(pairs))
+
+
+def renamed(text: str, old: str, new: str) -> str:
+    """Return an address or file name of the new version. Raises `FetchError` where the old one does not occur in it."""
+    for before, after in spellings(old, new):
+        changed, count = re.subn(rf"(?<![\d.]){re.escape(before)}(?!\d|\.\d)", after.replace("\\", ""), text)
+        if count:
+            return _series(changed, old, new)
+    raise FetchError(f"{text} does not say its version {old}", "change it by hand")
+
+
+def _series(text: str, old: str, new: str) -> str:
+    """Change a folder named by the first numbers of the version too (v6.x, 3.13/)."""
+    one, other = old.split("."), new.split(".")
+    if len(one) > 1 and len(other) > 1:
+        text = text.replace(f"/{one[0]}.{one[1]}/", f"/{other[0]}.{other[1]}/")
+    return text.replace(f"/v{one[0]}.x/", f"/v{other[0]}.x/")
+
+
+def _obtain(origin: Origin, loaded: Recipe, version: str) -> Origin:
+    """Fetch the file of another version, check it, and return the origin that pins it."""
+    store = cache()
+    with store.scratch() as folder:
+        request = Request(loaded.name, store, folder)
+        match origin:
+            case UrlOrigin():
+                delivery, new = _from_upstream(origin, request, loaded.version, version)
+            case DebianOrigin():
+                delivery, new = _from_debian(origin, request, loaded.version, version)
+            case DebOrigin():
+                delivery, new = _from_pool(origin, request, loaded.version, version)
+            case PypiOrigin():
+                delivery, new = _from_pypi(origin, request, version)
+        fetch.accept(delivery, new, request)
+    return new
+
+
+def _from_upstream(origin: UrlOrigin, request: Request, old: str, new: str) -> tuple[Delivery, Origin]:
+    # Imported when needed: requests takes longer to load than doit itself.
+    from nabla.sources.origins import url
+
+    signature = origin.signature
+    if signature is not None:
+        addresses = tuple(renamed(each, old, new) for each in signature.url)
+        signature = msgspec.structs.replace(signature, url=addresses)
+    addresses = tuple(renamed(each, old, new) for each in origin.url)
+    changed = msgspec.structs.replace(origin, url=addresses, signature=signature)
+    delivery = url.obtain_unknown(changed, request)
+    return delivery, _pinned(changed, delivery)
+
+
+def _from_debian(origin: DebianOrigin, request: Request, old: str, new: str) -> tuple[Delivery, Origin]:
+    package = _source_package(origin, old, new)
+    assert package.tarball is not None
+    signature = origin.signature
+    if signature is not None:
+        signature = msgspec.structs.replace(signature, file=f"{package.tarball.name}.asc")
+        if signature.file not in package.files:
+            raise SignatureError(
+                f"Debian's {package.name} {package.version} comes without upstream's signature",
+                "where upstream does not sign any more, take the signature out of the recipe by hand",
+            )
+    changed = msgspec.structs.replace(
+        origin,
+        suite=package.suite,
+        version=package.version,
+        file=package.tarball.name,
+        # By Debian's signed lists.
+        sha256=package.tarball.sha256,
+        size=package.tarball.size,
+        signature=signature,
+    )
+    return debian.obtain_source(changed, request), changed
+
+
+def _from_pool(origin: DebOrigin, request: Request, old: str, new: str) -> tuple[Delivery, Origin]:
+    if ".orig.tar." not in origin.file:
+        raise FetchError(f"{origin.file} is a binary package", "look for the new one by hand")
+    package = _source_package(origin, old, new)
+    assert package.tarball is not None
+    tarball = package.tarball
+    changed = msgspec.structs.replace(origin, pool=tarball.path, sha256=tarball.sha256, size=tarball.size)
+    return debian.obtain_deb(changed, request), changed
+
+
+def _from_pypi(origin: PypiOrigin, request: Request, version: str) -> tuple[Delivery, Origin]:
+    file = pypi.newer_wheel(origin, version, request)
+    delivery = Delivery(file)
+    return delivery, _pinned(msgspec.structs.replace(origin, version=version, file=file.name), delivery)
+
+
+def _pinned(origin: UrlOrigin | PypiOrigin, delivery: Delivery) -> Origin:
+    file = delivery.file
+    return msgspec.structs.replace(origin, sha256=manifest.file_sha256(file), size=file.stat().st_size)
+
+
+def _source_package(origin: DebianOrigin | DebOrigin, old: str, new: str) -> SourcePackage:
+    """Return the source package of the new version: from the origin's suite if it has it, else the first that has."""
+    known = debian_name(origin)
+    has: list[str] = []
+    problems: list[str] = []
+    for suite in dict.fromkeys((known.suite, *SUITES)):
+        try:
+            packages = apt.source_packages(suite, [known.package], known.package)
+        except NablaError as error:
+            problems.append(f"{suite}: {error.message}")
+            continue
+        has += [f"{each.upstream} ({suite})" for each in packages]
+        for package in packages:
+            if package.tarball is not None and _is_version(package.upstream, old, new):
+                return package
+    raise FetchError(f"Debian has no {known.package} {new}, but {', '.join(has) or 'none at all'}", "\n".join(problems))
+
+
+def _is_version(upstream: str, old: str, new: str) -> bool:
+    """Tell whether a Debian upstream version is that version, perhaps packed anew (+dfsg, +really)."""
+    wanted = {after for _, after in spellings(old, new)}
+    bare = re.sub(r"[+~.](dfsg|ds)\.?\d*", "", upstream).rpartition("+really")[2]
+    return upstream in wanted or bare in wanted
+
+
+def _differ(origins: Iterable[Origin | None]) -> bool:
+    return len({origin.sha256 for origin in origins if origin is not None}) > 1
+
+
+def _keep(found: Found, results: Sequence[Found], old: str, new: str) -> Found:
+    """Let an origin that could not be asked stay where another one's file is proven to be upstream's."""
+    if found.new is not None or not isinstance(found.old, UrlOrigin) or found.old.signature is None:
+        return found
+    for other in results:
+        if other.new is None or other.new.signature is None or other.old.sha256 != found.old.sha256:
+            continue
+        signature = msgspec.structs.replace(
+            found.old.signature, url=tuple(renamed(each, old, new) for each in found.old.signature.url)
+        )
+        addresses = tuple(renamed(each, old, new) for each in found.old.url)
+        pinned = msgspec.structs.replace(
+            found.old, url=addresses, sha256=other.new.sha256, size=other.new.size, signature=signature
+        )
+        return Found(found.old, pinned, found.problem)
+    return found

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Newer versions of what recipes build: which there are, and how to take one.
+
+outdated [RECIPE…] (on demand) -> a table          bump:RECIPE VERSION (on demand) -> recipes/RECIPE/recipe.toml
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from collections.abc import Iterable, Iterator
+
+from nabla.core import files, log
+from nabla.core.errors import PatchError, RecipeError
+from nabla.core.paths import STATE, relative
+from nabla.engine import task
+from nabla.engine.task import TaskDict
+from nabla.sources import fetch, recipe, store
+from nabla.sources.recipe import Recipe, Source
+from nabla.update import bump, outdated, recipe_edit, try_patches
+from verify import report
+
+
+def task_outdated() -> TaskDict:
+    """Ask the origins for newer versions."""
+    return {
+        "basename": "outdated",
+        "doc": "ask the origins of all or of the named recipes for newer versions: doit outdated [RECIPE…] [--json]",
+        "actions": [task.guard(show_outdated)],
+        "params": [{"name": "as_json", "long": "json", "type": bool, "default": False, "help": "print JSON"}],
+        "pos_arg": "names",
+        "uptodate": [False],
+        "verbosity": 2,
+    }
+
+
+def task_bump() -> Iterator[TaskDict]:
+    """Take another version of a source."""
+    yield {
+        "basename": "bump",
+        "name": None,
+        "doc": "take another version of a source: doit bump:RECIPE [--keep] VERSION",
+    }
+    for name in recipe.names():
+        yield {
+            "basename": "bump",
+            "name": name,
+            "doc": f"fetch and check another version of {name}, try its patches, write it into the recipe",
+            "actions": [(task.guard(take), [name])],
+            "params": [
+                {
+                    "name": "keep",
+                    "long": "keep",
+                    "type": bool,
+                    "default": False,
+                    "help": "write the recipe although patches do not apply",
+                }
+            ],
+            "pos_arg": "words",
+            "uptodate": [False],
+            "verbosity": 2,
+        }
+
+
+def take(name: str, words: list[str], keep: bool) -> None:
+    """Bring a recipe to another version, or leave it as it was. Raises `FetchError`, `RecipeError`, `PatchError`."""
+    if len(words) != 1:
+        raise RecipeError("a bump needs the new version", f"doit bump:{name} 1.2.3")
+    with files.lock(STATE / "locks" / f"bump-{name}", f"bump:{name}: waiting for another bump"):
+        _take(recipe.load_file(recipe.load(name).path), words[0], keep)
+
+
+def _take(loaded: Recipe, version: str, keep: bool) -> None:
+    number, source = bump.the_source(loaded)
+    results = bump.find(loaded, source, version)
+    if number == 0 and loaded.patches:
+        _try_patches(loaded, source, version, dict.fromkeys(f.new.sha256 for f in results if f.new), keep)
+    before = loaded.path.read_text(encoding="utf-8")
+    after = recipe_edit.rewrite(before, number, [found.new for found in results], version)
+    _write(loaded, after)
+    for found in results:
+        where = fetch.place(found.old)
+        if found.new is None:
+            log.warn(f"{loaded.name}: the recipe has lost its origin {fetch.describe(found.old)}: {found.problem}")
+        elif found.problem:
+            log.warn(
+                f"{loaded.name}: {where} was not asked ({found.problem}); the signed file of another origin is its own"
+            )
+        else:
+            log.info(f"{loaded.name}: {where} has {found.new.file}, sha256 {found.new.sha256}")
+    log.info(f"{relative(loaded.path)} is at {version}, was at {loaded.version}")
+    for line in recipe_edit.mentions(after, loaded.version):
+        log.info(f"{relative(loaded.path)} still names {loaded.version} in line {line}")
+
+
+def _try_patches(loaded: Recipe, source: Source, version: str, files: Iterable[str], keep: bool) -> None:
+    """Tell which patches do not apply to the new files. Raises `PatchError` unless the user wants to mend them then."""
+    for sha256 in files:
+        problems = try_patches.failures(store.cache().path(sha256), source, loaded.patches)
+        if not problems:
+            log.info(f"{loaded.name}: {len(loaded.patches)} patches, all apply to {version}")
+            continue
+        text = "\n".join(f"{error.message}\n{textwrap.indent(error.hint, '  ')}" for error in problems)
+        head = f"{len(problems)} of {len(loaded.patches)} patches do not apply to {loaded.name} {version}"
+        if not keep:
+            hint = f"the recipe is as it was; `doit bump:{loaded.name} --keep {version}` writes it all the same\n{text}"
+            raise PatchError(head, hint)
+        log.warn(f"{head}:\n{text}")
+
+
+def _write(loaded: Recipe, text: str) -> None:
+    """Put a text in the recipe's place once it has proven to be a recipe."""
+    partial = loaded.path.with_name(f".{loaded.path.name}.new")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        recipe.load_file(partial)
+        partial.rename(loaded.path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def show_outdated(names: list[str], as_json: bool) -> None:
+    """Print the table. Raises `OfflineError`, `FetchError`, `RecipeError`."""
+    answers = outdated.ask(names or recipe.names())
+    if as_json:
+        print(report.as_json([dataclasses.asdict(answer) for answer in answers]))
+        return
+    print(report.table(("recipe", "ours", "newest", "where"), outdated.rows(answers)))
+    problems = outdated.problems(answers)
+    if problems:
+        print("\nno answer from:\n" + "\n".join(f"  {line}" for line in problems))

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results of steps in the cache: one checkout makes them, others take them, and only sound ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Checkout
+
+TASKS = """
+from collections.abc import Iterator
+from nabla.core.paths import OUT, ROOT
+from nabla.core.artifacts import Tree
+from nabla.engine.task import Job, TaskDict, step
+
+FILE, FOLDER = OUT / "file", Tree(OUT / "folder")
+
+def task_made() -> TaskDict:
+    return step("made", made, doc="makes both", inputs=[ROOT / "input"], outputs=[FILE, FOLDER], config={"a": 1},
+                args=[str(ROOT / "input")], kept=True)
+
+def made(job: Job, path: str) -> None:
+    with (ROOT / "calls").open("a") as calls:
+        calls.write("x")
+    text = (ROOT / "input").read_text()
+    job.out(FILE).write_text(text)
+    job.out(FILE).chmod(0o755)
+    job.out(FOLDER).mkdir()
+    (job.out(FOLDER) / "copy").write_text(text)
+    (job.out(FOLDER) / "link").symlink_to("copy")
+    if text == "bad":
+        raise RuntimeError
+"""
+
+
+@pytest.fixture
+def maker(checkout: Checkout) -> Checkout:
+    checkout.task_module("made", TASKS)
+    checkout.write("input", "one")
+    return checkout
+
+
+def another(checkout: Checkout, name: str) -> Checkout:
+    """A copy of the checkout, in another place and with nothing built."""
+    root = checkout.root.parent / name
+    shutil.copytree(checkout.root, root, ignore=shutil.ignore_patterns("out", "calls"))
+    return Checkout(root)
+
+
+def calls(checkout: Checkout) -> int:
+    path = checkout.root / "calls"
+    return len(path.read_text()) if path.exists() else 0
+
+
+def entry(cache: Path) -> Path:
+    (found,) = (cache / "results").glob("??/*")
+    return found
+
+
+def test_another_checkout_takes_it(maker: Checkout, cache: Path) -> None:
+    maker.doit("made")
+    assert calls(maker) == 1
+    assert json.loads((entry(cache) / "told.json").read_text())["step"] == "made"
+    other = another(maker, "elsewhere")
+    assert "made: done" in other.doit("made")
+    assert calls(other) == 0
+    out = other.root / "out"
+    assert (out / "file").read_text() == "one" and os.access(out / "file", os.X_OK)
+    assert (out / "folder/copy").read_text() == "one" and (out / "folder/link").readlink() == Path("copy")
+    assert "taken from the cache" in (out / "logs/made.log").read_text()
+    assert "1 up to date" in other.doit("made")
+    # What is changed here does not change what is kept.
+    (out / "file").write_text("changed")
+    assert "1 done" in other.doit("made")
+    assert (out / "file").read_text() == "one" and calls(other) == 0
+
+
+@pytest.mark.parametrize("change", ["input", "configuration", "code", "name of the input"])
+def test_what_counts(maker: Checkout, change: str) -> None:
+    maker.doit("made")
+    other = another(maker, "elsewhere")
+    match change:
+        case "input":
+            other.write("input", "two")
+        case "configuration":
+            other.task_module("made", TASKS.replace('{"a": 1}', '{"a": 2}'))
+        case "code":
+            other.task_module("made", TASKS.replace('write("x")', 'write("y")'))
+        case _:
+            other.task_module("made", TASKS.replace('"input"', '"input2"'))
+            other.write("input2", "one")
+    other.doit("made")
+    assert calls(other) == 1
+
+
+@pytest.mark.parametrize("damage", ["content", "more", "less", "told"])
+def test_damaged_entry_is_made_again(maker: Checkout, cache: Path, damage: str) -> None:
+    maker.doit("made")
+    place = entry(cache)
+    match damage:
+        case "content":
+            (place / "0").write_text("onE")
+        case "more":
+            (place / "1" / "further").write_text("")
+        case "less":
+            (place / "1" / "copy").unlink()
+        case _:
+            (place / "told.json").write_text("{")
+    other = another(maker, "elsewhere")
+    other.doit("made")
+    assert calls(other) == 1
+    assert (other.root / "out/file").read_text() == "one"
+    assert sorted(path.name for path in (other.root / "out/folder").iterdir()) == ["copy", "link"]
+    third = another(maker, "third")
+    third.doit("made")
+    assert calls(third) == 0
+
+
+def test_failure_is_not_kept(maker: Checkout, cache: Path) -> None:
+    maker.write("input", "bad")
+    maker.doit("made", status=1)
+    assert not (cache / "results").exists()
+
+
+def test_fresh(maker: Checkout) -> None:
+    maker.doit("made")
+    other = another(maker, "elsewhere")
+    other.doit("fresh=1", "made")
+    assert calls(other) == 1
+
+
+def test_what_nobody_uses_goes(maker: Checkout, cache: Path) -> None:
+    maker.doit("made")
+    old = entry(cache)
+    taken, unused = old.stat().st_mtime, old.stat().st_mtime - 31 * 86400
+    os.utime(old, (unused, unused))
+    other = another(maker, "elsewhere")
+    other.doit("made")
+    assert calls(other) == 0 and old.stat().st_mtime > taken - 1
+    os.utime(old, (unused, unused))
+    other.write("input", "two")
+    other.doit("made")
+    assert entry(cache) != old

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a package's check says, and what of it the cache keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nabla.core.paths import RECIPES
+from nabla.packages import upstream_tests
+from nabla.packages.upstream_tests import CheckResult, PackageCheckError
+
+PASSED = CheckResult(
+    recipe="x",
+    version="1-r0",
+    tree="a" * 64,
+    key="b" * 64,
+    seconds=7,
+    tests=12,
+    failed=0,
+    output=("12 tests, 0 failed",),
+)
+
+
+@pytest.fixture
+def ready(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and a machine whose state is known by a digest; returns a file for the result."""
+    monkeypatch.setattr(upstream_tests, "_key", lambda _name, _image: PASSED.key)
+    return tmp_path / "result.json"
+
+
+def test_counts() -> None:
+    assert upstream_tests.counted(["3 tests, 1 failed", "12970 tests, 0 failed", "bye"]) == (12970, 0)
+    assert upstream_tests.counted(["there were 3 tests, 1 failed", "tests, 0 failed"]) is None
+    assert upstream_tests.counted([]) is None
+
+
+def test_passed_once(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second time nothing is run."""
+    runs = []
+
+    def passes(*words: object) -> CheckResult:
+        runs.append(words)
+        return PASSED
+
+    monkeypatch.setattr(upstream_tests, "_run", passes)
+    for _ in range(2):
+        assert upstream_tests.check("x", Path("image"), ready, Path("log")) == PASSED
+        assert b'"tests": 12' in ready.read_bytes()
+    assert len(runs) == 1
+    upstream_tests.entry(PASSED.key).write_text("damaged")
+    assert upstream_tests.check("x", Path("image"), ready, Path("log")) == PASSED
+    assert len(runs) == 2
+
+
+def test_failure_is_not_kept(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> CheckResult:
+        raise PackageCheckError("x: its own tests fail in the machine (status 1, 3 of 12)")
+
+    monkeypatch.setattr(upstream_tests, "_run", fails)
+    with pytest.raises(PackageCheckError, match="3 of 12"):
+        upstream_tests.check("x", Path("image"), ready, Path("log"))
+    assert not ready.exists()
+    assert not upstream_tests.entry(PASSED.key).exists()
+
+
+@pytest.mark.parametrize("name", ["python3", "redis", "sqlite"])
+def test_recipe_says_what_to_run(name: str) -> None:
+    """The three whose tests the project promises to run."""
+    assert "failed" in (RECIPES / name / "recipe.toml").read_text().split('check = """')[1].split('"""')[0]

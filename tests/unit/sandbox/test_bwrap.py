@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sandbox as a build sees it: no environment of the host, no network, nothing to write to but its own place."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from nabla.core import paths
+from nabla.core.errors import CommandError, HostError
+from nabla.sandbox import bwrap
+from nabla.sandbox.bwrap import Bind, Sandbox
+
+CACHE = paths.cache_dir()
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    """A sandbox with a writable /build and a read-only /src."""
+    monkeypatch.setenv("NABLA_CACHE", str(CACHE))
+    (tmp_path / "b ü").mkdir()
+    (tmp_path / "s").mkdir()
+    binds = (Bind(tmp_path / "b ü", "/build", writable=True), Bind(tmp_path / "s", "/src"))
+    return Sandbox(binds, {"EXTRA": "1 2"})
+
+
+def output(place: Sandbox, script: str) -> str:
+    return place.run(script, title="test").stdout.strip()
+
+
+def test_environment_is_fixed(place: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = output(place, "env | sort; id -u; id -gn; umask; pwd; cat /proc/sys/kernel/hostname")
+    for name in ("TZ", "CFLAGS", "LD_PRELOAD", "MAKEFLAGS", "SOURCE_DATE_EPOCH", "LANG"):
+        monkeypatch.setenv(name, "strange")
+    old = os.umask(0o077)
+    try:
+        after = output(place, "env | sort; id -u; id -gn; umask; pwd; cat /proc/sys/kernel/hostname")
+    finally:
+        os.umask(old)
+    assert after == before
+    assert "strange" not in after
+    assert after.splitlines()[-5:] == ["1000", "build", "0022", "/build", "build"]
+    assert "EXTRA=1 2" in after.splitlines()
+
+
+def test_only_its_place_is_writable(place: Sandbox, tmp_path: Path) -> None:
+    output(place, "echo x > file")
+    assert (tmp_path / "b ü" / "file").read_text() == "x\n"
+    for path in ("/usr/x", "/src/x", "/etc/x", "/tools/x", "/x"):
+        assert output(place, f"touch {path} 2>/dev/null && echo written || echo refused") == "refused"
+
+
+def test_no_network(place: Sandbox) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        script = f"(exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null && echo reached || echo alone"
+        assert output(place, f"bash -c '{script}'") == "alone"
+    assert output(place, "grep -c : /proc/net/dev") == "1"
+
+
+def test_no_process_of_the_host_is_seen(place: Sandbox) -> None:
+    assert not output(place, f"test -e /proc/{os.getpid()}/stat && grep -l pytest /proc/[0-9]*/cmdline || true")
+
+
+def test_failure_has_our_title_and_the_programs_words(place: Sandbox, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with pytest.raises(CommandError, match=r"^musl: configure failed with exit status 3$") as caught:
+        place.run("echo some reason; exit 3", title="musl: configure", log=log)
+    assert "some reason" in caught.value.hint
+    assert "bwrap" in caught.value.hint
+
+
+def test_first_failing_line_ends_the_script(place: Sandbox) -> None:
+    with pytest.raises(CommandError):
+        place.run("false\ntrue", title="x")
+    with pytest.raises(CommandError):
+        place.run("echo $UNSET_NAME", title="x")
+
+
+def test_host_without_bubblewrap(place: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bwrap._usable.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(HostError, match="bubblewrap is missing") as caught:
+        output(place, "true")
+    assert "install" in caught.value.hint
+
+
+def test_host_that_refuses_namespaces(place: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bwrap._usable.cache_clear()
+    program = tmp_path / "bwrap"
+    # What bubblewrap 0.8 prints where unprivileged user namespaces are off.
+    program.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(HostError, match="does not allow the build sandbox: bwrap: No permissions") as caught:
+        output(place, "true")
+    assert "user namespaces" in caught.value.hint
+    bwrap._usable.cache_clear()
+
+
+@pytest.mark.parametrize(("value", "expected"), [("3", 3), ("0", None), ("x", None), ("", None)])
+def test_jobs(monkeypatch: pytest.MonkeyPatch, value: str, expected: int | None) -> None:
+    monkeypatch.setenv("NABLA_JOBS", value)
+    assert bwrap.jobs() == (expected or len(os.sched_getaffinity(0)))

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wish and the lock: what is refused, and what the committed ones say."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from nabla.core.errors import LockError
+from nabla.sandbox import lockfile
+from nabla.sources.apt import DebFile
+
+A = DebFile("a", "1", "amd64", 10, "a" * 64, "pool/main/a/a_1_amd64.deb")
+B = DebFile("b", "2", "all", 20, "b" * 64, "pool/main/b/b_2_all.deb")
+LOCK = lockfile.Lock("bookworm", "c" * 64, "d" * 64, (A, B))
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "file"
+    path.write_text(text)
+    return path
+
+
+def test_lock_reads_what_it_writes(tmp_path: Path) -> None:
+    assert lockfile.read_lock(written(tmp_path, lockfile.render(LOCK))) == LOCK
+    assert LOCK.size == 30
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("a 1 amd64 10", "a 1 amd64 ten", "file:6: not"),
+        ("pool/main/a/", "pool/../main/a/", "file:6: not"),
+        ("pool/main/a/", "/etc/", "file:6: not"),
+        ("a" * 64, "A" * 64, "file:6: not"),
+        ("# tree", "# wood", "no tree"),
+        ("a 1 amd64", "c 1 amd64", "not sorted"),
+        ("b 2 all", "a 2 all", "twice"),
+    ],
+)
+def test_malformed_lock(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(LockError, match=message):
+        lockfile.read_lock(written(tmp_path, lockfile.render(LOCK).replace(old, new)))
+
+
+def test_absent_lock_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(LockError) as caught:
+        lockfile.read_lock(tmp_path / "none")
+    assert "lock:update" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("suite = ", "file: "),
+        ("suite = 3\n[packages]\na = ''", "suite: must be a text"),
+        ("suite = 'x'", "nothing is wanted"),
+        ("suite = 'x'\nfoo = 1", "unknown key foo"),
+        ("suite = 'x'\n[packages]\na = 1", "packages: must be a table of texts"),
+        ("suite = 'x'\n[packages]\na = ''\n[files]\n'/etc/x' = ''", "inside the tree"),
+        ("suite = 'x'\n[packages]\na = ''\n[links]\n'../x' = ''", "inside the tree"),
+        ("suite = 'x'\n[packages]\na = ''\n[mounts]\ndirectories = 'x'", "must be a list"),
+    ],
+)
+def test_malformed_wish(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(LockError, match=message):
+        lockfile.read_wish(written(tmp_path, text))
+
+
+def test_reasons_do_not_count(tmp_path: Path) -> None:
+    text = "suite = 'x'\n[packages]\na = 'why'"
+    wish = lockfile.read_wish(written(tmp_path, text))
+    assert wish.digest == lockfile.read_wish(written(tmp_path, text.replace("why", "because"))).digest
+    assert wish.digest != lockfile.read_wish(written(tmp_path, text.replace("a =", "b ="))).digest
+
+
+def test_changes_are_told_by_package() -> None:
+    newer = dataclasses.replace(B, version="3")
+    rebuilt = dataclasses.replace(A, sha256="f" * 64)
+    new = dataclasses.replace(LOCK, files=(newer, dataclasses.replace(A, name="c")))
+    assert lockfile.changes(LOCK, new) == ["- a 1", "~ b 2 -> 3", "+ c 1"]
+    assert lockfile.changes(None, LOCK) == ["+ a 1", "+ b 2"]
+    assert lockfile.changes(LOCK, LOCK) == []
+    assert "other file" in lockfile.changes(LOCK, dataclasses.replace(LOCK, files=(rebuilt, B)))[0]
+
+
+def test_wish_that_extends_another(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text("suite = 'x'\n[packages]\na = 'why'\n[mounts]\ndirectories = ['build']")
+    wish = lockfile.read_wish(written(tmp_path, "extends = 'base.toml'\n[packages]\nb = ''\n[links]\nc = 'd'"))
+    assert wish == lockfile.Wish("x", {"a": "why", "b": ""}, {"c": "d"}, {}, ("build",))
+    for other in ("'../base.toml'", "'file'", "3"):
+        with pytest.raises(LockError, match="extends: must be the name of a file beside this one"):
+            lockfile.read_wish(written(tmp_path, f"extends = {other}"))
+    with pytest.raises(LockError, match=r"none\.toml is missing"):
+        lockfile.read_wish(written(tmp_path, "extends = 'none.toml'"))
+
+
+@pytest.mark.parametrize("pins", [lockfile.BASE, lockfile.PACKAGING, lockfile.VARY])
+def test_committed_files_fit(pins: lockfile.Pins) -> None:
+    wish, lock = lockfile.current(pins)
+    assert pins.lock.read_text() == lockfile.render(lock, pins.wish.name)
+    assert set(wish.packages) <= {file.name for file in lock.files}
+    assert all(len(reason) > 3 for reason in wish.packages.values())
+
+
+def test_stale_lock_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, lock = lockfile.current()
+    monkeypatch.setattr(lockfile, "read_lock", lambda path: dataclasses.replace(lock, wish="0" * 64))
+    with pytest.raises(LockError, match="was changed after"):
+        lockfile.current()

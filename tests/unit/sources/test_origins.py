@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No single place keeps us from building: with one left out, every source that others keep too comes as the same file.
+
+Upstream is played by a server of this machine, which has the files of the cache: `./doit.sh fetch` fills it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from nabla.core import paths
+from nabla.core.errors import ConfigError, FetchError
+from nabla.sources import fetch, recipe
+from nabla.sources.origins import url
+from nabla.sources.recipe import DebianOrigin, Source, UrlOrigin
+from nabla.sources.store import Store
+from tests.conftest import ROOT, Checkout
+from tests.unit import server as http
+from tests.unit.engine.test_doit import ran
+from tests.unit.sources.test_fetch import CONTENT, RECIPE, SHA256, files_in, origin, source
+
+FILLED = Store(paths.cache_dir())
+SIGNATURES = Path(__file__).parent / "data" / "signatures"
+PLACES = ("debian", "pypi", "upstream")
+
+# Sources that one place alone has, in the form that is built. docs/recipes.md tells why.
+SINGLE = {
+    **dict.fromkeys(("alpine-base", "krunner-python", "numpy", "py3-numpy", "py3-pip", "py3-tornado"), "pypi"),
+    **dict.fromkeys(("container-profiles", "libgcc", "libstdc++"), "debian"),
+    **dict.fromkeys(("luajit", "sqlite", "sqlite-tests", "tcl", "zlib", "zstd"), "debian"),
+}
+
+REMOTE = [(name, source) for name in recipe.names() for source in recipe.load(name).source if source.origin]
+# What Debian repacks has another digest.
+REPACKED = {"linux"}
+
+
+def several(place: str) -> list[tuple[str, Source]]:
+    """Return the sources, with their recipes' names, that have an origin in that place and one in another."""
+    chosen = []
+    for name, each in REMOTE:
+        places = {fetch.place(origin) for origin in each.origin}
+        if place in places and len(places) > 1:
+            chosen.append((name, each))
+    return chosen
+
+
+@pytest.fixture
+def upstream(monkeypatch: pytest.MonkeyPatch) -> Iterator[http.Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(url, "_dead", {})
+    with http.running() as running:
+        yield running
+
+
+def test_which_sources_only_one_place_has() -> None:
+    """Whoever adds a source gives it a second place, or a reason."""
+    found = {}
+    for name, each in REMOTE:
+        places = {fetch.place(origin) for origin in each.origin}
+        if len(places) == 1:
+            found[name] = places.pop()
+    assert found == SINGLE
+
+
+def test_origins_of_one_file_agree() -> None:
+    """Where Debian has upstream's file as it is, both origins pin the same content."""
+    for name, each in REMOTE:
+        assert (len({origin.sha256 for origin in each.origin}) == 1) == (name not in REPACKED), name
+
+
+@pytest.mark.parametrize("words", ["debian", "debian,pypi", " debian pypi "])
+def test_words(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NABLA_WITHOUT", words)
+    assert fetch.without() == frozenset(words.replace(",", " ").split())
+
+
+def test_unknown_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NABLA_WITHOUT", "debain")
+    with pytest.raises(ConfigError, match="without=debain: there are no such origins") as caught:
+        fetch.fetch(source(origin("http://127.0.0.1:9/x")))
+    assert caught.value.hint == "known are debian, pypi, upstream"
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_left_out(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NABLA_WITHOUT", place)
+    for name, each in REMOTE:
+        left = [fetch.place(origin) for origin in fetch.usable(each)]
+        assert left == [fetch.place(origin) for origin in each.origin if fetch.place(origin) != place]
+        assert bool(left) == (SINGLE.get(name) != place)
+
+
+def test_nothing_left(upstream: http.Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither asked nor taken from the cache: as if the recipe had no such origin."""
+    upstream.files["/file.tar"] = CONTENT
+    wanted = source(origin(f"{upstream.url}/file.tar"))
+    fetch.fetch(wanted)
+    monkeypatch.setenv("NABLA_WITHOUT", "upstream")
+    with pytest.raises(FetchError, match="thing: no origin is left without upstream") as caught:
+        fetch.fetch(wanted)
+    assert caught.value.hint == f"it has upstream: {upstream.url}/file.tar"
+    assert len(upstream.requests) == 1
+    monkeypatch.setenv("NABLA_WITHOUT", "debian,pypi")
+    assert fetch.fetch(wanted).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [pair for pair in several("debian") if pair[0] not in REPACKED],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_without_debian(
+    name: str, wanted: Source, upstream: http.Server, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Upstream's server delivers, signed where we have the signature, what Debian would have delivered."""
+    first = wanted.origin[0]
+    assert isinstance(first, UrlOrigin)
+    content = FILLED.path(first.sha256)
+    assert content.exists(), f"{name} is not in the cache: ./doit.sh fetch:{name}"
+    signature = first.signature
+    if signature is not None and (SIGNATURES / f"{name}.asc").exists():
+        upstream.files["/signature"] = (SIGNATURES / f"{name}.asc").read_bytes()
+        signature = msgspec.structs.replace(signature, url=(f"{upstream.url}/signature",))
+    else:
+        signature = None
+    upstream.files[f"/{first.file}"] = content.read_bytes()
+    changed = msgspec.structs.replace(first, url=(f"{upstream.url}/{first.file}",), signature=signature)
+    monkeypatch.setenv("NABLA_WITHOUT", "debian,pypi")
+    fetched = fetch.obtain(msgspec.structs.replace(wanted, origin=(changed, *wanted.origin[1:])))
+    assert fetched.origin == changed
+    assert files_in(cache) == sorted({each.sha256 for each in wanted.origin})
+    assert ("/signature" in upstream.requests) == (signature is not None)
+
+
+def test_signature_of_another_file_is_refused(upstream: http.Server, cache: Path) -> None:
+    first = recipe.load("xz").source[0].origin[0]
+    assert isinstance(first, UrlOrigin) and first.signature is not None
+    upstream.files["/xz.tar.xz"] = FILLED.path(first.sha256).read_bytes()
+    upstream.files["/xz.tar.xz.sig"] = (SIGNATURES / "curl.asc").read_bytes()
+    signature = msgspec.structs.replace(first.signature, url=(f"{upstream.url}/xz.tar.xz.sig",))
+    changed = msgspec.structs.replace(first, url=(f"{upstream.url}/xz.tar.xz",), signature=signature)
+    with pytest.raises(FetchError, match=r"signature of .* is not good"):
+        fetch.obtain(source(changed))
+    assert files_in(cache) == []
+
+
+def test_task_runs_again_without(upstream: http.Server, checkout: Checkout) -> None:
+    shutil.copy(ROOT / "nabla/sources/tasks.py", checkout.root / "nabla/sources")
+    upstream.files["/file.tar"] = CONTENT
+    checkout.write(
+        "recipes/thing/recipe.toml", RECIPE.format(url=f"{upstream.url}/file.tar", sha256=SHA256, size=len(CONTENT))
+    )
+    assert ran(checkout.doit("fetch:thing")) == ["fetch:thing"]
+    output = checkout.doit("fetch:thing", status=2, NABLA_WITHOUT="upstream")
+    assert "error: thing: no origin is left without upstream" in output
+    assert "no origin is left" in checkout.doit("without=upstream", "fetch:thing", status=2)
+    assert "error: without=elsewhere: there are no such origins" in checkout.doit(
+        "fetch:thing", status=2, NABLA_WITHOUT="elsewhere"
+    )
+    assert ran(checkout.doit("fetch:thing", NABLA_WITHOUT="debian")) == ["fetch:thing"]
+    assert ran(checkout.doit("fetch:thing", NABLA_WITHOUT="debian")) == []
+
+
+@pytest.mark.online
+@pytest.mark.parametrize("place", [place for place in PLACES if several(place)])
+def test_same_content_from_the_others(place: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For real: every source that has another place comes from there, the same file as from the place left out."""
+    monkeypatch.setenv("NABLA_WITHOUT", place)
+    for name, each in several(place):
+        fetched = fetch.obtain(each)
+        assert fetch.place(fetched.origin) != place
+        same = fetched.path.name in {origin.sha256 for origin in each.origin if fetch.place(origin) == place}
+        assert same == (name not in REPACKED), name
+
+
+def test_signatures_beside_debians_files_are_pinned() -> None:
+    """Where upstream's signature lies in Debian's source package, that origin checks it too."""
+    for name in sorted(path.stem for path in SIGNATURES.iterdir()):
+        for each in recipe.load(name).source[0].origin:
+            assert each.signature is not None, name
+            assert not isinstance(each, DebianOrigin) or each.signature.file == f"{each.file}.asc"
