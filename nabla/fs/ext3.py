@@ -23,6 +23,8 @@ from nabla.sandbox import bwrap
 from nabla.sandbox.bwrap import SOURCE_DATE_EPOCH
 
 BLOCK = 4096  # bytes
+# Of ext4, beside those of ext3: fallocate(), large files without a map of each block, many subdirectories.
+FEATURES = "extent,huge_file,dir_nlink"
 SCRATCH = "/scratch"  # where tools in a sandbox of their own find what they work on
 
 # What the tools need: themselves, their libraries, a shell to try the sandbox with. Links are followed by name.
@@ -86,7 +88,7 @@ def write(tree: Tree, geometry: Geometry, image: Path, *, tools: Path, scratch: 
         stream.truncate(geometry.size)
     script = f"""
         export SOURCE_DATE_EPOCH={SOURCE_DATE_EPOCH} E2FSPROGS_FAKE_TIME={SOURCE_DATE_EPOCH} TZ=UTC LC_ALL=C
-        mke2fs -q -F -t ext3 -b {BLOCK} -m 0 -L {shlex.quote(geometry.label)} -U {geometry.uuid} \\
+        mke2fs -q -F -t ext3 -O {FEATURES} -b {BLOCK} -m 0 -L {shlex.quote(geometry.label)} -U {geometry.uuid} \\
             -E hash_seed={geometry.hash_seed},root_owner=0:0,root_perms=0755 -d stage image {geometry.size // BLOCK}
         debugfs -w -f fixes image >debugfs.out 2>&1
         e2fsck -fn image

@@ -250,6 +250,35 @@ static void test_mapping(void)
 	unlink("mapped");
 }
 
+/* Only where blocks can be reserved: ext4's extents, not the memory file systems of a kernel without an MMU. */
+static void test_allocation(void)
+{
+	struct stat st;
+	struct statfs fs;
+	char link[64];
+	int fd = open("reserved", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	statfs(".", &fs);
+	if (fs.f_type == 0xef53) {
+		CHECK(fallocate(fd, 0, 0, 1 << 20) == 0 && fstat(fd, &st) == 0 && st.st_size == 1 << 20 &&
+			      st.st_blocks >= 2048,
+		      "fallocate reserves blocks");
+		CHECK(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 1 << 19) == 0 &&
+			      fstat(fd, &st) == 0 && st.st_blocks < 2048,
+		      "fallocate punches a hole");
+		CHECK(posix_fallocate(fd, 1 << 20, 4096) == 0, "posix_fallocate");
+	}
+	close(fd);
+	unlink("reserved");
+
+	fd = open(".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	CHECK(fd >= 0 && write(fd, "nameless", 8) == 8, "O_TMPFILE");
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	CHECK(linkat(AT_FDCWD, link, AT_FDCWD, "named", AT_SYMLINK_FOLLOW) == 0 && holds("named", "nameless"),
+	      "linkat gives it a name");
+	close(fd);
+	unlink("named");
+}
+
 int main(int argc, char **argv)
 {
 	if (is_role(argc, argv, "lock"))
@@ -269,6 +298,7 @@ int main(int argc, char **argv)
 	test_attributes();
 	test_locks();
 	test_mapping();
+	test_allocation();
 	CHECK(chdir("..") == 0 && rmdir(work) == 0, "nothing is left behind");
 	sync();
 	return tap_done();
