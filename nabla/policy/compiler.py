@@ -93,11 +93,11 @@ def fill(lines: Sequence[Line], constants: dict[str, int]) -> list[tuple[int, in
 
 
 def _program(policy: Policy) -> Iterator[Item]:
-    yield from _range("TEXT", inside="kernel", outside="not kernel")
+    yield from _range("TEXT", IP, "ip", inside="kernel", outside="not kernel")
     yield "not kernel"
-    yield from _range("RAM", inside="trap", outside="not guest")
+    yield from _range("RAM", IP, "ip", inside="trap", outside="not guest")
     yield "not guest"
-    yield from _range("VDSO", inside="vdso", outside="deny")
+    yield from _range("VDSO", IP, "ip", inside="vdso", outside="deny")
     yield "trap"
     yield Operation(_RETURN, "SECCOMP_RET_TRAP", remark="the guest kernel serves it, whatever it is")
     for origin in ("kernel", "vdso"):
@@ -117,21 +117,22 @@ def _program(policy: Policy) -> Iterator[Item]:
     yield Operation(_RETURN, Hole("DENY", LOW))
 
 
-def _range(name: str, *, inside: str, outside: str) -> Iterator[Item]:
-    """START <= instruction pointer < END, as 64-bit numbers."""
+def _range(name: str, place: int, what: str, *, inside: str, outside: str) -> Iterator[Item]:
+    """START <= the 64-bit number at `place` < END; `what` names the number."""
     start, end = f"{name}_START", f"{name}_END"
-    yield Operation(_LOAD, IP + 4, remark=f"{start} <= ip < {end} ?")
-    yield _if("JEQ", Hole(start, HIGH), jt=f"{name} low start")
-    yield _if("JGT", Hole(start, HIGH), jt=f"{name} end", jf=outside)
-    yield f"{name} low start"
-    yield Operation(_LOAD, IP)
+    label = f"{what} {name}"
+    yield Operation(_LOAD, place + 4, remark=f"{start} <= {what} < {end} ?")
+    yield _if("JEQ", Hole(start, HIGH), jt=f"{label} low start")
+    yield _if("JGT", Hole(start, HIGH), jt=f"{label} end", jf=outside)
+    yield f"{label} low start"
+    yield Operation(_LOAD, place)
     yield _if("JGE", Hole(start, LOW), jf=outside)
-    yield Operation(_LOAD, IP + 4)
-    yield f"{name} end"
-    yield _if("JEQ", Hole(end, HIGH), jt=f"{name} low end")
+    yield Operation(_LOAD, place + 4)
+    yield f"{label} end"
+    yield _if("JEQ", Hole(end, HIGH), jt=f"{label} low end")
     yield _if("JGT", Hole(end, HIGH), jt=outside, jf=inside)
-    yield f"{name} low end"
-    yield Operation(_LOAD, IP)
+    yield f"{label} low end"
+    yield Operation(_LOAD, place)
     yield _if("JGE", Hole(end, LOW), jt=outside, jf=inside)
 
 
@@ -178,6 +179,14 @@ def _rule(call: Call, index: int, rule: Rule, label: str, failed: str) -> Iterat
     elif rule.not_negative:
         yield Operation(_LOAD, high, remark=f"{name} >= 0")
         yield _if("JSET", 0x80000000, jt=failed)
+    elif rule.within is not None:
+        yield from _range(rule.within, low, name, inside=passed, outside=failed)
+    elif isinstance(rule.at_most, str):
+        yield Operation(_LOAD, high, remark=f"{name} {_words(rule)}")
+        yield _if("JGT", Hole(rule.at_most, HIGH), jt=failed)
+        yield _if("JEQ", Hole(rule.at_most, HIGH), jf=passed)
+        yield Operation(_LOAD, low)
+        yield _if("JGT", Hole(rule.at_most, LOW), jt=failed)
     elif rule.any is None:
         yield Operation(_LOAD, high, remark=f"{name} {_words(rule)}")
         yield _if("JEQ", 0, jf=failed)

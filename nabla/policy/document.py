@@ -16,6 +16,7 @@ from nabla.policy.model import Policy, Rule
 
 PAGE = ROOT / "docs" / "host-syscalls.md"
 RATES = ROOT / "bench" / "results" / "host-syscalls.json"
+_RANGES = {"RAM": "guest memory", "TEXT": "the kernel's text", "VDSO": "the host's vDSO"}
 
 
 class Load(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -60,7 +61,9 @@ def words(rule: Rule) -> str:
     if rule.one_of is not None:
         return "one of " + ", ".join(f"{value:#x}" if value > 255 else str(value) for value in rule.one_of)
     if rule.at_most is not None:
-        return f"0 … {rule.at_most}"
+        return "0 … the size of guest memory" if isinstance(rule.at_most, str) else f"0 … {rule.at_most}"
+    if rule.within is not None:
+        return f"an address in {_RANGES[rule.within]}"
     if rule.not_negative:
         return "0 … 2⁶³−1"
     if rule.member is not None:

@@ -23,12 +23,14 @@ RANGES = ("RAM", "TEXT", "VDSO")
 SETS = ("STREAM_IN", "STREAM_OUT", "DISK_READ", "DISK_WRITE")
 CONSTANTS = (
     *(f"{name}_{end}" for name in RANGES for end in ("START", "END")),
+    "RAM_SIZE",
     "TIMER",
     *SETS,
     "FSGSBASE_MISSING",
     "DENY",
 )
 VALUES = ("TIMER",)
+LIMITS = ("RAM_SIZE",)
 CONDITIONS = ("FSGSBASE_MISSING",)
 ARGUMENTS = 6
 
@@ -45,9 +47,10 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     equals: Word | str | None = None
     one_of: Annotated[tuple[Low, ...], msgspec.Meta(min_length=1)] | None = None
-    at_most: Low | None = None
+    at_most: Low | str | None = None
     not_negative: Literal[True] | None = None
     member: str | None = None
+    within: str | None = None
     any: Reason | None = None
 
     @property
@@ -199,10 +202,14 @@ def _rule(entry: object, where: tuple[str | int, ...], document: toml.Document) 
         rule = msgspec.convert(entry, Rule)
     except msgspec.ValidationError as problem:
         document.fail((*where, key), f"{value!r} does not fit: {str(problem).partition(' - at ')[0]}")
-    if isinstance(rule.equals, str) and rule.equals not in VALUES:
-        document.fail((*where, key), _unknown("value", rule.equals, VALUES))
-    if rule.member is not None and rule.member not in SETS:
-        document.fail((*where, key), _unknown("set of descriptors", rule.member, SETS))
+    for what, name, known in (
+        ("value", rule.equals, VALUES),
+        ("limit", rule.at_most, LIMITS),
+        ("set of descriptors", rule.member, SETS),
+        ("range", rule.within, RANGES),
+    ):
+        if isinstance(name, str) and name not in known:
+            document.fail((*where, key), _unknown(what, name, known))
     return rule
 
 

@@ -134,6 +134,7 @@ def constants(memory: int, vdso: int, timer: int, **sets: int) -> dict[str, int]
     return found | {
         "RAM_START": (known["_end"] + 4095) & ~4095,
         "RAM_END": BASE + memory,
+        "RAM_SIZE": BASE + memory - ((known["_end"] + 4095) & ~4095),
         "TEXT_START": known["_stext"],
         "TEXT_END": known["_etext"],
         "VDSO_START": vdso,

@@ -18,7 +18,7 @@ CALL = re.compile(r"^(\d+) +(?:\d+\.\d+ )?(\w+)\(")
 KERNEL = re.compile(r'execveat\(\d+, "", \[')
 FILTER = re.compile(r"(seccomp\(SECCOMP_SET_MODE_FILTER|prctl\(PR_SET_SECCOMP)")
 FORBIDDEN = {"fork", "vfork", "clone", "clone3", "execve", "ptrace", "socket", "connect", "open", "openat"}
-FORBIDDEN |= {"mmap", "munmap", "mremap", "mprotect", "brk"}
+FORBIDDEN |= {"mmap", "munmap", "mremap", "brk"}
 
 
 @dataclass

@@ -21,6 +21,7 @@ from .vm import Vm
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 CALLS = {"preadv2", "pwritev2", "fdatasync", "ppoll", "timer_settime", "clock_gettime", "rt_sigreturn", "exit_group"}
+CALLS |= {"mprotect"}
 
 
 # The kernel

@@ -148,14 +148,20 @@ def test_the_hosts_vsyscall_page_is_out_of_reach(machine: Vm) -> None:
 def foreign(rule: Rule, good: int) -> list[int]:
     """Return values that a rule should reject, around its limits and beyond 32 bits."""
     values = [good | 1 << 32, good | 1 << 63, good ^ 1 << 40]
+    known = confined.symbols()
+    start, end = (known["_end"] + 4095) & ~4095, confined.BASE + Bare.MEMORY  # of guest memory
     if rule.member is not None:
         values += [*range(17), 31, 32, 35, 63, 67, 1000, TOP, -100 & TOP]
     elif rule.equals is not None:
         values += [good + 1, good - 1, 1, 2, 16, TOP, 0x1000]
     elif rule.at_most is not None:
-        values += [rule.at_most + 1, 0x7FFFFFFF, 0x80000000, TOP]
+        limit = rule.at_most if isinstance(rule.at_most, int) else end - start
+        values += [limit + 1, limit + 4096, 0x7FFFFFFF, 0x80000000, TOP, -4096 & TOP]
+    elif rule.within is not None:
+        values += [start - 1, start - 4096, end, end + 4096, 0, 1 << 32, 1 << 47, TOP, -4096 & TOP]
+        values += [known[name] & ~4095 for name in ("_stext", "_etext", "_sdata", "um_status")]
     elif rule.one_of is not None:
-        values += [*range(12), 0x1003, 0x1004, 0x3001, TOP, -2 & TOP, -6 & TOP]
+        values += [*range(16), 0x01000005, 0x02000007, 0x1003, 0x1004, 0x3001, TOP, -2 & TOP, -6 & TOP]
     elif rule.not_negative:
         values += [1 << 63, TOP, TOP - 1, -4096 & TOP]
     return [value & TOP for value in values]
@@ -167,6 +173,7 @@ GOOD: dict[str, list[tuple[int, ...]]] = {
     "preadv2": [(0, 0, 0, TOP, 0, 0), (3, 0, 0, 0, 0, 0)],
     "pwritev2": [(1, 0, 0, TOP, 0, 0), (3, 0, 0, 0, 0, 0)],
     "rt_sigreturn": [()],
+    "mprotect": [(confined.BASE + Bare.MEMORY // 2, 4096, 7)],
     "fdatasync": [(3,)],
     "clock_gettime": [(1, 0)],
     "exit_group": [(7,)],

@@ -9,7 +9,7 @@ import random
 import re
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -35,6 +35,7 @@ PLACES = {
     "VDSO_END": 0x7FFD_00001000,
 }
 REST = {
+    "RAM_SIZE": PLACES["RAM_END"] - PLACES["RAM_START"],
     "TIMER": 3,
     "STREAM_IN": 1 << 0 | 1 << 11,
     "STREAM_OUT": 1 << 1 | 1 << 2 | 1 << 11,
@@ -71,7 +72,7 @@ def judge(name: str, *args: int, ip: int = TEXT, filled: list[Instruction] = PRO
 # --- the filter, rule by rule
 
 
-def good(name: str) -> tuple[tuple[int, ...], ...]:
+def good(name: str, places: Mapping[str, int] = PLACES) -> tuple[tuple[int, ...], ...]:
     """Arguments that are allowed, one tuple for each alternative."""
     return {
         "ppoll": ((0x1000, 4, 0x2000, 0, 8),),
@@ -79,6 +80,7 @@ def good(name: str) -> tuple[tuple[int, ...], ...]:
         "preadv2": ((0, 0x1000, 1024, TOP, 0, 0), (4, 0x1000, 1024, 0, 0, 0)),
         "pwritev2": ((1, 0x1000, 1, TOP, 0, 0), (3, 0x1000, 1, (1 << 63) - 1, 0, 0)),
         "rt_sigreturn": ((),),
+        "mprotect": ((places["RAM_START"] + 1, 0x1000, 5),),
         "fdatasync": ((3,),),
         "clock_gettime": ((0, 0x1000), (1, 0x1000)),
         "exit_group": ((255,),),
@@ -90,6 +92,11 @@ def members(mask: int) -> set[int]:
     return {bit for bit in range(32) if mask >> bit & 1}
 
 
+def limit(rule: Rule) -> int:
+    """The number of an `at_most`, 0 for other rules."""
+    return REST[rule.at_most] if isinstance(rule.at_most, str) else rule.at_most or 0
+
+
 def holds(rule: Rule, value: int) -> bool:
     """What a rule means, in other words than the filter's. `value` is unsigned."""
     if rule.equals is not None:
@@ -97,7 +104,9 @@ def holds(rule: Rule, value: int) -> bool:
     if rule.one_of is not None:
         return value in rule.one_of
     if rule.at_most is not None:
-        return value <= rule.at_most
+        return value <= limit(rule)
+    if rule.within is not None:
+        return PLACES[f"{rule.within}_START"] <= value < PLACES[f"{rule.within}_END"]
     if rule.not_negative:
         return value < 1 << 63
     if rule.member is not None:
@@ -110,7 +119,8 @@ def edges(rule: Rule) -> set[int]:
     values = {0, 1, 2, 3, 4, 8, 11, 12, 31, 32, 33, 35, 63, 64, 255, 256, 1023, 1024, 1025, 0x7FFFFFFF, 0x80000000}
     values |= {0xFFFFFFFF, 1 << 32, (1 << 63) - 1, 1 << 63, TOP - 1, TOP, TOP ^ 0xFFFFFFFF}
     named = {REST[rule.equals]} if isinstance(rule.equals, str) else {rule.equals or 0}
-    for value in [*named, rule.at_most or 0, *(rule.one_of or ())]:
+    ends = [PLACES[f"{rule.within}_{end}"] for end in ("START", "END")] if rule.within else []
+    for value in [*named, *ends, limit(rule), *(rule.one_of or ())]:
         values |= {value % (1 << 64), (value + 1) % (1 << 64), (value - 1) % (1 << 64)}
     values |= {value | 1 << 32 for value in values} | {value | 1 << 63 for value in values}
     return values | {value ^ TOP ^ 0xFFFFFFFF for value in set(values)}
@@ -238,11 +248,11 @@ def on_page(page: Page) -> tuple[dict[str, int], Callable[[str], list[int]]]:
     return constants, copies
 
 
-def cases() -> Iterator[tuple[str, int, tuple[int, ...]]]:
+def cases(places: Mapping[str, int]) -> Iterator[tuple[str, int, tuple[int, ...]]]:
     """Yield place, number and arguments: every rule at its borders, every number, and dice."""
     dice = random.Random(3)
     for call in real().calls:
-        for args in good(call.name):
+        for args in good(call.name, places):
             for index in range(len(call.arguments)):
                 for value in sorted(edges(call.allow[-1].rules[index]) | edges(call.allow[0].rules[index])):
                     yield "TEXT", call.number, (*args[:index], value, *args[index + 1 :])
@@ -271,7 +281,7 @@ def test_host_and_simulator_agree(missing: int) -> None:
     filled = [Instruction(*f) for f in compiler.fill(lines, {**constants, "FSGSBASE_MISSING": missing})]
     dice = random.Random(missing)
     calls = []
-    for place, number, args in cases():
+    for place, number, args in cases(constants):
         copy = dice.choice(copies(place))
         calls.append((copy, Call(number, page.ip(copy), args)))
     wanted = [seccomp_host.VISIBLE[bpf.run(filled, call).action] for _, call in calls]
@@ -393,22 +403,22 @@ def test_the_policy_is_short() -> None:
     ("old", "new", "message"),
     [
         ('name = "ppoll"', 'name = "pppoll"', "call[1].name: x86-64 has no system call 'pppoll'"),
-        ('name = "fdatasync"', 'name = "ppoll"', "call[6].name: ppoll is there already"),
+        ('name = "fdatasync"', 'name = "ppoll"', "call[7].name: ppoll is there already"),
         ('name = "ppoll"', 'name = "ppoll"\nnumber = 271', "call[1].number: there is no such key"),
         ("[feature.base]", "[feature.base]\nwhy = 1", "feature.base: Object contains unknown field `why`"),
         ("[feature.base]", "[other]\n[feature.base]", "other: there is no such key"),
         ('default = "kill"', 'default = "allow"', "default: "),
         ('default = "kill"', "", "the key `default` is missing"),
-        ('features = ["novdso"]', 'features = ["fast"]', "call[7].features: there is no feature 'fast'"),
-        ('features = ["novdso"]', "features = []", "call[7].features: "),
+        ('features = ["novdso"]', 'features = ["fast"]', "call[8].features: there is no feature 'fast'"),
+        ('features = ["novdso"]', "features = []", "call[8].features: "),
         ('features = ["novdso"]', 'features = ["base"]', "feature.novdso: no call belongs to this feature"),
         ('["base", "net"]', '["base", "base"]', "call[1].features: the same word stands there twice"),
-        ('from = ["kernel", "vdso"]', 'from = ["guest"]', "call[7].from[1]: "),
+        ('from = ["kernel", "vdso"]', 'from = ["guest"]', "call[8].from[1]: "),
         ('"FSGSBASE_MISSING"', '"SMEP"', "feature.nofsgsbase.constant: there is no constant 'SMEP'"),
         ("STREAM_IN = ", "INPUT = ", "descriptors.INPUT: there is no set of descriptors 'INPUT'"),
         (re.compile(r"^STREAM_IN = .*$", re.M), "", "descriptors: the set STREAM_IN is not described"),
-        (re.compile(r'^reason = "keep .*$', re.M), "", "call[6]: the key `reason` is missing"),
-        (re.compile(r'^reason = "keep .*$', re.M), 'reason = ""', "call[6].reason: "),
+        (re.compile(r'^reason = "keep .*$', re.M), "", "call[7]: the key `reason` is missing"),
+        (re.compile(r'^reason = "keep .*$', re.M), 'reason = ""', "call[7].reason: "),
         ('file = "arch/um/nommu/host.c"', 'file = "host.c"', "call[2].file: "),
         ("nfds = { at_most = 4 }", "", "call[1].allow[1]: the argument `nfds` has no rule"),
         ("nfds = { at_most = 4 }", "nfds = 4", "call[1].allow[1].nfds: a rule is a table with one key"),
@@ -437,9 +447,9 @@ def test_the_policy_is_short() -> None:
         ),
         (re.compile(r'^what = "wait .*$', re.M), "", "call[1].allow[1].what: say in words what is allowed here"),
         (re.compile(r'^what = "wait .*$', re.M), "what = 1", "call[1].allow[1].what: say in words"),
-        ('["code", "address"]', '["code", "code"]', "call[9].arguments: the same word stands there twice"),
-        ('["code", "address"]', '["code", "what"]', "call[9].arguments: `what` is taken"),
-        ('["code", "address"]', '["a", "b", "c", "d", "e", "f", "g"]', "call[9].arguments: "),
+        ('["code", "address"]', '["code", "code"]', "call[10].arguments: the same word stands there twice"),
+        ('["code", "address"]', '["code", "what"]', "call[10].arguments: `what` is taken"),
+        ('["code", "address"]', '["a", "b", "c", "d", "e", "f", "g"]', "call[10].arguments: "),
         ("\n[[call.allow]]", "\n[[call.allow]", "not valid TOML"),
     ],
 )
@@ -466,5 +476,5 @@ def test_a_call_without_a_way_to_make_it_is_refused(tmp_path: Path) -> None:
     shutil.copy(model.POLICY, path)
     text = path.read_text()
     path.write_text(text[: text.rindex("[[call.allow]]")])
-    with pytest.raises(ConfigError, match=r"call\[9\]: the key `allow` is missing"):
+    with pytest.raises(ConfigError, match=r"call\[10\]: the key `allow` is missing"):
         model.load(path)
