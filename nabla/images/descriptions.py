@@ -118,17 +118,17 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     def bytes(self) -> int:
         """Size of the image in bytes."""
         assert self.size is not None
-        return int(self.size[:-1]) * _UNITS[self.size[-1]]
+        return size_bytes(self.size)
 
     @property
     def uuid(self) -> str:
         """UUID of the file system: the same for the same name, different between images."""
-        return str(uuid.uuid5(_UUIDS, self.name))
+        return seeds(self.name)[0]
 
     @property
     def hash_seed(self) -> str:
         """Seed of the file system's directory hashes."""
-        return str(uuid.uuid5(_UUIDS, f"{self.name}/hash"))
+        return seeds(self.name)[1]
 
     def recipes(self) -> list[str]:
         """Return the names of the recipes whose sources go into the image."""
@@ -141,6 +141,16 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     def config(self) -> Any:
         """Return the description as JSON data."""
         return msgspec.to_builtins(self)
+
+
+def seeds(name: str) -> tuple[str, str]:
+    """Return UUID and seed of the directory hashes for the file system of that name."""
+    return str(uuid.uuid5(_UUIDS, name)), str(uuid.uuid5(_UUIDS, f"{name}/hash"))
+
+
+def size_bytes(size: str) -> int:
+    """Return a `Size` in bytes."""
+    return int(size[:-1]) * _UNITS[size[-1]]
 
 
 def names() -> list[str]:

@@ -4,6 +4,7 @@
 musl -> check:stock-busybox -> out/check/busybox
 kernel, launcher, rootfs:minimal, check:stock-busybox -> check:busybox -> out/check/busybox-testsuite.md
 kernel, launcher, rootfs:packages -> check:<recipe with tests> -> out/check/<recipe>.json
+Areas with other checks say so by `check_steps`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from nabla.core import process
 from nabla.core.artifacts import Tree, package_record
 from nabla.core.errors import NablaError
 from nabla.core.paths import IMAGES, MUSL, NABLA_RUN, OUT, RECIPES, TESTS, VMLINUX, relative
-from nabla.engine import task
+from nabla.engine import discovery, task
 from nabla.engine.task import Job, TaskDict
 from nabla.packages import busybox_suite, catalog, upstream_tests
 from nabla.sandbox import bwrap
@@ -94,6 +95,7 @@ def task_check() -> Iterator[TaskDict]:
                 code=[upstream_tests],
                 args=[name],
             )
+    yield from discovery.steps("check_steps")
 
 
 def build_stock(job: Job) -> None:

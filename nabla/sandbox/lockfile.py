@@ -4,9 +4,10 @@
 The lock is one line for each package, `name version architecture size sha256 path`, sorted, after a head which says for
 which wish it was made and which tree it unpacks to. Both digests are checked, so neither file can go stale unseen.
 
-There are three such pairs: `BASE` for kernel, libc and all that is ours; `PACKAGING`, which `extends` it by what other
-projects' sources need to be built (C++, perl, cmake …), so that one more tool there leaves the kernel alone; and
-`VARY`, which is no build root but holds what second builds are varied with.
+There are three such pairs for builds: `BASE` for kernel, libc and all that is ours; `PACKAGING`, which `extends` it by
+what other projects' sources need to be built (C++, perl, cmake …), so that one more tool there leaves the kernel alone;
+and `VARY`, which is no build root but holds what second builds are varied with. The sets of programs that tests run in
+the guest (nabla.programs) are locked in the same form.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ BASE = Pins(PACKAGES, LOCK)
 PACKAGING = Pins(TOOLCHAIN / "packaging.toml", TOOLCHAIN / "packaging.lock")
 VARY = Pins(TOOLCHAIN / "vary.toml", TOOLCHAIN / "vary.lock")
 
-_RENEW = "run `doit lock:update` and commit both files"
+_RENEW = "run `doit lock:update`, for a set of tests/programs `doit lock:programs`, and commit both files"
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,9 @@ def read_wish(path: Path = PACKAGES) -> Wish:
     if unknown:
         raise LockError(f"{name}: unknown key {sorted(unknown)[0]}")
     extends = table.get("extends")
-    if extends is not None and (not isinstance(extends, str) or extends == path.name or "/" in extends):
-        raise LockError(f"{name}: extends: must be the name of a file beside this one")
-    below = read_wish(path.with_name(extends)) if extends is not None else Wish("", {}, {}, {}, ())
+    if extends is not None and (not isinstance(extends, str) or not _is_near(extends) or extends == path.name):
+        raise LockError(f"{name}: extends: must be the name of a file beside this one, or of one in the folder above")
+    below = read_wish(path.parent / extends) if extends is not None else Wish("", {}, {}, {}, ())
     suite = table.get("suite", below.suite)
     if not isinstance(suite, str) or not suite:
         raise LockError(f"{name}: suite: must be a text")
@@ -151,11 +152,11 @@ def current(pins: Pins = BASE) -> tuple[Wish, Lock]:
     return wish, lock
 
 
-def render(lock: Lock, wish: str = PACKAGES.name) -> str:
-    """Return the text of a lock file; `wish` is the name of the file that it was made from."""
+def render(lock: Lock, wish: str = PACKAGES.name, task: str = "lock:update") -> str:
+    """Return the text of a lock file; `wish` is the name of the file that it was made from, `task` what makes it."""
     head = [
         "# SPDX-License-Identifier: Apache-2.0",
-        f"# Made by `doit lock:update` from {wish}; do not edit. name version architecture size sha256 path",
+        f"# Made by `doit {task}` from {wish}; do not edit. name version architecture size sha256 path",
         f"# suite {lock.suite}",
         f"# wish {lock.wish}",
         f"# tree {lock.tree}",
@@ -185,6 +186,10 @@ def changes(old: Lock | None, new: Lock) -> list[str]:
 
 def _is_sha256(text: str) -> bool:
     return len(text) == 64 and all(c in "0123456789abcdef" for c in text)
+
+
+def _is_near(text: str) -> bool:
+    return "/" not in text.removeprefix("../")
 
 
 def _is_pool(text: str) -> bool:

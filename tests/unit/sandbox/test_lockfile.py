@@ -90,7 +90,11 @@ def test_wish_that_extends_another(tmp_path: Path) -> None:
     (tmp_path / "base.toml").write_text("suite = 'x'\n[packages]\na = 'why'\n[mounts]\ndirectories = ['build']")
     wish = lockfile.read_wish(written(tmp_path, "extends = 'base.toml'\n[packages]\nb = ''\n[links]\nc = 'd'"))
     assert wish == lockfile.Wish("x", {"a": "why", "b": ""}, {"c": "d"}, {}, ("build",))
-    for other in ("'../base.toml'", "'file'", "3"):
+    (tmp_path / "set").mkdir()
+    above = tmp_path / "set" / "file"
+    above.write_text("extends = '../base.toml'\n[packages]\nb = ''\n[links]\nc = 'd'")
+    assert lockfile.read_wish(above) == wish
+    for other in ("'../../base.toml'", "'a/base.toml'", "'file'", "3"):
         with pytest.raises(LockError, match="extends: must be the name of a file beside this one"):
             lockfile.read_wish(written(tmp_path, f"extends = {other}"))
     with pytest.raises(LockError, match=r"none\.toml is missing"):

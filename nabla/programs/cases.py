@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs of Debian, untouched, in the guest: sets of locked packages, an image of each, and cases to run in it.
+
+tests/programs/base.toml             what every set starts from, in the form of toolchain/packages.toml
+tests/programs/<set>/packages.toml   the packages of a set, and what their maintainer scripts would have made
+                     packages.lock   what these came to (nabla.sandbox.lockfile); `doit lock:programs` writes it
+                     cases.toml      scripts, and what each prints on an ordinary Linux
+
+The cases of a light set run in `doit test`; those of a heavy one are a task `check:programs-<set>`, whose outcome is
+kept in the user's cache under a digest of all that decides it: script, image, kernel and launcher.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from nabla.core import digest, files, toml
+from nabla.core.errors import NablaError
+from nabla.core.paths import NABLA_RUN, OUT, TESTS, VMLINUX, cache_dir, relative
+from nabla.images.descriptions import Size
+from nabla.sandbox import lockfile
+from nabla.sources import store
+
+FOLDER = TESTS / "programs"
+BASE = FOLDER / "base.toml"
+IMAGES = OUT / "programs"
+TIMEOUT = 900.0  # seconds
+# To be raised by whoever changes what is recorded, or how the machine is started.
+FORM = 1
+
+# Scripts run by the set's own shell, in a machine or in a sandbox on the host.
+SHELL = ("/bin/sh", "-ec")
+ENVIRONMENT = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "USER": "root",
+    "LOGNAME": "root",
+    "SHELL": "/bin/bash",
+    "LC_ALL": "C.UTF-8",
+    "TERM": "xterm",
+}
+
+
+class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A script and what it writes to its standard output. `guest`: why the host's sandbox cannot run it, if it cannot.
+
+    `memory`: of the machine, where the set's is too little.
+    """
+
+    name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9-]*$", description="lower-case name")]
+    script: str
+    expected: Annotated[str, msgspec.Meta(min_length=1)]
+    memory: Size | None = None
+    guest: str = ""
+
+
+class Cases(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One file cases.toml. `size`: of the image; `memory`: of the machines; `heavy`: kept out of `doit test`."""
+
+    summary: Annotated[str, msgspec.Meta(min_length=1)]
+    size: Size
+    memory: Size
+    case: Annotated[tuple[Case, ...], msgspec.Meta(min_length=1)]
+    heavy: bool = False
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a heavy set. `key`: of all that decided it; `seconds`: of the clock, by case."""
+
+    programs: str
+    key: str
+    seconds: dict[str, float]
+
+
+class ProgramError(NablaError):
+    """A program does something else in the guest than on an ordinary Linux, or a set is not what it must be."""
+
+
+@dataclass(frozen=True)
+class Programs:
+    """A set: its name, and its cases as they were read."""
+
+    name: str
+    cases: Cases
+
+    @property
+    def pins(self) -> lockfile.Pins:
+        """Where the packages are named and locked."""
+        return lockfile.Pins(FOLDER / self.name / "packages.toml", FOLDER / self.name / "packages.lock")
+
+    @property
+    def image(self) -> Path:
+        """The disk image that holds the programs."""
+        return IMAGES / f"{self.name}.ext3"
+
+
+def names() -> list[str]:
+    """Return the names of all sets, sorted."""
+    return sorted(path.parent.name for path in FOLDER.glob("*/cases.toml"))
+
+
+def load(name: str) -> Programs:
+    """Read one set. Raises `ProgramError` naming file, line and key."""
+    document = toml.read(FOLDER / name / "cases.toml", ProgramError)
+    cases = document.convert(Cases)
+    seen: set[str] = set()
+    for number, case in enumerate(cases.case):
+        if case.name in seen:
+            document.fail(("case", number, "name"), f"there are two cases {case.name!r}")
+        seen.add(case.name)
+    return Programs(name, cases)
+
+
+def run(programs: Programs, case: Case) -> str:
+    """Run one case in a machine of its own. Returns an account of what went wrong; empty if nothing did."""
+    words = [str(NABLA_RUN), "--ephemeral", "--memory", case.memory or programs.cases.memory]
+    for name, value in ENVIRONMENT.items():
+        words += ["--env", f"{name}={value}"]
+    return compare(case, [*words, str(programs.image), "--", *SHELL, case.script])
+
+
+def compare(case: Case, words: list[str]) -> str:
+    """Run a command that runs a case, and say how its output differs from what is expected; empty if it does not."""
+    began = time.monotonic()
+    try:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT, check=False)
+        status, output, errors = f"status {done.returncode}", done.stdout, done.stderr
+        good = done.returncode == 0
+    except subprocess.TimeoutExpired as late:
+        status, output, errors, good = "no end", late.stdout or b"", late.stderr or b"", False
+    text = output.decode(errors="replace")
+    if good and text == case.expected:
+        return ""
+    return (
+        f"{case.name}: {status} after {time.monotonic() - began:.1f} s\n--- expected\n{case.expected}"
+        f"--- output\n{text}--- errors\n{errors.decode(errors='replace')}"
+    )
+
+
+def check(programs: Programs, result: Path, log: Path) -> Outcome:
+    """Run all cases of a set, or take what the cache knows, and write `result`. Raises `ProgramError`."""
+    key = _key(programs)
+    found = _known(key)
+    if found is None:
+        found = _run_all(programs, key, log)
+        place = entry(key)
+        files.make_folder(place.parent)
+        with store.cache().scratch() as scratch:
+            (scratch / "result").write_bytes(_encoded(found))
+            (scratch / "result").rename(place)
+    result.write_bytes(_encoded(found))
+    return found
+
+
+def entry(key: str) -> Path:
+    """Return where the cache has, or would have, the outcome of that key."""
+    return cache_dir() / "checks" / key[:2] / f"{key}.json"
+
+
+def _run_all(programs: Programs, key: str, log: Path) -> Outcome:
+    seconds: dict[str, float] = {}
+    wrong: list[str] = []
+    with log.open("w", encoding="utf-8") as stream:
+        for case in programs.cases.case:
+            began = time.monotonic()
+            account = run(programs, case)
+            seconds[case.name] = round(time.monotonic() - began, 1)
+            stream.write(account or f"{case.name}: passed after {seconds[case.name]} s\n")
+            stream.flush()
+            if account:
+                wrong.append(account)
+    if wrong:
+        raise ProgramError(
+            f"{programs.name}: {len(wrong)} of {len(programs.cases.case)} cases fail in the guest",
+            "\n".join([*wrong[0].splitlines()[-40:], f"all of it: {relative(log)}"]),
+        )
+    return Outcome(programs=programs.name, key=key, seconds=seconds)
+
+
+def _key(programs: Programs) -> str:
+    facts = {
+        "cases": msgspec.to_builtins(programs.cases),
+        "machine": [digest.sha256_file(path) for path in (programs.image, VMLINUX, NABLA_RUN)],
+        "form": [FORM, list(SHELL), ENVIRONMENT],
+    }
+    return digest.config_digest(facts)
+
+
+def _known(key: str) -> Outcome | None:
+    """Return what the cache has; None where it has nothing, or something damaged."""
+    try:
+        found = msgspec.json.decode(entry(key).read_bytes(), type=Outcome)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+    return found if found.key == key else None
+
+
+def _encoded(found: Outcome) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From locked Debian packages to a disk image: no dpkg, no root, no maintainer scripts.
+
+Owners and modes are those that the packages have, set-user-id bits included. What maintainer scripts would have made
+(users, links of alternatives, settings) stands in packages.toml. nabla-init is process 1; nothing else is ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from nabla.core.errors import LockError
+from nabla.core.paths import NABLA_INIT
+from nabla.fs.nodes import Node, Tree, put
+from nabla.programs.cases import Programs
+from nabla.sandbox import buildroot, deb, lockfile
+from nabla.sandbox.bwrap import SOURCE_DATE_EPOCH
+from nabla.sources.apt import Apt
+
+# Nodes for the moments in which no devtmpfs is mounted.
+_NODES = {"/dev/console": ((5, 1), 0o600), "/dev/null": ((1, 3), 0o666)}
+
+
+def compose(programs: Programs) -> Tree:
+    """Return the file tree of a set's image, after fetching what is missing. Raises `LockError`, `FetchError`."""
+    wish, lock = lockfile.current(programs.pins)
+    tree = unpack(wish, buildroot.fetch(lock))
+    found = tree_digest(tree)
+    if found != lock.tree:
+        raise LockError(
+            f"{programs.name}: the packages unpack to tree {found[:16]}…, the lock says {lock.tree[:16]}…",
+            "the unpacker or the list of packages changed: run `doit lock:programs`",
+        )
+    put(tree, "/usr/sbin/nabla-init", Node("file", 0o755, data=NABLA_INIT))
+    for path, (device, mode) in _NODES.items():
+        put(tree, path, Node("char", mode, device=device))
+    return tree
+
+
+def resolve(wishes: Sequence[lockfile.Wish]) -> Iterator[lockfile.Lock]:
+    """Yield a new lock for each wish, from the suite's signed lists; unpacks each set once to learn its digest."""
+    with tempfile.TemporaryDirectory(prefix="nabla-apt-") as scratch:
+        suites: dict[str, Apt] = {}
+        for wish in wishes:
+            if wish.suite not in suites:
+                suites[wish.suite] = Apt(Path(scratch) / wish.suite, wish.suite)
+                suites[wish.suite].directory.mkdir()
+                suites[wish.suite].update()
+            files = tuple(suites[wish.suite].resolve(list(wish.packages)))
+            draft = lockfile.Lock(wish.suite, wish.digest, "0" * 64, files)
+            tree = unpack(wish, buildroot.fetch(draft))
+            yield lockfile.Lock(wish.suite, wish.digest, tree_digest(tree), files)
+
+
+def unpack(wish: lockfile.Wish, packages: Sequence[Path]) -> Tree:
+    """Return the tree of some packages, with what the wish adds. Raises `LockError` where two hold the same file."""
+    tree: Tree = {"/usr": Node("dir", 0o755)}
+    for name in deb.MERGED:
+        tree[f"/usr/{name}"] = Node("dir", 0o755)
+        tree[f"/{name}"] = Node("link", 0o777, target=f"usr/{name}")
+    owner: dict[str, Path] = {}
+    for package in packages:
+        for path, node in nodes(package):
+            if node.kind != "dir":
+                if path in owner:
+                    raise LockError(f"two packages hold {path}: {owner[path].name[:12]} and {package.name[:12]}")
+                owner[path] = package
+            put(tree, path, node)
+    for path in wish.directories:
+        put(tree, f"/{path}", Node("dir", 0o755))
+    for path, target in wish.links.items():
+        put(tree, _merged(path), Node("link", 0o777, target=target))
+    for path, text in wish.files.items():
+        put(tree, _merged(path), Node("file", 0o755 if text.startswith("#!") else 0o644, data=text.encode()))
+    return tree
+
+
+def nodes(package: Path) -> Iterator[tuple[str, Node]]:
+    """Yield path (absolute) and entry of each member of a package, folders included, in the package's order.
+
+    Raises `LockError` for a member that is neither folder, file nor link.
+    """
+    files: dict[str, Node] = {}
+    with deb.data_archive(package) as archive:
+        for member in archive:
+            path = deb.tree_path(member.name)
+            if not path or f"{path}/".startswith(deb.SKIPPED):
+                continue
+            path = f"/{path}"
+            mtime = min(int(member.mtime), SOURCE_DATE_EPOCH)
+            if member.isdir():
+                node = Node("dir", member.mode & 0o7777, member.uid, member.gid, mtime)
+            elif member.issym():
+                node = Node("link", 0o777, mtime=mtime, target=member.linkname)
+            elif member.islnk():
+                node = files[f"/{deb.tree_path(member.linkname)}"]
+            elif member.isfile():
+                stream = archive.extractfile(member)
+                assert stream is not None
+                node = Node("file", member.mode & 0o7777, member.uid, member.gid, mtime, data=stream.read())
+                files[path] = node
+            else:
+                raise LockError(f"{package.name}: {member.name} is neither folder, file nor link")
+            yield path, node
+
+
+def tree_digest(tree: Tree) -> str:
+    """Return a digest of all entries with their content, owners, modes and times."""
+    total = hashlib.sha256()
+    for path in sorted(tree):
+        node = tree[path]
+        content = hashlib.sha256(node.content()).hexdigest() if node.kind == "file" else ""
+        facts = (path, node.kind, node.mode, node.uid, node.gid, node.mtime, node.target, node.device, content)
+        total.update(repr(facts).encode())
+    return total.hexdigest()
+
+
+def _merged(path: str) -> str:
+    return f"/{deb.tree_path(path)}"

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs of Debian, untouched, in the guest: an image of each set in tests/programs, and heavy sets' cases as checks.
+
+tests/programs/<set>/packages.lock, init, rootfs:tools -> programs:<set> -> out/programs/<set>.ext3
+programs:<set>, kernel, launcher -> check:programs-<set> (heavy sets) -> out/check/programs-<set>.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from nabla.core import log
+from nabla.core.artifacts import IMAGE_TOOLS
+from nabla.core.errors import LockError
+from nabla.core.paths import NABLA_INIT, NABLA_RUN, OUT, VMLINUX, relative
+from nabla.engine import task
+from nabla.engine.task import Job, TaskDict
+from nabla.fs import ext3
+from nabla.images.descriptions import seeds, size_bytes
+from nabla.programs import cases, image
+from nabla.sandbox import buildroot, lockfile
+
+
+def task_programs() -> Iterator[TaskDict]:
+    """Make the images of programs that tests run in the guest."""
+    light = [name for name in cases.names() if not cases.load(name).cases.heavy]
+    yield task.group(
+        "programs",
+        "make the images of the light sets of Debian's programs",
+        after=[f"programs:{name}" for name in light],
+    )
+    for name in cases.names():
+        found = cases.load(name)
+        yield task.step(
+            f"programs:{name}",
+            make_image,
+            doc=f"an image with Debian's programs: {found.cases.summary}",
+            inputs=[found.pins.lock, found.pins.wish, cases.BASE, NABLA_INIT],
+            outputs=[found.image],
+            after=["init", "rootfs:tools"],
+            config=found.cases.size,
+            code=[buildroot, ext3, lockfile, image],
+            args=[name],
+        )
+
+
+def check_steps() -> Iterator[TaskDict]:
+    """Yield the part of the group `check` that runs heavy sets."""
+    for name in cases.names():
+        found = cases.load(name)
+        if found.cases.heavy:
+            yield task.step(
+                f"check:programs-{name}",
+                run_cases,
+                doc=f"run Debian's programs in the guest: {found.cases.summary}",
+                inputs=[cases.FOLDER / name / "cases.toml", found.image, VMLINUX, NABLA_RUN],
+                outputs=[result_path(name)],
+                after=[f"programs:{name}", "kernel:build", "launcher:install"],
+                code=[cases],
+                args=[name],
+            )
+
+
+def lock_steps() -> Iterator[TaskDict]:
+    """Yield what the group `lock` does with sets of programs."""
+    yield task.step(
+        "lock:programs",
+        update,
+        doc="resolve tests/programs/*/packages.toml anew where the lock is for another, write the locks",
+        always=True,
+    )
+
+
+def result_path(name: str) -> Path:
+    """Return where the outcome of a heavy set's cases lies."""
+    return OUT / "check" / f"programs-{name}.json"
+
+
+def make_image(job: Job, name: str) -> None:
+    """Unpack a set's packages into an image."""
+    found = cases.load(name)
+    tree = image.compose(found)
+    job.note(f"{len(tree)} entries")
+    uuid, seed = seeds(f"programs-{name}")
+    geometry = ext3.Geometry(size_bytes(found.cases.size), uuid, seed, name)
+    ext3.write(tree, geometry, job.out(found.image), tools=IMAGE_TOOLS.path, scratch=job.scratch(), log=job.log)
+
+
+def run_cases(job: Job, name: str) -> None:
+    """Run the cases of a heavy set."""
+    done = cases.check(cases.load(name), job.out(result_path(name)), job.log)
+    for case, seconds in done.seconds.items():
+        job.note(f"{case}: {seconds} s")
+
+
+def update(job: Job) -> None:
+    """Write the locks that are missing or were made for another wish."""
+    stale = [found for found in map(cases.load, cases.names()) if not _is_current(found.pins)]
+    locks = image.resolve([lockfile.read_wish(found.pins.wish) for found in stale])
+    for found, lock in zip(stale, locks, strict=True):
+        partial = found.pins.lock.with_name(f".{found.pins.lock.name}.new")
+        partial.write_text(lockfile.render(lock, found.pins.wish.name, "lock:programs"), encoding="utf-8")
+        partial.rename(found.pins.lock)
+        said = f"{relative(found.pins.lock)}: {len(lock.files)} packages, {lock.size / 1e6:.0f} MB"
+        log.info(said)
+        job.note(said)
+
+
+def _is_current(pins: lockfile.Pins) -> bool:
+    try:
+        lockfile.current(pins)
+    except LockError:
+        return False
+    return True
