@@ -12,7 +12,6 @@ kept in the user's cache under a digest of all that decides it: script, image, k
 
 from __future__ import annotations
 
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,8 @@ from typing import Annotated
 
 import msgspec
 
-from nabla.core import digest, files, toml
-from nabla.core.errors import NablaError
+from nabla.core import digest, files, process, toml
+from nabla.core.errors import CommandError, NablaError
 from nabla.core.paths import NABLA_RUN, OUT, TESTS, VMLINUX, cache_dir, relative
 from nabla.images.descriptions import Size
 from nabla.sandbox import lockfile
@@ -127,19 +126,15 @@ def run(programs: Programs, case: Case) -> str:
 
 def compare(case: Case, words: list[str]) -> str:
     """Run a command that runs a case, and say how its output differs from what is expected; empty if it does not."""
-    began = time.monotonic()
     try:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT, check=False)
-        status, output, errors = f"status {done.returncode}", done.stdout, done.stderr
-        good = done.returncode == 0
-    except subprocess.TimeoutExpired as late:
-        status, output, errors, good = "no end", late.stdout or b"", late.stderr or b"", False
-    text = output.decode(errors="replace")
-    if good and text == case.expected:
+        done = process.run(words, check=False, timeout=TIMEOUT)
+    except CommandError as error:
+        return f"{case.name}: {error.message}\n"
+    if done.returncode == 0 and done.stdout == case.expected:
         return ""
     return (
-        f"{case.name}: {status} after {time.monotonic() - began:.1f} s\n--- expected\n{case.expected}"
-        f"--- output\n{text}--- errors\n{errors.decode(errors='replace')}"
+        f"{case.name}: status {done.returncode} after {done.seconds:.1f} s\n--- expected\n{case.expected}"
+        f"--- output\n{done.stdout}--- errors\n{done.stderr}"
     )
 
 
