@@ -58,7 +58,7 @@ def test_every_page_is_listed_in_the_readme() -> None:
 def named_tests(text: str) -> list[str]:
     """Return the files that a text of the specification names as tests, braces expanded."""
     names = []
-    for name in re.findall(r"`((?:unit|integration|guest|fuzz)/[^`]+)`", text):
+    for name in re.findall(r"`((?:(?:unit|integration|guest|fuzz)/|test_)[^`]+)`", text):
         before, braces, after = re.fullmatch(r"([^{}]*)(?:\{(.*)\})?([^{}]*)", name).groups()  # type: ignore[union-attr]
         names += [f"{before}{choice}{after}" for choice in (braces or "").split(",")]
     return names
