@@ -142,7 +142,8 @@ def enter(name: str, with_musl: bool) -> Sandbox:
         "VERSION": recipe.load(name).version,
     }
     loaded = recipe.load(name).build
-    return Sandbox(tuple(binds), {**env, **(loaded.env if loaded else {})}, f"/build/{name}")
+    env = {**env, **(loaded.env if loaded else {})}
+    return Sandbox(tuple(binds), env, f"/build/{name}", shell_command=f"./doit.sh shell {name}")
 
 
 def _configure(job: Job, name: str, with_musl: bool) -> None:

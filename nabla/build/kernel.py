@@ -129,7 +129,8 @@ def _make(job: Job, objects: Path) -> None:
 def enter(objects: Path, *more: Bind) -> Sandbox:
     """Return the sandbox of the kernel's build: source at /build/linux, `objects` at /build/obj."""
     binds = (Bind(Work(RECIPE).source, "/build/linux"), Bind(objects, "/build/obj", writable=True), *more)
-    return Sandbox((_mount_points(), *binds), {**IDENTITY, **_CACHE}, "/build/obj")
+    env = {**IDENTITY, **_CACHE}
+    return Sandbox((_mount_points(), *binds), env, "/build/obj", shell_command="./doit.sh shell kernel")
 
 
 def _mount_points() -> Bind:

@@ -7,6 +7,8 @@ Nothing in this package calls `sys.exit`; only the top level turns an error into
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 EXIT_BUG = 1
 EXIT_USER = 2
 EXIT_INTERRUPTED = 130
@@ -78,16 +80,17 @@ class LockError(NablaError):
 
 
 class CommandError(NablaError):
-    """A child process failed; the hint holds the last lines of its log and a command to paste."""
+    """A child process failed; the hint holds the last lines of its output, in `output` too, and a command to paste."""
 
-    def __init__(self, message: str, hint: str = "", *, returncode: int = 1) -> None:
+    def __init__(self, message: str, hint: str = "", *, returncode: int = 1, output: Sequence[str] = ()) -> None:
         super().__init__(message, hint)
         self.returncode = returncode
+        self.output = tuple(output)
 
     def __reduce__(self) -> tuple[object, ...]:
         # doit -n sends exceptions between processes; the default would lose the keyword argument.
-        return (_command_error, (self.message, self.hint, self.returncode))
+        return (_command_error, (self.message, self.hint, self.returncode, self.output))
 
 
-def _command_error(message: str, hint: str, returncode: int) -> CommandError:
-    return CommandError(message, hint, returncode=returncode)
+def _command_error(message: str, hint: str, returncode: int, output: Sequence[str]) -> CommandError:
+    return CommandError(message, hint, returncode=returncode, output=output)

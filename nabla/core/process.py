@@ -66,11 +66,13 @@ def run(
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
     sink: IO[bytes] | None = log.open("ab") if log is not None else None
+    begin_of_output = 0
     process: subprocess.Popen[bytes] | None = None
     try:
         if sink is not None:
             sink.write(f"$ {paste_line(words, cwd, env)}\n".encode())
             sink.flush()
+            begin_of_output = sink.tell()
         with _signals_held():
             process = _start(words, cwd, env, data, sink, progress, pass_fds)
         out, err = _pump(process, data, sink, progress, timeout)
@@ -79,7 +81,7 @@ def run(
             _end_group(process)
         if not isinstance(error, subprocess.TimeoutExpired):
             raise
-        hint = _failure_hint(words, cwd, env, log, "")
+        hint = _failure_hint(words, cwd, env, log, tail(log, start=begin_of_output) if log is not None else [])
         raise CommandError(f"{_title(words)} took longer than {timeout:g} s", hint, returncode=124) from None
     finally:
         for stream in (sink, *((process.stdin, process.stdout, process.stderr) if process is not None else ())):
@@ -87,10 +89,13 @@ def run(
                 stream.close()
     result = Result(process.returncode, _text(out), _text(err), time.monotonic() - begin)
     if check and result.returncode != 0:
+        text = (result.stderr or result.stdout).rstrip()
+        output = tail(log, start=begin_of_output) if log is not None else text.splitlines()[-TAIL_LINES:]
         raise CommandError(
             f"{_title(words)} {describe_status(result.returncode)}",
-            _failure_hint(words, cwd, env, log, result.stderr or result.stdout),
+            _failure_hint(words, cwd, env, log, output),
             returncode=result.returncode,
+            output=output,
         )
     return result
 
@@ -305,22 +310,19 @@ def _title(words: Sequence[str]) -> str:
 
 
 def _failure_hint(
-    words: Sequence[str], cwd: Path | None, env: Mapping[str, str] | None, log: Path | None, output: str
+    words: Sequence[str], cwd: Path | None, env: Mapping[str, str] | None, log: Path | None, output: Sequence[str]
 ) -> str:
-    lines: list[str] = []
-    if log is not None:
-        lines.append(f"last lines of {relative(log)}:")
-        lines += [f"  {line}" for line in tail(log)]
-    elif output.strip():
-        lines += [f"  {line}" for line in output.rstrip().splitlines()[-TAIL_LINES:]]
+    lines = [] if log is None else [f"last lines of {relative(log)}:"]
+    lines += [f"  {line}" for line in output]
     lines.append(f"to repeat: {paste_line(words, cwd, env)}")
     return "\n".join(lines)
 
 
-def tail(path: Path, count: int = TAIL_LINES) -> list[str]:
-    """Return the last `count` lines of a text file, without line ends; an absent file gives none."""
+def tail(path: Path, count: int = TAIL_LINES, start: int = 0) -> list[str]:
+    """Return the last `count` lines of a text file behind `start`, without line ends; an absent file gives none."""
     try:
         with path.open(encoding="utf-8", errors="replace") as stream:
+            stream.seek(start)
             return [line.rstrip("\n") for line in deque(stream, maxlen=count)]
     except FileNotFoundError:
         return []

@@ -51,7 +51,7 @@ class Reporter(ConsoleReporter):
         log.error(f"{task.name}: failed after {log.seconds(self._elapsed(task.name))}")
         log.error(fail.get_msg().rstrip())
         path = log_path(task.name)
-        if path.exists() and path.stat().st_size:
+        if relative(path) not in fail.get_msg() and path.exists() and path.stat().st_size:
             log.error(f"log: {relative(path)}")
 
     def cleanup_error(self, exception: Any) -> None:

@@ -147,7 +147,7 @@ def enter(name: str) -> Sandbox:
     if tree := built_tree(loaded):
         binds.append(Bind(tree.path, "/extra"))
     env = {**ENVIRONMENT, "JOBS": str(bwrap.jobs()), "VERSION": loaded.version, **loaded.package.env}
-    return Sandbox(tuple(binds), env, f"/build/{name}", lockfile.PACKAGING)
+    return Sandbox(tuple(binds), env, f"/build/{name}", lockfile.PACKAGING, f"./doit.sh shell {name}")
 
 
 def sysroot_path(name: str) -> Path:

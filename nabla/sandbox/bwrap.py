@@ -17,9 +17,10 @@ from functools import cache
 from pathlib import Path
 
 from nabla.core.errors import CommandError, HostError
-from nabla.core.paths import TOOLCHAIN, cache_dir
+from nabla.core.paths import TOOLCHAIN, cache_dir, relative
 from nabla.core.process import Result, describe_status, interactive, run
 from nabla.sandbox import buildroot, lockfile, variation
+from nabla.sandbox import script as step_script
 
 # The date which builds see where they ask for one: that of the pinned kernel's Debian package, an arbitrary fixed one.
 SOURCE_DATE_EPOCH = 1780272000  # 2026-06-01 00:00:00 UTC
@@ -68,6 +69,7 @@ class Sandbox:
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str = "/build"
     pins: lockfile.Pins = lockfile.BASE
+    shell_command: str = ""  # opens a shell in the same place
 
     def argv(self, command: Sequence[str], *, terminal: bool = False) -> list[str]:
         """Return the complete host command that runs `command` inside.
@@ -97,14 +99,29 @@ class Sandbox:
         log: Path | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> Result:
-        """Run a shell script (`set -eu`) inside. Raises `CommandError`, its message beginning with `title`."""
-        words = self.argv(["/bin/sh", "-euc", f"umask 022\n{textwrap.dedent(script).strip()}"])
+        """Run a shell script (`set -eu`) inside. Raises `CommandError`, its message beginning with `title`.
+
+        With a log, the error shows the failed line of the script and the last lines of its output.
+        """
+        text = textwrap.dedent(script).strip()
+        traced = step_script.traced(text) if log is not None else text
+        words = self.argv(["/bin/sh", "-euc", f"umask 022\n{traced}"])
         try:
             return run(words, log=log, progress=progress)
         except CommandError as error:
-            raise CommandError(
-                f"{title} {describe_status(error.returncode)}", error.hint, returncode=error.returncode
-            ) from error
+            message = f"{title} {describe_status(error.returncode)}"
+            hint = error.hint if log is None else self._failure(text, log, error.output)
+            raise CommandError(message, hint, returncode=error.returncode, output=error.output) from error
+
+    def _failure(self, script: str, log: Path, output: Sequence[str]) -> str:
+        """Return what helps to understand a failed script, without the long command line of the sandbox."""
+        number = step_script.failed_line(output)
+        lines = [] if number is None else [f"line {number} of the step: {script.splitlines()[number - 1].strip()}"]
+        shown = step_script.without_report(output)
+        lines += [f"last lines of {relative(log)}:", *(f"  {line}" for line in shown)] if shown else []
+        if self.shell_command:
+            lines.append(f"to look into it: {self.shell_command}")
+        return "\n".join(lines)
 
     def shell(self) -> int:
         """Open an interactive shell inside, on the caller's terminal; returns its exit status."""

@@ -70,7 +70,7 @@ def test_failure_has_our_title_and_the_programs_words(place: Sandbox, tmp_path: 
     with pytest.raises(CommandError, match=r"^musl: configure failed with exit status 3$") as caught:
         place.run("echo some reason; exit 3", title="musl: configure", log=log)
     assert "some reason" in caught.value.hint
-    assert "bwrap" in caught.value.hint
+    assert "bwrap" not in caught.value.hint
 
 
 def test_first_failing_line_ends_the_script(place: Sandbox) -> None:

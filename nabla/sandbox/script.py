@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shell scripts of build steps: how a failed one reports its line.
+
+The sandbox's shell, dash, does not say which command failed. So each command at the outermost level of a script is
+preceded by an assignment of its line number, and a trap prints the number when the script fails.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from nabla.core.process import run
+
+_HERE_DOCUMENT = re.compile(r"<<-?\s*[\\'\"]?(\w+)")
+_CONTINUED = re.compile(r"(?<!\\)(\\\\)*\\$")
+_REPORT = "this step failed in line "
+_TRAP = f"""trap '[ $? = 0 ] || echo "{_REPORT}$nabla_line" >&2' EXIT; nabla_line=1"""
+_PARSE = 'for text; do if /bin/sh -n -c "$text" 2>/dev/null; then echo 1; else echo 0; fi; done'
+
+
+def traced(script: str) -> str:
+    """Return a script that does the same, and reports the line of the command in which it failed."""
+    lines = script.split("\n")
+    starts = _command_starts(lines)
+    marked = (f"nabla_line={number}\n{line}" if number in starts else line for number, line in enumerate(lines, 1))
+    return "\n".join([_TRAP, *marked])
+
+
+def failed_line(output: Sequence[str]) -> int | None:
+    """Return the line that a failed script reported in its output."""
+    numbers = [line.removeprefix(_REPORT) for line in output if line.startswith(_REPORT)]
+    return int(numbers[-1]) if numbers and numbers[-1].isdecimal() else None
+
+
+def without_report(output: Sequence[str]) -> list[str]:
+    """Return the output without the report of the line."""
+    return [line for line in output if not line.startswith(_REPORT)]
+
+
+def _command_starts(lines: Sequence[str]) -> set[int]:
+    """Return the numbers of the lines at which a command of the outermost level begins."""
+    prefixes = ["\n".join(lines[:count]) for count in range(len(lines))]
+    complete = run(["/bin/sh", "-c", _PARSE, "sh", *prefixes]).stdout.split()
+    starts = set()
+    delimiter = None
+    for number, line in enumerate(lines, 1):
+        if delimiter is not None:
+            # A shell takes an unfinished document for complete; what looks like one but is none only costs precision.
+            if line.strip() == delimiter:
+                delimiter = None
+            continue
+        follows = number > 1 and _CONTINUED.search(lines[number - 2]) is not None
+        if complete[number - 1] == "1" and not follows and line.strip() and not line.lstrip().startswith("#"):
+            starts.add(number)
+        if found := _HERE_DOCUMENT.search(line):
+            delimiter = found[1]
+    return starts
