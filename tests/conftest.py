@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shared fixtures: a clean environment for every test, and a small checkout of the orchestrator to run doit in."""
+"""Shared fixtures: a clean environment for every test, and a small checkout of the build system to run doit in."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# What the clients of package archives and a terminal need; everything else of the caller's environment is dropped.
+# Variables for clients of package archives and for a terminal; all others of the caller's environment are removed.
 _KEPT = ("PATH", "HOME", "TERM", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 _KEPT_PREFIXES = ("PIP_", "PYTEST_", "http", "HTTP", "no_proxy", "NO_PROXY")
 
 
 def pytest_configure() -> None:
-    """Undo what nohup or a shell's background job leave to their children: signals that are ignored."""
+    """Restore signals that nohup or a shell's background job made this process ignore."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, so that it is not what all wait for in the end."""
+    """Run the longest tests first, so that none of them runs alone at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drop every variable that could change an outcome."""
+    """Remove every variable that could change a result."""
     for name in list(os.environ):
         if name not in _KEPT and not name.startswith(_KEPT_PREFIXES):
             monkeypatch.delenv(name)
@@ -51,7 +51,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @dataclass
 class Checkout:
-    """A copy of the orchestrator without the project's recipes and tasks, for tests that run doit for real."""
+    """A copy of the build system without the project's recipes and tasks, for tests that run doit."""
 
     root: Path
 
@@ -67,7 +67,7 @@ class Checkout:
         return path
 
     def popen(self, *words: str, prefix: Sequence[str] = (), **variables: str) -> subprocess.Popen[str]:
-        """Start doit as a user does, not quiet as in tests; `prefix` is a command that starts commands."""
+        """Start doit as a user does, not quietly as in tests; `prefix` is a command that starts commands."""
         inherited = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
         return subprocess.Popen(
             [*prefix, sys.executable, "-m", "doit", *words],
@@ -79,7 +79,7 @@ class Checkout:
         )
 
     def doit(self, *words: str, status: int = 0, **variables: str) -> str:
-        """Run doit to its end, check its exit status, return what it printed."""
+        """Run doit to its end, check its exit status, return its output."""
         with self.popen(*words, **variables) as process:
             output, _ = process.communicate(timeout=120)
         assert process.returncode == status, output

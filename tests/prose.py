@@ -32,7 +32,7 @@ INSTEAD = {
     r"rubbish": "unwanted files",
     r"besides that": "name what is meant",
     r"by that very": "by the same",
-    r"licences?|licenced": "license",
+    r"(?-i:[Ll]icence[ds]?)": "license",
     r"(un|mis)?behaviours?": "behavior",
     r"colou?rs?(?<!colors)(?<!color)": "color",
     r"neighbours?": "neighbor",

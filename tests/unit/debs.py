@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make small Debian packages, sound and broken ones, for tests of the unpacker."""
+"""Create small Debian packages, valid and broken ones, for tests of the unpacker."""
 
 from __future__ import annotations
 

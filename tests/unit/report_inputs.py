@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small release to write reports about: real recipes, and files with the forms of the real ones."""
+"""A small release to write reports about: real recipes, and files in the format of the real ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BLOCKS, FREE = 64, 24  # of 4096 bytes
 
 
 def superblock(blocks: int = BLOCKS, free: int = FREE, log2: int = 2) -> bytes:
-    """The start of an ext file system: all that is read of it."""
+    """The start of an ext file system, which is all that the report reads."""
     head = struct.pack("<IIIII", 16, blocks, 0, free, 0) + struct.pack("<II", 0, log2)
     return bytes(1024) + head + bytes(56 - len(head)) + b"\x53\xef" + bytes(966)
 
@@ -39,7 +39,7 @@ def built(recipe: str, version: str, *parts: str, summary: str = "what it is") -
 
 
 def make(folder: Path, text: str = "what it is") -> Inputs:
-    """Write the files of a release; `text` goes to every place where others' words can stand."""
+    """Write the files of a release; `text` goes to every place that can contain third-party text."""
     records = [
         built("musl", "1.2.5-r100", "musl", "musl-dev", summary=text),
         built("libgcc", "12.2.0-r0", "libgcc", summary=text),

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The host's own seccomp, for comparison: installs a filter in a child and lets it try calls from chosen addresses.
 
-A page of machine code of our own stands for the texts of the machine. Verdicts are made visible as error numbers, so
-that no call is really made and one child can try thousands; the interpreter of the tests goes on, as the filter first
-looks whether the call comes from that page.
+A page of machine code represents the VM's texts. Verdicts become error numbers, so that no call is actually made and
+one child can try thousands; the tests' interpreter continues to work, because the filter first checks whether the call
+comes from that page.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ INT80 = bytes.fromhex("53 55 8b07 8b5f08 8b4f10 8b5718 8b7720 8b6f30 8b7f28 cd80
 IP_AFTER_SYSCALL, IP_AFTER_INT80 = len(SYSCALL) - 1, INT80.index(b"\xcd\x80") + 2
 STEP = 64
 
-# What verdicts are turned into: error numbers that no kernel function gives back here.
+# Verdicts become these error numbers, which no kernel function returns here.
 VISIBLE = {"allow": 900, "trap": 901, "kill": 902, "kill-thread": 903, "trace": 904}
 
 
 class Page:
-    """Executable memory with several copies of the code; `ip(n)` is where the host sees a call of copy n."""
+    """Executable memory with several copies of the code; `ip(n)` is the host's address of a call by copy n."""
 
     def __init__(self, code: bytes = SYSCALL, ip_after: int = IP_AFTER_SYSCALL) -> None:
         self.memory = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
@@ -72,7 +72,7 @@ def visible(program: Sequence[Instruction], page: Page) -> list[Instruction]:
 
 
 def only_from(page: Page) -> list[Instruction]:
-    """Return instructions that allow whatever does not come from the page."""
+    """Return instructions that permit all calls from outside the page."""
     low, high = page.start & 0xFFFFFFFF, page.start >> 32
     load, jump = bpf.LD | bpf.W | bpf.ABS, bpf.JMP | bpf.K
     return [
@@ -86,7 +86,7 @@ def only_from(page: Page) -> list[Instruction]:
 
 
 def install(program: Sequence[Instruction]) -> int:
-    """Install a filter on this thread for good; returns 0 or the error number."""
+    """Install a filter on this thread permanently; returns 0 or the error number."""
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
     data = ctypes.create_string_buffer(encode(program))
@@ -98,7 +98,7 @@ def install(program: Sequence[Instruction]) -> int:
 
 
 def in_child(work: Callable[[], Any]) -> Any:
-    """Run `work` in a child; returns its result, through JSON. A child killed by a signal gives back -signal."""
+    """Run `work` in a child; returns its result, through JSON, or -signal for a killed child."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -123,7 +123,7 @@ def in_child(work: Callable[[], Any]) -> Any:
 
 
 def verdicts(program: Sequence[Instruction], page: Page, calls: Sequence[tuple[int, Call]]) -> list[int]:
-    """Return what calls, each from a copy of the page's code, come to: the error number of each."""
+    """Return the error number of each call, made from a copy of the page's code."""
 
     def work() -> list[int]:
         error = install(program)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real http server for tests, which can stall, break off, lie about ranges or answer with errors."""
+"""A real HTTP server for tests, which can stall, disconnect, misreport ranges or answer with errors."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Server:
-    """Files by path, and how they are served."""
+    """Files by path, and the way they are served."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     ranges: bool = True
     stop_after: int | None = None  # bytes of a body after which the connection breaks
-    stall_after: int | None = None  # bytes after which nothing comes any more
+    stall_after: int | None = None  # bytes after which the server stalls
     requests: list[str] = field(default_factory=list)  # "path range"
     release: threading.Event = field(default_factory=threading.Event)
     url: str = ""
@@ -51,7 +51,7 @@ class Server:
 
 @contextmanager
 def running() -> Iterator[Server]:
-    """Run a server on a free port of this machine."""
+    """Run a server on a free port of this host."""
     server = Server()
 
     class Handler(BaseHTTPRequestHandler):

@@ -15,7 +15,7 @@ import pytest
 from nabla.core.paths import cache_dir
 from tests.conftest import ROOT
 
-# What the script itself calls, all part of every Debian.
+# The programs that the script calls, all part of every Debian.
 _BASIC = ("sh", "dirname", "id", "cat", "stat", "sha256sum", "mkdir", "rm", "tail", "flock", "env")
 
 _CORE = ("doit==", "msgspec==", "ptyprocess==", "tqdm==")
@@ -117,7 +117,7 @@ def test_offline_with_an_empty_cache(tmp_path: Path) -> None:
 
 
 def shorten(lock: Path) -> None:
-    """Leave in the lock what doit and the core of ours need: installing all of it takes a minute."""
+    """Reduce the lock to the packages that doit and nabla's core need: installing all of them takes a minute."""
     entries = re.split(r"^(?=[a-z])", lock.read_text(), flags=re.MULTILINE)
     lock.write_text("".join(entry for entry in entries if entry.startswith(_CORE)))
     assert lock.read_text().count("==") == len(_CORE)
@@ -133,7 +133,7 @@ def test_makes_its_environment_once_and_again_when_moved(tmp_path: Path) -> None
     assert "hello from hello" in first.stdout
     second = doit_sh(root, "hello", NABLA_CACHE=str(cache_dir()))
     assert "making" not in second.stderr
-    # The environment's own doit works too, from a shell that never saw the script.
+    # The environment's own doit works too, from another shell.
     inside = subprocess.run(
         [root / "out/venv/bin/doit", "hello"], cwd=root, text=True, capture_output=True, check=False
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Wheels made for tests, in a folder that pip can take them from."""
+"""Wheels for tests, in a folder that pip can install from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def make_wheel(folder: Path, version: str, tag: str = "py3-none-any") -> Path:
-    """Write a wheel of the package nabla-sample that holds nothing."""
+    """Write an empty wheel of the package nabla-sample."""
     folder.mkdir(exist_ok=True)
     wheel = folder / f"nabla_sample-{version}-{tag}.whl"
     inside = f"nabla_sample-{version}.dist-info"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recipes built for real, in the sandbox, by doit in a small checkout: what runs again after which change, and what
-is left after a failure or a kill."""
+"""Recipes built in the sandbox by doit in a small checkout: the steps that run again after each change, and the state
+after a failure or a kill."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ Subject: {subject}
 
 @pytest.fixture
 def hello(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> Checkout:
-    """A checkout with one recipe, whose source lies in it; results of earlier tests do not count."""
+    """A checkout with one recipe and its source; results of earlier tests are not in the cache."""
     monkeypatch.setenv("NABLA_CACHE", str(CACHE))
     monkeypatch.setenv("NABLA_FRESH", "1")
     for area in ("sources", "sandbox"):
@@ -69,7 +69,7 @@ def hello(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> Checkout:
 
 
 def ran(output: str) -> list[str]:
-    """Return the steps of hello that ran, from what doit printed."""
+    """Return the steps of hello that ran, from doit's output."""
     return [line.split(":")[1] for line in output.splitlines() if line.startswith("hello:") and ": done in" in line]
 
 
@@ -104,11 +104,11 @@ def test_what_runs_again(hello: Checkout) -> None:
     hello.write("recipes/hello/recipe.toml", RECIPE.replace("cp hello $DESTDIR", "cp -v hello $DESTDIR"))
     assert ran(hello.doit("hello")) == ["install"]
     hello.write("recipes/hello/recipe.toml", RECIPE.replace("A program", "The program"))
-    assert ran(hello.doit("hello")) == ["install"]  # back to what it was before
+    assert ran(hello.doit("hello")) == ["install"]  # back to the previous state
 
     (hello.root / "out/hello/hello").write_text("damaged")
     assert ran(hello.doit("hello")) == ["install"]
-    # What nobody needs any more may go; what is needed again is made again.
+    # Unused results may be removed; a result that is needed later is built again.
     shutil.rmtree(hello.root / "out/work/hello/build")
     shutil.rmtree(hello.root / "out/work/hello/source")
     assert ran(hello.doit("hello")) == []
@@ -118,7 +118,7 @@ def test_what_runs_again(hello: Checkout) -> None:
 
 
 def test_result_out_of_the_cache(hello: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is unpacked for it; a later change then builds as if everything had been made here."""
+    """Nothing is unpacked for it; a later change then builds as if everything had been built here."""
     hello.write("hello/hello.c", f"int main(void) {{ return 0; }}\n// {time.time_ns()}\n")
     hello.doit("hello")
     shutil.rmtree(hello.root / "out")
@@ -164,7 +164,7 @@ def wait_for(path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_killed_build_starts_over(hello: Checkout, number: signal.Signals) -> None:
-    """An object that was cut off must not be taken for a finished one."""
+    """A truncated object must not count as finished."""
     half = "if ! test -e /tools/second; then echo cut >hello.o; touch /build/half; sleep 60; fi\n"
     hello.write("hello/build.sh", f"{half}test -e hello.o && exit 9\n{BUILD}")
     with hello.popen("hello") as process:

@@ -74,7 +74,7 @@ def test_apply_change_and_take_out(tmp_path: Path, tree: series.Series) -> None:
     assert (tree.tree / "dir" / "two").stat().st_mode & 0o777 == 0o755
     assert not (tree.tree / "three").exists()
     assert (tree.tree / "idle").stat().st_mtime == OLD
-    # A new file belongs into make's view of time.
+    # A new file needs a time that make understands.
     assert (tree.tree / "one").stat().st_mtime > OLD
 
     os.utime(tree.tree / "dir" / "two", (OLD, OLD))

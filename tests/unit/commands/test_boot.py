@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The copy of an image in which a user's changes are kept."""
+"""The copy of an image that stores a user's changes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_rebuilt_image(tmp_path: Path) -> None:
 
 
 def test_half_made_copy(tmp_path: Path) -> None:
-    """A copy without its record was cut off between two steps: it is kept aside and made anew."""
+    """A copy without its record was interrupted between two steps: it is kept aside and made again."""
     image, folder = tmp_path / "disk.ext3", tmp_path / "run"
     image.write_bytes(b"image")
     boot.own_copy(image, folder)
@@ -47,7 +47,7 @@ def test_half_made_copy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["", "d", "h", "hd", "dh", "hdhhdd", "dhhhd"])
 def test_copy_keeps_holes(tmp_path: Path, layout: str) -> None:
-    """d: a mebibyte of data, h: a hole; ends at no boundary of anything."""
+    """d: a mebibyte of data, h: a hole; the end is not aligned."""
     noise, source, target = random.Random(3), tmp_path / "source", tmp_path / "target"
     with source.open("wb") as stream:
         for number, kind in enumerate(layout):
@@ -61,7 +61,7 @@ def test_copy_keeps_holes(tmp_path: Path, layout: str) -> None:
 
 
 def test_no_room(tmp_path: Path) -> None:
-    """A limit of the file size stands for a full disk; nothing half-made stays."""
+    """A limit of the file size simulates a full disk; no partial output remains."""
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(bytes(range(256)) * 256)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -75,7 +75,7 @@ def test_no_room(tmp_path: Path) -> None:
 
 
 def test_command_line() -> None:
-    """What is for nabla-run stands before the image, what is for the guest behind it."""
+    """Options of nabla-run come before the image, the guest's command after it."""
     words = boot.command(Path("i"), "64M", True, ["ls", "-l"], "user", ["80:80", "81:81"], ["--user 'no body'"])
     assert words[1:3] == ["--memory", "64M"]
     assert words[5:] == [

@@ -30,7 +30,7 @@ def test_this_host_can_build() -> None:
 
 
 def test_fsgsbase_agrees_with_the_processor() -> None:
-    """The instruction itself is the real thing; in /proc/cpuinfo the kernel says whether it allows it."""
+    """The check executes the instruction; in /proc/cpuinfo the kernel reports whether it is enabled."""
     allowed = " fsgsbase" in Path("/proc/cpuinfo").read_text()
     if not allowed:
         assert doctor.fsgsbase().level is Level.UNUSUAL
@@ -84,7 +84,7 @@ def test_no_bubblewrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_passt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is needed only by who wants a network without privileges."""
+    """Only a network without privileges needs it."""
     assert doctor.passt().level is Level.GOOD
     broken = tmp_path / "passt"
     broken.write_text("#!/bin/sh\nexit 3\n")

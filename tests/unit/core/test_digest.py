@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Digests: right at once, remembered safely."""
+"""Digests: always right, safely memorized."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_like_sha256sum(tmp_path: Path) -> None:
 
 
 def test_every_change_is_seen(tmp_path: Path) -> None:
-    """Same size, same mtime, in quick succession: the change time cannot be set back."""
+    """Same size, same mtime, in quick succession: programs cannot set the change time."""
     path = tmp_path / "file"
     for number in range(300):
         data = f"{number:06}".encode()

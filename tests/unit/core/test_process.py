@@ -99,7 +99,7 @@ run(["sh", "-c", {loop!r}], log=Path({str(tmp_path / "log")!r}))
 
 @pytest.mark.parametrize("delay", [0.0, 0.0005, 0.001, 0.002, 0.004])
 def test_interruption_at_the_very_start_leaves_nothing(tmp_path: Path, delay: float) -> None:
-    """A signal between the start of the child and the moment when Python knows of it."""
+    """A signal between the start of the child and the moment when Python knows its process ID."""
     script = f"""
 import os, signal, sys, threading, time
 from nabla.core.process import run
@@ -147,7 +147,7 @@ def test_errors_travel_between_processes() -> None:
 
 
 def test_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has a terminal of that size, the descriptors it was given and no others; what it ignores does not save it."""
+    """It has a terminal of that size and only the given descriptors; ignoring signals does not save it."""
     monkeypatch.setattr(process, "_GRACE", 0.5)
     reader, writer = os.pipe()
     script = f"stty size; echo $A >/dev/fd/{writer}; trap '' TERM HUP; echo up; while :; do sleep 1; done"

@@ -25,7 +25,7 @@ OTHER = [
 
 @pytest.fixture(autouse=True)
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remember numbers in a folder of the test's own."""
+    """Store the numbers in a private folder."""
     monkeypatch.setattr(progress, "STATE", tmp_path)
 
 

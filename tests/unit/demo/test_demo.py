@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's parts: lines of counters, rates, the guest's terminal, the division of the window, the panel."""
+"""The demo's parts: lines of counters, rates, the guest's terminal, the layout of the window, the panel."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_line_without_end_takes_no_memory() -> None:
         assert lines.feed(b"x" * 5000) == []
         assert len(lines._rest) <= stats.LINE_MAX
     assert lines.feed(b"\n" + line() + b"\n") == [Sample(0.25, None, {"ppoll": 3})]
-    # One that is too long and comes at once, and what a cut one leaves is not read as a line of its own.
+    # A line that is too long; the rest of a truncated line is not read as a separate line.
     assert lines.feed(line(other="x" * 9000) + b"\n" + line() + b"\n") == [Sample(0.25, None, {"ppoll": 3})]
     lines.feed(b"y" * 9000)
     assert lines.feed(line() + b"\n") == []
@@ -157,18 +157,18 @@ def test_text_cursor_and_colours() -> None:
     terminal.feed(b"\x1b[?25l")
     assert terminal.cursor() is None
     terminal.feed(b"\x1b[?25h\x1b[2J\x1b[Habcdefgh")
-    assert terminal.cursor() == (0, 7)  # behind the last column is none
+    assert terminal.cursor() == (0, 7)  # there is no column behind the last
 
 
-@pytest.mark.parametrize("colour", range(256))
-def test_every_colour_has_a_name(colour: int) -> None:
+@pytest.mark.parametrize("color", range(256))
+def test_every_colour_has_a_name(color: int) -> None:
     terminal = Terminal(1, 20, ColorSystem.TRUECOLOR)
-    terminal.feed(f"\x1b[38;5;{colour};48;5;{colour}ma\x1b[{30 + colour % 8};{100 + colour % 8}mb".encode())
+    terminal.feed(f"\x1b[38;5;{color};48;5;{color}ma\x1b[{30 + color % 8};{100 + color % 8}mb".encode())
     assert terminal.rows()[0].count("\x1b[0m") == 2
 
 
 def test_it_answers_the_guest() -> None:
-    """hush asks where the cursor is."""
+    """The shell asks for the cursor's position."""
     terminal = Terminal(5, 20)
     assert terminal.feed(b"ab\x1b[6n") == b"\x1b[1;3R"
     assert terminal.feed(b"\x1b[c").startswith(b"\x1b[?")
@@ -239,7 +239,7 @@ def test_resize_keeps_what_is_at_the_cursor() -> None:
 
 
 def test_hostile_output() -> None:
-    """Whatever a guest writes: no exception, rows as wide as the screen, a cursor within it, bounded memory."""
+    """Any output of a guest: no exception, rows as wide as the screen, a cursor within it, bounded memory."""
     chosen = random.Random(1)
     words = (
         "\x1b[|\x1b]|\x1b|?|;|1|99999|m|H|h|l|1049|47|3|\n|\r|\x07|\x1b\\|語|é|é\u0301\u0301\u0301\u0301\u0301|\x18|A|J"
@@ -271,7 +271,7 @@ def test_endless_output_takes_no_memory(endless: bytes) -> None:
     assert len(terminal._cleaner._rest) <= 64
     assert len(terminal.screen.savepoints) <= 16
     assert all(len(cell.data) <= 4 for row in terminal.screen.buffer.values() for cell in row.values())
-    assert time.process_time() - begin < 60  # what grows with the square takes far longer
+    assert time.process_time() - begin < 60  # quadratic growth takes far longer
 
 
 # The window
@@ -313,17 +313,17 @@ ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @pytest.mark.parametrize("size", [(24, 80), (50, 132), (30, 60), (24, 30), (24, 1), (1, 72), (10, 100)])
-@pytest.mark.parametrize("colours", [None, "standard", "256", "truecolor"])
+@pytest.mark.parametrize("colors", [None, "standard", "256", "truecolor"])
 @pytest.mark.parametrize("utf8", [True, False])
-def test_panel_fits_its_area(size: tuple[int, int], colours: str | None, utf8: bool) -> None:
-    view, area = View(colours, utf8), layout(*size).panel
+def test_panel_fits_its_area(size: tuple[int, int], colors: str | None, utf8: bool) -> None:
+    view, area = View(colors, utf8), layout(*size).panel
     assert area is not None
     for history in (History(), example(), example(2**60)):
         rows = view.panel(history, Facts("256M", 23 << 20), area)
         plain = [ESCAPE.sub("", row) for row in rows]
         assert len(rows) == area.rows
         assert {len(row) for row in plain} <= {area.cols, 2}
-        assert colours is not None or rows == plain
+        assert colors is not None or rows == plain
         assert utf8 or "".join(plain).isascii()
 
 
@@ -345,7 +345,7 @@ def test_panel_tells_everything() -> None:
 
 
 def test_histogram_has_the_right_lengths() -> None:
-    """The longest bar is the greatest number's, none is that of 0, and a small number is seen beside a large one."""
+    """The greatest number has the longest bar, 0 has none, and a small number is visible beside a large one."""
     place = layout(24, 132)
     assert place.panel is not None
     rows = View(None, utf8=False).panel(example(), Facts("256M"), place.panel)
@@ -391,7 +391,7 @@ def test_clock(seconds: float, text: str) -> None:
 
 
 def test_without_a_terminal() -> None:
-    """pytest itself has none on its standard input, or pretends so."""
+    """pytest's standard input is not a terminal."""
     keep, null = os.dup(0), os.open("/dev/null", os.O_RDONLY)
     os.dup2(null, 0)
     try:

@@ -65,7 +65,7 @@ def pipeline(checkout: Checkout) -> Checkout:
 
 
 def ran(output: str) -> list[str]:
-    """The names of the tasks that ended well."""
+    """Return the names of the tasks that succeeded."""
     return [line.split(": done")[0] for line in output.splitlines() if ": done in" in line]
 
 
@@ -157,7 +157,7 @@ def test_killed_while_a_task_runs(pipeline: Checkout, number: signal.Signals, st
     assert process.returncode == status, output
     if number is not signal.SIGKILL:
         assert output.splitlines()[-1] == "interrupted"
-    # The finished first step is remembered, the half-done second one left its previous output alone.
+    # The finished first step is recorded; the interrupted second one left its previous output alone.
     assert (pipeline.root / "out/folder/copy").read_text() == "ONETAIL"
     (pipeline.root / "slow").unlink()
     assert ran(pipeline.doit()) == ["chain:folder", "chain:last"]
@@ -181,7 +181,7 @@ def test_interrupted_while_two_run(pipeline: Checkout) -> None:
         output, _ = process.communicate(timeout=30)
     assert process.returncode == 130, output
     (pipeline.root / "slow").unlink()
-    # Whether the other one had ended before is for the processors to say.
+    # The other one may or may not have ended before.
     assert [name for name in ran(pipeline.doit("-n", "2", "all", "other")) if name != "other"] == [
         "chain:folder",
         "chain:last",
@@ -202,7 +202,7 @@ def test_workers_do_not_outlive_a_killed_doit(pipeline: Checkout) -> None:
 
 
 def test_a_step_has_processes_of_its_own(checkout: Checkout) -> None:
-    """Their parent is a worker, not the doit that was started."""
+    """Their parent is a worker, not the first doit process."""
     checkout.task_module(
         "pool",
         "from concurrent.futures import ProcessPoolExecutor\n"
@@ -220,7 +220,7 @@ def test_a_step_has_processes_of_its_own(checkout: Checkout) -> None:
 
 @pytest.mark.parametrize("words", [("all",), ("-n", "2", "all")])
 def test_what_another_doit_makes_meanwhile_is_not_made_again(pipeline: Checkout, words: tuple[str, ...]) -> None:
-    """The other one may read it already. Who asks for it anew later still gets it anew."""
+    """Another process may already read the output. A later request for a fresh build still rebuilds it."""
     pipeline.task_module(
         "chain",
         PIPELINE.replace("    job.out(FOLDER).mkdir()", "    job.out(FOLDER).mkdir(); open('made', 'a').write('x')"),
@@ -231,7 +231,7 @@ def test_what_another_doit_makes_meanwhile_is_not_made_again(pipeline: Checkout,
         wait_for(pipeline.root / "out/upper.txt")
         for process in both:
             assert process.stdout is not None
-            # Both have decided to make it.
+            # Both have decided to run the step.
             while "chain:folder: waiting for another doit" not in (line := process.stdout.readline()):
                 assert line, "ended early"
     outputs = [process.communicate(timeout=60)[0] for process in both]
@@ -262,7 +262,7 @@ def task_user():
     return step("user", user, doc="a mistake of the user", always=True)
 
 def task_bug():
-    return step("bug", bug, doc="a mistake of ours", always=True)
+    return step("bug", bug, doc="a bug", always=True)
 
 def task_command():
     return step("command", command, doc="a program that fails", outputs=[OUT / "never"])
@@ -402,7 +402,7 @@ def big(job: Job) -> None:
     before = os.times()
     pipeline.doit("all", "big")
     after = os.times()
-    # Processor time of the children: a wall clock would measure the load of the machine.
+    # Processor time of the children: a wall clock would measure the host's load.
     assert after.children_user + after.children_system - before.children_user - before.children_system < 1.0
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results of steps in the cache: one checkout makes them, others take them, and only sound ones."""
+"""Results of steps in the cache: one checkout stores them, others restore them after verification."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_another_checkout_takes_it(maker: Checkout, cache: Path) -> None:
     assert (out / "folder/copy").read_text() == "one" and (out / "folder/link").readlink() == Path("copy")
     assert "taken from the cache" in (out / "logs/made.log").read_text()
     assert "1 up to date" in other.doit("made")
-    # What is changed here does not change what is kept.
+    # A change in the checkout does not change the cache.
     (out / "file").write_text("changed")
     assert "1 done" in other.doit("made")
     assert (out / "file").read_text() == "one" and calls(other) == 0

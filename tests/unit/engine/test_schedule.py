@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What most is to be waited for is started first."""
+"""The task with the longest remaining path starts first."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_longest_way_first(tasks: Checkout) -> None:
 
 
 def test_with_two_at_a_time(tasks: Checkout) -> None:
-    """Each of them once. Which worker tells first that it has begun is not for the order to say."""
+    """Each task once; the workers' start messages may arrive in any order."""
     order = begun(tasks.doit("-n", "2"))
     assert sorted(order) == sorted({"start", "chain:a", "chain:b", "chain:c", *(f"leaf:{n}" for n in range(9))})
     assert order[0] == "start"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Making tasks; what they do when they run is tested in test_doit.py."""
+"""Creation of tasks; test_doit.py tests their execution."""
 
 from __future__ import annotations
 

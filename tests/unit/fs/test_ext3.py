@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images from file trees: the same bytes whoever makes them, everything in place, faults noticed.
+"""Images from file trees: the same bytes for every builder, everything in place, faults detected.
 
 The tools are the real ones: Alpine's mke2fs and debugfs in their sandbox, and the host's e2fsck to look at the result.
 """
@@ -32,7 +32,7 @@ NOBODY = 65534
 
 
 def sample() -> Tree:
-    """A tree with everything that is hard: special modes and owners, nodes, holes, long links, odd names."""
+    """A tree with every difficult case: special modes and owners, nodes, holes, long links, odd names."""
     noise = random.Random(1).randbytes
     return {
         "/bin": Node("dir", 0o755),
@@ -60,7 +60,7 @@ def sample() -> Tree:
 
 @pytest.fixture(scope="session")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tools out of the Alpine base."""
+    """The tools of the Alpine base."""
     place = tmp_path_factory.mktemp("tools") / "root"
     ext3.make_tools(fetch.fetch(recipe.load("alpine-base").source[0]), place)
     return place
@@ -75,7 +75,7 @@ def write(tree: Tree, tools: Path, folder: Path, geometry: ext3.Geometry = GEOME
 
 
 def host(*words: str | Path) -> str:
-    """Run a program of the host's e2fsprogs; it must end well."""
+    """Run a program of the host's e2fsprogs; it must succeed."""
     program = shutil.which(words[0], path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     if program is None:
         pytest.fail(f"{words[0]} is missing; hint: install e2fsprogs", pytrace=False)
@@ -85,7 +85,7 @@ def host(*words: str | Path) -> str:
 
 
 def test_everything_is_in_place(tools: Path, tmp_path: Path) -> None:
-    """Asked of the host's e2fsprogs, of another version than the one that wrote."""
+    """Read by the host's e2fsprogs, another version than the one that wrote."""
     made = write(sample(), tools, tmp_path)
     host("e2fsck", "-fn", made)
     facts = host("dumpe2fs", "-h", made)
@@ -104,7 +104,7 @@ def test_everything_is_in_place(tools: Path, tmp_path: Path) -> None:
 
 
 def test_the_same_bytes(tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the order of the tree, the umask, the time zone, the folder; later, too."""
+    """For any order of the tree, umask, time zone and folder; at a later time too."""
     first = write(sample(), tools, tmp_path / "first")
     before = os.umask(0o077)
     monkeypatch.setenv("TZ", "Asia/Tokyo")
@@ -119,10 +119,10 @@ def test_the_same_bytes(tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_the_same_bytes_by_somebody_else(tools: Path, tmp_path: Path) -> None:
-    """An ordinary user makes the image that root makes."""
+    """An ordinary user creates the same image as root."""
     first = write(sample(), tools, tmp_path / "first")
     second = tmp_path / "second"
-    # An ordinary user may not pass through pytest's own folders.
+    # An ordinary user cannot enter pytest's own folders.
     for folder in {tmp_path, *tmp_path.parents, *tools.parents} - set(Path(tempfile.gettempdir(), "any").parents):
         folder.chmod(folder.stat().st_mode | 0o055)
     pid = os.fork()
@@ -185,7 +185,7 @@ def test_check_finds_damage(tools: Path, tmp_path: Path) -> None:
         ext3.check(made, tools=tools)
 
 
-# Trees and where they come from
+# Trees and their sources
 
 
 def test_put_and_drop() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image descriptions: the committed ones are valid, broken ones are told with file, line and key, lists are joined."""
+"""Image descriptions: the committed ones are valid, errors name file, line and key, lists are joined."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be said of the container image without building one."""
+"""Properties of the container image that need no build."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_archive_tells_nothing_of_the_host(tmp_path: Path) -> None:
 
 
 def test_a_user_who_is_alone(tmp_path: Path) -> None:
-    """Who has no second id runs the machine as itself; the image's own command has to be named then."""
+    """A user without a second ID runs the VM as root of the namespace; then the image's command must be given."""
     words = Podman(one_id=True).run_argv("1.0", [])
     entry = json.loads(str(words[words.index("--entrypoint") + 1]))
     assert entry == ["/nabla-run", "--run-as", "0", *oci.ENTRY_POINT[1:]]
@@ -57,7 +57,7 @@ def test_without_podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_podman_that_fails(tmp_path: Path) -> None:
-    """Trying tells, loading raises; any program that fails will do."""
+    """A trial reports, loading raises; any failing program serves."""
     podman = Podman(("false",))
     assert podman.try_out("1.0") == "exit status 1"
     assert "cat: " in Podman(("cat",)).try_out("1.0")

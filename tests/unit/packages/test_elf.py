@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What packages provide and need, on real packages of the repository and on descriptions for pkg-config."""
+"""Provided and required names of real packages of the repository, and of descriptions for pkg-config."""
 
 from __future__ import annotations
 

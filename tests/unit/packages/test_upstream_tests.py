@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a package's check says, and what of it the cache keeps."""
+"""The result of a package's check, and its entry in the cache."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PASSED = CheckResult(
 
 @pytest.fixture
 def ready(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and a machine whose state is known by a digest; returns a file for the result."""
+    """An empty cache and a known digest of the VM; returns the path for the result."""
     monkeypatch.setattr(upstream_tests, "_key", lambda _name, _image: PASSED.key)
     return tmp_path / "result.json"
 
@@ -37,7 +37,7 @@ def test_counts() -> None:
 
 
 def test_passed_once(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second time nothing is run."""
+    """The second time nothing runs."""
     runs = []
 
     def passes(*words: object) -> CheckResult:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is made from the policy and committed is what it makes now: the kernel patch, and the page."""
+"""The committed files generated from the policy are up to date: the kernel patch and the page."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The policy: its file, and the filter made of it, judged by the simulator and by the host's own kernel."""
+"""The policy: its file, and the filter compiled from it, checked by the simulator and by the host's own kernel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from verify import bpf, seccomp
 from verify.bpf import Call, Instruction
 
 TOP = (1 << 64) - 1
-# Where things lie in a machine; RAM crosses 4 GB, so that both halves of its borders matter.
+# Addresses in a VM; RAM crosses 4 GB, so that both halves of its limits matter.
 PLACES = {
     "TEXT_START": 0x60001000,
     "TEXT_END": 0x60180000,
@@ -54,7 +54,7 @@ def real() -> Policy:
 
 
 def program(**changes: int) -> list[Instruction]:
-    """The filter with a machine's constants, checked."""
+    """The filter with a VM's constants, checked."""
     lines = compiler.compile_policy(real())
     filled = [Instruction(*fields) for fields in compiler.fill(lines, {**PLACES, **REST, **changes})]
     bpf.check(filled)
@@ -73,7 +73,7 @@ def judge(name: str, *args: int, ip: int = TEXT, filled: list[Instruction] = PRO
 
 
 def good(name: str, places: Mapping[str, int] = PLACES) -> tuple[tuple[int, ...], ...]:
-    """Arguments that are allowed, one tuple for each alternative."""
+    """Return permitted arguments, one tuple for each alternative."""
     return {
         "ppoll": ((0x1000, 4, 0x2000, 0, 8),),
         "timer_settime": ((3, 0, 0x1000, 0),),
@@ -93,12 +93,12 @@ def members(mask: int) -> set[int]:
 
 
 def limit(rule: Rule) -> int:
-    """The number of an `at_most`, 0 for other rules."""
+    """Return the number of an `at_most`, 0 for other rules."""
     return REST[rule.at_most] if isinstance(rule.at_most, str) else rule.at_most or 0
 
 
 def holds(rule: Rule, value: int) -> bool:
-    """What a rule means, in other words than the filter's. `value` is unsigned."""
+    """Evaluate a rule independently of the filter. `value` is unsigned."""
     if rule.equals is not None:
         return value == (REST[rule.equals] if isinstance(rule.equals, str) else rule.equals % (1 << 64))
     if rule.one_of is not None:
@@ -115,7 +115,7 @@ def holds(rule: Rule, value: int) -> bool:
 
 
 def edges(rule: Rule) -> set[int]:
-    """Values around a rule's border, and the same with bits that the host would not look at."""
+    """Return values around a rule's limits, and the same with bits that the host ignores."""
     values = {0, 1, 2, 3, 4, 8, 11, 12, 31, 32, 33, 35, 63, 64, 255, 256, 1023, 1024, 1025, 0x7FFFFFFF, 0x80000000}
     values |= {0xFFFFFFFF, 1 << 32, (1 << 63) - 1, 1 << 63, TOP - 1, TOP, TOP ^ 0xFFFFFFFF}
     named = {REST[rule.equals]} if isinstance(rule.equals, str) else {rule.equals or 0}
@@ -233,7 +233,7 @@ def test_what_denies_is_a_constant() -> None:
 
 
 def on_page(page: Page) -> tuple[dict[str, int], Callable[[str], list[int]]]:
-    """Lay a machine's texts over the copies of the page's code; returns the constants and the copies of each place."""
+    """Map a VM's texts to the copies of the page's code; returns the constants and the copies of each place."""
     bounds = {"TEXT": (8, 24), "RAM": (24, 40), "VDSO": (40, 48)}
     constants = dict(REST)
     for name, (first, last) in bounds.items():
@@ -249,7 +249,7 @@ def on_page(page: Page) -> tuple[dict[str, int], Callable[[str], list[int]]]:
 
 
 def cases(places: Mapping[str, int]) -> Iterator[tuple[str, int, tuple[int, ...]]]:
-    """Yield place, number and arguments: every rule at its borders, every number, and dice."""
+    """Yield place, number and arguments: every rule at its limits, every number, and random ones."""
     dice = random.Random(3)
     for call in real().calls:
         for args in good(call.name, places):

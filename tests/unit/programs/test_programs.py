@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sets of programs: the committed ones are whole, broken ones are told, packages become nodes with owners and modes."""
+"""Sets of programs: committed ones are complete, errors are reported, packages become nodes with owners and modes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WISH = lockfile.Wish(
 
 @pytest.mark.parametrize("name", cases.names())
 def test_committed_sets(name: str) -> None:
-    """Each lock was made for its wish, and each case prints whole lines."""
+    """Each lock matches its request, and each case prints whole lines."""
     found = cases.load(name)
     wish, lock = lockfile.current(found.pins)
     assert set(wish.packages) <= {file.name for file in lock.files}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nabla.release.assembly with small files: the same bytes, modes and times, whatever umask and order are."""
+"""nabla.release.assembly with small files: the same bytes, modes and times for any umask and order."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The committed sums: each difference is told with what was expected, what came, and what to do."""
+"""The committed sums: each difference is reported with the expected sum, the actual sum, and a hint."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_equal_sums_pass(place: Path) -> None:
 
 
 def test_form_is_that_of_sha256sum(place: Path) -> None:
-    """Who has no Python can check."""
+    """The sums can be verified without Python."""
     subprocess.run(["sha256sum", "--strict", "-c", "digests/group.sha256"], cwd=place, check=True)
     (place / "out" / "file").write_text("other")
     assert subprocess.run(["sha256sum", "-c", "digests/group.sha256"], cwd=place, check=False).returncode == 1
@@ -87,7 +87,7 @@ def test_missing_and_stale_files_are_named(place: Path) -> None:
 
 @pytest.mark.parametrize("group", list(DIGEST_GROUPS))
 def test_committed_sums_are_well_formed(group: str) -> None:
-    """Every group has a committed file, whose paths are those that the group is made of."""
+    """Every group has a committed file with exactly the group's paths."""
     wanted = [relative(path) for path in DIGEST_GROUPS[group]]
     committed = digests.read(group)
     assert committed

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nabla.release.provenance: what it writes, and that it reads nothing else."""
+"""nabla.release.provenance: its statements, and the rejection of all others."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_no_statement(payload: bytes) -> None:
 
 
 def test_dependencies_are_what_is_locked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted by hand: locks by listing, sources by looking for digests in the text of recipes."""
+    """Counted independently: locks by listing, sources by searching for digests in the text of recipes."""
     monkeypatch.setenv("NABLA_COMMIT", "5" * 40)
     found = {each.name: each for each in provenance.dependencies()}
     for path in (*TOOLCHAIN.glob("*.lock"), ROOT / "requirements.txt", *ROOT.glob("recipes/*/recipe.toml")):

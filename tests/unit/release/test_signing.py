@@ -27,7 +27,7 @@ def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
 
 
 def _signed(folder: Path, keys: tuple[Path, Path], data: bytes = DATA) -> tuple[Path, Path]:
-    """Write signature and allowed signers as a release has them."""
+    """Write signature and allowed signers in the form of a release."""
     signature, allowed = folder / "data.sig", folder / "allowed_signers"
     signature.write_text(signing.sign(data, keys[0]))
     allowed.write_text(signing.allowed_signers(keys[1]))
@@ -127,7 +127,7 @@ def test_envelope_round_trip(keys: tuple[Path, Path]) -> None:
 
 
 def test_envelope_is_verified_by_openssl(tmp_path: Path, keys: tuple[Path, Path]) -> None:
-    """As docs/release.md tells: with the key from ssh-keygen, by hand, without any program of ours."""
+    """As in docs/release.md: with the key from ssh-keygen, without any program of nabla."""
     text = signing.seal(DATA, KIND, keys[0])
     pem = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00" + _public(keys)[-32:]
     (tmp_path / "key.der").write_bytes(pem)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The workflows of the hosting site: they parse, and call tasks that exist and nothing else of ours."""
+"""The workflows of the hosting site: they parse, and of this repository they call only existing tasks."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def _steps(path: Path) -> list[Any]:
 
 
 def _tasks(path: Path) -> list[str]:
-    """Return the words behind ./doit.sh, in order."""
+    """Return the words after ./doit.sh, in order."""
     runs = "\n".join(step["run"] for step in _steps(path) if "run" in step)
     return [word for line in re.findall(r"^\./doit\.sh (.*)$", runs, re.MULTILINE) for word in line.split()]
 
 
 @pytest.fixture(scope="module")
 def known() -> set[str]:
-    """All tasks, as doit lists them."""
+    """Return all tasks, as listed by doit."""
     words = [sys.executable, "-m", "doit", "list", "--all", "--quiet"]
     result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     return set(result.stdout.split())
@@ -65,7 +65,7 @@ def test_is_a_workflow(path: Path) -> None:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_shell_is_sound(path: Path) -> None:
-    """What a shell is given to run, as it would come there: expressions of the site stand for a word."""
+    """The scripts as a shell receives them, with each expression of the site replaced by a word."""
     for step in _steps(path):
         if "run" in step:
             script = re.sub(r"\$\{\{[^}]*\}\}", "word", step["run"])
@@ -103,7 +103,7 @@ def test_tags_of_releases_are_those_of_versions() -> None:
 
     (pattern,) = _load(ROOT / ".github" / "workflows" / "release.yml")[True]["push"]["tags"]
     assert pattern == "v[0-9]+.[0-9]+.[0-9]+*"
-    # In the site's own language of patterns a dot is a dot, and a star is anything but a slash.
+    # In the site's patterns a dot is a dot, and a star matches anything but a slash.
     expression = pattern.replace(".", r"\.").replace("*", "[^/]*")
     for tag, fits in (("v1.2.3", True), ("v1.2.3-rc1", True), ("v1.2", False), ("vienna", False)):
         assert bool(re.fullmatch(expression, tag)) == fits

@@ -72,7 +72,7 @@ def test_page_without_a_commit_names_none(inputs: render.Inputs) -> None:
 
 
 def test_hostile_texts_stay_texts(tmp_path: Path, inputs: render.Inputs) -> None:
-    evil = HOSTILE.replace("/", "-")  # as one part of a path too
+    evil = HOSTILE.replace("/", "-")  # also as one part of a path
     page = render.page("1.2.3", None, make(tmp_path / "evil", evil))
     usual, found = Elements(render.page("1.2.3", None, inputs)), Elements(page)
     assert "<script>alert" not in page

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Second builds on a small scale: what is varied reaches the sandbox, a difference is found and explained."""
+"""Small second builds: variations reach the sandbox, a difference is found and explained."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.conftest import Checkout as Copy
 
 CACHE = paths.cache_dir()
 
-# A step in the sandbox that writes what its script says; another one that copies that.
+# A step in the sandbox that runs a script; another one that copies its output.
 _TASKS = """
 import os
 
@@ -56,7 +56,7 @@ def copy(job):
 
 @pytest.fixture
 def small(checkout: Copy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Copy]:
-    """A checkout with two tiny tasks, which `repro` takes for the one it works for."""
+    """A checkout with two tiny tasks, which `repro` treats as its own."""
     monkeypatch.setenv("NABLA_CACHE", str(CACHE))
     checkout.task_module("small", _TASKS)
     shutil.copytree(paths.TOOLCHAIN, checkout.root / "toolchain")
@@ -81,7 +81,7 @@ def compare(small: Copy, script: str, report: Path, made: str = "copy") -> list[
     ["date +%Y", "date +%z", "printf ä | wc -m", "nproc", "cat /proc/sys/kernel/hostname", "id -un", "env | sort"],
 )
 def test_planted_dependence_is_found(small: Copy, tmp_path: Path, script: str) -> None:
-    """What a step reads of its surroundings makes it differ: diffoscope shows how, the step is named as the cause."""
+    """A step that reads its environment differs: diffoscope shows how, and the step is named as the cause."""
     report = tmp_path / "logs" / "x.diff"
     with pytest.raises(DifferenceError, match="two builds differ: out/copy") as caught:
         compare(small, script, report)
@@ -91,7 +91,7 @@ def test_planted_dependence_is_found(small: Copy, tmp_path: Path, script: str) -
 
 
 def test_order_of_entries_is_shuffled(small: Copy, tmp_path: Path) -> None:
-    """What lists a folder of the build without sorting differs, where this host can shuffle; else that is said."""
+    """A step that lists a folder unsorted differs if this host can shuffle; otherwise a warning says so."""
     script = "touch $(seq 1 40); ls -U | tr '\\n' ' '"
     report = tmp_path / "x.diff"
     if any("directory order" in text for text in second_build.varied()[1]):
@@ -107,13 +107,13 @@ def test_order_is_shuffled_for_doit_too(small: Copy, tmp_path: Path) -> None:
 
 
 def test_what_the_sandbox_fixes_is_identical(small: Copy, tmp_path: Path) -> None:
-    """Path, home, umask and the date for builds are the same for everybody, whatever the caller has."""
+    """Path, home, umask and the build date are the same for every caller."""
     script = 'pwd; umask; echo "$HOME $SOURCE_DATE_EPOCH $PATH"; touch file; stat -c %a file'
     assert compare(small, script, tmp_path / "x.diff")
 
 
 def test_clock_reaches_programs_without_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Also a compiler that a build calls by `env -i` sees the other clock; times of files stay real."""
+    """A compiler that a build calls by `env -i` also sees the other clock; times of files stay real."""
     monkeypatch.setenv("NABLA_CACHE", str(CACHE))
     place = Sandbox((Bind(tmp_path, "/build", writable=True),))
     script = (
@@ -130,7 +130,7 @@ def test_clock_reaches_programs_without_environment(monkeypatch: pytest.MonkeyPa
 
 
 def test_compiler_cache_works_under_the_other_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Of several compilers at once none loses its unfinished files to another; the compilers see the other clock."""
+    """Parallel compilers do not lose unfinished files to each other; they see the other clock."""
     for name in ("sha256", "buildroot"):
         (tmp_path / name).symlink_to(CACHE / name)
     monkeypatch.setenv("NABLA_CACHE", str(tmp_path))
@@ -153,7 +153,7 @@ def test_compiler_cache_works_under_the_other_clock(monkeypatch: pytest.MonkeyPa
 
 
 def test_what_cannot_be_varied_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without the programs it needs, a variation is named with the reason, and the build goes on without it."""
+    """If programs are missing, the variation is named with the reason, and the build continues without it."""
     monkeypatch.setenv("PATH", str(tmp_path))
     able, unable = second_build.varied()
     assert "umask" in able
@@ -168,7 +168,7 @@ def test_first_build_is_not_varied() -> None:
 
 
 def test_second_build_sees_none_of_the_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Downloads are shared; objects and packages are not."""
+    """The builds share downloads, but not objects and packages."""
     monkeypatch.setenv("NABLA_CACHE", str(tmp_path))
     for name in ("sha256/ab/abc", "packages/ab/abc/built.json", "ccache/a"):
         (tmp_path / name).parent.mkdir(parents=True)
@@ -179,7 +179,7 @@ def test_second_build_sees_none_of_the_first(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_cache_of_second_builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """One for each set of variations; unused ones go, emptying it leaves the first build's alone."""
+    """One cache for each set of variations; unused ones are removed, and the first build's is left alone."""
     monkeypatch.setenv("NABLA_CACHE", str(tmp_path))
     (tmp_path / "sha256").mkdir()
     plain = second_build.own_cache(False)
@@ -200,7 +200,7 @@ def test_cache_of_second_builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def test_one_mode_is_named(tmp_path: Path) -> None:
-    """diffoscope is silent about it."""
+    """diffoscope does not report it."""
     one, other = tmp_path / "one", tmp_path / "other"
     for path, mode in ((one, 0o644), (other, 0o600)):
         path.write_text("same")
@@ -246,7 +246,7 @@ def test_missing_diffoscope_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def records(**differing: str) -> dict[str, Record]:
-    """Return a chain source -> a -> b, with other digests where asked for."""
+    """Return a chain source -> a -> b, with other digests where requested."""
     digests = {"source": "0", "a": "1", "b": "2", **differing}
     return {
         "make:a": Record("make:a", {"source": digests["source"]}, {"out/a": digests["a"]}, [{}, digests.get("code")]),
@@ -273,7 +273,7 @@ def test_cause_may_be_code_or_unknown() -> None:
 
 
 def test_records_are_those_of_doit(small: Copy) -> None:
-    """The state that doit really writes is what the search for a cause reads."""
+    """The search for a cause reads the state that doit writes."""
     small.write("script", "echo same")
     small.doit("small", NABLA_CACHE=str(CACHE))
     found = Checkout(small.root).records()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The build root's life: unpacked once, damage noticed, nothing half-made ever used. Packages are tiny but real."""
+"""The build root: unpacked once, damage detected, no partial tree ever used. Packages are tiny but real."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_unpacked_once(lock: lockfile.Lock) -> None:
     assert buildroot.verify() == []
     assert buildroot.ensure() == root
     assert root.stat().st_ino == inode
-    # What a killed unpacking left behind (here: the fixture's tree) is gone.
+    # The remains of a killed unpacking (here: the fixture's tree) are gone.
     assert not list(buildroot.directory().glob("new-*"))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sandbox as a build sees it: no environment of the host, no network, nothing to write to but its own place."""
+"""The sandbox as a build sees it: no host environment, no network, and only its own folder is writable."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_host_without_bubblewrap(place: Sandbox, monkeypatch: pytest.MonkeyPatch
 def test_host_that_refuses_namespaces(place: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     bwrap._usable.cache_clear()
     program = tmp_path / "bwrap"
-    # What bubblewrap 0.8 prints where unprivileged user namespaces are off.
+    # The message of bubblewrap 0.8 where unprivileged user namespaces are disabled.
     program.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")

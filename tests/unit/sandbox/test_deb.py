@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unpacking Debian packages: our own way compared with dpkg's, and packages that must be refused."""
+"""Unpacking Debian packages: nabla's unpacker compared with dpkg, and packages that must be refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nabla.core.errors import LockError
 from nabla.sandbox import deb, lockfile
 from tests.unit import debs
 
-# Before the fixtures take the variables away.
+# Before the fixtures clear the environment.
 CACHE = paths.cache_dir()
 
 
@@ -97,7 +97,7 @@ def test_broken_package(tmp_path: Path, root: Path, data: bytes, message: str) -
 @pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb to compare with")
 @pytest.mark.parametrize("name", ["bc", "make", "libc6"])
 def test_same_files_as_dpkg(tmp_path: Path, root: Path, name: str) -> None:
-    """Our unpacker and dpkg agree on real packages of the lock, but for what is left out on purpose."""
+    """nabla's unpacker and dpkg agree on real packages of the lock, except for deliberate omissions."""
     locked = next(file for file in lockfile.read_lock().files if file.name == name)
     path = CACHE / "sha256" / locked.sha256[:2] / locked.sha256
     if not path.exists():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wish and the lock: what is refused, and what the committed ones say."""
+"""Requested packages and lock files: refused ones, and the committed ones."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Texts of licences: found in each kind of archive, by name or where a recipe says; kept; missing ones are errors."""
+"""Texts of licenses: found in each kind of archive, by name or by a recipe's list; cached; missing ones are errors."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bills of materials of a small, invented inventory: what they hold, that validators look, that nothing varies."""
+"""Bills of materials of a small invented inventory: their contents, validation, and reproducibility."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ PATCH = """\
 From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001
 From: Somebody <somebody@example.org>
 Date: Mon, 1 Jun 2026 00:00:00 +0000
-Subject: [PATCH 3/7] Mend what a long subject
- tells in two lines
+Subject: [PATCH 3/7] Fix what a long subject
+ describes in two lines
 
 Why.
 
@@ -51,7 +51,7 @@ def small(version: str = "1.0") -> Inventory:
             SourceFile("thing_2.0.orig.tar.gz", "b" * 64, (), "pkg:deb/debian/thing@2.0-1?arch=source"),
         ),
     )
-    patch = Patch("patches/thing/0001-mend.patch", "Mend", "c" * 64, "d" * 40, ("CVE-2024-12345",), False)
+    patch = Patch("patches/thing/0001-fix.patch", "Fix", "c" * 64, "d" * 40, ("CVE-2024-12345",), False)
     main = Component(
         "pkg:apk/nabla/thing@2.0-r0?arch=x86_64",
         "package",
@@ -105,7 +105,7 @@ def test_cyclonedx() -> None:
     found = {entry["name"]: entry for entry in document["components"]}
     assert set(found) == {"thing", "thing-dev", "sudo", "small"}
     (patch,) = found["thing"]["pedigree"]["patches"]
-    assert patch["diff"]["url"] == f"patches/thing/0001-mend.patch#sha256={'c' * 64}"
+    assert patch["diff"]["url"] == f"patches/thing/0001-fix.patch#sha256={'c' * 64}"
     assert [issue["id"] for issue in patch["resolves"]] == ["CVE-2024-12345"]
     assert found["thing"]["licenses"] == [{"expression": "MIT OR Apache-2.0"}]
     assert found["sudo"]["licenses"] == [{"license": {"name": "custom ISC"}}]
@@ -134,8 +134,8 @@ def test_spdx() -> None:
     assert packages["sudo", "INSTALL"]["licenseDeclared"] == "NOASSERTION"
     assert packages["sudo", "INSTALL"]["licenseComments"] == "its maker writes: custom ISC"
     (file,) = document["files"]
-    assert file["fileName"] == "./patches/thing/0001-mend.patch"
-    assert file["comment"] == "Mend\nfixes CVE-2024-12345"
+    assert file["fileName"] == "./patches/thing/0001-fix.patch"
+    assert file["comment"] == "Fix\nfixes CVE-2024-12345"
     ids = {entry["SPDXID"]: entry["name"] for entry in [*document["packages"]]} | {file["SPDXID"]: "patch"}
     told = {
         (ids.get(r["spdxElementId"], "document"), r["relationshipType"], ids[r["relatedSpdxElement"]])
@@ -200,20 +200,20 @@ def test_serial_numbers_follow_the_content() -> None:
         ("", ()),
     ],
 )
-def test_patches_tell_what_they_mend(tmp_path: Path, trailer: str, expected: tuple[str, ...]) -> None:
-    path = tmp_path / "patches" / "thing" / "0001-mend.patch"
+def test_fixes_declared_by_patches(tmp_path: Path, trailer: str, expected: tuple[str, ...]) -> None:
+    path = tmp_path / "patches" / "thing" / "0001-fix.patch"
     path.parent.mkdir(parents=True)
     path.write_text(PATCH.format(trailer=trailer))
     found = collect.read_patch(path, {})
     assert found.fixes == expected
-    assert found.title == "Mend what a long subject tells in two lines"
+    assert found.title == "Fix what a long subject describes in two lines"
     assert not found.backport
-    table = {"CVE-2020-0001": ("0001-mend.patch", "0002-more.patch"), "CVE-2020-0002": ("0002-more.patch",)}
+    table = {"CVE-2020-0001": ("0001-fix.patch", "0002-more.patch"), "CVE-2020-0002": ("0002-more.patch",)}
     assert collect.read_patch(path, table).fixes == tuple(sorted({*expected, "CVE-2020-0001"}))
 
 
 def test_our_patches_claim_what_they_name() -> None:
-    """Each number that a recipe's table gives to a patch of musl is in the patch, or in what docs/libc-abi.md says."""
+    """Each CVE that musl's recipe assigns to a patch is in the patch's text or in docs/libc-abi.md."""
     loaded = recipe.load("musl")
     page = (ROOT / "docs" / "libc-abi.md").read_text()
     assert set(loaded.fixes) == {"CVE-2025-26519", "CVE-2026-6042", "CVE-2026-40200"}

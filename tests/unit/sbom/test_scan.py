@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scanner on handmade databases: vulnerable, mended, not affected, withdrawn, foreign, and broken ones."""
+"""The scanner on handmade databases: vulnerable, fixed, not affected, withdrawn, foreign, and broken entries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATCH = "patches/musl/0001-iconv.patch"
 
 
 def component(kind: str, name: str, version: str, **more: Any) -> dict[str, Any]:
-    """Return one component as our documents have it."""
+    """Return one component in the form of nabla's documents."""
     properties = {"nabla:kind": kind, **({"nabla:origin": more.pop("origin")} if "origin" in more else {})}
     if "built_with" in more:
         properties["nabla:built-with"] = more.pop("built_with")
@@ -65,7 +65,7 @@ BILL: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def order() -> ApkOrder:
-    """The real apk, which is taken out of the Alpine base."""
+    """The real apk, from the Alpine base."""
     if not (APK_TOOLS.path / "sbin" / "apk").exists():
         pytest.fail("out/work/apk-tools is missing; hint: ./doit.sh apk:tools", pytrace=False)
     return ApkOrder(APK_TOOLS.path)
@@ -73,7 +73,7 @@ def order() -> ApkOrder:
 
 @pytest.fixture
 def subjects(tmp_path: Path) -> list[Subject]:
-    """What the bill above holds."""
+    """The components of the bill above."""
     path = tmp_path / "bill.cdx.json"
     path.write_text(json.dumps(BILL))
     return scan.read_bill(path)
@@ -90,7 +90,7 @@ def osv(name: str, ecosystem: str, package: str, *events: dict[str, str], **more
 
 
 def secdb(packages: dict[str, dict[str, list[str]]], release: str = "v3.23") -> dict[str, Any]:
-    """Return a file of Alpine's."""
+    """Return a database in Alpine's format."""
     entries = [{"pkg": {"name": name, "secfixes": fixes}} for name, fixes in packages.items()]
     return {"distroversion": release, "reponame": "main", "packages": entries}
 
@@ -129,7 +129,7 @@ def test_secdb(tmp_path: Path, subjects: list[Subject], order: ApkOrder) -> None
     found = result_of(tmp_path, subjects, order, data)
     assert told(found) == [
         (OPEN, "CVE-2025-5399", "curl", "8.14.1"),
-        # Our release number says nothing about Alpine's repairs of the same upstream version.
+        # Nabla's release number says nothing about Alpine's fixes of the same upstream version.
         (OPEN, "CVE-2026-1000", "musl", "1.2.5"),
         (OPEN, "CVE-2026-7000", "openssl", "3.5.8-r0"),
         (FIXED, "CVE-2025-26519", "musl", "1.2.5"),
@@ -224,7 +224,7 @@ def test_what_cannot_be_compared_is_told(
 
 
 def test_what_is_open_in_one_entry_is_open(tmp_path: Path, subjects: list[Subject], order: ApkOrder) -> None:
-    """One number with two repairs: the first was not whole."""
+    """One vulnerability with two fixes: the first was incomplete."""
     data = secdb({"openssl": {"3.5.8-r0": ["CVE-2026-1"], "3.5.8-r2": ["CVE-2026-1"]}})
     (finding,) = result_of(tmp_path, subjects, order, data).findings
     assert (finding.status, finding.repair) == (OPEN, ("3.5.8-r2",))
@@ -280,7 +280,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
 
 
 def test_order_is_that_of_apk_itself(order: ApkOrder) -> None:
-    """The answers by thousands are those which `apk version -t` gives one by one."""
+    """The batched results equal those of single calls of `apk version -t`."""
     from nabla.core.process import run
     from nabla.packages import apk
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sources of Debian, by the real apt from a small archive on this machine: what a recipe pins, and newer versions.
+"""Debian sources, by the real apt from a small archive on this host: pinned files and newer versions.
 
-data/archive holds the lists of two suites, signed (gpg --clearsign) by a key that nobody has any more: trixie has thing
-1.2, forky has 1.3. The tarball of 1.3 is data/signed.txt, beside it lies its signature.
+data/archive contains the lists of two suites, signed (gpg --clearsign) by a key that no longer exists: trixie has thing
+1.2, forky has 1.3. The tarball of 1.3 is data/signed.txt, with its signature beside it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(shutil.which("apt-get") is None, reason="this ho
 
 @pytest.fixture
 def mirror(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[http.Server]:
-    """The archive, trusted by its own key alone."""
+    """The archive, trusted only by its own key."""
     monkeypatch.setattr(apt, "KEYRING", ARCHIVE / "key.asc")
     monkeypatch.setattr("nabla.sources.recipe.KEYS", DATA)
     monkeypatch.setattr(url, "_dead", {})
@@ -92,7 +92,7 @@ def test_package_that_the_suite_has_not(mirror: http.Server, cache: Path) -> Non
 
 
 def test_file_that_only_the_pool_still_has(mirror: http.Server, cache: Path) -> None:
-    """A suite went on to another version; its lists name neither the tarball nor the signature any more."""
+    """A suite moved to another version; its lists no longer contain the tarball or the signature."""
     data = b"of another day\n"
     name = "thing_1.1.orig.tar.gz"
     gone = msgspec.structs.replace(
@@ -148,7 +148,7 @@ def test_newer_version_is_found(mirror: http.Server, monkeypatch: pytest.MonkeyP
 
 
 def test_bump(mirror: http.Server, tmp_path: Path) -> None:
-    """By Debian's lists and upstream's signature; upstream's server, which is down, has proven to have that file."""
+    """By Debian's lists and upstream's signature; upstream's server, which is down, served that file before."""
     dead = recipe.UrlOrigin(
         url=("http://127.0.0.2:9/thing-1.2.tar.gz",),
         sha256=origin().sha256,

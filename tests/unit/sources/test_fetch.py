@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fetching, against a real server, real pip and real apt: whatever goes wrong, the cache holds right files only."""
+"""Fetching from a real server, with real pip and real apt: after any error the cache contains only right files."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_two_processes_download_once(server: http.Server, cache: Path) -> None:
     time.sleep(2)
     server.stall_after = None
     server.release.set()
-    # Only one of the two may have asked while the first one's download stood still.
+    # Only one process may send a request while the first download stalls.
     assert len(server.requests) == 1
     for process in processes:
         process.communicate(timeout=60)
@@ -193,7 +193,7 @@ def test_two_processes_download_once(server: http.Server, cache: Path) -> None:
 
 
 def fetching(server: http.Server, cache: Path, *prefix: str) -> subprocess.Popen[str]:
-    """Start a process which fetches the file, prints its path or the error, and ends with 0 or 2."""
+    """Start a process that fetches the file, prints its path or the error, and exits with 0 or 2."""
     script = f"""
 import sys
 from nabla.sources import fetch
@@ -315,7 +315,7 @@ def test_fetch_task(server: http.Server, checkout: Checkout, cache: Path) -> Non
     record = json.loads((checkout.root / "out/state/sources/thing.json").read_text())
     assert record == [{"source": "thing", "file": "file.tar", "sha256": SHA256, "size": len(CONTENT)}]
     assert ran(checkout.doit("fetch:thing", NABLA_OFFLINE="1")) == []
-    # The cache was emptied behind our back.
+    # Another process emptied the cache.
     shutil.rmtree(cache)
     assert ran(checkout.doit("fetch:thing")) == ["fetch:thing"]
     wrong = text.replace(SHA256, "0" * 64)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No single place keeps us from building: with one left out, every source that others keep too comes as the same file.
+"""No single provider is required: without one, every source with another origin is the same file.
 
-Upstream is played by a server of this machine, which has the files of the cache: `./doit.sh fetch` fills it.
+A server on this host plays upstream with the files of the cache, which `./doit.sh fetch` fills.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FILLED = Store(paths.cache_dir())
 SIGNATURES = Path(__file__).parent / "data" / "signatures"
 PLACES = ("debian", "pypi", "upstream")
 
-# Sources that one place alone has, in the form that is built. docs/recipes.md tells why.
+# Sources with a single origin in the form that is built; docs/recipes.md lists the reasons.
 SINGLE = {
     **dict.fromkeys(("alpine-base", "krunner-python", "numpy", "py3-numpy", "py3-pip", "py3-tornado"), "pypi"),
     **dict.fromkeys(("container-profiles", "libgcc", "libstdc++"), "debian"),
@@ -36,12 +36,12 @@ SINGLE = {
 }
 
 REMOTE = [(name, source) for name in recipe.names() for source in recipe.load(name).source if source.origin]
-# What Debian repacks has another digest.
+# Archives that Debian repacks have another digest.
 REPACKED = {"linux"}
 
 
 def several(place: str) -> list[tuple[str, Source]]:
-    """Return the sources, with their recipes' names, that have an origin in that place and one in another."""
+    """Return the sources, with their recipes' names, that have an origin of that provider and one of another."""
     chosen = []
     for name, each in REMOTE:
         places = {fetch.place(origin) for origin in each.origin}
@@ -59,7 +59,7 @@ def upstream(monkeypatch: pytest.MonkeyPatch) -> Iterator[http.Server]:
 
 
 def test_which_sources_only_one_place_has() -> None:
-    """Whoever adds a source gives it a second place, or a reason."""
+    """Every source has a second origin, or a documented reason."""
     found = {}
     for name, each in REMOTE:
         places = {fetch.place(origin) for origin in each.origin}
@@ -97,7 +97,7 @@ def test_left_out(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_left(upstream: http.Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither asked nor taken from the cache: as if the recipe had no such origin."""
+    """Neither the network nor the cache is used: as if the recipe had no such origin."""
     upstream.files["/file.tar"] = CONTENT
     wanted = source(origin(f"{upstream.url}/file.tar"))
     fetch.fetch(wanted)
@@ -118,7 +118,7 @@ def test_nothing_left(upstream: http.Server, cache: Path, monkeypatch: pytest.Mo
 def test_without_debian(
     name: str, wanted: Source, upstream: http.Server, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Upstream's server delivers, signed where we have the signature, what Debian would have delivered."""
+    """Upstream's server provides the same files as Debian, signed where the recipe has a signature."""
     first = wanted.origin[0]
     assert isinstance(first, UrlOrigin)
     content = FILLED.path(first.sha256)
@@ -170,7 +170,7 @@ def test_task_runs_again_without(upstream: http.Server, checkout: Checkout) -> N
 @pytest.mark.online
 @pytest.mark.parametrize("place", [place for place in PLACES if several(place)])
 def test_same_content_from_the_others(place: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For real: every source that has another place comes from there, the same file as from the place left out."""
+    """Online: every source with another origin comes from there, the same file as from the excluded provider."""
     monkeypatch.setenv("NABLA_WITHOUT", place)
     for name, each in several(place):
         fetched = fetch.obtain(each)
@@ -180,7 +180,7 @@ def test_same_content_from_the_others(place: str, cache: Path, monkeypatch: pyte
 
 
 def test_signatures_beside_debians_files_are_pinned() -> None:
-    """Where upstream's signature lies in Debian's source package, that origin checks it too."""
+    """If Debian's source package contains upstream's signature, that origin verifies it too."""
     for name in sorted(path.stem for path in SIGNATURES.iterdir()):
         for each in recipe.load(name).source[0].origin:
             assert each.signature is not None, name

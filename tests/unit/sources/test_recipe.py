@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recipes: the committed ones are valid, broken ones are told with file, line and key."""
+"""Recipes: the committed ones are valid, broken ones are reported with file, line and key."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A recipe gets another version when all of it is fetched and right, and is left alone when anything is not."""
+"""A recipe changes to another version only if everything is fetched and verified; otherwise it stays unchanged."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_version_in_debian(upstream: str, version: str) -> None:
 
 @pytest.mark.parametrize(("fingerprint", "stays"), [(FIRST, True), (None, False)])
 def test_origin_that_cannot_be_asked(fingerprint: str | None, stays: bool) -> None:
-    """It stays where the signature on another origin's file says that this is upstream's."""
+    """It is kept if the signature of another origin's file proves that the file is upstream's."""
     signature = Signature(key="first.asc", fingerprint=FIRST, url=("https://x/a-1.2.tar.asc",))
     old = UrlOrigin(url=("https://x/a-1.2.tar",), sha256="a" * 64, size=1, signature=signature)
     by_debian = Signature(key="first.asc", fingerprint=FIRST, file="a.asc") if fingerprint else None
@@ -296,7 +296,7 @@ def test_names_each_patch_that_fails(tmp_path: Path) -> None:
 def test_patches_decide(
     server: http.Server, bumping: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("NABLA_CACHE", str(CACHE))  # where the build root is
+    monkeypatch.setenv("NABLA_CACHE", str(CACHE))  # the build root's cache
     series(bumping.root / "patches/thing")
     text = HEAD.replace("unpack = false\n", "") + ORIGIN.format(url=server.url, zeros=ZEROS)
     path = put(bumping, text)
@@ -327,7 +327,7 @@ def test_for_real(name: str, version: str, cache: Path) -> None:
 
 
 def at(origin: Origin, version: str) -> Origin:
-    """Return an origin as it would be at another version, as far as it is looked at."""
+    """Return an origin as it would be at another version, in the compared fields."""
     return (
         origin if isinstance(origin, UrlOrigin | recipe.DebOrigin) else msgspec.structs.replace(origin, version=version)
     )

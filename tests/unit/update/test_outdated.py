@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the origins say about newer versions: read right, and never taken for "nothing new" when they say nothing."""
+"""Newer versions from the origins: parsed correctly; a missing answer never counts as "nothing new"."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""verify.contents: folders, images and packages hold what they hold, and damaged ones are told as such."""
+"""verify.contents: the contents of folders, images and packages; damaged ones are reported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nabla.packages import catalog
 from verify import contents, pie
 from verify.contents import Contents, ContentsError
 
-CACHE = paths.cache_dir()  # before each test loses its environment
+CACHE = paths.cache_dir()  # before the fixtures clear the environment
 DATABASE = """\
 C:Q1x=
 P:one
@@ -54,7 +54,7 @@ def test_folder_with_owners_and_links(tmp_path: Path) -> None:
 
 
 def test_packages_are_read_as_apk_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every package of the repository: the files which the build recorded, their content as in the cache."""
+    """Every package of the repository: the recorded files, with the contents in the cache."""
     from nabla.packages.builder import files_path
 
     monkeypatch.setenv("NABLA_CACHE", str(CACHE))
@@ -79,7 +79,7 @@ def test_packages_are_read_as_apk_reads_them(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def older(path: Path) -> Path:
-    """Write a package of Alpine's older form: three gzipped pieces of one tar."""
+    """Write a package in Alpine's older format: three gzipped pieces of one tar."""
     pieces = [{".SIGN.RSA.x": b"s"}, {".PKGINFO": b"pkgname = thing\npkgver = 1\n"}, {"usr/bin/x": b"\x7fELFx"}]
     with path.open("wb") as stream:
         for number, files in enumerate(pieces):
@@ -120,7 +120,7 @@ def test_damage_is_told(tmp_path: Path) -> None:
         data = bytearray(whole[0])
         data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
         path.write_bytes(data)
-        # A flipped bit in the deflate stream may give other content; what it must not do is escape as another error.
+        # A flipped bit in the deflate stream may give other content, but must not raise another error.
         with suppress(ContentsError):
             contents.read(path)
     (tmp_path / "image").write_bytes(bytes(1080) + b"\x53\xef" + bytes(5000))
@@ -136,7 +136,7 @@ def test_image_is_a_root_file_system() -> None:
 
 
 def test_what_a_root_file_system_must_have() -> None:
-    """Our own musl library and busybox, in file systems that lack this or that."""
+    """nabla's musl and busybox, in incomplete file systems."""
     loader = (paths.MUSL / "lib/ld-musl-x86_64.so.1").read_bytes
     parts = {part.name: part for part in catalog.read_record("libstdc++").parts}
     found = contents.read(parts["libstdc++"].apk)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The check of addresses that is quick agrees with the one of the general parser."""
+"""The fast check of addresses agrees with the general parser."""
 
 from __future__ import annotations
 

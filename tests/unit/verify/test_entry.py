@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""verify.entry on code assembled for the purpose: the jump form and the ways in which it can be spoilt."""
+"""verify.entry on code assembled for the test: the jump form and its possible defects."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SOURCES = {
     "good": CALL * 3,
     "none": "ret",
     "bare": CALL + "syscall",
-    # The return address behind another instruction: a restart would go to the wrong place.
+    # The return address is behind another instruction: a restart would go to the wrong place.
     "late": CALL.replace("1:", "nop; 1:"),
-    # A comparison where the test of the entry point belongs.
+    # A comparison instead of the test of the entry point.
     "other": CALL.replace("test %r11,%r11", "cmp $0,%r11"),
     "two": CALL + CALL.replace("__sysinfo", "another"),
-    # The displacement to the variable holds the bytes of a system call by chance.
+    # The displacement to the variable happens to contain the bytes of a system call.
     "chance": CALL.replace("__sysinfo(%rip)", "0x50f00(%rip)").replace("mov", "mov"),
 }
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""verify.kernel_code on instructions assembled for the purpose by the build root's own assembler."""
+"""verify.kernel_code on instructions assembled for the test by the build root's own assembler."""
 
 from __future__ import annotations
 

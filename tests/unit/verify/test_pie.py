@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""verify.pie against readelf, on programs compiled for the purpose, on those of the build root, and on damaged ones."""
+"""verify.pie against readelf, on programs compiled for the test, on those of the build root, and on damaged ones."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_kinds(programs: Path) -> None:
 
 
 def by_readelf(text: str) -> set[str]:
-    """Judge a file by what readelf prints about it."""
+    """Classify a file by readelf's output."""
     problems = set()
     stack = re.search(r"^\s+GNU_STACK\s.* ([RWE ]{3}) 0x", text, re.MULTILINE)
     if not re.search(r"Type:\s+DYN", text):

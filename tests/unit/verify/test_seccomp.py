@@ -31,9 +31,9 @@ TEXT = """
 
 
 def refused(*program: Instruction) -> bool:
-    """Ask the host's kernel whether it takes a program."""
+    """Return whether the host's kernel accepts a program."""
     error = seccomp_host.in_child(lambda: seccomp_host.install([*program]))
-    # A filter that kills whatever comes next has been taken.
+    # The kernel accepted a filter that kills at the next call.
     assert error in (0, errno.EINVAL, -signal.SIGSYS), error
     return bool(error == errno.EINVAL)
 
@@ -72,7 +72,7 @@ def test_checker_refuses_what_the_kernel_refuses(program: list[Instruction], mes
 
 
 def random_program(dice: random.Random, length: int) -> list[Instruction]:
-    """Make up a body that runs to its end: mostly sensible, sometimes not."""
+    """Generate a body that runs to its end, mostly valid."""
     known = sorted(bpf._KNOWN)
     body = []
     for index in range(length):
@@ -125,7 +125,7 @@ def test_random_programs_do_on_the_host_what_the_simulator_says() -> None:
 
 
 def questions(dice: random.Random, count: int) -> list[Instruction]:
-    """Make up a program that asks for arguments, computes with the answers now and then, and returns here and there."""
+    """Generate a program that loads arguments, sometimes computes with them, and returns in several places."""
     body: list[Instruction] = []
     constants = (0, 1, 2, 3, 0x80000000, 0xFFFFFFFF)
     while len(body) < count:
@@ -262,7 +262,7 @@ def test_the_calls_that_hosts_hide_from_filters_do_nothing() -> None:
     page = Page()
     program = [*seccomp_host.only_from(page), Instruction(RETURN, 0, 0, bpf.ERRNO | 900)]
     for number in seccomp.UNFILTERED:
-        # Either the host is older and shows them to the filter, or they are for its own trampolines only.
+        # Either the host is older and shows them to the filter, or they are reserved for its own trampolines.
         try:
             assert seccomp_host.verdicts(program, page, [(0, Call(number))]) in ([900], [errno.ENXIO])
         except AssertionError as death:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""verify.syscalls against objdump, on programs made for the purpose, on the build root's, and on damaged ones."""
+"""verify.syscalls against objdump, on programs made for the test, on the build root's, and on damaged ones."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_each_kind_with_its_function(program: Path) -> None:
         ("raw", "syscall"): True,
         ("old", "int 0x80"): True,
         ("fast", "sysenter"): True,
-        # Before it lies what is no instruction: it counts, in doubt.
+        # Invalid bytes precede it: in doubt it counts.
         ("hidden", "syscall"): False,
     }
 
@@ -95,7 +95,7 @@ def test_agrees_with_objdump_on_the_build_root(tmp_path: Path, monkeypatch: pyte
 
 
 def test_damaged_files_are_told(program: Path) -> None:
-    """No damage makes the checker fail, or a file that lost its code pass as sound."""
+    """No damage crashes the checker, and a file that lost its code does not pass."""
     sound = (program / "x").read_bytes()
     chance = random.Random(4)
     for number in range(400):
@@ -106,7 +106,7 @@ def test_damaged_files_are_told(program: Path) -> None:
         syscalls.examine_bytes("x", bytes(data))
     for size in (4, 17, 63, 100, 1000):
         assert syscalls.examine_bytes("x", sound[:size]).problem, size
-    # Cut in the middle of the code.
+    # Truncated in the middle of the code.
     first = min(use.address for use in uses(program / "x"))
     assert syscalls.examine_bytes("x", sound[: first + 1]).problem
 
@@ -119,7 +119,7 @@ def test_hostile_unwind_table(program: Path) -> None:
 
 
 def test_libc_does_not_count() -> None:
-    """Each `syscall` of our libc has the jump in front."""
+    """Each `syscall` of nabla's libc has the jump in front."""
     loader = paths.MUSL / "lib/ld-musl-x86_64.so.1"
     assert syscalls.examine_bytes("/lib/ld-musl-x86_64.so.1", loader.read_bytes()).uses == ()
 
