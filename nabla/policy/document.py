@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page docs/host-syscalls.md: the policy in words, with how often each call was measured to occur."""
+"""The page docs/host-syscalls.md: a description of the policy, with the measured frequency of each call."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RANGES = {"RAM": "guest memory", "TEXT": "the kernel's text", "VDSO": "the host
 
 
 class Load(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One thing that a machine was busy with: for how many seconds, and how often each call was made meanwhile."""
+    """A load of a VM: its duration in seconds, and the number of each call during it."""
 
     name: Annotated[str, msgspec.Meta(min_length=1)]
     what: str
@@ -28,7 +28,7 @@ class Load(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     calls: dict[str, int]
 
     def rate(self, name: str) -> str:
-        """Return calls a second as text, two digits at most behind the point; `–` for none."""
+        """Return calls per second as text, with at most two decimals; `–` for none."""
         count = self.calls.get(name, 0)
         if count == 0:
             return "–"
@@ -36,13 +36,13 @@ class Load(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2f}"
 
     def total(self) -> str:
-        """Return all calls a second, as text."""
+        """Return the sum of all calls per second, as text."""
         rate = sum(self.calls.values()) / self.seconds
         return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2f}"
 
 
 class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What bench/host_calls.py has measured, and on which host."""
+    """The measurements of bench/host_calls.py, and their host."""
 
     cpu: str
     kernel: str
@@ -55,9 +55,9 @@ def read_rates(path: Path = RATES) -> Rates:
 
 
 def words(rule: Rule) -> str:
-    """Return what an argument may be, for a table in Markdown."""
+    """Return the description of a rule, for the page."""
     if rule.equals is not None:
-        return f"the machine's {rule.equals.lower()}" if isinstance(rule.equals, str) else f"{rule.equals}"
+        return f"the VM's {rule.equals.lower()}" if isinstance(rule.equals, str) else f"{rule.equals}"
     if rule.one_of is not None:
         return "one of " + ", ".join(f"{value:#x}" if value > 255 else str(value) for value in rule.one_of)
     if rule.at_most is not None:
@@ -72,7 +72,7 @@ def words(rule: Rule) -> str:
 
 
 def render(policy: Policy, rates: Rates) -> str:
-    """Return the text of the page; it has nothing in it but the policy, the rates, and the template's words."""
+    """Return the text of the page, from the policy, the rates and the template alone."""
     return (
         environment()
         .get_template("host-syscalls.md.j2")

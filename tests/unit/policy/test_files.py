@@ -57,7 +57,7 @@ def test_the_measured_idle_machine_makes_fewer_than_two_calls_a_second() -> None
 
 def test_words_for_rules() -> None:
     assert document.words(Rule(one_of=(0, 0x1001))) == "one of 0, 0x1001"
-    assert document.words(Rule(equals="TIMER")) == "the machine's timer"
+    assert document.words(Rule(equals="TIMER")) == "the VM's timer"
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"cpu": "x", "kernel": "y", "loads": [{"name": "idle"}]}'])
