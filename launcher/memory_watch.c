@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Private memory besides that of the guest and the disks: the kernel's data, stack, page table counters of the host. */
+/* Private memory in addition to the guest's memory and the disks: data and stack of the kernel. */
 #define SLACK (UINT64_C(8) << 20)
 
 static bool has_cow_disk(const struct options *o)

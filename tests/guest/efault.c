@@ -13,10 +13,10 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
-/* Page 0, far outside, non-canonical, the very top: every way in which an address can be no memory of ours. */
+/* Page 0, far outside, non-canonical, the very top: all kinds of addresses outside the program's memory. */
 static const unsigned long bad_addresses[] = {8, 0x1000, 0x123456789000, 0x7ffffffff000, 0x8000000000000000, -4096UL, -8UL};
 
-/* Where a call takes the pointer: its argument list with BAD in that place. */
+/* Marks the pointer in an argument list. */
 #define BAD (-0x7bad0000L)
 
 struct call {
@@ -127,7 +127,7 @@ static void test_all(unsigned long gate)
 	CHECK(sendmsg(pair[0], &message, 0) == -1 && errno == EFAULT, "sendmsg: a good header with a bad vector");
 }
 
-/* A buffer that begins in memory and ends outside: what fits is done or nothing, but no harm. */
+/* A buffer that begins in memory and ends outside: a partial result or an error, but no harm. */
 static void test_half_good(void)
 {
 	ssize_t n = write(devices[1], "good", 4);

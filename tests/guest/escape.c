@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Tries to reach the host past the guest kernel. Without arguments: what a guest program may do by mistake, which must
- * stay its own problem. With arguments, one attempt, whose outcome tests/integration/test_policy.py judges from outside:
+ * Tries to reach the host past the guest kernel. Without arguments: mistakes of a program, which must affect only the
+ * program itself. With arguments: one attempt, whose outcome tests/integration/test_policy.py checks from outside:
  *
  *	escape PLACE NUMBER [ARGUMENT…]
  *
- * makes the host's system call NUMBER from a `syscall` instruction outside guest memory. PLACE is the address of one in
- * the kernel's text; or vdso:ADDRESS, where ADDRESS is that of the kernel's variable which holds the address of the
- * host's vDSO; or one of int80, sysenter, syscall32: that instruction of its own, in 32-bit mode; or own: a `syscall` of
- * its own, for comparison, when it runs on a host. An ARGUMENT is a number, text:STRING (its address), zeros:N (the
- * address of so many zero bytes), or iov:STRING (of a struct iovec of it). If the call comes back, the program tells
- * its result.
+ * makes the host's system call NUMBER from a `syscall` instruction outside guest memory. PLACE is the address of such an
+ * instruction in the kernel's text; or vdso:ADDRESS, where ADDRESS is that of the kernel's variable with the address of
+ * the host's vDSO; or int80, sysenter or syscall32: that instruction in the program, in 32-bit mode; or own: a `syscall`
+ * in the program, for comparison on a host. An ARGUMENT is a number, text:STRING (the address of the string), zeros:N
+ * (the address of N zero bytes), or iov:STRING (the address of a struct iovec for the string). If the call returns, the
+ * program prints its result.
  */
 #include "tap.h"
 #include "util.h"
@@ -44,7 +44,7 @@ static void on_signal(int sig)
 	siglongjmp(back, sig);
 }
 
-/* Runs in 64-bit mode; an instruction of the 32-bit kind is refused as on a host that knows none. */
+/* Runs in 64-bit mode; a 32-bit system call fails as on a host without support for them. */
 static void int80(void)
 {
 	long number = 20; /* getpid of i386 */

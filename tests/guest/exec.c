@@ -72,7 +72,7 @@ static void test_files(void)
 	CHECK(exec_result(make_file("nested", nested, length, 0755), plain) == -44, "a script run by a script");
 }
 
-/* A minimal ELF file that only has headers: exec must refuse, whatever the lies in it. */
+/* A minimal ELF file that only has headers: exec must refuse all wrong values in it. */
 struct tiny {
 	Elf64_Ehdr header;
 	Elf64_Phdr load;
@@ -128,7 +128,7 @@ static void test_elf(void)
 	CHECK(run_elf(&t, sizeof t) > 0, "program headers far outside the file: refused");
 }
 
-/* Files whose lies show only while loading: an error or the end of that process, and nothing worse. */
+/* Files whose errors only show while loading: an error or the end of that process, and nothing worse. */
 static void test_lies(void)
 {
 	struct tiny t = tiny_elf(ET_DYN);

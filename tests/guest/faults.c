@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Faults of a program are the program's: the right signal with the right details to a handler, or the end of this
-// one process. Handlers here leave by siglongjmp or mend the saved registers and return.
+// one process. Handlers here leave by siglongjmp or repair the saved registers and return.
 #define _GNU_SOURCE
 #include "tap.h"
 #include "util.h"
@@ -149,16 +149,16 @@ static void test_context(void)
 	signal(SIGSEGV, SIG_DFL);
 }
 
-static volatile int mended;
+static volatile int repaired;
 
-static void mend(int signal, siginfo_t *info, void *context)
+static void repair(int signal, siginfo_t *info, void *context)
 {
 	static char good;
 	ucontext_t *u = context;
 	(void)signal;
 	(void)info;
 	u->uc_mcontext.gregs[REG_RDX] = (long)&good;
-	mended++;
+	repaired++;
 }
 
 static void skip_undefined(int signal, siginfo_t *info, void *context)
@@ -167,25 +167,25 @@ static void skip_undefined(int signal, siginfo_t *info, void *context)
 	(void)signal;
 	(void)info;
 	u->uc_mcontext.gregs[REG_RIP] += 2; // the size of ud2
-	mended++;
+	repaired++;
 }
 
-static void test_mending(void)
+static void test_repair(void)
 {
 	long rdx = 8, rcx = 0x1234, rax = 0x9abc, r11;
-	handle(SIGSEGV, mend, 0);
-	mended = 0;
+	handle(SIGSEGV, repair, 0);
+	repaired = 0;
 	__asm__ volatile("mov $0x5678, %%r11\n movb $1, (%1)\n mov %%r11, %0"
 			 : "=m"(r11), "+d"(rdx), "+c"(rcx), "+a"(rax) : : "r11", "memory");
-	CHECK(mended == 1 && rdx != 8, "a handler mends a register, the instruction runs again");
+	CHECK(repaired == 1 && rdx != 8, "a handler repairs a register, the instruction runs again");
 	CHECK(rcx == 0x1234 && r11 == 0x5678 && rax == 0x9abc, "RAX, RCX and R11 are as before");
 	signal(SIGSEGV, SIG_DFL);
 
 	handle(SIGILL, skip_undefined, 0);
-	mended = 0;
+	repaired = 0;
 	for (int i = 0; i < 1000; i++)
 		undefined_instruction();
-	CHECK(mended == 1000, "a handler skips 1000 undefined instructions");
+	CHECK(repaired == 1000, "a handler skips 1000 undefined instructions");
 	signal(SIGILL, SIG_DFL);
 }
 
@@ -203,7 +203,7 @@ static void test_trap_flag(void)
 {
 	handle(SIGTRAP, count_step, 0);
 	steps = 0;
-	mended = 0;
+	repaired = 0;
 	__asm__ volatile("lea -128(%%rsp), %%rsp\n pushfq\n orq $0x100, (%%rsp)\n popfq\n"
 			 "nop\n nop\n nop\n"
 			 "pushfq\n andq $~0x100, (%%rsp)\n popfq\n lea 128(%%rsp), %%rsp\n" : : : "memory", "cc");
@@ -300,7 +300,7 @@ int main(int argc, char **argv)
 	test_handlers();
 	test_stack_gone();
 	test_context();
-	test_mending();
+	test_repair();
 	test_default_action();
 	test_alignment_flag();
 	test_trap_flag();

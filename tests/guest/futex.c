@@ -90,8 +90,8 @@ static void test_robust(void)
 	pthread_mutex_init(&shared.mutex, &attributes);
 	pthread_create(&t, NULL, die_holding, &shared);
 	pthread_join(t, NULL);
-	CHECK(pthread_mutex_lock(&shared.mutex) == EOWNERDEAD, "a robust mutex tells that its owner died");
-	CHECK(pthread_mutex_consistent(&shared.mutex) == 0 && pthread_mutex_unlock(&shared.mutex) == 0, "and can be mended");
+	CHECK(pthread_mutex_lock(&shared.mutex) == EOWNERDEAD, "a robust mutex reports the death of its owner");
+	CHECK(pthread_mutex_consistent(&shared.mutex) == 0 && pthread_mutex_unlock(&shared.mutex) == 0, "and can be made consistent");
 }
 
 /* Two processes meet in a file on tmpfs, the one kind of shared mapping that both kernels have. */

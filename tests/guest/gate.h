@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Making a system call in the two ways a guest program can: a jump to the address in AT_SYSINFO with the return
+ * System calls in both ways: a jump to the address in AT_SYSINFO with the return
  * address in RCX, or the plain instruction. Both clobber RAX, RCX and R11 and nothing else.
  */
 #ifndef NABLA_GATE_H
@@ -29,7 +29,7 @@
 	"88:	syscall\n"              \
 	"89:\n"
 
-/* The entry to use: none (the instruction) when the program was told "raw" or the kernel offers no entry. */
+/* The entry to use: none (the instruction) with the argument "raw", or if the kernel offers no entry. */
 static inline unsigned long gate_for(int argc, char **argv)
 {
 	if (argc > 1 && argv[1][0] == 'r')

@@ -30,7 +30,7 @@ static void test_basics(void)
 	reopen(0);
 	CHECK(write(fds[1], "abc", 3) == 3 && write(fds[1], "def", 3) == 3 && read(fds[0], text, 4) == 4 &&
 		      !memcmp(text, "abcd", 4), "bytes come in order, across writes");
-	CHECK(ioctl(fds[0], FIONREAD, &waiting) == 0 && waiting == 2, "FIONREAD tells the rest");
+	CHECK(ioctl(fds[0], FIONREAD, &waiting) == 0 && waiting == 2, "FIONREAD returns the rest");
 	CHECK(lseek(fds[0], 0, SEEK_CUR) == -1 && errno == ESPIPE, "no seeking: ESPIPE");
 	close(fds[1]);
 	CHECK(read(fds[0], text, sizeof text) == 2 && read(fds[0], text, 1) == 0, "closed: the rest, then end of file");

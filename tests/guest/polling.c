@@ -180,7 +180,7 @@ static void test_inotify(void)
 		snprintf(name, sizeof name, "%s/file", path);
 		close(open(name, O_CREAT | O_WRONLY, 0600));
 		struct inotify_event *event = (void *)buffer;
-		CHECK(read(fd, buffer, sizeof buffer) > 0 && !strcmp(event->name, "file"), "inotify tells of a new file");
+		CHECK(read(fd, buffer, sizeof buffer) > 0 && !strcmp(event->name, "file"), "inotify reports a new file");
 		unlink(name);
 	}
 	close(fd);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A busy loop must not stop its neighbours: spinning threads and processes share the processor by the host's timer.
+// A busy loop must not stop other programs: spinning threads and processes share the processor by the host's timer.
 #define _GNU_SOURCE
 #include "tap.h"
 #include "util.h"

@@ -36,7 +36,7 @@ static int children_role(int argc, char **argv)
 		setenv("NABLA_PARENT", number, 1);
 		return start_role("orphan", argv[2]) < 0;
 	}
-	if (is_role(argc, argv, "orphan")) { // waits for the parent to go, then tells who the new one is
+	if (is_role(argc, argv, "orphan")) { // waits for the end of its parent, then prints the new one
 		pid_t parent = atoi(getenv("NABLA_PARENT"));
 		for (int i = 0; i < 2000 && getppid() == parent; i++)
 			sleep_ms(1);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An unmodified CPython at work inside the guest: each check prints one TAP line, the exit status tells the whole."""
+"""An unmodified CPython at work inside the guest: each check prints one TAP line, the exit status covers all."""
 
 import asyncio
 import hashlib

@@ -18,7 +18,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Takes many connections at once; the usual five would make the others wait for a second try."""
+    """Accepts many connections at once; with the default backlog of five, the others would have to retry."""
 
     request_queue_size = 128
 

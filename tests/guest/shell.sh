@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# What scripts expect of /bin/sh: pipelines, background jobs, substitution, redirection, traps, exit statuses.
-# Every construct that another shell would serve by fork must work in this one too: odd as they look, they are the test.
+# Features of /bin/sh that scripts use: pipelines, background jobs, substitution, redirection, traps, exit statuses.
+# Constructs for which other shells fork must work too; some look odd for that reason.
 # shellcheck disable=SC2005,SC2016,SC2030,SC2031,SC2046,SC2086,SC2116,SC2181,SC2194
 count=0
 failures=0
@@ -111,7 +111,7 @@ check "globbing" "job1 job2 job3 job4 job5" "$(echo job?)"
 set -- a "b c" d
 check "positional parameters" "3 b c" "$# $2"
 check "eval" evaluated "$(eval 'echo evaluated')"
-check "environment of one command" "blue -" "$(COLOUR=blue sh -c 'echo $COLOUR') ${COLOUR:--}"
+check "environment of one command" "blue -" "$(COLOR=blue sh -c 'echo $COLOR') ${COLOR:--}"
 check "xargs" "1-2-3" "$(printf '1 2 3' | xargs sh -c 'echo "$0-$1-$2"')"
 check "find -exec" "5" "$(find . -name 'job*' -exec cat {} \; | wc -l | tr -d ' ')"
 check "awk" "15" "$(seq 5 | awk '{ s += $1 } END { print s }')"

@@ -183,7 +183,7 @@ static void test_alternate_stack(void)
 		good += jump_from_handler();
 	CHECK(good == 100, "100 times siglongjmp out of it");
 	sigaltstack(NULL, &old);
-	CHECK(old.ss_sp == alternate && old.ss_flags == 0, "sigaltstack tells that we are off it");
+	CHECK(old.ss_sp == alternate && old.ss_flags == 0, "sigaltstack reports that the stack is not in use");
 	stack.ss_flags = SS_DISABLE;
 	CHECK(sigaltstack(&stack, NULL) == 0, "and is switched off");
 	stack.ss_flags = 0;
@@ -236,7 +236,7 @@ static void test_interruption(void)
 	pthread_create(&poker, NULL, poke_after_50ms, &self);
 	struct timespec left = {1, 0};
 	CHECK(nanosleep(&left, &left) == -1 && errno == EINTR && left.tv_sec == 0 && left.tv_nsec > 500000000,
-	      "nanosleep is interrupted and tells what is left");
+	      "nanosleep is interrupted and returns the remaining time");
 	pthread_join(poker, NULL);
 
 	pid_t child = start_role("sleep", "200");
@@ -256,7 +256,7 @@ static void test_timers(void)
 	setitimer(ITIMER_REAL, &timer, NULL);
 	CHECK(pause() == -1 && errno == EINTR && last == SIGALRM, "setitimer and pause");
 	CHECK(now_ns() - started >= 49000000, "not too early");
-	CHECK(alarm(100) == 0 && alarm(0) == 100, "alarm tells what was left");
+	CHECK(alarm(100) == 0 && alarm(0) == 100, "alarm returns the remaining time");
 	count = 0;
 	alarm(1);
 	pause();
@@ -315,7 +315,7 @@ static void test_child_signal(void)
 	pid_t pid = start_role("exit", "9");
 	CHECK(exited_with(wait_status(pid), 9), "a child ends");
 	CHECK(count == 1 && info_seen.si_pid == pid && info_seen.si_code == CLD_EXITED && info_seen.si_status == 9,
-	      "SIGCHLD tells which and how");
+	      "SIGCHLD reports the child and its status");
 	count = 0;
 	pid = start_role("sleep", "10000");
 	kill(pid, SIGKILL);

@@ -236,7 +236,7 @@ static void test_udp(void)
 	CHECK(sendto(server, "answer", 6, 0, (void *)&from, length) == 6 && recv(client, text, sizeof text, 0) == 6, "answered");
 	struct iovec parts[2] = {{"scatter", 7}, {"gather", 6}};
 	struct msghdr message = {.msg_name = &address, .msg_namelen = sizeof address, .msg_iov = parts, .msg_iovlen = 2};
-	CHECK(sendmsg(client, &message, 0) == 13 && recv(server, text, 5, MSG_TRUNC) == 13, "sendmsg; MSG_TRUNC tells the real size");
+	CHECK(sendmsg(client, &message, 0) == 13 && recv(server, text, 5, MSG_TRUNC) == 13, "sendmsg; MSG_TRUNC returns the real size");
 	static char big[70000];
 	CHECK(sendto(client, big, sizeof big, 0, (void *)&address, sizeof address) == -1 && errno == EMSGSIZE,
 	      "too big a datagram: EMSGSIZE");
