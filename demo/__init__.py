@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""See it work: a VM's terminal beside its host calls, live."""
+"""The demo: a VM's terminal beside its host calls, live."""

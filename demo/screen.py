@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guest's terminal: bytes go in, rows of styled text come out. The emulation is pyte's.
 
-What the guest writes is hostile. pyte keeps strings of any length and ends with an exception on sequences that it does
-not expect, so it only gets sequences that are complete, short and of a known form; all else is left out, as a terminal
-does it.
+The guest's output is hostile. pyte stores strings of any length and raises exceptions for unexpected sequences, so it
+only receives sequences that are complete, short and of a known form; all others are dropped, as in a terminal.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from wcwidth import wcwidth
 _SEQUENCE_MAX = 64  # characters
 _SAVED_MAX = 16  # cursors
 _COMBINING_MAX = 3  # accents on one letter
-# A whole sequence: the palette of a Linux console, CSI, what opens a string, a character set, anything short.
+# A complete sequence: the palette of a Linux console, CSI, the start of a string, a character set, anything short.
 _SEQUENCE = re.compile(
     r"\x1b(?:\](?:R|P[0-9a-fA-F]{7})|\[[0-?]*[ -/]*[@-~]|(?P<string>[\]PX^_k])|[ -/]+[0-~]|(?![\[\]PX^_k])[0-~])"
 )
 _BEGUN = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[ -/]*|\](?:P[0-9a-fA-F]{0,6})?)")
 _KNOWN = re.compile(r"\x1b(?:\[\??[0-9;]*[@-~]|[#%()][0-~]|[0-Z\\-~])")
 _STRING_END = re.compile(r"\x07|\x1b\\|\x18|\x1a")
-# Controls that pyte takes for text. Those of C1 no terminal takes that speaks UTF-8.
+# Controls that pyte takes for text. Terminals with UTF-8 ignore those of C1.
 _CONTROLS = re.compile(r"[\x00-\x06\x10-\x17\x19\x1c-\x1f\x7f-\x9f]")
 _CANCEL = re.compile(r"[\x18\x1a]")
 _COLOURS = frozenset(("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"))
@@ -42,14 +41,14 @@ _ALTERNATE = frozenset(mode << 5 for mode in (47, 1047, 1049))
 
 
 class Cleaner:
-    """Takes out of a stream of text what pyte would stumble over."""
+    """Removes from a stream of text everything that would make pyte fail."""
 
     def __init__(self) -> None:
         self._rest = ""
         self._in_string = False
 
     def clean(self, text: str) -> str:
-        """Return what of the text is safe and complete; the beginning of a sequence waits for the next call."""
+        """Return the safe and complete part of the text; the beginning of a sequence waits for the next call."""
         text = self._rest + _CONTROLS.sub("", text)
         self._rest = ""
         out: list[str] = []
@@ -97,8 +96,8 @@ def _tolerant(method: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(method)
     def call(self: pyte.Screen, *numbers: int, **more: Any) -> None:
         if more and not private:
-            return  # a private sequence means something else than its plain namesake
-        # pyte trips over values that it does not know (`ESC [ 9 K`); a terminal ignores them.
+            return  # a private sequence differs from the plain one with the same letter
+        # pyte fails on unknown values (`ESC [ 9 K`); a terminal ignores them.
         with suppress(LookupError, NameError):
             method(self, *numbers[:most], **more)
 
@@ -106,10 +105,10 @@ def _tolerant(method: Callable[..., None]) -> Callable[..., None]:
 
 
 class Screen(pyte.Screen):
-    """The guest's screen: what pyte has, the alternate screen, and a resize that keeps what is near the cursor."""
+    """The guest's screen: pyte's, plus the alternate screen and a resize that keeps the rows near the cursor."""
 
     def __init__(self, rows: int, cols: int) -> None:
-        self.replies: list[str] = []  # to what the guest asks of its terminal
+        self.replies: list[str] = []  # to the guest's queries of its terminal
         self._primary: tuple[dict[int, StaticDefaultDict[int, Char]], tuple[int, int]] | None = None
         self._accents = 0
         super().__init__(cols, rows)
@@ -120,12 +119,12 @@ class Screen(pyte.Screen):
             self.replies.append(data)
 
     def reset(self) -> None:
-        """Begin anew, on the primary screen."""
+        """Start again, on the primary screen."""
         self._primary = None
         super().reset()
 
     def save_cursor(self) -> None:
-        """Remember the cursor; the oldest one is forgotten when there are too many."""
+        """Save the cursor; the oldest one is dropped if there are too many."""
         super().save_cursor()
         del self.savepoints[:-_SAVED_MAX]
 
@@ -139,7 +138,7 @@ class Screen(pyte.Screen):
             self._draw_plain(data)
 
     def _draw_plain(self, data: str) -> None:
-        """As pyte does it, row by row: several times as fast, which is felt when the guest writes a lot."""
+        """Like pyte's, but row by row: several times as fast, which matters if the guest writes a lot."""
         cursor, at = self.cursor, 0
         self._accents = 0
         cells = {char: cursor.attrs._replace(data=char) for char in set(data)}
@@ -159,12 +158,12 @@ class Screen(pyte.Screen):
                 self._accents += 1
                 if self._accents <= _COMBINING_MAX:
                     yield char
-            elif wcwidth(char) > 0:  # pyte would leave out all that follows
+            elif wcwidth(char) > 0:  # pyte would drop everything that follows
                 self._accents = 0
                 yield char
 
     def set_mode(self, *numbers: int, **more: Any) -> None:
-        """Set modes, but no other width: the window has the width that it has."""
+        """Set modes, except for the width, which is the window's."""
         private = bool(more.get("private"))
         if private and _ALTERNATE.intersection(number << 5 for number in numbers) and self._primary is None:
             self._primary = dict(self.buffer), (self.cursor.y, self.cursor.x)
@@ -187,7 +186,7 @@ class Screen(pyte.Screen):
         return [number for number in numbers if not (private and number << 5 == modes.DECCOLM)]
 
     def resize(self, lines: int | None = None, columns: int | None = None) -> None:
-        """Take another size, in characters. Lines leave at the top only as far as the cursor needs it."""
+        """Resize, in characters. Rows leave at the top only as far as the cursor requires it."""
         lines, columns = lines or self.lines, columns or self.columns
         above = max(0, self.cursor.y - lines + 1)
         if above:
@@ -221,30 +220,30 @@ class Terminal:
 
     def __init__(self, rows: int, cols: int, colours: ColorSystem | None = None) -> None:
         self.screen = Screen(rows, cols)
-        self._colours = colours  # those that the host's terminal has
+        self._colours = colours  # the number that the host's terminal supports
         self._stream = pyte.Stream(self.screen)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._cleaner = Cleaner()
         self._rows: list[str] = []
 
     def feed(self, data: bytes) -> bytes:
-        """Show bytes of the guest; returns what the terminal answers to them."""
+        """Show bytes of the guest; returns the terminal's answers."""
         self._stream.feed(self._cleaner.clean(self._decoder.decode(data)))
         answer = "".join(self.screen.replies).encode()
         self.screen.replies.clear()
         return answer
 
     def resize(self, rows: int, cols: int) -> None:
-        """Take another size."""
+        """Resize."""
         self.screen.resize(rows, cols)
 
     def cursor(self) -> tuple[int, int] | None:
-        """Return row and column of the cursor, both from 0; None when the guest hides it."""
+        """Return row and column of the cursor, both from 0; None if the guest hides it."""
         cursor = self.screen.cursor
         return None if cursor.hidden else (cursor.y, min(cursor.x, self.screen.columns - 1))
 
     def text(self) -> list[str]:
-        """Return the rows without style, without blanks at their ends."""
+        """Return the rows without style and trailing blanks."""
         screen = self.screen
         columns = range(screen.columns)
         return [
@@ -282,7 +281,7 @@ def _render(row: StaticDefaultDict[int, Char], columns: int, colours: ColorSyste
 
 
 def _cell(row: StaticDefaultDict[int, Char], x: int, columns: int) -> str:
-    """Return what stands in a cell; half of a wide character whose other half was overwritten is a blank."""
+    """Return the text of a cell; half of a wide character whose other half was overwritten is a blank."""
     data = row[x].data
     width = _width(data)
     if width == 0:
@@ -293,7 +292,7 @@ def _cell(row: StaticDefaultDict[int, Char], x: int, columns: int) -> str:
 
 
 def _width(data: str) -> int:
-    """Return how many cells a cell's text begins: 0 is the second half of a wide one."""
+    """Return the width of the character that starts in a cell: 0 in the second half of a wide one."""
     return 1 if data.isascii() and data else max(0, wcwidth(data[:1])) if data else 0
 
 
@@ -312,7 +311,7 @@ def _style(char: Char) -> Style:
 
 
 def _colour(name: str) -> str | None:
-    """Return rich's name for a colour of pyte's; what pyte made of numbers that are no colour is none."""
+    """Return rich's name for a color of pyte's; None for pyte's result of an invalid number."""
     if re.fullmatch(r"[0-9a-f]{6}", name):
         return f"#{name}"
     bright = name.startswith(("bright", "bfight"))  # the latter is a slip of pyte 0.8

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `nabla-run --stats-fd` tells of a running machine: its lines, and the rates that follow from them.
+"""The output of `nabla-run --stats-fd` about a running VM: its lines, and the rates computed from them.
 
-The counters lie in memory that the guest can write to. So a line is believed to be numbers and nothing more; one that
-is malformed, too long or too large is left out.
+The counters are in memory that the guest can write to. A line is therefore only trusted to be numbers; lines that are
+malformed, too long or too large are dropped.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 import msgspec
 
 LINE_MAX = 8192  # bytes; the launcher's own lines are shorter than 2048
-CALLS_MAX = 16  # as many as the page has room for
+CALLS_MAX = 16  # the page's capacity
 KEPT = 512  # samples, four in a second
 _WINDOW = 1.0  # seconds over which a rate is taken
-_INTERVAL = 0.25  # seconds between two lines; the first and the last one come out of turn
+_INTERVAL = 0.25  # seconds between two lines; the first and the last one are extra
 _NUMBER_MAX = 2**64 - 1
 _NAME = re.compile(r"[a-z0-9_]{1,32}")
 
@@ -33,8 +33,8 @@ class _Line(msgspec.Struct):
 class Sample:
     """The counters at one moment.
 
-    `uptime`: seconds since the launcher began. `boot`: seconds from the kernel's first instruction to that of the first
-    program, None while unknown. `calls`: how often each host call was made, in the order of the machine's list.
+    `uptime`: seconds since the launcher started. `boot`: seconds from the kernel's first instruction to that of the
+    first program, None while unknown. `calls`: how often each host call was made, in the order of the VM's list.
     """
 
     uptime: float
@@ -43,7 +43,7 @@ class Sample:
 
 
 def parse(line: bytes) -> Sample | None:
-    """Return what a line says, or None when it says nothing that could be true."""
+    """Parse a line; None if its values are impossible."""
     try:
         read = msgspec.json.decode(line, type=_Line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -59,13 +59,13 @@ def parse(line: bytes) -> Sample | None:
 
 @dataclass
 class Lines:
-    """Cuts the bytes of a pipe into lines and reads them."""
+    """Splits the bytes of a pipe into lines and parses them."""
 
     _rest: bytes = b""
     _skip: bool = False  # in the middle of a line that is too long
 
     def feed(self, data: bytes) -> list[Sample]:
-        """Return what the lines say that are complete now."""
+        """Return the samples of the complete lines."""
         *lines, rest = (self._rest + data).split(b"\n")
         if lines and self._skip:
             del lines[0]
@@ -79,7 +79,7 @@ class Lines:
 
 @dataclass
 class History:
-    """The last samples and what they come to. Before the first one every counter was 0."""
+    """The last samples and the rates computed from them. Before the first one every counter was 0."""
 
     samples: deque[Sample] = field(default_factory=lambda: deque([Sample(0.0, None, {})], maxlen=KEPT))
     totals: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))  # calls in a second, between two samples
@@ -90,7 +90,7 @@ class History:
         return self.samples[-1]
 
     def add(self, sample: Sample) -> None:
-        """Take a sample; one that is not later than the last is of no use."""
+        """Add a sample; one that is not later than the last is ignored."""
         time = sample.uptime - self.last.uptime
         if time <= 0:
             return
@@ -99,16 +99,16 @@ class History:
         self.totals.append(grown / max(time, _INTERVAL))
 
     def rate(self, name: str) -> float:
-        """Return how often a call is made in a second, over the last second."""
+        """Return the rate of a call per second, over the last second."""
         now = self.last
         for before in reversed(self.samples):
             if now.uptime - before.uptime >= _WINDOW * 0.9:
                 break
-        # In its first moments a machine makes as many calls as it made, not a hundred times as many a second.
+        # Shortly after the start, extrapolating to a full second would exaggerate the rate.
         return _grown(before, now, name) / max(now.uptime - before.uptime, _WINDOW)
 
     def used(self) -> int:
-        """Return how many different calls were made at all."""
+        """Return the number of different calls that occurred."""
         return sum(count > 0 for count in self.last.calls.values())
 
 

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """See it work: `doit demo`, `doit demo -- COMMAND…`.
 
-The machine's terminal is on one side; beside it grow the counters of the host's system calls, as the machine makes
-them. Keys go to the machine, ^C and ^Z included; ctrl-] leaves. Nobody needs to be root.
+The VM's terminal is on one side; the other side shows live counters of its host calls. Keys go to the VM, including ^C
+and ^Z; ctrl-] leaves. The demo does not need root.
 
 kernel, launcher, rootfs:alpine -> demo
 
-The options are those of `doit boot`. What is done inside is kept in out/run/demo, apart from what `doit boot` keeps:
-an ephemeral machine would not ask the host to read or write its disk, which is half of what there is to see.
+The options are those of `doit boot`. Changes stay in out/run/demo, separate from those of `doit boot`: an ephemeral VM
+would make no host calls for its disk, which are half of the show.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from nabla.core.paths import IMAGES
 from nabla.engine.task import TaskDict, guard
 
 RUN = boot.RUN / "demo"
-_SHOWN = 10  # lines of the machine's last words
+_SHOWN = 10  # lines of the VM's last output
 
 
 def task_demo() -> Iterator[TaskDict]:
-    """See a machine and its host calls, live."""
-    # Before anything is built, which may take minutes.
+    """Show a VM and its host calls, live."""
+    # Checked before the build, which may take minutes.
     yield {
         "basename": "_demo:terminal",
         "doc": "look whether there is a terminal",
@@ -36,7 +36,7 @@ def task_demo() -> Iterator[TaskDict]:
     }
     yield {
         "basename": "demo",
-        "doc": "see it work: a machine's terminal beside its host calls, live; a shell, or `-- COMMAND…`",
+        "doc": "show a VM's terminal beside its host calls, live: a shell, or `-- COMMAND…`",
         "actions": [guard(show)],
         "params": boot.PARAMS,
         "pos_arg": "words",
@@ -49,12 +49,12 @@ def task_demo() -> Iterator[TaskDict]:
 def show(
     memory: str, ephemeral: bool, words: list[str], net: str, publish: Sequence[str], option: Sequence[str]
 ) -> None:
-    """Run the demo on the caller's terminal until the machine ends or the user leaves.
+    """Run the demo on the caller's terminal until the VM ends or the user leaves.
 
-    Raises `HostError` without a terminal, `CommandError` when the machine could not run or the command failed,
+    Raises `HostError` without a terminal, `CommandError` when the VM could not run or the command failed,
     `KeyboardInterrupt` when a signal ended the demo.
     """
-    # Its libraries take a tenth of a second, which every start of doit would pay.
+    # Importing its libraries takes a tenth of a second, which would delay every start of doit.
     from demo import watch
 
     terminal.check()
@@ -63,12 +63,12 @@ def show(
         image = boot.own_copy(image, RUN)
     argv = boot.command(image, memory, ephemeral, words, net, publish, option)
     outcome = watch.watch(argv, memory, stay=bool(words))
-    if outcome.told:
+    if outcome.end_signal:
         raise KeyboardInterrupt
     if outcome.left and outcome.status == 128 + 15:
         log.info(outcome.summary())
     elif outcome.status == boot.LAUNCHER_FAILED or (words and outcome.status != 0):
         hint = "\n".join(["its last words:", *(f"  {line}" for line in outcome.text[-_SHOWN:])])
-        raise CommandError(f"the virtual machine ended with status {outcome.status}", hint)
+        raise CommandError(f"the VM ended with status {outcome.status}", hint)
     else:
         log.info(outcome.summary())

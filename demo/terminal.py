@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host's terminal while the demo has it: raw, on its alternate screen, and put back whatever happens."""
+"""The host's terminal during the demo: raw, on its alternate screen, and restored in every case."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from nabla.core.errors import HostError
 
 STDIN, STDOUT = 0, 1
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGWINCH, signal.SIGTSTP)
-# The alternate screen, without wrapping at its edge; and back, with the usual style, a cursor, and keys as they were.
+# The alternate screen without line wrap; and back to the usual style, cursor and key modes.
 _ENTER = "\x1b[?1049h\x1b[?7l\x1b[0m\x1b[2J"
 _LEAVE = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
 
 
 def check() -> None:
-    """Raise `HostError` when standard input and output are not a terminal that can show the demo."""
+    """Raise `HostError` unless standard input and output are a terminal that can show the demo."""
     if not (os.isatty(STDIN) and os.isatty(STDOUT)):
-        hint = "without one: out/bin/nabla-run --json IMAGE -- COMMAND tells the host calls at the end"
+        hint = "without one: out/bin/nabla-run --json IMAGE -- COMMAND prints the host calls at the end"
         raise HostError("the demo needs a terminal for its input and output", hint)
     if os.environ.get("TERM", "dumb") == "dumb":
         raise HostError("the demo needs a terminal that can place its cursor; TERM says it cannot", "try TERM=xterm")
 
 
 def speaks_utf8() -> bool:
-    """Tell whether the user's locale is one of UTF-8."""
+    """Return whether the user's locale uses UTF-8."""
     return locale.getencoding().lower().replace("-", "") == "utf8"
 
 
 def size() -> tuple[int, int]:
-    """Return rows and columns of the terminal; one that does not know is taken as 24 x 80."""
+    """Return rows and columns of the terminal; 24 x 80 if unknown."""
     with suppress(OSError):
         found = os.get_terminal_size(STDOUT)
         if found.lines and found.columns:
@@ -47,7 +47,7 @@ def size() -> tuple[int, int]:
 
 
 def write(text: str) -> None:
-    """Write all of it, in the locale's encoding."""
+    """Write the complete text, in the locale's encoding."""
     data = text.encode(locale.getencoding(), errors="replace")
     while data:
         data = data[os.write(STDOUT, data) :]
@@ -55,8 +55,8 @@ def write(text: str) -> None:
 
 @contextmanager
 def signals_to(descriptor: int) -> Iterator[None]:
-    """Have each of SIGNALS written as one byte, its number, to a pipe that does not block, instead of its effect."""
-    # A handler of Python's own must be there, or the byte is not written.
+    """Write each of SIGNALS as one byte, its number, to a non-blocking pipe, instead of its effect."""
+    # Python writes the byte only if a Python handler is installed.
     before = {number: signal.signal(number, _nothing) for number in SIGNALS}
     wakeup = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
     try:
@@ -72,7 +72,7 @@ def _nothing(number: int, frame: FrameType | None) -> None:
 
 
 class Window:
-    """The terminal as rows of text; only what changed is written."""
+    """The terminal as rows of text; only changed rows are written."""
 
     def __init__(self) -> None:
         self._before = termios.tcgetattr(STDIN)
@@ -87,13 +87,13 @@ class Window:
         self.leave()
 
     def enter(self) -> None:
-        """Take the terminal: each key comes as it is."""
+        """Take the terminal in raw mode."""
         tty.setraw(STDIN, termios.TCSANOW)
         self.forget()
 
     def leave(self) -> None:
-        """Give the terminal back in the modes it had; even from the background, where that would stop us."""
-        with suppress(OSError):  # it may be gone
+        """Restore the terminal's modes; even from the background, where this would stop the process."""
+        with suppress(OSError):  # the terminal may be gone
             write(_LEAVE)
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
         try:
@@ -103,7 +103,7 @@ class Window:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def forget(self) -> None:
-        """Draw everything the next time: the size is another one."""
+        """Draw everything the next time, because the size changed."""
         self._shown = []
         write(_ENTER)
 

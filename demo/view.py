@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the demo shows: the guest's terminal, and beside it (below it in a narrow window) the host calls.
+"""The window of the demo: the guest's terminal, and beside it (below it in a narrow window) the host calls.
 
 +------------------------------+--------------------+
 | guest                        | panel              |
@@ -23,12 +23,12 @@ from rich.text import Text
 from demo.stats import History
 
 LEAVE = "ctrl-]"
-_BESIDE_MIN = 72  # columns from which there is room for both
+_BESIDE_MIN = 72  # least columns for both parts
 _PANEL_COLS = 34, 50
-_BELOW_MIN = 24  # rows from which a narrow window has room for both
+_BELOW_MIN = 24  # least rows for both parts in a narrow window
 _PANEL_ROWS = 14
-_TWO_COLS_MIN = 58  # columns from which a panel has two columns
-_MANY = 1000.0  # calls that fill a bar; if one has more, that one does
+_TWO_COLS_MIN = 58  # least columns for a panel with two columns
+_MANY = 1000.0  # calls that fill a bar, or the largest count
 _BUSY = 100.0  # the same for calls in a second
 _SPARKS = " ▁▂▃▄▅▆▇█"
 _SPARKS_PLAIN = " ._-=+*#@"
@@ -47,7 +47,7 @@ class Area:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things are. `panel` is None in a window that is too small for it."""
+    """The positions of the parts. `panel` is None in a window that is too small for it."""
 
     guest: Area
     panel: Area | None
@@ -68,7 +68,7 @@ def layout(rows: int, cols: int) -> Layout:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the panel tells besides the calls. `resident`: bytes of the host's memory that the machine has, if known."""
+    """The panel's other values. `resident`: bytes of host memory that the VM uses, if known."""
 
     memory: str
     resident: int | None = None
@@ -76,7 +76,7 @@ class Facts:
 
 
 class View:
-    """Makes the text of the window's parts for one terminal: its colours, and whether it speaks UTF-8."""
+    """Renders the window's parts for one terminal, with its colors and encoding."""
 
     def __init__(self, colours: str | None, utf8: bool = True) -> None:
         self.colours = _SYSTEMS.get(colours or "")
@@ -179,7 +179,7 @@ class View:
         return [f" {row}" for row in rows]
 
     def frame(self, size: tuple[int, int], guest: Sequence[str], panel: Sequence[str]) -> list[str]:
-        """Return the rows of the whole window. How wide the terminal takes a character to be cannot move the panel."""
+        """Return the rows of the whole window. The terminal's idea of a character's width cannot move the panel."""
         place = layout(*size)
         if place.panel is None:
             return list(guest)
@@ -192,7 +192,7 @@ class View:
 
 
 def _part(number: float, most: float) -> float:
-    """Return how far a bar reaches, 0 to 1: logarithmic, as numbers of calls differ by powers of ten."""
+    """Return the length of a bar, 0 to 1: logarithmic, because numbers of calls differ by powers of ten."""
     return min(1.0, math.log1p(max(0.0, number)) / math.log1p(most))
 
 
@@ -212,7 +212,7 @@ def short(number: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Return a time for people: 3.2 s, 4:05 min, 2:03:04 h."""
+    """Format a time: 3.2 s, 4:05 min, 2:03:04 h."""
     if seconds < 60:
         return f"{math.floor(seconds * 10) / 10:.1f} s"
     whole = int(seconds)

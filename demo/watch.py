@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""See it work: a machine's terminal, and beside it, live, what the machine asks of the host.
+"""A VM's terminal, and beside it, live, its host calls.
 
-Everything happens in one loop of one thread: keys go to the machine, what it writes goes to an emulated terminal, its
-counters come through a pipe, and signals come through another one.
+One loop in one thread handles everything: keys go to the VM, its output goes to an emulated terminal, its counters
+arrive through a pipe, and signals through another one.
 """
 
 from __future__ import annotations
@@ -28,38 +28,38 @@ from demo.view import Facts, Layout, View, layout, short
 from nabla.core import process
 
 LEAVE_KEY = b"\x1d"  # ctrl-]
-TERM = "linux"  # what pyte emulates
+TERM = "linux"  # the terminal that pyte emulates
 _FRAME = 1 / 30  # seconds
-_IDLE = 1.0  # seconds after which memory is looked at again
-_CHUNK = 8192  # bytes of the machine's output between two looks at the keyboard
-_KEYS_MAX = 1 << 20  # bytes typed ahead; more is dropped, as a terminal does it
+_IDLE = 1.0  # seconds between two readings of the memory size
+_CHUNK = 8192  # bytes of the VM's output between two reads of the keyboard
+_KEYS_MAX = 1 << 20  # bytes typed ahead; more is dropped, as in a terminal
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass
 class Outcome:
-    """How it went. `status`: exit status of nabla-run. `left`: the user left before the machine's end.
+    """The result. `status`: exit status of nabla-run. `left`: the user left before the VM's end.
 
-    `told`: the signal that ended the demo. `text`: the last rows of the machine's terminal.
+    `end_signal`: the signal that ended the demo. `text`: the last rows of the VM's terminal.
     """
 
     status: int
     left: bool
-    told: int
+    end_signal: int
     text: list[str]
     history: History
 
     def summary(self) -> str:
-        """Return one line: which calls were made how often."""
+        """Return one line with the number of each call."""
         calls = [f"{name} {short(count)}" for name, count in self.history.last.calls.items() if count]
-        return f"host calls: {', '.join(calls)}" if calls else "the machine ended before its calls were counted"
+        return f"host calls: {', '.join(calls)}" if calls else "the VM ended before its calls were counted"
 
 
 def watch(argv: Sequence[str | Path], memory: str, *, stay: bool) -> Outcome:
-    """Show nabla-run with the words `argv` on the caller's terminal until the machine ends or the user leaves.
+    """Show nabla-run with the command line `argv` on the caller's terminal until the VM ends or the user leaves.
 
-    `memory`: what the machine was given, to be shown. `stay`: when it has ended, wait for a key. Raises `HostError`
-    without a terminal. A signal ends the machine, and the terminal is given back.
+    `memory`: the VM's memory, for display. `stay`: wait for a key after its end. Raises `HostError`
+    without a terminal. A signal ends the VM, and the terminal is restored.
     """
     terminal.check()
     with ExitStack() as stack:
@@ -100,13 +100,13 @@ class _Demo:
     memory: str
     stay: bool
     place: Layout
-    keys: bytearray = field(default_factory=bytearray)  # for the machine, not yet taken
+    keys: bytearray = field(default_factory=bytearray)  # for the VM, not yet written
     history: History = field(default_factory=History)
     lines: Lines = field(default_factory=Lines)
     resident: int | None = None
     ended: int | None = None
     left: bool = False
-    told: int = 0
+    end_signal: int = 0
     panel_due: bool = True
     drawn: float = 0.0
     looked: float = 0.0
@@ -119,7 +119,7 @@ class _Demo:
         self.size = terminal.size()
 
     def loop(self) -> Outcome:
-        """Go on until there is a reason to end."""
+        """Run until there is a reason to end."""
         with selectors.DefaultSelector() as selector:
             selector.register(STDIN, selectors.EVENT_READ, self._on_key)
             selector.register(self.wake, selectors.EVENT_READ, self._on_wake)
@@ -138,10 +138,10 @@ class _Demo:
         if status is None:
             self.process.kill(signal.SIGTERM)
             status = 128 + signal.SIGTERM
-        return Outcome(status, self.left, self.told, [row for row in self.terminal.text() if row], self.history)
+        return Outcome(status, self.left, self.end_signal, [row for row in self.terminal.text() if row], self.history)
 
     def _is_over(self) -> bool:
-        return self.left or self.told != 0 or (self.ended is not None and not self.stay)
+        return self.left or self.end_signal != 0 or (self.ended is not None and not self.stay)
 
     def _time_left(self) -> float:
         now = time.monotonic()
@@ -155,19 +155,19 @@ class _Demo:
             self.keys += data
 
     def _on_output(self) -> None:
-        """What the machine wrote, and room for what was typed."""
+        """Handle output of the VM, and space for typed keys."""
         self._write_keys()
         try:
             data = os.read(self.process.fd, _CHUNK)
         except BlockingIOError:
             return
-        except OSError:  # EIO: nobody has the other end any more
+        except OSError:  # EIO: the other end is closed
             data = b""
         if data:
             self.keys += self.terminal.feed(data)
             self.panel_due = True
         else:
-            time.sleep(0.005)  # its end is a moment away
+            time.sleep(0.005)  # the process is about to end
 
     def _write_keys(self) -> None:
         if self.keys:
@@ -181,7 +181,7 @@ class _Demo:
         self.panel_due = True
 
     def _on_end(self, selector: selectors.BaseSelector) -> None:
-        while True:  # what is left in the terminal
+        while True:  # the rest of the terminal's output
             try:
                 data = os.read(self.process.fd, _CHUNK)
             except OSError:
@@ -205,7 +205,7 @@ class _Demo:
                 self.window.enter()
                 self._resize()
             elif number in terminal.SIGNALS:
-                self.told = number
+                self.end_signal = number
 
     def _resize(self) -> None:
         self.size = terminal.size()
@@ -234,9 +234,9 @@ class _Demo:
 
 
 def _resident(launcher: int) -> int | None:
-    """Return how much of the host's memory the launcher's child has, in bytes; None when the host does not tell."""
+    """Return the host memory of the launcher's child in bytes; None if unknown."""
     with suppress(OSError, ValueError, IndexError):
         children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-        # The network helper may be a child as well; the machine is the last that was started.
+        # passt may be a child as well; the VM is the child that was started last.
         return int(Path(f"/proc/{children[-1]}/statm").read_text().split()[1]) * _PAGE
     return None

@@ -4,6 +4,7 @@
 all   <- kernel, musl, busybox, launcher, init, rootfs:alpine, rootfs:minimal
 ready <- all, fetch, rootfs, packages, what a release holds
 test  <- ready
+test:quick
 kernel, launcher, rootfs:<name> -> boot:<name> (boot = boot:base)
 lock:update, lock:verify (build roots), lock:policy (the kernel's filter), lock:digests (sums of everything): each area
 says by `lock_steps` how it renews its own
@@ -41,6 +42,18 @@ def task_test() -> TaskDict:
         "actions": [guard(testing.run_tests)],
         "pos_arg": "words",
         "task_dep": ["ready"],
+        "uptodate": [False],
+        "verbosity": 2,
+    }
+
+
+def task_quick_test() -> TaskDict:
+    """Run what needs no build."""
+    return {
+        "basename": "test:quick",
+        "doc": "run the linters and the tests that need no build, in about a minute; words after it go to pytest",
+        "actions": [guard(testing.run_quick_tests)],
+        "pos_arg": "words",
         "uptodate": [False],
         "verbosity": 2,
     }

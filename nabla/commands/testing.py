@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the tests: `doit test [-- WORDS OF PYTEST]`."""
+"""Run the tests: `doit test [-- ARGUMENTS OF PYTEST]`, `doit test:quick`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,27 @@ from nabla.core.errors import CommandError
 from nabla.core.paths import ROOT
 from nabla.sandbox import bwrap
 
+# Tests that need no build, no build root and no connection, and take seconds.
+QUICK = "not (vm or buildroot or slow or online)"
+
 
 def run_tests(words: list[str]) -> None:
     """Run pytest on the caller's terminal, with the environment's own Python."""
-    # A file stays together, as its tests share machines. One more than there are processors: the second build is a test
-    # that waits for other processes. Files go in the order in which they were collected, the longest first.
-    spread = ["-n", str(bwrap.jobs() + 1), "--dist", "loadfile", "--no-loadscope-reorder"] if not words else []
-    status = process.interactive([sys.executable, "-m", "pytest", *spread, *words], cwd=ROOT)
+    _pytest([] if words else _parallel(bwrap.jobs() + 1), words)
+
+
+def run_quick_tests(words: list[str]) -> None:
+    """Run the linters and the tests that need no build."""
+    _pytest(_parallel(bwrap.jobs()), ["-m", QUICK, *words])
+
+
+def _parallel(workers: int) -> list[str]:
+    # A file stays together, as its tests share VMs. One worker more than there are processors waits for the second
+    # build, which is a test too. Files start in the order of their collection, the longest first.
+    return ["-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder"]
+
+
+def _pytest(options: list[str], words: list[str]) -> None:
+    status = process.interactive([sys.executable, "-m", "pytest", *options, *words], cwd=ROOT)
     if status != 0:
         raise CommandError("tests failed", "see above; to repeat one: out/venv/bin/python -m pytest -k NAME")

@@ -224,7 +224,7 @@ def test_the_launcher_fails() -> None:
     with person("-o", "--memory=1M") as someone:
         assert someone.after() == 2
         someone.see_text("nabla-run: ")
-        someone.see_text("the virtual machine ended with status 125")
+        someone.see_text("the VM ended with status 125")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
