@@ -1,11 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# The one command to begin with: ./doit.sh [--offline] [TASK…]
+# The entry point: ./doit.sh [--offline] [TASK…]
 #
-# Checks the few programs the host must have (and installs them where it may), makes the virtual environment in out/venv
-# when requirements.txt, this folder's path or the Python changed, then runs doit with the same arguments.
-# Compilers are not needed: they come from the locked build root.
+# Checks that the host has the required programs, and installs them if it is allowed to. Creates the virtual environment
+# in out/venv if requirements.txt, the path of this directory or the Python interpreter changed. Then runs doit with the
+# same arguments. The host needs no compiler: compilers come from the locked build root.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
@@ -19,7 +19,7 @@ fail() {
     exit 2
 }
 
-# lacks PROGRAM PACKAGE: prints the package when the host has no such program.
+# lacks PROGRAM PACKAGE: prints the package if the host does not have the program.
 lacks() {
     command -v "$1" >/dev/null || echo "$2"
 }
@@ -31,41 +31,41 @@ missing_packages() {
     lacks gpgv gpgv
     for task in "$@"; do
         case $task in
-        # Signs releases, and checks them.
+        # Signs and verifies releases.
         test | release | verify:release) lacks ssh-keygen openssh-client ;;
         esac
         case $task in
-        # Shows what differs between two builds; another order of files in folders.
+        # Compare two builds; vary the order of files in directories.
         test | repro*)
             lacks diffoscope diffoscope-minimal
             lacks disorderfs disorderfs
             ;;
         esac
         case $task in
-        # Machines are started in its containers.
+        # Runs VMs in containers.
         test | run:oci) lacks podman podman ;;
         esac
         case $task in
         test)
-            # Shows what the machine asks of the host.
+            # Shows the host calls of a VM.
             lacks strace strace
-            # The network of machines that ordinary users start.
+            # The network of VMs that ordinary users start.
             lacks passt passt
-            # Look at the container image, and at a signature, as others do.
+            # Check the container image and a signature independently.
             lacks skopeo skopeo
             lacks umoci umoci
             lacks openssl openssl
-            # Looks at the report of a release.
+            # Opens the report of a release.
             lacks chromium chromium
             ;;
         esac
     done
 }
 
-# Installs packages as root or through a sudo that asks nothing; otherwise says which command would.
+# Installs packages as root or with a password-less sudo; otherwise prints the command to run.
 install_packages() {
     command="apt-get install -y --no-install-recommends $*"
-    command -v apt-get >/dev/null || fail "this host lacks: $*" "install what corresponds to these Debian packages"
+    command -v apt-get >/dev/null || fail "this host lacks: $*" "install the equivalents of these Debian packages"
     if [ "$(id -u)" = 0 ]; then
         become=
     elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
@@ -75,14 +75,14 @@ install_packages() {
     fi
     if [ "${NABLA_OFFLINE:-0}" != 0 ]; then fail "this host lacks: $* (offline)" "run: $command"; fi
     printf 'installing %s …\n' "$*" >&2
-    # Word splitting is wanted: "sudo -n" and the package names are words.
+    # Word splitting is intended: "sudo -n" and the package names are separate words.
     # shellcheck disable=SC2086
     $become env DEBIAN_FRONTEND=noninteractive $command >/dev/null 2>&1 ||
         { $become apt-get update -q >/dev/null && $become env DEBIAN_FRONTEND=noninteractive $command >/dev/null; } ||
         fail "could not install: $*" "run: $command"
 }
 
-# What the virtual environment depends on: this folder's path, the lock, the interpreter behind its link.
+# Prints what the virtual environment depends on: this directory's path, the lock file, the interpreter.
 fingerprint() {
     printf '%s\n' "$root"
     sha256sum <"$root/requirements.txt"
@@ -100,13 +100,13 @@ pip() {
 make_venv() {
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         fail "Python 3.11 or later is needed, $python is $("$python" -V)" "PYTHON=/path/to/python3 ./doit.sh"
-    printf 'making the virtual environment (once) …\n' >&2
+    printf 'creating the virtual environment (once) …\n' >&2
     log=$root/out/logs/venv.log
-    # Wheels are kept, so that another checkout needs no network.
+    # The cache of wheels lets other checkouts work without a network.
     wheels=${NABLA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/nabla}/wheels
     rm -rf "$venv"
     mkdir -p "$root/out/logs" "$wheels"
-    "$python" -m venv "$venv" >"$log" 2>&1 || fail_venv "the virtual environment could not be made"
+    "$python" -m venv "$venv" >"$log" 2>&1 || fail_venv "the virtual environment could not be created"
     if ! install_wheels; then
         if [ "${NABLA_OFFLINE:-0}" != 0 ]; then
             fail "the Python packages of requirements.txt are not in $wheels (offline)" "run ./doit.sh once with a network"
@@ -116,7 +116,7 @@ make_venv() {
             fail_venv "the Python packages of requirements.txt could not be fetched"
         install_wheels || fail_venv "the Python packages of requirements.txt could not be installed"
     fi
-    # Lets `doit` inside the environment find the package nabla.
+    # Lets `doit` in the environment find the package nabla.
     for site in "$venv"/lib/python3*/site-packages; do printf '%s\n' "$root" >"$site/nabla.pth"; done
     fingerprint >"$venv/fingerprint"
 }
@@ -148,13 +148,13 @@ if [ -n "$packages" ]; then install_packages $packages; fi
 mkdir -p "$root/out"
 if ! fits; then
     (
-        # Two at once must not make it twice; flock is part of every Debian (util-linux).
+        # Concurrent runs must not create it twice; flock is part of every Debian (util-linux).
         if command -v flock >/dev/null; then flock 9; fi
         fits || make_venv
     ) 9>"$root/out/.venv.lock"
 fi
 
 cd "$root"
-# Configuring keeps one processor busy, so two tasks at a time; the tests themselves then get the terminal.
+# configure scripts use one processor, so two tasks run at a time; the tests themselves run afterwards on the terminal.
 case " $* " in *" test "*) "$venv/bin/python" -m doit -n 2 ready ;; esac
 exec "$venv/bin/python" -m doit "$@"

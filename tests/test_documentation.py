@@ -24,9 +24,22 @@ CLEAN = (
     "CHANGELOG.md",
     "docs",
     "bench",
+    "doit.sh",
+    "init",
+    "kernel-config",
+    "launcher",
+    "patches/busybox",
+    "patches/musl",
+    "rootfs",
+    "tests/guest",
+    "toolchain/bin",
+    "toolchain/cross",
+    "toolchain/packages.toml",
+    "toolchain/packaging.toml",
+    "toolchain/vary.toml",
     "tests/prose.py",
 )
-GENERATED = ("docs/nabla-run.md", "docs/busybox-testsuite.md")
+GENERATED = ("docs/busybox-testsuite.md",)
 # It names the forbidden words.
 EXEMPT = ("tests/prose.py",)
 

@@ -129,7 +129,7 @@ def test_makes_its_environment_once_and_again_when_moved(tmp_path: Path) -> None
     shorten(root / "requirements.txt")
     first = doit_sh(root, "--offline", "hello", NABLA_CACHE=str(cache_dir()))
     assert first.returncode == 0, first.stderr
-    assert "making the virtual environment" in first.stderr
+    assert "creating the virtual environment" in first.stderr
     assert "hello from hello" in first.stdout
     second = doit_sh(root, "hello", NABLA_CACHE=str(cache_dir()))
     assert "making" not in second.stderr
@@ -140,5 +140,5 @@ def test_makes_its_environment_once_and_again_when_moved(tmp_path: Path) -> None
     assert "hello from hello" in inside.stdout
     moved = root.rename(tmp_path / "moved")
     third = doit_sh(moved, "--offline", "hello", NABLA_CACHE=str(cache_dir()))
-    assert "making the virtual environment" in third.stderr
+    assert "creating the virtual environment" in third.stderr
     assert third.returncode == 0
