@@ -44,6 +44,12 @@ def test_files(testing: Vm, directory: str) -> None:
     assert result.status == 0, result.describe()
 
 
+def test_sites_are_left_alone(testing: Vm) -> None:
+    """With `um_patch=0` no program is changed."""
+    result = testing.but(options=("--append", "um_patch=0")).run(f"{PLACE}/sites")
+    assert not tap_failures(result.output), result.describe()
+
+
 def test_without_libc(testing: Vm) -> None:
     result = testing.run(f"{PLACE}/raw_hello", "77")
     assert not tap_failures(result.output), result.describe()

@@ -24,7 +24,19 @@ def test_the_libc_is_alpines(stock: Vm, testing: Vm) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["process", "signals", "threads", "cancel", "memory", "files /root", "sockets", "faults", "polling", "pipes"],
+    [
+        "process",
+        "signals",
+        "threads",
+        "cancel",
+        "memory",
+        "files /root",
+        "sites",
+        "sockets",
+        "faults",
+        "polling",
+        "pipes",
+    ],
 )
 def test_guest_program(stock: Vm, name: str) -> None:
     program, *arguments = name.split()
