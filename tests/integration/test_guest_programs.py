@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +27,7 @@ def programs() -> list[str]:
     assert static is not None, "tests/guest/Makefile has no line STATIC = …"
     found += [f"static_{name}" for name in static[1].split()]
     found += [f"{name} raw" for name in BOTH_WAYS]
-    return [line for line in found if line not in ("raw_hello", "files", "traced")]
+    return [line for line in found if line not in ("raw_hello", "files", "shared", "traced")]
 
 
 @pytest.mark.parametrize("line", programs())
@@ -42,6 +44,23 @@ def test_files(testing: Vm, directory: str) -> None:
     result = testing.run(f"{PLACE}/files", directory)
     assert not tap_failures(result.output), result.describe()
     assert result.status == 0, result.describe()
+
+
+@pytest.mark.parametrize("directory", ["/root", "/tmp", "/dev/shm"])
+def test_shared(testing: Vm, directory: str) -> None:
+    """On ext3 and on tmpfs."""
+    result = testing.run(f"{PLACE}/shared", directory)
+    assert not tap_failures(result.output), result.describe()
+    assert result.status == 0, result.describe()
+
+
+def test_shared_is_written_at_power_off(copy_of: Callable[[str], Path]) -> None:
+    """What a program has stored in a mapping, and nobody has synchronized, is on the disk after the VM has ended."""
+    vm = Vm(copy_of("test"), memory="256M")
+    stored = vm.run(f"{PLACE}/shared", "store", "/root/kept")
+    assert stored.status == 0, stored.describe()
+    loaded = vm.run(f"{PLACE}/shared", "load", "/root/kept")
+    assert loaded.status == 0, loaded.describe()
 
 
 def test_sites_are_left_alone(testing: Vm) -> None:

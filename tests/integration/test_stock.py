@@ -31,6 +31,7 @@ def test_the_libc_is_alpines(stock: Vm, testing: Vm) -> None:
         "cancel",
         "memory",
         "files /root",
+        "shared /root",
         "sites",
         "sockets",
         "faults",

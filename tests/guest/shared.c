@@ -1,0 +1,505 @@
+// SPDX-License-Identifier: Apache-2.0
+// Shared mappings of files in the directory given as argument 1: the same bytes by mapping, read() and write(), in all
+// processes; ends that move; write-back. And what is mapped without a file system: memfd_create, /dev/zero.
+#define _GNU_SOURCE
+#include "tap.h"
+#include "util.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+enum { PAGE = 4096, RW = PROT_READ | PROT_WRITE };
+
+#ifndef F_ADD_SEALS
+#define F_ADD_SEALS 1033
+#define F_GET_SEALS 1034
+#endif
+enum { SEAL_SEAL = 1, SEAL_SHRINK = 2, SEAL_GROW = 4, SEAL_WRITE = 8 };
+
+static const char *directory = "/tmp";
+static char path[256];
+
+static int new_file(off_t size)
+{
+	snprintf(path, sizeof path, "%s/shared-XXXXXX", directory);
+	int fd = mkstemp(path);
+	if (fd >= 0 && size && ftruncate(fd, size))
+		return -1;
+	return fd;
+}
+
+static void drop(int fd)
+{
+	close(fd);
+	unlink(path);
+}
+
+static char *map(int fd, size_t size, off_t at)
+{
+	return mmap(NULL, size, RW, MAP_SHARED, fd, at);
+}
+
+static sigjmp_buf back;
+static volatile sig_atomic_t code_seen;
+
+static void on_fault(int signal, siginfo_t *info, void *context)
+{
+	(void)context;
+	code_seen = info->si_code;
+	siglongjmp(back, signal);
+}
+
+/* The signal that reading (or writing, when `value` is not negative) this byte gives; 0: none. */
+static int touch(volatile char *at, int value)
+{
+	int signal = sigsetjmp(back, 1);
+	if (signal)
+		return signal;
+	if (value < 0)
+		(void)*at;
+	else
+		*at = (char)value;
+	return 0;
+}
+
+static void test_coherence(void)
+{
+	char buffer[3 * PAGE], word[16] = "";
+	int fd = new_file(0);
+	for (int i = 0; i < (int)sizeof buffer; i++)
+		buffer[i] = (char)(i % 251);
+	CHECK(write(fd, buffer, sizeof buffer) == sizeof buffer, "a file of three pages, just written");
+	char *a = map(fd, sizeof buffer, 0);
+	if (!CHECK(a != MAP_FAILED, "is mapped"))
+		return;
+	CHECK(!memcmp(a, buffer, sizeof buffer), "the mapping has the bytes");
+	CHECK(pwrite(fd, "written", 7, PAGE - 3) == 7 && !memcmp(a + PAGE - 3, "written", 7), "write() is seen in the mapping");
+	memcpy(a + 2 * PAGE - 3, "stored", 6);
+	CHECK(pread(fd, word, 6, 2 * PAGE - 3) == 6 && !memcmp(word, "stored", 6), "a store is seen by read()");
+	char *b = map(fd, PAGE, PAGE), *c = map(fd, 2 * PAGE, PAGE), *d = mmap(NULL, 3 * PAGE, PROT_READ, MAP_SHARED, fd, 0);
+	if (CHECK(b != MAP_FAILED && c != MAP_FAILED && d != MAP_FAILED, "three more mappings that overlap")) {
+		b[5] = 'b';
+		c[PAGE + 5] = 'c';
+		CHECK(a[PAGE + 5] == 'b' && c[5] == 'b' && d[PAGE + 5] == 'b' && a[2 * PAGE + 5] == 'c' && d[2 * PAGE + 5] == 'c',
+		      "are one memory");
+		munmap(a, 3 * PAGE);
+		b[6] = 'B';
+		CHECK(c[6] == 'B' && d[PAGE + 6] == 'B', "also without the first");
+		munmap(b, PAGE);
+		c[7] = 'C';
+		CHECK(d[PAGE + 7] == 'C' && mremap(c, 2 * PAGE, PAGE, 0) == c && c[7] == 'C' && d[2 * PAGE + 5] == 'c',
+		      "mremap makes one smaller, and only that one");
+		munmap(c, PAGE);
+		munmap(d, 3 * PAGE);
+	}
+	CHECK(pread(fd, word, 3, PAGE + 5) == 3 && word[0] == 'b' && word[1] == 'B', "the file has it all afterwards");
+	a = map(fd, 3 * PAGE, 0);
+	CHECK(a != MAP_FAILED && a[PAGE + 5] == 'b' && a[2 * PAGE + 5] == 'c', "so has a new mapping");
+	int other = open(path, O_RDWR | O_CLOEXEC);
+	CHECK(pwrite(other, "other", 5, 100) == 5 && !memcmp(a + 100, "other", 5), "another open file is the same file");
+	unlink(path);
+	a[0] = 'x';
+	CHECK(pread(other, word, 1, 0) == 1 && word[0] == 'x', "a file without a name still is");
+	close(other);
+	close(fd);
+	CHECK(a[0] == 'x' && touch(a + 1, 'y') == 0, "the mapping outlives the descriptors");
+	munmap(a, 3 * PAGE);
+}
+
+static void test_ends(void)
+{
+	int fd = new_file(100);
+	char *a = map(fd, 4 * PAGE, 0), byte;
+	if (!CHECK(a != MAP_FAILED, "a mapping longer than its file"))
+		return;
+	CHECK(touch(a + 99, 'e') == 0 && touch(a + PAGE - 1, 'z') == 0, "the last page is all there");
+	CHECK(touch(a + PAGE, -1) == SIGBUS && code_seen == BUS_ADRERR, "a page behind it: SIGBUS");
+	CHECK(touch(a + 2 * PAGE, 1) == SIGBUS, "for a store, too");
+	struct stat st;
+	CHECK(fstat(fd, &st) == 0 && st.st_size == 100, "the file has not grown");
+	CHECK(ftruncate(fd, 2 * PAGE) == 0 && touch(a + PAGE, -1) == 0 && a[PAGE] == 0, "it grows, and the page is there");
+	CHECK(pread(fd, &byte, 1, PAGE + 6) == 1 && byte == 0, "as a hole");
+	a[PAGE + 7] = 's';
+	CHECK(pread(fd, &byte, 1, PAGE + 7) == 1 && byte == 's', "it can be written to");
+	CHECK(touch(a + 2 * PAGE, -1) == SIGBUS, "the next one is still behind the end");
+	CHECK(pwrite(fd, "w", 1, 3 * PAGE + 9) == 1 && touch(a + 3 * PAGE + 9, -1) == 0 && a[3 * PAGE + 9] == 'w' &&
+		      touch(a + 2 * PAGE, -1) == 0 && a[2 * PAGE] == 0, "write() makes it longer, with a hole");
+	CHECK(ftruncate(fd, PAGE + 8) == 0 && touch(a + 2 * PAGE, -1) == SIGBUS && touch(a + 3 * PAGE, 1) == SIGBUS,
+	      "it shrinks: SIGBUS again");
+	CHECK(touch(a + PAGE + 7, -1) == 0 && a[PAGE + 7] == 's', "what is left is left");
+	CHECK(ftruncate(fd, 4 * PAGE) == 0 && touch(a + 3 * PAGE + 9, -1) == 0 && a[3 * PAGE + 9] == 0 && a[PAGE + 8] == 0,
+	      "it grows once more: zeros");
+	a[3 * PAGE] = 'n';
+	CHECK(pread(fd, &byte, 1, 3 * PAGE) == 1 && byte == 'n', "which can be written to");
+	CHECK(ftruncate(fd, 0) == 0 && touch(a, -1) == SIGBUS, "an empty file: SIGBUS everywhere");
+	CHECK(munmap(a, 4 * PAGE) == 0, "it is unmapped");
+	a = map(fd, PAGE, 0);
+	CHECK(a != MAP_FAILED && touch(a, 1) == SIGBUS, "an empty file can be mapped");
+	munmap(a, PAGE);
+	drop(fd);
+}
+
+/* The kernel reads and writes a program's memory that is a mapping. */
+static void test_kernel_access(void)
+{
+	int fd = new_file(4 * PAGE), ends[2];
+	char *a = map(fd, 8 * PAGE, 0), byte = 0;
+	if (pipe(ends) || a == MAP_FAILED)
+		return;
+	CHECK(write(ends[1], "through a pipe", 14) == 14 && read(ends[0], a + PAGE, 14) == 14 &&
+		      !memcmp(a + PAGE, "through a pipe", 14), "read() into a page that nobody has written to");
+	CHECK(pread(fd, &byte, 1, PAGE) == 1 && byte == 't', "the file has it");
+	CHECK(write(ends[1], a + 2 * PAGE, 10) == 10 && read(ends[0], a, 10) == 10, "write() from one");
+	CHECK(write(ends[1], a + 4 * PAGE, 10) == -1 && errno == EFAULT, "write() from behind the end: EFAULT");
+	CHECK(write(ends[1], "xyz", 3) == 3 && read(ends[0], a + 5 * PAGE, 3) == -1 && errno == EFAULT,
+	      "read() to there: EFAULT");
+	CHECK(read(ends[0], a, 3) == 3, "and nothing was lost");
+	CHECK(pwrite(fd, a + PAGE, 14, 3 * PAGE) == 14 && !memcmp(a + 3 * PAGE, "through a pipe", 14),
+	      "from the mapping into the file that it is of");
+	CHECK(pread(fd, a + 2 * PAGE, 14, PAGE) == 14 && !memcmp(a + 2 * PAGE, "through a pipe", 14), "and back");
+	struct stat *st = (struct stat *)(void *)(a + 3 * PAGE + 64);
+	CHECK(fstat(fd, st) == 0 && st->st_size == 4 * PAGE, "fstat() into it");
+	close(ends[0]);
+	close(ends[1]);
+	munmap(a, 8 * PAGE);
+	drop(fd);
+}
+
+static void test_rights(void)
+{
+	int fd = new_file(2 * PAGE);
+	int reader = open(path, O_RDONLY | O_CLOEXEC), writer = open(path, O_WRONLY | O_CLOEXEC);
+	CHECK(map(reader, PAGE, 0) == MAP_FAILED && errno == EACCES, "PROT_WRITE of a read-only descriptor: EACCES");
+	CHECK(map(writer, PAGE, 0) == MAP_FAILED && errno == EACCES, "a write-only descriptor: EACCES");
+	CHECK(mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, writer, 0) == MAP_FAILED && errno == EACCES, "also MAP_PRIVATE");
+	char *place = mmap(NULL, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(mmap(place, PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, writer, 0) == MAP_FAILED && errno == EACCES,
+	      "and at a fixed address");
+	munmap(place, PAGE);
+	char *a = mmap(NULL, 2 * PAGE, PROT_READ, MAP_SHARED, reader, 0);
+	if (CHECK(a != MAP_FAILED, "a read-only mapping")) {
+		CHECK(touch(a, 1) == SIGSEGV && a[0] == 0, "is one: SIGSEGV");
+		CHECK(pwrite(fd, "1", 1, 0) == 1 && a[0] == '1' && touch(a, 1) == SIGSEGV, "also when write() was there");
+		CHECK(mprotect(a, 2 * PAGE, RW) == -1 && errno == EACCES, "it cannot be made writable");
+		munmap(a, 2 * PAGE);
+	}
+	a = mmap(NULL, 2 * PAGE, PROT_READ, MAP_SHARED, fd, 0);
+	CHECK(touch(a, 1) == SIGSEGV && mprotect(a, 2 * PAGE, RW) == 0 && touch(a, 'w') == 0 && a[0] == 'w',
+	      "that of a writable descriptor can");
+	munmap(a, 2 * PAGE);
+	close(reader);
+	close(writer);
+	drop(fd);
+}
+
+/* Makes the kernel forget the file's pages, so that what is read next comes from the disk. */
+static void forget(int fd)
+{
+	sync();
+	int control = open("/proc/sys/vm/drop_caches", O_WRONLY | O_CLOEXEC);
+	if (control >= 0) {
+		ssize_t n = write(control, "1", 1);
+		(void)n;
+		close(control);
+	}
+	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
+static void test_write_back(void)
+{
+	enum { PAGES = 40 };
+	int fd = new_file(PAGES * PAGE);
+	char *a = map(fd, PAGES * PAGE, 0), byte = 0;
+	struct stat st;
+	if (!CHECK(a != MAP_FAILED, "a sparse file"))
+		return;
+	for (int i = 0; i < PAGES; i += 2)
+		a[i * PAGE + 17] = 'A';
+	CHECK(msync(a, PAGES * PAGE, MS_SYNC) == 0, "msync");
+	for (int i = 0; i < PAGES; i += 3)
+		a[i * PAGE + 18] = 'B';
+	CHECK(fsync(fd) == 0, "fsync");
+	for (int i = 0; i < PAGES; i += 5)
+		a[i * PAGE + 19] = 'C';
+	CHECK(msync(a, PAGES * PAGE, MS_ASYNC) == 0 && msync(a + PAGE, PAGE, MS_SYNC | MS_INVALIDATE) == 0, "msync of a part");
+	sync();
+	a[19] = 'D';
+	CHECK(msync(a + 1, PAGE, MS_SYNC) == -1 && errno == EINVAL, "msync of an odd address: EINVAL");
+	munmap(a, PAGES * PAGE);
+	CHECK(msync(a, PAGE, MS_SYNC) == -1 && errno == ENOMEM, "msync of nothing: ENOMEM");
+	forget(fd);
+	int wrong = 0;
+	for (int i = 0; i < PAGES; i++) {
+		wrong += pread(fd, &byte, 1, i * PAGE + 17) != 1 || byte != (i % 2 ? 0 : 'A');
+		wrong += pread(fd, &byte, 1, i * PAGE + 18) != 1 || byte != (i % 3 ? 0 : 'B');
+		wrong += pread(fd, &byte, 1, i * PAGE + 19) != 1 || byte != (i == 0 ? 'D' : i % 5 ? 0 : 'C');
+	}
+	CHECK(wrong == 0, "what was stored before and after each of them is in the file");
+	CHECK(fstat(fd, &st) == 0 && st.st_blocks >= 0, "which has blocks");
+	drop(fd);
+}
+
+/* Regions of one file that are mapped one after the other as it grows: what SQLite does with its index. */
+static void test_growing(void)
+{
+	enum { SIZE = 32 * 1024, REGIONS = 8 };
+	int fd = new_file(0), good = 0;
+	char *region[REGIONS], byte;
+	for (int i = 0; i < REGIONS; i++) {
+		if (ftruncate(fd, (i + 1) * SIZE))
+			break;
+		region[i] = map(fd, SIZE, i * SIZE);
+		if (region[i] == MAP_FAILED)
+			break;
+		memset(region[i], 'a' + i, SIZE);
+		good++;
+	}
+	CHECK(good == REGIONS, "a file grows and is mapped in parts");
+	int wrong = 0;
+	for (int i = 0; i < good; i++) {
+		wrong += pread(fd, &byte, 1, i * SIZE + 77) != 1 || byte != 'a' + i || region[i][SIZE - 1] != 'a' + i;
+		munmap(region[i], SIZE);
+	}
+	CHECK(wrong == 0, "each part has its bytes");
+	char *all = map(fd, REGIONS * SIZE, 0);
+	for (int i = 0; all != MAP_FAILED && i < good; i++)
+		wrong += all[i * SIZE] != 'a' + i;
+	CHECK(all != MAP_FAILED && wrong == 0, "and so has a mapping of all");
+	if (all != MAP_FAILED)
+		munmap(all, REGIONS * SIZE);
+	drop(fd);
+}
+
+/* The other process: adds one to each of a hundred counters whenever it is its turn. */
+static int be_partner(const char *file)
+{
+	int fd = open(file, O_RDWR | O_CLOEXEC);
+	volatile unsigned char *a = (unsigned char *)map(fd, 2 * PAGE, 0);
+	if (a == MAP_FAILED)
+		return 3;
+	for (int turn = 1; turn < 200; turn += 2) {
+		for (int64_t end = now_ns() + 20000000000; a[PAGE] != turn;) {
+			if (now_ns() > end)
+				return 4;
+			sched_yield();
+		}
+		for (int i = 0; i < 100; i++)
+			a[i]++;
+		a[PAGE] = (unsigned char)(turn + 1);
+	}
+	return 42;
+}
+
+static void test_processes(void)
+{
+	int fd = new_file(2 * PAGE);
+	volatile unsigned char *a = (unsigned char *)map(fd, 2 * PAGE, 0);
+	pid_t child = start_role("partner", path);
+	int late = 0;
+	for (int turn = 0; turn < 200 && !late; turn += 2) {
+		for (int i = 0; i < 100; i++)
+			a[i]++;
+		a[PAGE] = (unsigned char)(turn + 1);
+		for (int64_t end = now_ns() + 20000000000; a[PAGE] != turn + 2 && !late; sched_yield())
+			late = now_ns() > end;
+	}
+	CHECK(exited_with(wait_status(child), 42) && !late, "two processes take turns by a mapping");
+	int wrong = 0;
+	for (int i = 0; i < 100; i++)
+		wrong += a[i] != 200;
+	CHECK(wrong == 0, "and nothing of what they count is lost");
+	munmap((void *)(uintptr_t)a, 2 * PAGE);
+	drop(fd);
+}
+
+static volatile int stop_syncing;
+
+static void *keep_syncing(void *fd)
+{
+	while (!stop_syncing) {
+		fsync(*(int *)fd);
+		sched_yield();
+	}
+	return NULL;
+}
+
+/* Stores race with write-back: none may be taken for written that is not. */
+static void test_racing_write_back(void)
+{
+	enum { PAGES = 8, ROUNDS = 2000 };
+	int fd = new_file(PAGES * PAGE);
+	uint32_t *a = (uint32_t *)(void *)map(fd, PAGES * PAGE, 0), value;
+	pthread_t t;
+	pthread_create(&t, NULL, keep_syncing, &fd);
+	unsigned seed = 7;
+	static uint32_t model[PAGES * PAGE / 4];
+	for (int i = 0; i < ROUNDS; i++) {
+		seed = seed * 1664525 + 1013904223;
+		unsigned at = (seed >> 8) % (PAGES * PAGE / 4);
+		a[at] = model[at] = seed;
+		if (i % 16 == 0)
+			sched_yield();
+	}
+	stop_syncing = 1;
+	pthread_join(t, NULL);
+	munmap(a, PAGES * PAGE);
+	forget(fd);
+	int wrong = 0;
+	for (unsigned i = 0; i < PAGES * PAGE / 4; i++)
+		wrong += pread(fd, &value, 4, i * 4) != 4 || value != model[i];
+	CHECK(wrong == 0, "2000 stores while another thread writes back: all in the file");
+	drop(fd);
+}
+
+/* Everything at once, against a copy in private memory. */
+static void test_random(void)
+{
+	enum { PAGES = 12, SIZE = PAGES * PAGE, MAPS = 4 };
+	static char model[SIZE], buffer[SIZE];
+	char *at[MAPS] = {0};
+	size_t from[MAPS] = {0}, length[MAPS] = {0};
+	int fd = new_file(SIZE / 2), wrong = 0;
+	size_t size = SIZE / 2;
+	unsigned seed = 99;
+	// whole mapping first: what overlaps later is a part of it
+	char *whole = map(fd, SIZE, 0);
+	for (int round = 0; round < 3000 && !wrong; round++) {
+		seed = seed * 1664525 + 1013904223;
+		unsigned what = (seed >> 8) % 10, k = (seed >> 12) % MAPS, r = seed >> 14;
+		seed = seed * 1664525 + 1013904223;
+		size_t place = size ? (seed >> 8) % size : 0, some = 1 + (seed >> 5) % (2 * PAGE);
+		if (some > size - place)
+			some = size - place;
+		switch (what) {
+		case 0:
+			if (at[k])
+				munmap(at[k], length[k]);
+			from[k] = r % PAGES * PAGE;
+			length[k] = (1 + r / PAGES % (PAGES - from[k] / PAGE)) * PAGE;
+			at[k] = map(fd, length[k], (off_t)from[k]);
+			if (at[k] == MAP_FAILED) {
+				at[k] = NULL;
+				wrong++;
+			}
+			break;
+		case 1:
+			size = r % (SIZE + 1);
+			memset(model + size, 0, SIZE - size);
+			wrong += ftruncate(fd, (off_t)size) != 0;
+			break;
+		case 2:
+		case 3:
+			memset(buffer, (int)r, some);
+			memset(model + place, (int)r, some);
+			wrong += pwrite(fd, buffer, some, (off_t)place) != (ssize_t)some;
+			break;
+		case 4:
+			wrong += pread(fd, buffer, SIZE, 0) != (ssize_t)size || memcmp(buffer, model, size);
+			break;
+		case 5:
+			wrong += r % 4 ? msync(whole, SIZE, MS_ASYNC) : fsync(fd);
+			break;
+		default:
+			if (at[k] && from[k] < size) {
+				size_t end = from[k] + length[k] < size ? from[k] + length[k] : size;
+				size_t o = from[k] + r % (end - from[k]), n = end - o < 300 ? end - o : 300;
+				if (what < 8) {
+					memset(at[k] + o - from[k], (int)seed, n);
+					memset(model + o, (int)seed, n);
+				} else {
+					wrong += memcmp(at[k], model + from[k], end - from[k]) != 0;
+				}
+			}
+		}
+		if (wrong)
+			tap_note("round %d, operation %u", round, what);
+	}
+	CHECK(whole != MAP_FAILED && wrong == 0, "3000 random stores, writes, reads, truncations, mappings");
+	for (int k = 0; k < MAPS; k++)
+		if (at[k])
+			munmap(at[k], length[k]);
+	munmap(whole, SIZE);
+	forget(fd);
+	CHECK(pread(fd, buffer, SIZE, 0) == (ssize_t)size && !memcmp(buffer, model, size), "the file is right in the end");
+	drop(fd);
+}
+
+static void test_memfd(void)
+{
+	int fd = (int)syscall(SYS_memfd_create, "test", 3 /* CLOEXEC, ALLOW_SEALING */);
+	char *a, byte = 0;
+	if (!CHECK(fd >= 0 && ftruncate(fd, 3 * PAGE) == 0, "memfd_create"))
+		return;
+	a = map(fd, 3 * PAGE, 0);
+	CHECK(a != MAP_FAILED && touch(a + PAGE, 'm') == 0 && pread(fd, &byte, 1, PAGE) == 1 && byte == 'm', "is mapped");
+	munmap(a, 3 * PAGE);
+	CHECK(pread(fd, &byte, 1, PAGE) == 1 && byte == 'm', "and keeps its contents");
+	CHECK(fcntl(fd, F_GET_SEALS) == 0 && fcntl(fd, F_ADD_SEALS, SEAL_SHRINK | SEAL_GROW) == 0 &&
+		      fcntl(fd, F_GET_SEALS) == (SEAL_SHRINK | SEAL_GROW), "seals");
+	CHECK(ftruncate(fd, PAGE) == -1 && errno == EPERM && ftruncate(fd, 4 * PAGE) == -1 && errno == EPERM &&
+		      pwrite(fd, "x", 1, 3 * PAGE) == -1 && errno == EPERM, "keep the size");
+	a = map(fd, PAGE, 0);
+	CHECK(fcntl(fd, F_ADD_SEALS, SEAL_WRITE) == -1 && errno == EBUSY, "SEAL_WRITE while it is mapped: EBUSY");
+	munmap(a, PAGE);
+	CHECK(fcntl(fd, F_ADD_SEALS, SEAL_WRITE | SEAL_SEAL) == 0 && pwrite(fd, "x", 1, 0) == -1 && errno == EPERM &&
+		      map(fd, PAGE, 0) == MAP_FAILED && errno == EPERM, "and afterwards nobody writes");
+	a = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0);
+	CHECK(a != MAP_FAILED && mprotect(a, PAGE, RW) == -1, "but can read");
+	CHECK(fcntl(fd, F_ADD_SEALS, SEAL_WRITE) == -1 && errno == EPERM, "no seal after the last");
+	close(fd);
+}
+
+static void test_zero(void)
+{
+	int fd = open("/dev/zero", O_RDWR | O_CLOEXEC);
+	char *a = mmap(NULL, 2 * PAGE, RW, MAP_PRIVATE, fd, 0), *b = map(fd, 2 * PAGE, 0);
+	CHECK(a != MAP_FAILED && a[0] == 0 && a[2 * PAGE - 1] == 0 && touch(a, 1) == 0, "a private mapping of /dev/zero");
+	CHECK(b != MAP_FAILED && b[0] == 0 && b[2 * PAGE - 1] == 0 && touch(b, 1) == 0, "a shared one");
+	close(fd);
+}
+
+/* One boot stores in a file by a mapping that it never synchronizes, the next one looks. */
+static int keep(const char *file, int store)
+{
+	enum { PAGES = 50 };
+	int fd = open(file, store ? O_RDWR | O_CREAT | O_CLOEXEC : O_RDONLY | O_CLOEXEC, 0600), wrong = 0;
+	if (store && ftruncate(fd, PAGES * PAGE))
+		return 2;
+	char *a = mmap(NULL, PAGES * PAGE, store ? RW : PROT_READ, MAP_SHARED, fd, 0);
+	if (a == MAP_FAILED)
+		return 3;
+	for (int i = 0; i < PAGES; i += 3) {
+		if (store)
+			a[i * PAGE + i] = 'k';
+		wrong += a[i * PAGE + i] != 'k';
+	}
+	return wrong != 0;
+}
+
+int main(int argc, char **argv)
+{
+	if (is_role(argc, argv, "store") || is_role(argc, argv, "load"))
+		return keep(argv[2], argv[1][0] == 's');
+	if (is_role(argc, argv, "partner"))
+		return be_partner(argv[2]);
+	if (argc > 1)
+		directory = argv[1];
+	struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER};
+	sigaction(SIGBUS, &action, NULL);
+	sigaction(SIGSEGV, &action, NULL);
+	test_coherence();
+	test_ends();
+	test_kernel_access();
+	test_rights();
+	test_write_back();
+	test_growing();
+	test_processes();
+	test_racing_write_back();
+	test_random();
+	test_memfd();
+	test_zero();
+	return tap_done();
+}
