@@ -64,6 +64,13 @@ static void do_raw_getppid(void)
 	__asm__ volatile("syscall" : "+a"(number) : : "rcx", "r11", "memory");
 }
 
+/* By an instruction that cannot become a jump: its number is not in the instruction in front of it. */
+static void do_trapped_getppid(void)
+{
+	long number = SYS_getppid;
+	__asm__ volatile("mov %%edx, %%eax\n syscall" : "=a"(number) : "d"(number) : "rcx", "r11", "memory");
+}
+
 static void do_clock(void)
 {
 	now_ns();
@@ -136,6 +143,23 @@ static void do_map(void)
 	munmap(p, 65536);
 }
 
+static void map_file(int flags)
+{
+	void *p = mmap(NULL, 65536, PROT_READ, flags, file, 0);
+	must(p != MAP_FAILED && *(volatile char *)p == 0);
+	munmap(p, 65536);
+}
+
+static void do_map_private(void)
+{
+	map_file(MAP_PRIVATE);
+}
+
+static void do_map_shared(void)
+{
+	map_file(MAP_SHARED);
+}
+
 static void do_yield(void)
 {
 	sched_yield();
@@ -200,10 +224,12 @@ int main(int argc, char **argv)
 	}
 	char path[] = "/tmp/latency-XXXXXX";
 	must((file = mkstemp(path)) >= 0 && write(file, block, sizeof block) == sizeof block);
+	must(ftruncate(file, 65536) == 0);
 	unlink(path);
 	signal(SIGUSR1, on_signal);
 	measure("getppid", do_getppid, 200000);
 	measure("getppid_by_instruction", do_raw_getppid, 20000);
+	measure("getppid_trapped", do_trapped_getppid, 20000);
 	measure("clock_gettime", do_clock, 200000);
 	measure("sched_yield", do_yield, 50000);
 	fresh_pipes();
@@ -213,6 +239,8 @@ int main(int argc, char **argv)
 	measure("open_close_dev_null", do_open_close, 20000);
 	measure("read_4k_cached", do_file_read, 20000);
 	measure("map_64k_touch_unmap", do_map, 5000);
+	measure("map_64k_of_a_file_private", do_map_private, 2000);
+	measure("map_64k_of_a_file_shared", do_map_shared, 2000);
 	measure("thread_create_join", do_thread, 1000);
 	measure("vfork_exit_wait", do_vfork, 500);
 	measure("vfork_exec_wait", do_exec, 100);
