@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,31 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest tests first, so that none of them runs alone at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def wait_for_lock(pids: Sequence[int], limit: float = 60) -> int:
+    """Wait until one of these processes waits for a lock that another process holds; returns it."""
+    deadline = time.monotonic() + limit
+    while True:
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            if words[1] == "->" and int(words[5]) in pids:
+                return int(words[5])
+        assert time.monotonic() < deadline, f"none of the processes {pids} waits for a lock"
+        time.sleep(0.01)
+
+
+def has_ended(pid: int, limit: float = 20) -> bool:
+    """Wait until a process has ended; a zombie has."""
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.01)
+    return False
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from nabla.core.errors import ChecksumError, DiskFullError, FetchError, NablaErr
 from nabla.sources import fetch, recipe
 from nabla.sources.origins import url
 from nabla.sources.recipe import DebOrigin, Origin, PypiOrigin, Signature, Source, UrlOrigin
-from tests.conftest import ROOT, Checkout
+from tests.conftest import ROOT, Checkout, wait_for_lock
 from tests.unit import server as http
 from tests.unit.engine.test_doit import ran, wait_for
 from tests.unit.sources.test_openpgp import DATA, FIRST
@@ -182,11 +182,11 @@ def test_signature_is_fetched_and_checked(server: http.Server, cache: Path) -> N
 def test_two_processes_download_once(server: http.Server, cache: Path) -> None:
     server.stall_after = 500_000
     processes = [fetching(server, cache) for _ in range(2)]
-    time.sleep(2)
-    server.stall_after = None
-    server.release.set()
+    wait_for_lock([process.pid for process in processes])
     # Only one process may send a request while the first download stalls.
     assert len(server.requests) == 1
+    server.stall_after = None
+    server.release.set()
     for process in processes:
         process.communicate(timeout=60)
     assert files_in(cache) == [SHA256]

@@ -15,6 +15,7 @@ import pytest
 from nabla.core import files, paths
 from nabla.core.errors import ChecksumError, DiskFullError, NablaError
 from nabla.sources.store import Store
+from tests.conftest import wait_for_lock
 
 SHA256 = hashlib.sha256(b"content").hexdigest()
 
@@ -69,7 +70,7 @@ def test_lock_ends_with_its_holder(tmp_path: Path) -> None:
         time.sleep(0.02)
     waiter = context.Process(target=_hold, args=(tmp_path / "lock", tmp_path / "second", 0))
     waiter.start()
-    time.sleep(1)
+    wait_for_lock([waiter.pid or 0])
     assert not (tmp_path / "second").exists()
     holder.kill()
     waiter.join(timeout=20)
