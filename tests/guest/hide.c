@@ -62,7 +62,7 @@ static void hide_half_of_a_frame(void)
 	struct sigaction action = {.sa_handler = nothing, .sa_flags = SA_ONSTACK};
 	sigaltstack(&stack, NULL);
 	sigaction(SIGUSR1, &action, NULL);
-	mprotect(p + 7 * PAGE, PAGE, PROT_READ);
+	mprotect(p + 7 * PAGE, PAGE, PROT_NONE);
 	raise(SIGUSR1);
 }
 
@@ -175,7 +175,7 @@ static void test_pointers(void)
 	mprotect(p, PAGE, PROT_NONE);
 	CHECK(exited_with(run_role("pointers", NULL), 7), "pointers that the kernel follows at a program's end");
 	char *stack = map(16 * PAGE);
-	int flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
+	int flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID;
 	pid_t pid = clone(leave_pointers, stack + 16 * PAGE, flags | SIGCHLD, p, p, NULL, p);
 	CHECK(pid > 0 ? exited_with(wait_status(pid), 7) : errno == EFAULT, "and those of clone()");
 	munmap(stack, 16 * PAGE);

@@ -38,6 +38,14 @@ def test_program(testing: Vm, line: str) -> None:
     assert result.status == 0, result.describe()
 
 
+@pytest.mark.parametrize("name", ["protect", "hide", "memory", "exec", "faults", "threads", "signals"])
+def test_with_read_only_memory(testing: Vm, name: str) -> None:
+    """The kernel parameter protect=all: the host refuses writes to what a program asked to be read-only."""
+    result = testing.but(options=("--append", "protect=all")).run(f"{PLACE}/{name}")
+    assert not tap_failures(result.output), result.describe()
+    assert result.status == 0, result.describe()
+
+
 @pytest.mark.parametrize("directory", ["/root", "/tmp"])
 def test_files(testing: Vm, directory: str) -> None:
     """On ext3 and on tmpfs."""

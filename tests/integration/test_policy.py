@@ -173,7 +173,8 @@ def test_the_filter_of_the_launchers_machine(
 
 STRESS = """
 tests=/usr/lib/nabla-tests
-for name in process signals threads timers futex pipes polling sockets memory exec faults preempt "registers raw"; do
+names="process signals threads timers futex pipes polling sockets memory exec faults preempt protect hide"
+for name in $names "registers raw"; do
     $tests/$name >/tmp/log || { echo "$name"; cat /tmp/log; exit 1; }
 done
 dd if=/dev/zero of=/root/file bs=64k count=64 conv=fsync 2>/dev/null || exit 2
