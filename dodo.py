@@ -12,7 +12,6 @@ import os
 
 from doit import get_var
 
-from nabla.engine import schedule
 from nabla.engine.discovery import discover
 from nabla.engine.reporter import Reporter
 from nabla.engine.signals import install
@@ -34,5 +33,4 @@ for name in ("fresh", "offline", "without"):
 
 
 install()
-schedule.install()
 globals().update(discover("nabla", "demo"))

@@ -19,7 +19,7 @@ from nabla.commands import boot
 from nabla.core import log
 from nabla.core.errors import CommandError
 from nabla.core.paths import IMAGES
-from nabla.engine.task import TaskDict, guard
+from nabla.engine.task import TaskDict, command
 
 RUN = boot.RUN / "demo"
 _SHOWN = 10  # lines of the VM's last output
@@ -28,22 +28,16 @@ _SHOWN = 10  # lines of the VM's last output
 def task_demo() -> Iterator[TaskDict]:
     """Show a VM and its host calls, live."""
     # Checked before the build, which may take minutes.
-    yield {
-        "basename": "_demo:terminal",
-        "doc": "look whether there is a terminal",
-        "actions": [guard(terminal.check)],
-        "uptodate": [False],
-    }
-    yield {
-        "basename": "demo",
-        "doc": "show a VM's terminal beside its host calls, live: a shell, or `-- COMMAND…`",
-        "actions": [guard(show)],
-        "params": boot.PARAMS,
-        "pos_arg": "words",
-        "task_dep": ["_demo:terminal", "kernel", "launcher", f"rootfs:{boot.DEFAULT}"],
-        "uptodate": [False],
-        "verbosity": 2,
-    }
+    yield command("_demo:terminal", terminal.check, doc="check that there is a terminal")
+    yield command(
+        "demo",
+        show,
+        doc="show a VM's terminal beside its host calls, live: a shell, or `-- COMMAND…`",
+        after=["_demo:terminal", "kernel", "launcher", f"rootfs:{boot.DEFAULT}"],
+        params=boot.PARAMS,
+        words="words",
+        interactive=True,
+    )
 
 
 def show(

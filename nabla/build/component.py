@@ -3,69 +3,148 @@
 
     fetch:<name> -> unpack -> patch -> configure -> build -> install
 
-Each step leaves a small record, out/work/<name>/<step>.json, which says what it was made from; the next step depends on
-that file alone. So a change of a patch message rebuilds nothing, and a change of the compiler everything.
+Each step leaves a small record of its inputs, out/work/<name>/<step>.json; the next step depends on that file alone. So
+a change of a patch message rebuilds nothing, and a change of the compiler everything.
 
     build/<name>    a copy of the patched source, in which the build works; /build/<name> in the sandbox
     build/dest      what it installed
-    build/phase     how far the copy got, and of what; a step that finds less than it needs makes up for it
+    build/state     which step the copy has passed, and its inputs; a step that finds less than it needs starts over
 
 The last line is for builds that were killed: half an object must not be taken for a whole one. The kernel has steps of
-its own (tasks/kernel.py): it is built beside its source, hence again in parts.
+its own (nabla.build.kernel): it is built beside its source, incrementally.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nabla.build import series, source_tree
-from nabla.build.source_tree import Work, alone
+from nabla.build import source_tree
+from nabla.build.source_tree import Work
 from nabla.core import digest, files, progress
-from nabla.core.artifacts import Tree
+from nabla.core.artifacts import BUILD_ROOT, Tree
 from nabla.core.errors import NablaError
 from nabla.core.paths import MUSL, TOOLCHAIN, relative
 from nabla.engine import task
-from nabla.engine.task import Job, TaskDict
+from nabla.engine.action import Job
+from nabla.engine.task import TaskDict
+from nabla.engine.uptodate import real_path
 from nabla.sandbox import bwrap, lockfile
 from nabla.sandbox.bwrap import Bind, Sandbox
 from nabla.sources import recipe
+from nabla.sources.recipe import Recipe
 
 
-@alone
+@dataclass(frozen=True)
+class Build:
+    """One build of a recipe. `with_musl`: for the guest, by the compiler wrapper against out/musl, mounted at /sysroot;
+    else by the build root's own compiler."""
+
+    recipe: Recipe
+    with_musl: bool
+
+    @property
+    def name(self) -> str:
+        """Name of the recipe."""
+        return self.recipe.name
+
+    @property
+    def work(self) -> Work:
+        """Its folders."""
+        return Work(self.name)
+
+    def inputs(self) -> dict[str, Any]:
+        """Return what the compiled copy depends on: source, scripts, compiler, libc, further files of the recipe."""
+        scripts = self.recipe.config()["build"] or {}
+        return {
+            "patched": digest.sha256_file(self.work.patched),
+            "scripts": {key: scripts.get(key) for key in ("env", "configure", "build")},
+            "files": {path.name: digest.sha256_file(path) for path in _recipe_files(self.recipe)},
+            "buildroot": lockfile.read_lock().tree,
+            "wrappers": digest.tree_digest(TOOLCHAIN / "bin"),
+            "musl": Tree(MUSL).stamp.read_text(encoding="utf-8").strip() if self.with_musl else None,
+        }
+
+    def state(self, step: str) -> list[str]:
+        """Return the record of a build folder that has passed a step."""
+        return [step, digest.config_digest(self.inputs())]
+
+    def sandbox(self) -> Sandbox:
+        """Return the sandbox of the build: its folder at /build, the recipe's own folder at /src."""
+        binds = [Bind(self.work.build, "/build", writable=True), Bind(self.recipe.folder, "/src")]
+        if self.with_musl:
+            binds.append(Bind(MUSL, "/sysroot"))
+        env = {
+            "JOBS": str(bwrap.jobs()),
+            "DESTDIR": "/build/dest",
+            "RECIPE": "/src",
+            "VERSION": self.recipe.version,
+        }
+        build = self.recipe.build
+        env.update(build.env if build else {})
+        return Sandbox(tuple(binds), env, f"/build/{self.name}", shell_command=f"./doit.sh shell {self.name}")
+
+    def configure(self, job: Job) -> None:
+        """Start over with a fresh copy of the source and run the script `configure`."""
+        source_tree.ensure_source_tree(job, self.recipe)
+        files.remove(self.work.build)
+        self.work.build.mkdir(parents=True)
+        shutil.copytree(self.work.source, self.work.build / self.name, symlinks=True)
+        self.run(job, "configure")
+        source_tree.write(self.work.state, self.state("configured"))
+
+    def compile(self, job: Job) -> None:
+        """Run the script `build`, in a fresh copy unless there is one."""
+        if source_tree.read(self.work.state) != self.state("configured"):
+            job.note("there is no fresh copy (the last build failed or was killed): starting over")
+            self.configure(job)
+        self.work.state.unlink()
+        with progress.counting(f"{self.name}: compile", self.name) as counter:
+            self.run(job, "build", counter)
+        source_tree.write(self.work.state, self.state("built"))
+
+    def run(self, job: Job, step: str, counter: Callable[[str], None] | None = None) -> None:
+        """Run one script of the recipe."""
+        script: str = getattr(self.recipe.build, step) if self.recipe.build else ""
+        if script:
+            self.sandbox().run(script, title=f"{self.name}: {step}", log=job.log, progress=counter)
+
+
 def configure(job: Job, name: str, with_musl: bool) -> None:
-    """Step: start over with a fresh copy of the source and run the recipe's `configure`."""
-    _configure(job, name, with_musl)
-    source_tree.write(job.out(Work(name).configured), _facts(name, with_musl))
+    """Step: configure the component."""
+    build = Build(recipe.load(name), with_musl)
+    build.configure(job)
+    source_tree.write(job.out(build.work.configured), build.inputs())
 
 
-@alone
-def build(job: Job, name: str, with_musl: bool) -> None:
-    """Step: run the recipe's `build`."""
-    _build(job, name, with_musl)
-    source_tree.write(job.out(Work(name).built), _facts(name, with_musl))
+def compile_component(job: Job, name: str, with_musl: bool) -> None:
+    """Step: compile the component."""
+    build = Build(recipe.load(name), with_musl)
+    build.compile(job)
+    source_tree.write(job.out(build.work.built), build.inputs())
 
 
-@alone
 def install(job: Job, name: str, with_musl: bool, results: Mapping[str, str]) -> None:
     """Step: run the recipe's `install` into an empty $DESTDIR and copy `results` (path in it -> output) from there."""
-    if source_tree.read(Work(name).phase) != ["built", _key(name, with_musl)]:
-        _build(job, name, with_musl)
-    destination = Work(name).build / "dest"
+    build = Build(recipe.load(name), with_musl)
+    if source_tree.read(build.work.state) != build.state("built"):
+        build.compile(job)
+    destination = build.work.build / "dest"
     files.remove(destination)
     destination.mkdir()
-    _run(job, name, "install", with_musl)
-    for inside, place in results.items():
-        found = destination / inside
-        if not found.exists():
+    build.run(job, "install")
+    for inside, target in results.items():
+        path = destination / inside
+        if not path.exists():
             raise NablaError(f"{name}: `install` made no {inside} below $DESTDIR", f"see {relative(job.log)}")
-        output = next(item for item in job.outputs if str(item.path if isinstance(item, Tree) else item) == place)
+        output = next(item for item in job.outputs if str(real_path(item)) == target)
         if isinstance(output, Tree):
-            shutil.copytree(found, job.out(output), symlinks=True)
+            shutil.copytree(path, job.out(output), symlinks=True)
         else:
-            shutil.copy(found, job.out(output))
+            shutil.copy(path, job.out(output))
 
 
 def steps(
@@ -78,124 +157,48 @@ def steps(
 ) -> Iterator[TaskDict]:
     """Yield the tasks `area:unpack` … `area:install` for recipe `name`.
 
-    `results`: path below $DESTDIR ("." = all of it) -> output. `with_musl`: built for the guest by our wrapper against
-    out/musl, mounted at /sysroot; else by the build root's own compiler.
+    `results`: path below $DESTDIR ("." = all of it) -> output. `with_musl`: see `Build`.
     """
     loaded, work = recipe.load(name), Work(name)
-    facts = loaded.config()["build"]
-    tools = [lockfile.LOCK, lockfile.PACKAGES, *task.source_files(TOOLCHAIN / "bin")]
-    needs: list[Path | Tree] = [*tools, *([Tree(MUSL)] if with_musl else [])]
-    after = ["toolchain:unpack", *(["musl:install"] if with_musl else [])]
-    scripts = {key: facts[key] for key in ("configure", "build", "install")} if facts else {}
-    env = facts["env"] if facts else {}
-    code = (bwrap, series, source_tree)
+    config = loaded.config()["build"]
+    tools = [BUILD_ROOT, *task.source_files(TOOLCHAIN / "bin")]
+    scripts = {key: config[key] for key in ("configure", "build", "install")} if config else {}
+    env = config["env"] if config else {}
     yield task.group(area, doc)
-    yield from source_tree.steps(area, name)
+    yield from source_tree.steps(area, loaded)
     yield task.step(
         f"{area}:configure",
         configure,
         doc=f"configure {name} in a fresh copy of its source",
-        inputs=[work.patched, *needs, *_recipe_files(loaded)],
+        inputs=[work.patched, *tools, *([Tree(MUSL)] if with_musl else []), *_recipe_files(loaded)],
         outputs=[work.configured],
-        after=after,
         # `build` counts too: objects made with other flags must not stay.
         config=[env, scripts.get("configure"), scripts.get("build")],
-        code=code,
         args=[name, with_musl],
-        kept=True,
+        cacheable=True,
     )
     yield task.step(
         f"{area}:build",
-        build,
+        compile_component,
         doc=f"compile {name}",
         inputs=[work.configured],
         outputs=[work.built],
-        after=[f"{area}:configure"],
         config=[env, scripts.get("build")],
-        code=code,
         args=[name, with_musl],
-        kept=True,
+        cacheable=True,
     )
     yield task.step(
         f"{area}:install",
         install,
-        doc="install into " + ", ".join(relative(_path(item)) for item in results.values()),
+        doc="install into " + ", ".join(relative(real_path(item)) for item in results.values()),
         inputs=[work.built, *tools],
         outputs=list(results.values()),
-        after=[f"{area}:build"],
         config=[env, scripts.get("install")],
-        code=code,
-        args=[name, with_musl, {inside: str(_path(item)) for inside, item in results.items()}],
-        kept=True,
+        args=[name, with_musl, {inside: str(real_path(item)) for inside, item in results.items()}],
+        cacheable=True,
     )
 
 
-def enter(name: str, with_musl: bool) -> Sandbox:
-    """Return the sandbox in which a recipe is built: its build folder at /build, the recipe's own folder at /src."""
-    binds = [Bind(Work(name).build, "/build", writable=True), Bind(recipe.load(name).folder, "/src")]
-    if with_musl:
-        binds.append(Bind(MUSL, "/sysroot"))
-    env = {
-        "JOBS": str(bwrap.jobs()),
-        "DESTDIR": "/build/dest",
-        "RECIPE": "/src",
-        "VERSION": recipe.load(name).version,
-    }
-    loaded = recipe.load(name).build
-    env = {**env, **(loaded.env if loaded else {})}
-    return Sandbox(tuple(binds), env, f"/build/{name}", shell_command=f"./doit.sh shell {name}")
-
-
-def _configure(job: Job, name: str, with_musl: bool) -> None:
-    work = Work(name)
-    source_tree.ready(job, name)
-    files.remove(work.build)
-    work.build.mkdir(parents=True)
-    shutil.copytree(work.source, work.build / name, symlinks=True)
-    _run(job, name, "configure", with_musl)
-    source_tree.write(work.phase, ["configured", _key(name, with_musl)])
-
-
-def _build(job: Job, name: str, with_musl: bool) -> None:
-    work = Work(name)
-    if source_tree.read(work.phase) != ["configured", _key(name, with_musl)]:
-        job.note("there is no fresh copy (the last build failed or was killed): starting over")
-        _configure(job, name, with_musl)
-    work.phase.unlink()
-    with progress.counting(f"{name}: compile", name) as counter:
-        _run(job, name, "build", with_musl, counter)
-    source_tree.write(work.phase, ["built", _key(name, with_musl)])
-
-
-def _run(job: Job, name: str, which: str, with_musl: bool, counter: Callable[[str], None] | None = None) -> None:
-    recipe_build = recipe.load(name).build
-    script: str = getattr(recipe_build, which) if recipe_build else ""
-    if script:
-        enter(name, with_musl).run(script, title=f"{name}: {which}", log=job.log, progress=counter)
-
-
-def _facts(name: str, with_musl: bool) -> dict[str, Any]:
-    """What the compiled copy is made from: source, scripts, compiler, libc, further files of the recipe."""
-    loaded = recipe.load(name)
-    scripts = loaded.config()["build"] or {}
-    return {
-        "patched": digest.sha256_file(Work(name).patched),
-        "scripts": {key: scripts.get(key) for key in ("env", "configure", "build")},
-        "files": {path.name: digest.sha256_file(path) for path in _recipe_files(loaded)},
-        "buildroot": lockfile.read_lock().tree,
-        "wrappers": digest.tree_digest(TOOLCHAIN / "bin"),
-        "musl": Tree(MUSL).stamp.read_text(encoding="utf-8").strip() if with_musl else None,
-    }
-
-
-def _key(name: str, with_musl: bool) -> str:
-    return digest.config_digest(_facts(name, with_musl))
-
-
-def _recipe_files(loaded: recipe.Recipe) -> list[Path]:
+def _recipe_files(loaded: Recipe) -> list[Path]:
     """Files beside recipe.toml which a build script may read (a .config for instance)."""
     return [path for path in task.source_files(loaded.folder) if path.name != "recipe.toml"]
-
-
-def _path(item: Path | Tree) -> Path:
-    return item.path if isinstance(item, Tree) else item

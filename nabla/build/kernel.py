@@ -20,9 +20,11 @@ from nabla.build.source_tree import Work
 from nabla.core import digest, files, progress
 from nabla.core.errors import CommandError, ConfigError
 from nabla.core.paths import KERNEL, KERNEL_CONFIG, VMLINUX, relative
-from nabla.engine.task import Job
+from nabla.engine.action import Job
 from nabla.sandbox import bwrap, lockfile
 from nabla.sandbox.bwrap import Bind, Sandbox
+from nabla.sources import recipe
+from verify.epoch import BUILD_TIMESTAMP
 
 RECIPE = "linux"
 CONFIG = KERNEL / "config"
@@ -32,7 +34,7 @@ SOURCES = KERNEL / "sources"
 
 # Without these three the kernel asks the clock, the user and the host name.
 IDENTITY = {
-    "KBUILD_BUILD_TIMESTAMP": bwrap.BUILD_TIMESTAMP,
+    "KBUILD_BUILD_TIMESTAMP": BUILD_TIMESTAMP,
     "KBUILD_BUILD_USER": "nabla",
     "KBUILD_BUILD_HOST": "build",
     "KBUILD_BUILD_VERSION": "1",
@@ -50,14 +52,13 @@ _COMPILED = re.compile(r"^  (?:CC|AS) ")
 _READ = re.compile(r"/build/linux/([^\s:;\"'=)]+)")
 
 
-@source_tree.alone
 def config(job: Job, name: str) -> None:
     """Merge the fragments on top of "no to everything", by the kernel's own script, in a folder of its own."""
     work, parts = Work(name), fragments()
     if not parts:
         raise ConfigError(f"there is no fragment in {relative(KERNEL_CONFIG)}/")
     kconfig.wanted(parts)
-    source_tree.ready(job, name)
+    source_tree.ensure_source_tree(job, recipe.load(name))
     # The script calls make without our compiler, whose name and abilities are options too: hence one more olddefconfig.
     scratch = work.base / "config"
     files.remove(scratch)
@@ -74,14 +75,13 @@ def config(job: Job, name: str) -> None:
     shutil.copy(scratch / ".config", job.out(CONFIG))
 
 
-@source_tree.alone
 def compile_kernel(job: Job, name: str) -> None:
     """Run the kernel's make; after a killed build, which may have left half objects, from nothing."""
     work = Work(name)
     objects = work.objects
-    source_tree.ready(job, name)
+    source_tree.ensure_source_tree(job, recipe.load(name))
     # Objects are only as good as the compiler and the tree they came from: another build root starts over.
-    origin = "\n".join([lockfile.read_lock().tree, digest.sha256_file(work.unpacked), bwrap.BUILD_TIMESTAMP])
+    origin = "\n".join([lockfile.read_lock().tree, digest.sha256_file(work.unpacked), BUILD_TIMESTAMP])
     mark, dirty = objects / ".nabla-origin", objects / ".nabla-running"
     if dirty.exists() or not mark.exists() or mark.read_text() != origin:
         files.remove(objects)

@@ -23,14 +23,7 @@ def task_patches() -> Iterator[TaskDict]:
         ("tree", create, "create a git tree of a source with one commit per patch: doit patches:tree NAME"),
         ("export", export, "write the commits of that git tree to patches/NAME: doit patches:export NAME"),
     ):
-        yield {
-            "basename": f"patches:{name}",
-            "doc": doc,
-            "actions": [task.guard(action)],
-            "pos_arg": "words",
-            "uptodate": [False],
-            "verbosity": 2,
-        }
+        yield task.command(f"patches:{name}", action, doc=doc, words="words")
 
 
 def create(words: list[str]) -> None:

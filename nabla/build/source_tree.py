@@ -2,36 +2,38 @@
 """Source trees: unpacked from the cache or copied from this repository, and patched.
 
     source/tree     upstream's files with our patches
-    source/memory   what is needed to take the patches out again
-    source/origin   which files the tree was unpacked from; written last, so without it the tree counts for nothing
+    source/pristine what is needed to take the patches out again
+    source/inputs   the digests of the files that the tree was unpacked from; written last, it makes the tree valid
 
-The records that other steps depend on lie outside, in out/work/<name>/*.json. Whoever needs a tree calls `ready`, which
-repairs one that was removed or left half-made.
+The records that other steps depend on lie outside, in out/work/<name>/*.json. A step that needs the tree calls
+`ensure_source_tree`, which repairs one that was removed or left incomplete.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import Any
 
 from nabla.build import series
 from nabla.core import digest, files
-from nabla.core.paths import STATE, WORK
+from nabla.core.artifacts import BUILD_ROOT, source_record
+from nabla.core.paths import WORK
 from nabla.engine import task
-from nabla.engine.task import Job, TaskDict
+from nabla.engine.action import Job
+from nabla.engine.task import TaskDict
 from nabla.sandbox.bwrap import Bind, Sandbox
-from nabla.sources import fetch, recipe
-from nabla.sources.records import record_path
+from nabla.sources import recipe
+from nabla.sources.archives import fetched
+from nabla.sources.recipe import Recipe, Source
 
 
 @dataclass(frozen=True)
 class Work:
-    """Where a recipe is built."""
+    """The folder in which a recipe is built."""
 
     name: str
 
@@ -51,9 +53,9 @@ class Work:
         return self.base / "build"
 
     @property
-    def phase(self) -> Path:
-        """Says how far the build folder got, and of what; absent while a build runs."""
-        return self.build / "phase"
+    def state(self) -> Path:
+        """Records which step the build folder has passed, and its inputs; absent while a build runs."""
+        return self.build / "state"
 
     @property
     def objects(self) -> Path:
@@ -81,106 +83,92 @@ class Work:
         return self.base / "built.json"
 
 
-P = ParamSpec("P")
-
-
-def alone(action: Callable[Concatenate[Job, str, P], None]) -> Callable[Concatenate[Job, str, P], None]:
-    """Let one step at a time work on a recipe, also when doit runs twice in this checkout."""
-
-    @functools.wraps(action)
-    def wrapper(job: Job, name: str, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        with files.lock(STATE / "locks" / f"work-{name}", f"{job.name}: waiting for another step of {name}"):
-            action(job, name, *args, **kwargs)
-
-    return wrapper
-
-
-@alone
 def unpack(job: Job, name: str) -> None:
     """Step: bring the sources of a recipe to source/tree; nothing moves if they are there already."""
-    write(job.out(Work(name).unpacked), _unpacked(job, name))
+    write(job.out(Work(name).unpacked), _ensure_unpacked(job, recipe.load(name)))
 
 
-@alone
 def patch(job: Job, name: str) -> None:
     """Step: apply the series; the record names the content of each patched file, not the patches."""
     loaded, work = recipe.load(name), Work(name)
-    ready(job, name)
+    ensure_source_tree(job, loaded)
     paths = sorted({path for file in loaded.patches for path in series.touched(file)})
-    facts = {
+    record = {
         "unpacked": digest.sha256_file(work.unpacked),
         "patched": {path: _content(work.source / path) for path in paths},
     }
     job.note(f"{len(loaded.patches)} patches, {len(paths)} files")
-    write(job.out(work.patched), facts)
+    write(job.out(work.patched), record)
 
 
-def ready(job: Job, name: str) -> None:
-    """Make sure that source/tree is there and carries the series. The caller is `alone` with the recipe."""
-    loaded, folder = recipe.load(name), Work(name).source.parent
-    _unpacked(job, name)
+def ensure_source_tree(job: Job, loaded: Recipe) -> None:
+    """Make sure that source/tree exists and carries the series: a step that the cache restored has left none."""
+    work = Work(loaded.name)
+    folder = work.source.parent
+    _ensure_unpacked(job, loaded)
     applied = folder / "applied"
-    facts = [[path.name, digest.sha256_file(path)] for path in loaded.patches]
-    if read(applied) != facts:
-        series.Series(Work(name).source, folder / "memory").apply(loaded.patches)
-        write(applied, facts)
+    wanted = [[path.name, digest.sha256_file(path)] for path in loaded.patches]
+    if read(applied) != wanted:
+        series.Series(work.source, folder / "pristine").apply(loaded.patches)
+        write(applied, wanted)
 
 
-def _unpacked(job: Job, name: str) -> Any:
-    """Make sure that source/tree is unpacked from the right files; returns what they are."""
-    loaded, work = recipe.load(name), Work(name)
-    facts: list[dict[str, Any]] = []
-    places: list[Path] = []
+def _ensure_unpacked(job: Job, loaded: Recipe) -> Any:
+    """Make sure that source/tree is unpacked from the right files; return their digests."""
+    work = Work(loaded.name)
+    archives = fetched(loaded) if loaded.is_remote else {}
+    record: list[dict[str, Any]] = []
+    paths: list[Path] = []
     for source in loaded.source:
         local = source.local_path
         if local is not None:
             digests = {path.relative_to(local).as_posix(): digest.sha256_file(path) for path in local_files(local)}
-            facts.append({"name": source.name, "files": digests})
-            places.append(local)
+            record.append({"name": source.name, "files": digests})
+            paths.append(local)
         else:
-            places.append(fetch.fetch(source))
-            facts.append({"name": source.name, "strip": source.strip, "sha256": places[-1].name})
-    origin = work.source.parent / "origin"
-    if read(origin) != facts or not work.source.is_dir():
+            paths.append(archives[source.name])
+            record.append({"name": source.name, "strip": source.strip, "sha256": paths[-1].name})
+    origin = work.source.parent / "inputs"
+    if read(origin) != record or not work.source.is_dir():
         files.remove(work.source.parent)
         work.source.mkdir(parents=True)
-        for number, (source, path) in enumerate(zip(loaded.source, places, strict=True)):
+        for number, (source, path) in enumerate(zip(loaded.source, paths, strict=True)):
             # The first source is the tree itself, further ones lie in a folder with their name.
             _unpack_one(job, source, path, work.source if number == 0 else work.source / source.name)
-        write(origin, facts)
-    return facts
+        write(origin, record)
+    return record
 
 
-def steps(area: str, name: str) -> Iterator[TaskDict]:
-    """Yield `area:unpack` and `area:patch` for recipe `name`."""
-    loaded, work = recipe.load(name), Work(name)
-    local = [path for s in loaded.source if s.local_path is not None for path in local_files(s.local_path)]
-    remote = any(source.local is None for source in loaded.source)
-    sources = [[s.name, s.strip, s.unpack] for s in loaded.source]
+def steps(area: str, loaded: Recipe) -> Iterator[TaskDict]:
+    """Yield `area:unpack` and `area:patch` for a recipe."""
+    work = Work(loaded.name)
     yield task.step(
         f"{area}:unpack",
         unpack,
-        doc=f"unpack the source of {name} {loaded.version}",
-        inputs=[*local, *([record_path(name)] if remote else [])],
+        doc=f"unpack the source of {loaded.name} {loaded.version}",
+        inputs=[*source_inputs(loaded), BUILD_ROOT],
         outputs=[work.unpacked],
-        after=["toolchain:unpack", *([f"fetch:{name}"] if remote else [])],
-        config=sources,
-        args=[name],
-        kept=True,
+        config=[[source.name, source.strip, source.unpack] for source in loaded.source],
+        args=[loaded.name],
+        cacheable=True,
     )
     yield task.step(
         f"{area}:patch",
         patch,
-        doc=f"apply patches/{name}" if loaded.patches else "nothing to patch",
+        doc=f"apply patches/{loaded.name}" if loaded.patches else "nothing to patch",
         inputs=[work.unpacked, *loaded.patches],
         outputs=[work.patched],
-        after=[f"{area}:unpack"],
-        # The input files alone do not tell when one is gone.
+        # The input files alone do not show that one is gone.
         config=[path.name for path in loaded.patches],
-        code=[series],
-        args=[name],
-        kept=True,
+        args=[loaded.name],
+        cacheable=True,
     )
+
+
+def source_inputs(loaded: Recipe) -> list[Path]:
+    """Return the files by which the sources of a recipe are inputs of a step."""
+    local = [path for source in loaded.source if source.local_path for path in local_files(source.local_path)]
+    return [*local, *([source_record(loaded.name)] if loaded.is_remote else [])]
 
 
 def local_files(folder: Path) -> list[Path]:
@@ -188,7 +176,7 @@ def local_files(folder: Path) -> list[Path]:
     return [path for path in task.source_files(folder) if path.suffix not in (".o", ".a")]
 
 
-def _unpack_one(job: Job, source: recipe.Source, path: Path, target: Path) -> None:
+def _unpack_one(job: Job, source: Source, path: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         for file in local_files(path):
@@ -220,7 +208,6 @@ def read(path: Path) -> Any:
         return None
 
 
-def write(path: Path, facts: Any) -> None:
+def write(path: Path, record: Any) -> None:
     """Write a record: the same data always gives the same bytes."""
-    files.make_folder(path.parent)
-    path.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    files.write(path, json.dumps(record, indent=1, sort_keys=True) + "\n")

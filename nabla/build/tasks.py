@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nabla.build import component, kconfig, kernel, source_tree
+from nabla.build import component, kernel, source_tree
 from nabla.build.source_tree import Work
-from nabla.core.artifacts import Tree
+from nabla.core.artifacts import BUILD_ROOT, Tree
 from nabla.core.paths import BUSYBOX, GUEST_TESTS, MUSL, NABLA_INIT, NABLA_RUN, VMLINUX
 from nabla.engine import task
 from nabla.engine.task import TaskDict
-from nabla.sandbox import bwrap, lockfile
+from nabla.sources import recipe
 
 
 def task_musl() -> Iterator[TaskDict]:
@@ -58,30 +58,25 @@ def task_kernel() -> Iterator[TaskDict]:
     """Build the guest kernel."""
     work = Work(kernel.RECIPE)
     fragments = kernel.fragments()
-    tools = [lockfile.LOCK, lockfile.PACKAGES]
     yield task.group("kernel", "build the guest kernel")
-    yield from source_tree.steps("kernel", kernel.RECIPE)
+    yield from source_tree.steps("kernel", recipe.load(kernel.RECIPE))
     yield task.step(
         "kernel:config",
         kernel.config,
         doc="merge kernel-config/*.config and check that every option survives",
-        inputs=[work.patched, *fragments, *tools],
+        inputs=[work.patched, *fragments, BUILD_ROOT],
         outputs=[kernel.CONFIG],
-        after=["kernel:patch", "toolchain:unpack"],
         config=[path.name for path in fragments],
-        code=[kconfig, bwrap],
         args=[kernel.RECIPE],
-        kept=True,
+        cacheable=True,
     )
     yield task.step(
         "kernel:build",
         kernel.compile_kernel,
         doc="compile and link the kernel",
-        inputs=[work.patched, kernel.CONFIG, *tools],
+        inputs=[work.patched, kernel.CONFIG, BUILD_ROOT],
         outputs=[VMLINUX, kernel.SYMBOLS, kernel.SOURCES],
-        after=["kernel:config"],
         config=kernel.IDENTITY,
-        code=[bwrap],
         args=[kernel.RECIPE],
-        kept=True,
+        cacheable=True,
     )

@@ -12,6 +12,7 @@ from nabla.core.errors import HostError, NablaError
 from nabla.packages import builder
 from nabla.sandbox.bwrap import Bind, Sandbox
 from nabla.sources import recipe
+from nabla.sources.recipe import PackageRecipe
 
 
 def open_shell(names: list[str]) -> None:
@@ -24,10 +25,11 @@ def open_shell(names: list[str]) -> None:
     elif names[0] in ("kernel", kernel.RECIPE) and Work(kernel.RECIPE).objects.is_dir():
         place = kernel.enter(Work(kernel.RECIPE).objects)
     elif (Work(names[0]).build / names[0]).is_dir():
-        if recipe.load(names[0]).package is not None:
-            place = builder.enter(names[0])
+        loaded = recipe.load(names[0])
+        if isinstance(loaded, PackageRecipe):
+            place = builder.enter(loaded)
         else:
-            place = component.enter(names[0], with_musl=names[0] != "musl")
+            place = component.Build(loaded, with_musl=loaded.name != "musl").sandbox()
     else:
         raise NablaError(
             f"there is no build folder of {names[0]!r}",

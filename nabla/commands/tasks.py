@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from nabla.commands import boot, doctor, shell, testing
 from nabla.engine import discovery
-from nabla.engine.task import TaskDict, alias, guard
+from nabla.engine.task import TaskDict, alias, command
 from nabla.images import descriptions
 
 ARTIFACTS = ("kernel", "musl", "busybox", "launcher", "init", "rootfs:alpine", "rootfs:minimal")
@@ -36,27 +36,25 @@ def task_ready() -> TaskDict:
 
 def task_test() -> TaskDict:
     """Run tests and linters."""
-    return {
-        "basename": "test",
-        "doc": "run all tests and linters on what was built; words after it go to pytest (doit test -- -k fetch)",
-        "actions": [guard(testing.run_tests)],
-        "pos_arg": "words",
-        "task_dep": ["ready"],
-        "uptodate": [False],
-        "verbosity": 2,
-    }
+    return command(
+        "test",
+        testing.run_tests,
+        doc="run all tests and linters on what was built; words after it go to pytest (doit test -- -k fetch)",
+        after=["ready"],
+        words="words",
+        interactive=True,
+    )
 
 
 def task_quick_test() -> TaskDict:
     """Run what needs no build."""
-    return {
-        "basename": "test:quick",
-        "doc": "run the linters and the tests that need no build, in about a minute; words after it go to pytest",
-        "actions": [guard(testing.run_quick_tests)],
-        "pos_arg": "words",
-        "uptodate": [False],
-        "verbosity": 2,
-    }
+    return command(
+        "test:quick",
+        testing.run_quick_tests,
+        doc="run the linters and the tests that need no build, in about a minute; words after it go to pytest",
+        words="words",
+        interactive=True,
+    )
 
 
 def task_boot() -> Iterator[TaskDict]:
@@ -68,40 +66,33 @@ def task_boot() -> Iterator[TaskDict]:
 
 
 def _boot(title: str, name: str, doc: str) -> TaskDict:
-    return {
-        "basename": title,
-        "doc": doc,
-        "actions": [(guard(boot.boot), [name])],
-        "params": boot.PARAMS,
-        "pos_arg": "words",
-        "task_dep": ["kernel", "launcher", f"rootfs:{name}"],
-        "uptodate": [False],
-        "verbosity": 2,
-    }
+    return command(
+        title,
+        boot.boot,
+        doc=doc,
+        after=["kernel", "launcher", f"rootfs:{name}"],
+        args=[name],
+        params=boot.PARAMS,
+        words="words",
+        interactive=True,
+    )
 
 
 def task_shell() -> TaskDict:
     """Open a shell in the build sandbox."""
-    return {
-        "basename": "shell",
-        "doc": "open a shell in the build sandbox, with a recipe's build folder: doit shell [RECIPE]",
-        "actions": [guard(shell.open_shell)],
-        "pos_arg": "names",
-        "task_dep": ["toolchain:unpack"],
-        "verbosity": 2,
-        "uptodate": [False],
-    }
+    return command(
+        "shell",
+        shell.open_shell,
+        doc="open a shell in the build sandbox, with a recipe's build folder: doit shell [RECIPE]",
+        after=["toolchain:unpack"],
+        words="names",
+        interactive=True,
+    )
 
 
 def task_doctor() -> TaskDict:
     """Check the host."""
-    return {
-        "basename": "doctor",
-        "doc": "tell what of the host is missing or unusual",
-        "actions": [guard(doctor.report)],
-        "uptodate": [False],
-        "verbosity": 2,
-    }
+    return command("doctor", doctor.report, doc="report what the host lacks or what is unusual about it")
 
 
 def task_lock() -> Iterator[TaskDict]:

@@ -43,6 +43,10 @@ BASE = "alpine-base"
 # The images that are released; others are for tests and for developers of this project.
 RELEASED_IMAGES = ("alpine", "base", "minimal", "python")
 
+# They hold the digest of the unpacked build root: an input of every step that runs in it.
+BUILD_ROOT = STATE / "build-root"
+PACKAGING_ROOT = STATE / "packaging-root"
+
 APK_TOOLS = Tree(WORK / "apk-tools")
 IMAGE_TOOLS = Tree(WORK / "image-tools")
 
@@ -76,6 +80,11 @@ _REPORT_FORMATS = ("txt", "json", "xml")
 def image_path(name: str) -> Path:
     """Return the image of that name in out/images."""
     return IMAGES / f"{name}.ext3"
+
+
+def source_record(recipe: str) -> Path:
+    """Return the file that names the fetched source files of a recipe by sha256."""
+    return STATE / "sources" / f"{recipe}.json"
 
 
 def package_record(recipe: str) -> Path:

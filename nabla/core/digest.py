@@ -38,12 +38,12 @@ def sha256_bytes(data: bytes) -> str:
 
 def sha256_file(path: Path) -> str:
     """Return the sha256 of a file, remembered while its status does not change. Raises OSError."""
-    return _remembered("sha256", path, manifest.file_sha256)
+    return remembered("sha256", path, manifest.file_sha256)
 
 
 def python_digest(path: Path) -> str:
     """Return a digest of what a Python file does: comments, layout and docstrings do not count."""
-    return _remembered("python", path, _python_digest)
+    return remembered("python", path, _python_digest)
 
 
 def config_digest(data: Any) -> str:
@@ -58,7 +58,7 @@ def canonical(data: Any) -> str:
 
 def tree_digest(root: Path) -> str:
     """Return the digest of a folder's manifest, remembered while no entry's status changes. Raises OSError."""
-    return _remembered("tree", root, manifest.digest)
+    return remembered("tree", root, manifest.digest)
 
 
 def path_digest(path: Path) -> str | None:
@@ -80,7 +80,8 @@ def _python_digest(path: Path) -> str:
     return sha256_bytes(ast.dump(module).encode())
 
 
-def _remembered(kind: str, path: Path, compute: Callable[[Path], str]) -> str:
+def remembered(kind: str, path: Path, compute: Callable[[Path], str]) -> str:
+    """Return `compute(path)`, taken from the database while the status of the file or folder does not change."""
     key = f"{kind}:{os.path.abspath(path)}"
     before, _ = _status(path)
     database = _database()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-EXIT_BUG = 1
 EXIT_USER = 2
 EXIT_INTERRUPTED = 130
 
@@ -73,6 +72,10 @@ class ConfigError(NablaError):
 
 class ImageError(NablaError):
     """A file system image could not be made or is damaged."""
+
+
+class VerifyError(NablaError):
+    """An artifact is not what it must be."""
 
 
 class LockError(NablaError):

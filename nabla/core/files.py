@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files and folders: create, remove and lock them, with errors that name the cause."""
+"""Files and folders: write, move, remove and lock them, with errors that name the cause."""
 
 from __future__ import annotations
 
@@ -16,9 +16,34 @@ from typing import NoReturn
 
 from nabla.core import log
 from nabla.core.errors import DiskFullError, NablaError
+from nabla.core.process import run
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNUSED = 30 * 86400.0  # seconds
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file in one step: readers see the old content or the new. Makes the folder. Raises `NablaError`."""
+    make_folder(path.parent)
+    # A name of its own for each process: two may write the same file.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.rename(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise_full(error, path)
+
+
+def move(source: Path, target: Path) -> None:
+    """Move a file or folder, also to another file system. Hard links stay hard links. Raises `CommandError`."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        run(["cp", "-a", source, target])
+        remove(source)
 
 
 def remove(path: Path) -> None:
@@ -36,7 +61,7 @@ def remove(path: Path) -> None:
 
 
 def remove_unused(folders: Iterable[Path]) -> None:
-    """Remove folders of a cache that nobody used for a month; who uses one touches it."""
+    """Remove folders of a cache that were not used for a month; each use sets the time of the folder."""
     for folder in folders:
         with suppress(FileNotFoundError):  # another process may do the same
             if time.time() - folder.stat().st_mtime > _UNUSED:

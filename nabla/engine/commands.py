@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""doit commands of our own: `doit explain TASK…` and `doit clean [TASK…]`."""
+"""Commands of doit: `explain TASK…`, `clean [TASK…]`, and `run` with the lock of the checkout."""
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from doit import cmd_run as run
 from doit.cmd_base import DoitCmdBase, check_tasks_exist
 
 from nabla.core import digest, files
 from nabla.core.paths import OUT, STATE, VENV, relative
-from nabla.engine.task import Intact, Recorded
+from nabla.engine import lock, order
+from nabla.engine.uptodate import ConfigUnchanged, OutputsUnchanged
 
 _REASONS = {
     "missing_target": "output missing",
@@ -25,6 +28,26 @@ _REASONS = {
 _DIGITS = 12  # of a digest
 _SHOWN = 100  # characters of a value at most
 _CONTEXT = 20  # characters before a difference
+
+
+class Run(run.Run):
+    """doit's own command `run`: one at a time in a checkout, several workers in critical-path order."""
+
+    name = "run"
+
+    def execute(self, params: Any, args: list[str]) -> Any:
+        """Wait for another doit, then run tasks."""
+        lock.acquire()
+        return super().execute(params, args)
+
+    # doit looks at the parameters of this method.
+    @functools.wraps(run.Run._execute)
+    def _execute(self, **options: Any) -> Any:
+        names = {task.name for task in self.task_list}
+        selected: list[str] = vars(self)["sel_tasks"] or []
+        if options["num_process"] > 1 and not options["single"] and names.issuperset(selected):
+            self.sel_tasks = order.ordered(self.task_list, selected)
+        return super()._execute(**options)
 
 
 class Explain(DoitCmdBase):
@@ -65,11 +88,10 @@ class Explain(DoitCmdBase):
             yield "it has never ended well here"
             return
         for check, _, _ in reasons.get("uptodate_false", []):
-            if isinstance(check, Recorded):
-                yield from _differences(
-                    values.get("record"), check.record, values.get("code") != check.values()["code"]
-                )
-            elif isinstance(check, Intact):
+            if isinstance(check, ConfigUnchanged):
+                yield from _differences(values.get("record"), check.record)
+                yield from _code_changes(values.get("code", {}), check.code())
+            elif isinstance(check, OutputsUnchanged):
                 now = check.values()["outputs"]
                 before = values.get("outputs", {})
                 yield from (f"output damaged or missing: {path}" for path in now if now[path] != before.get(path))
@@ -133,11 +155,15 @@ def _with_steps(tasks: Mapping[str, Any], names: list[str]) -> Iterator[str]:
             yield from _with_steps(tasks, [dep for dep in task.task_dep if dep in tasks])
 
 
-def _differences(before: Any, now: Any, code_changed: bool) -> Iterator[str]:
-    if code_changed:
-        yield "the code of the task changed"
+def _differences(before: Any, now: Any) -> Iterator[str]:
     if before != json.loads(json.dumps(now)):
         yield from _compare("", before, json.loads(json.dumps(now)))
+
+
+def _code_changes(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    for path in sorted({*before, *now}):
+        if before.get(path) != now.get(path):
+            yield f"the code of the task changed: {path}"
 
 
 def _compare(place: str, before: Any, now: Any) -> Iterator[str]:

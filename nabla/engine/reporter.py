@@ -11,7 +11,7 @@ from doit.reporter import ConsoleReporter
 
 from nabla.core import log
 from nabla.core.paths import relative
-from nabla.engine.task import log_path
+from nabla.engine.action import log_path
 
 
 class Reporter(ConsoleReporter):

@@ -1,92 +1,104 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results of steps in the user's cache, by the digest of all that went into them: no checkout makes one twice.
+"""Results in the user's cache, shared by all checkouts: nothing is built twice from the same inputs.
 
-<cache>/results/ab/abcd…/told.json   the step, and the digest of each output
-<cache>/results/ab/abcd…/0, 1, …     the outputs, in the order in which the step declares them
+    <cache>/results/ab/abcd…/manifest.json   a title and the digest of each file and folder beside it
+    <cache>/results/ab/abcd…/<name>          the results themselves
 
-What is taken is checked by its digest; what was damaged is made again. A step may be kept if its declared inputs,
-configuration and code are all that decides its outputs, which is what doit goes by as well, and if nobody needs what it
-leaves besides its outputs, or makes that himself (nabla.build.source_tree.ready).
+The key is the digest of all that decides a result; paths of the checkout do not count. An entry appears by one rename,
+is checked by its digests before each use and is built again if it is damaged. One that nobody used for a month is
+removed. With `NABLA_FRESH=1` no result is reused.
 
-With `NABLA_FRESH=1` nothing is taken. What nobody took for a month goes.
+A step is cacheable if its declared inputs, configuration and code fully determine its outputs, and no later step relies
+on side effects (or recreates them, as nabla.build.source_tree does).
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from nabla.core import digest, files, manifest
+from nabla.core import digest, files
 from nabla.core.errors import CommandError
 from nabla.core.paths import ROOT, cache_dir
 from nabla.core.process import run
 
-# To be raised by whoever changes how results are laid out.
-FORM = 1
+# To be raised with every change of the layout of entries, or of what is computed outside of the code in the keys.
+CACHE_VERSION = 2
 
 
-def key(name: str, record: Any, code: str, inputs: Mapping[str, str | None]) -> str:
-    """Return the digest under which a step's outputs are kept; the place of the checkout does not count.
-
-    `record`: configuration and arguments, JSON data; `code`: digest of what it runs; `inputs`: digests by path relative
-    to the checkout.
-    """
-    facts = [FORM, name, record, code, dict(inputs)]
-    return digest.sha256_bytes(digest.canonical(facts).replace(f"{ROOT}/", "").encode())
+def key(*facts: Any) -> str:
+    """Return the key of what these facts, JSON data, decide."""
+    text = digest.canonical([CACHE_VERSION, *facts])
+    return digest.sha256_bytes(text.replace(f"{ROOT}/", "").encode())
 
 
-def take(found: str, places: Sequence[Path]) -> bool:
-    """Put copies of the outputs kept under a key at `places`, and tell whether that went well.
+def lock(name: str) -> AbstractContextManager[None]:
+    """Hold the lock of a key while its result is looked up or built."""
+    return files.lock(cache_dir() / "locks" / name, f"waiting for another process that builds {name[:12]}")
 
-    Afterwards there is either all of them or none.
-    """
-    if os.environ.get("NABLA_FRESH", "0") not in ("", "0"):
-        return False
-    entry = _entry(found)
+
+def is_reusable() -> bool:
+    """Tell whether results of earlier builds may be reused."""
+    return os.environ.get("NABLA_FRESH", "0") in ("", "0")
+
+
+def entry(name: str) -> Path:
+    """Return the folder of a key's results, whether or not it exists."""
+    return cache_dir() / "results" / name[:2] / name
+
+
+def find(name: str) -> Path | None:
+    """Return the folder of a key's results after checking them; None if there are none, or damaged ones."""
+    folder = entry(name)
     try:
-        told = json.loads((entry / "told.json").read_text(encoding="utf-8"))
-        for number, (place, expected) in enumerate(zip(places, told["outputs"], strict=True)):
-            _copy(entry / str(number), place)
-            if _digest(place) != expected:
-                raise ValueError
-        os.utime(entry)
-    except (OSError, ValueError, KeyError, TypeError, CommandError):
-        for place in places:
-            files.remove(place)
+        digests = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["digests"]
+        if {path.name for path in folder.iterdir()} != {"manifest.json", *digests}:
+            return None
+        if any(digest.path_digest(folder / each) != expected for each, expected in digests.items()):
+            return None
+        os.utime(folder)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return folder
+
+
+def restore(name: str, targets: Mapping[str, Path]) -> bool:
+    """Copy a key's results to `targets` (name in the entry -> path); False and no target if that is not possible."""
+    folder = find(name) if is_reusable() else None
+    if folder is None:
+        return False
+    try:
+        for each, target in targets.items():
+            _copy(folder / each, target)
+    except CommandError:
+        for target in targets.values():
+            files.remove(target)
         return False
     return True
 
 
-def keep(found: str, name: str, places: Sequence[Path]) -> None:
-    """Keep the outputs of a step, which lie at `places`. Raises `DiskFullError`, `CommandError`."""
-    entry = _entry(found)
+def add(name: str, title: str, sources: Mapping[str, Path], *, move: bool = False) -> Path:
+    """Keep copies of `sources` (name in the entry -> file or folder) under a key, or with `move` these themselves.
+
+    Returns the folder of the entry. Raises `DiskFullError`, `CommandError`.
+    """
+    folder = entry(name)
     with files.scratch(cache_dir() / "tmp") as scratch:
         whole = scratch / "entry"
         whole.mkdir()
-        for number, place in enumerate(places):
-            _copy(place, whole / str(number))
-        told = {"step": name, "outputs": [_digest(place) for place in places]}
-        (whole / "told.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-        files.make_folder(entry.parent)
-        files.remove(entry)
+        for each, source in sources.items():
+            (files.move if move else _copy)(source, whole / each)
+        record = {"title": title, "digests": {each: digest.path_digest(whole / each) for each in sources}}
+        (whole / "manifest.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        files.make_folder(folder.parent)
+        files.remove(folder)
         files.remove_unused((cache_dir() / "results").glob("??/*"))
-        try:
-            whole.rename(entry)
-        except OSError:
-            # Another process kept the same at this moment.
-            if not entry.is_dir():
-                raise
-
-
-def _entry(found: str) -> Path:
-    return cache_dir() / "results" / found[:2] / found
-
-
-def _digest(place: Path) -> str:
-    return manifest.digest(place) if place.is_dir() else manifest.file_sha256(place)
+        whole.rename(folder)
+    return folder
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -11,7 +11,6 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from doit.dependency import FileChangedChecker
 from doit.exceptions import InvalidTask
 
 from nabla.core import digest, log
-from nabla.core.files import lock
 
 _CACHEDIR_TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n# Made by the build; safe to remove, no need to back up.\n"
@@ -85,8 +83,7 @@ class TaskStateDB:
 
     def dump(self) -> None:
         """Called by doit at the end of a run; all is saved already."""
-        with self._alone():
-            self._database.close()
+        self._database.close()
 
     def _record(self, task_id: str) -> dict[str, Any]:
         if task_id not in self._records:
@@ -103,12 +100,7 @@ class TaskStateDB:
         tag = path.parent.parent / "CACHEDIR.TAG"
         if not tag.exists():
             tag.write_text(_CACHEDIR_TAG)
-        with self._alone():
-            self._open_or_renew(path)
-
-    def _alone(self) -> AbstractContextManager[None]:
-        """SQLite does not wait while another process begins or ends write-ahead logging: it fails at once."""
-        return lock(Path(self.name + ".lock").absolute(), f"waiting for another doit to leave {self.name} …")
+        self._open_or_renew(path)
 
     def _open_or_renew(self, path: Path) -> None:
         try:
@@ -117,14 +109,14 @@ class TaskStateDB:
             raise  # locked, or the disk is full: nothing is wrong with the file
         except sqlite3.DatabaseError as error:
             log.warn(f"{self.name} is damaged ({error}) and was put aside; all tasks run again")
-            for suffix in ("-wal", "-shm"):
+            for suffix in ("-journal", "-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
             path.rename(path.with_name(path.name + ".damaged"))
             self._open(path)
 
     def _open(self, path: Path) -> None:
         self._database = sqlite3.connect(path, timeout=30, isolation_level=None)
-        self._database.execute("pragma journal_mode=wal")
+        self._database.execute("pragma journal_mode=truncate")
         self._database.execute("create table if not exists tasks (task text primary key, record text)")
         self._database.execute("select count(record) from tasks").fetchone()
 

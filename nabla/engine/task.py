@@ -1,78 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps of the build as doit tasks, with doit's traps designed out.
+"""Tasks of doit, with doit's traps designed out: steps, which make outputs, and commands, which a user asks for.
 
     step("musl:build", build_musl, doc="…", inputs=[…], outputs=[Tree(MUSL)], config={…})
 
 gives the dictionary of one doit task `musl:build`. When it runs, `build_musl(job)` is called with a `Job`:
 `job.out(path)` is where a declared output is to be written, `job.run(argv)` starts a program with the task's log file.
-Outputs take their real names only after the action ended well: a killed or failed task leaves the previous ones as
-they were.
 
-A task runs when an input's content, its configuration, its code, or one of its outputs has changed since the last
-success. Actions must be functions of a module (`doit -n 2` sends tasks to other processes), arguments plain data.
+A step runs again when an input's content, its configuration, its code or one of its outputs has changed since the last
+success. The code is the function's module and what that imports (nabla.engine.code). Functions must be those of a
+module (`doit -n 2` sends tasks to other processes), arguments plain data.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import functools
-import os
-import sys
-import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from doit.exceptions import BaseFail, TaskError, TaskFailed
+from doit.exceptions import BaseFail
 
-from nabla.core import digest, files
 from nabla.core.artifacts import Tree
-from nabla.core.errors import NablaError
-from nabla.core.files import remove
-from nabla.core.paths import LOGS, OUT, ROOT, STATE, WORK, relative
-from nabla.core.process import Result, run
-from nabla.engine import build_record
-
-_UNUSED = 30 * 86400.0  # seconds
+from nabla.engine import lock
+from nabla.engine.action import Action, guarded, log_path
+from nabla.engine.uptodate import ConfigUnchanged, OutputsUnchanged, tracked_path
 
 TaskDict = dict[str, Any]
 Check = Callable[[Any, Mapping[str, Any]], bool]  # called with doit's task and its saved values
-
-
-@dataclass
-class Job:
-    """What an action gets: the task's name, its log file, places for its outputs."""
-
-    name: str
-    log: Path
-    outputs: tuple[Path | Tree, ...] = ()
-    _scratch: Path | None = None
-
-    def out(self, output: Path | Tree) -> Path:
-        """Return where to write a declared output for now: a place beside the real one, absent at the start."""
-        if output not in self.outputs:
-            raise ValueError(f"{self.name}: {output} is not among the outputs of this task")
-        return _partial(_place(output))
-
-    def run(self, argv: Sequence[str | Path], **options: Any) -> Result:
-        """Run a program with the task's log file; the options are those of `nabla.core.process.run`."""
-        return run(argv, log=self.log, **options)
-
-    def scratch(self) -> Path:
-        """Return an empty folder below out/work for the task's own use; removed after success, kept after failure."""
-        if self._scratch is None:
-            self._scratch = WORK / self.name.replace(":", "-")
-            remove(self._scratch)
-            files.make_folder(self._scratch)
-        return self._scratch
-
-    def note(self, text: str) -> None:
-        """Append one line to the log file."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("a", encoding="utf-8") as stream:
-            stream.write(text + "\n")
 
 
 def step(
@@ -84,44 +39,62 @@ def step(
     outputs: Iterable[Path | Tree] = (),
     after: Iterable[str] = (),
     config: Any = None,
-    code: Iterable[ModuleType | Path] = (),
     args: Sequence[Any] = (),
     checks: Iterable[Check] = (),
     always: bool = False,
-    kept: bool = False,
-    extra: Mapping[str, Any] | None = None,
+    cacheable: bool = False,
 ) -> TaskDict:
     """Return the doit task `area` or `area:step`.
 
-    `inputs`: files, and `Tree`s that are outputs of other tasks. `after`: names of tasks that must have run. `config`:
-    JSON data; the task runs again when it differs. `code`: further modules, or their files, whose code decides the
-    result (the action's own module always counts). `checks`: further conditions for being up to date. `always`: run
-    whenever asked for. `kept`: the outputs go to the cache, and come from there (nabla.engine.result_cache says for
-    which steps).
-    `extra`: further keys of the doit task.
+    `inputs`: files and `Tree`s; the tasks that make them run before. `after`: further tasks that must have run, none of
+    those. `config`: JSON data; the task runs again when it differs. `checks`: further conditions for being up to date.
+    `always`: run whenever asked for. `cacheable`: outputs go to the result cache and are restored from there
+    (nabla.engine.result_cache says when a step is).
     """
-    area, _, sub = name.partition(":")
     outs = tuple(outputs)
     ins = tuple(inputs)
-    modules = sorted({_module_file(sys.modules[action.__module__]), *map(_module_file, code)})
-    record = {"config": config, "args": list(args), "code": [relative(path) for path in modules]}
-    recorded = Recorded(record, tuple(modules))
-    task: TaskDict = {
-        "basename": area,
+    unchanged = ConfigUnchanged({"config": config, "args": list(args)}, action.__module__)
+    return {
+        **_names(name),
         "doc": doc,
-        "actions": [Action(name, action, ins, outs, tuple(args), recorded, always, kept)],
-        "file_dep": [str(_seen(item)) for item in ins],
+        "actions": [Action(name, action, ins, outs, tuple(args), unchanged, cacheable)],
+        "file_dep": [str(tracked_path(item)) for item in ins],
         "targets": [str(path) for item in outs for path in _targets(item)],
         "task_dep": list(after),
-        "uptodate": [False] if always else [recorded, Intact(outs), *checks],
-        "clean": [(_clean, [[str(path) for item in outs for path in _targets(item)]])],
+        "uptodate": [False] if always else [unchanged, OutputsUnchanged(outs), *checks],
         "verbosity": 2,
         "meta": {"log": str(log_path(name))},
     }
-    if sub:
-        task["name"] = sub
-    task.update(extra or {})
-    return task
+
+
+def command(
+    name: str,
+    action: Callable[..., BaseFail | None],
+    *,
+    doc: str,
+    after: Iterable[str] = (),
+    args: Sequence[Any] = (),
+    params: Sequence[Mapping[str, Any]] = (),
+    words: str = "",
+    interactive: bool = False,
+    grouped: bool = False,
+) -> TaskDict:
+    """Return the doit task of a command: `action` is called with `args` and what the user wrote.
+
+    `params`: doit's description of options. `words`: name of the parameter that gets the other words of the command
+    line. `interactive`: it runs as long as the user likes, so other doits may run in this checkout meanwhile.
+    `grouped`: it is a task of the group before the colon.
+    """
+    return {
+        **(_names(name) if grouped else {"basename": name}),
+        "doc": doc,
+        "actions": [(guard(action, interactive=interactive), list(args))],
+        "params": list(params),
+        **({"pos_arg": words} if words else {}),
+        "task_dep": list(after),
+        "uptodate": [False],
+        "verbosity": 2,
+    }
 
 
 def group(name: str, doc: str, after: Iterable[str] = ()) -> TaskDict:
@@ -142,12 +115,16 @@ def alias(name: str, doc: str, after: Iterable[str]) -> TaskDict:
     return {"basename": name, "doc": doc, "actions": None, "task_dep": list(after)}
 
 
-def guard(function: Callable[..., None]) -> Callable[..., BaseFail | None]:
-    """Return a doit action that tells a `NablaError` in plain words; for tasks that are not made by `step`."""
+def guard(function: Callable[..., BaseFail | None], *, interactive: bool = False) -> Callable[..., BaseFail | None]:
+    """Return a doit action that reports a `NablaError` in one line; for tasks that are not made by `step`."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> BaseFail | None:
-        return _guarded(function.__name__, functools.partial(function, *args, **kwargs))
+        if interactive:
+            lock.release()
+        results: list[BaseFail | None] = []
+        failure = guarded(function.__name__, lambda: results.append(function(*args, **kwargs)))
+        return failure or results[0]
 
     return wrapper
 
@@ -168,197 +145,10 @@ def source_files(folder: Path, *patterns: str) -> list[Path]:
     return sorted(found)
 
 
-def log_path(name: str) -> Path:
-    """Return the log file of a task: out/logs/area-step.log."""
-    return LOGS / f"{name.replace(':', '-').replace('/', '-')}.log"
-
-
-@dataclass(frozen=True)
-class Action:
-    """The doit action of a step: calls the function, checks the inputs again, publishes the outputs."""
-
-    name: str
-    function: Callable[..., None]
-    inputs: tuple[Path | Tree, ...]
-    outputs: tuple[Path | Tree, ...]
-    args: tuple[Any, ...]
-    recorded: Recorded
-    always: bool = False
-    kept: bool = False
-
-    def __call__(self) -> BaseFail | None:
-        return _guarded(self.name, self._run)
-
-    def _run(self) -> None:
-        with files.lock(STATE / "locks" / self.name, f"{self.name}: waiting for another doit in this checkout"):
-            before = _digests(self.inputs)
-            facts = [self.recorded.values(), before]
-            if not self.always and build_record.meanwhile(self.name, facts, self._made()):
-                return
-            job = Job(self.name, log_path(self.name), self.outputs)
-            files.make_folder(LOGS)
-            job.log.write_text("")
-            places = [_place(item) for item in self.outputs]
-            for place in places:
-                files.make_folder(place.parent)
-                remove(_partial(place))
-            try:
-                self._make(job, before)
-                for item in self.outputs:
-                    _publish(self.name, item)
-            except BaseException:
-                for place in places:
-                    remove(_partial(place))
-                raise
-            if job._scratch is not None:
-                remove(job._scratch)
-            build_record.tell(self.name, facts, self._made())
-
-    def _made(self) -> dict[str, str | None]:
-        return Intact(self.outputs).digests()
-
-    def _make(self, job: Job, before: list[str | None]) -> None:
-        """Have all outputs at their places for now: from the cache, or made."""
-        found = None
-        partials = [_partial(_place(item)) for item in self.outputs]
-        if self.kept:
-            # Here: it needs this module.
-            from nabla.engine import result_cache
-
-            inputs = {relative(_seen(item)): told for item, told in zip(self.inputs, before, strict=True)}
-            found = result_cache.key(self.name, self.recorded.record, self.recorded.values()["code"], inputs)
-            if result_cache.take(found, partials):
-                job.note(f"taken from the cache: {found}")
-                return
-        self.function(job, *self.args)
-        if _digests(self.inputs) != before:
-            raise NablaError(f"{self.name}: an input changed while the task ran", "run the same command again")
-        if found is not None and all(partial.exists() for partial in partials):
-            result_cache.keep(found, self.name, partials)
-
-
-@dataclass
-class Recorded:
-    """doit's up-to-date check for configuration and code; keeps them as JSON for `explain`."""
-
-    record: Any
-    modules: tuple[Path, ...]
-    current: dict[str, Any] = field(default_factory=dict)
-
-    def configure_task(self, task: Any) -> None:
-        """Called by doit: have the record saved after each success."""
-        task.value_savers.append(self.values)
-
-    def values(self) -> dict[str, Any]:
-        """Return what is saved in doit's database."""
-        if not self.current:
-            code = digest.config_digest([digest.python_digest(path) for path in self.modules])
-            self.current = {"record": self.record, "record_digest": digest.config_digest(self.record), "code": code}
-        return self.current
-
-    def __call__(self, task: Any, values: Mapping[str, Any]) -> bool:
-        now = self.values()
-        return all(values.get(key) == now[key] for key in ("record_digest", "code"))
-
-
-@dataclass(frozen=True)
-class Intact:
-    """doit's up-to-date check for outputs: they are what the task made, not damaged or edited since."""
-
-    outputs: tuple[Path | Tree, ...]
-
-    def configure_task(self, task: Any) -> None:
-        """Called by doit: have the digests saved after each success."""
-        task.value_savers.append(self.values)
-
-    def values(self) -> dict[str, Any]:
-        """Return what is saved in doit's database."""
-        return {"outputs": self.digests()}
-
-    def digests(self) -> dict[str, str | None]:
-        """Return the digest of each output as it is now, by path relative to the checkout; None where it is absent."""
-        return {relative(_place(item)): digest.path_digest(_place(item)) for item in self.outputs}
-
-    def __call__(self, task: Any, values: Mapping[str, Any]) -> bool:
-        return bool(values.get("outputs", {}) == self.digests())
-
-
-def _guarded(name: str, function: Callable[[], None]) -> BaseFail | None:
-    """Call a function; map errors of the user (exit code 2) and bugs (exit code 1) to doit's two kinds of failure."""
-    try:
-        function()
-    except NablaError as error:
-        return TaskError(error.render())
-    except Exception as error:
-        full = _as_full(error) if isinstance(error, OSError) else None
-        if full is not None:
-            return TaskError(full.render())
-        return TaskFailed(f"bug in {name}, please report it:\n{traceback.format_exc()}")
-    return None
-
-
-def _place(item: Path | Tree) -> Path:
-    return item.path if isinstance(item, Tree) else item
-
-
-def _seen(item: Path | Tree) -> Path:
-    return item.stamp if isinstance(item, Tree) else item
+def _names(name: str) -> TaskDict:
+    area, _, sub = name.partition(":")
+    return {"basename": area, **({"name": sub} if sub else {})}
 
 
 def _targets(item: Path | Tree) -> list[Path]:
     return [item.path, item.stamp] if isinstance(item, Tree) else [item]
-
-
-def _partial(place: Path) -> Path:
-    return place.with_name(f".{place.name}.partial")
-
-
-def _digests(items: Iterable[Path | Tree]) -> list[str | None]:
-    return [digest.path_digest(_seen(item)) for item in items]
-
-
-def _publish(name: str, item: Path | Tree) -> None:
-    """Give one finished output its real name."""
-    place = _place(item)
-    partial = _partial(place)
-    if not partial.exists() or partial.is_dir() != isinstance(item, Tree):
-        raise RuntimeError(f"{name} did not write its output {relative(place)}")
-    if isinstance(item, Tree):
-        old = place.with_name(f".{place.name}.old")
-        remove(old)
-        if place.exists():
-            place.rename(old)
-        partial.rename(place)
-        remove(old)
-        files.make_folder(item.stamp.parent)
-        temporary = _partial(item.stamp)
-        temporary.write_text(digest.tree_digest(place) + "\n")
-        temporary.rename(item.stamp)
-        return
-    # Whatever the umask is: folders are compared with the modes of what they hold.
-    partial.chmod(0o755 if partial.stat().st_mode & 0o100 else 0o644)
-    with partial.open("rb") as stream:
-        os.fsync(stream.fileno())
-    partial.rename(place)
-    files.sync_folder(place.parent)
-
-
-def _module_file(module: ModuleType | Path) -> Path:
-    if isinstance(module, Path):
-        return module
-    assert module.__file__ is not None
-    return Path(module.__file__)
-
-
-def _as_full(error: OSError) -> NablaError | None:
-    try:
-        files.raise_full(error, Path(error.filename) if isinstance(error.filename, str) else OUT)
-    except NablaError as converted:
-        return converted if type(converted) is not NablaError else None
-
-
-def _clean(targets: Sequence[str]) -> None:
-    for target in targets:
-        path = Path(target)
-        if path.is_relative_to(OUT) or not path.is_relative_to(ROOT):
-            remove(path)

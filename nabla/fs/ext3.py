@@ -18,26 +18,15 @@ from pathlib import Path, PurePosixPath
 
 from nabla.core.errors import CommandError, ImageError
 from nabla.core.process import run
-from nabla.fs.nodes import Node, Tree, put, read_base, read_ext
+from nabla.fs.nodes import Node, Tree, read_ext
 from nabla.sandbox import bwrap
-from nabla.sandbox.bwrap import SOURCE_DATE_EPOCH
+from verify.epoch import SOURCE_DATE_EPOCH
 
 BLOCK = 4096  # bytes
 # Of ext4, beside those of ext3: fallocate(), large files without a map of each block, many subdirectories.
 FEATURES = "extent,huge_file,dir_nlink"
 SCRATCH = "/scratch"  # where tools in a sandbox of their own find what they work on
 
-# What the tools need: themselves, their libraries, a shell to try the sandbox with. Links are followed by name.
-_TOOL_FILES = (
-    "/bin/busybox",
-    "/etc/mke2fs.conf",
-    "/lib/ld-musl-x86_64.so.1",
-    "/lib/libc.musl-x86_64.so.1",
-    "/sbin/e2fsck",
-    "/sbin/mke2fs",
-    "/usr/sbin/debugfs",
-)
-_TOOL_LIBRARIES = ("libblkid", "libcom_err", "libe2p", "libext2fs", "libss", "libuuid", "libeconf")
 _LETTERS = {"char": "c", "block": "b", "fifo": "p"}  # of debugfs
 _MODES = {"dir": 0o755, "file": 0o644}
 
@@ -50,29 +39,6 @@ class Geometry:
     uuid: str
     hash_seed: str
     label: str
-
-
-def make_tools(wheel: Path, root: Path) -> None:
-    """Take mke2fs, debugfs and e2fsck with their libraries out of the Alpine base into a folder to be a sandbox's root.
-
-    Raises `ImageError` when the base lacks one.
-    """
-    base = read_base(wheel)
-    tools: Tree = {}
-    for path in _TOOL_FILES:
-        if path not in base:
-            raise ImageError(f"the Alpine base has no {path}")
-        put(tools, path, base[path])
-    for path, node in base.items():
-        name = PurePosixPath(path)
-        if str(name.parent) in ("/lib", "/usr/lib") and name.name.startswith(_TOOL_LIBRARIES):
-            put(tools, path, node)
-    put(tools, "/bin/sh", Node("link", 0o777, target="busybox"))
-    put(tools, "/bin/true", Node("link", 0o777, target="busybox"))
-    # A read-only root cannot get mount points later.
-    for folder in ("/dev", "/proc", "/tmp", SCRATCH):
-        put(tools, folder, Node("dir", 0o755))
-    stage(tools, root)
 
 
 def write(tree: Tree, geometry: Geometry, image: Path, *, tools: Path, scratch: Path, log: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from nabla.core.errors import ImageError
-from nabla.sandbox.bwrap import SOURCE_DATE_EPOCH
+from verify.epoch import SOURCE_DATE_EPOCH
 
 Kind = Literal["dir", "file", "link", "char", "block", "fifo"]
 _KINDS: dict[int, Kind] = {

@@ -3,17 +3,24 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from nabla.core import files
+from nabla.core.artifacts import APK_TOOLS, IMAGE_TOOLS, image_path
 from nabla.core.errors import ImageError
 from nabla.core.paths import BUSYBOX, MUSL, NABLA_INIT, ROOT, relative
+from nabla.engine.action import Job
+from nabla.fs import ext3
 from nabla.fs.nodes import Node, Tree, drop, put, read_archive, read_base
+from nabla.images import descriptions, install
 from nabla.images.descriptions import Archive, Description
-from nabla.sandbox.bwrap import SOURCE_DATE_EPOCH
-from nabla.sources import fetch, recipe
+from nabla.sources import recipe
+from nabla.sources.archives import fetched
+from verify.epoch import SOURCE_DATE_EPOCH
 
 _LOADER = "/lib/ld-musl-x86_64.so.1"
 _LIBC_LINK = "/lib/libc.musl-x86_64.so.1"  # the name by which Alpine's programs ask for libc
@@ -21,21 +28,38 @@ _BUSYBOX = "/bin/busybox"
 _COMMAND_FOLDERS = ("/bin", "/sbin", "/usr/bin", "/usr/sbin")
 
 Note = Callable[[str], None]
-Install = Callable[[Tree], Tree]
+Installer = Callable[[Tree], Tree]
 
 
-def compose(description: Description, note: Note, install: Install | None = None) -> Tree:
+def make_image(job: Job, name: str) -> None:
+    """Step: compose the tree of one image and write it."""
+    description = descriptions.load(name)
+    tree = compose(description, job.note, functools.partial(_install, job, description))
+    job.note(f"{len(tree)} entries")
+    geometry = ext3.Geometry(description.bytes, description.uuid, description.hash_seed, description.name)
+    ext3.write(tree, geometry, job.out(image_path(name)), tools=IMAGE_TOOLS.path, scratch=job.scratch(), log=job.log)
+
+
+def _install(job: Job, description: Description, tree: Tree) -> Tree:
+    scratch = job.scratch() / "packages"
+    packages, parts = description.packages, description.parts or ()
+    done = install.install(tree, packages, parts, tools=APK_TOOLS.path, scratch=scratch, log=job.log)
+    files.remove(scratch)
+    return done
+
+
+def compose(description: Description, note: Note, installer: Installer | None = None) -> Tree:
     """Return the file tree of an image; `note` gets lines for the log. Raises `ImageError`, `FetchError`.
 
-    `install` puts the described packages into a tree; where there are none it is not called.
+    `installer` puts the described packages into a tree; where there are none it is not called.
     """
     tree: Tree = read_base(_source(description.base)) if description.base is not None else {}
     for path in description.drop:
         drop(tree, path)
     if description.packages:
-        if install is None:
-            raise ValueError("an image with packages needs `install`")
-        tree = install(tree)
+        if installer is None:
+            raise ValueError("an image with packages needs an installer")
+        tree = installer(tree)
     for archive in description.archive:
         _add_archive(tree, archive)
     for built in description.tree:
@@ -52,10 +76,10 @@ def compose(description: Description, note: Note, install: Install | None = None
 
 def _source(name: str) -> Path:
     """Return the one source file of a recipe, from the cache."""
-    sources = recipe.load(name).source
-    if len(sources) != 1:
-        raise ImageError(f"the recipe {name} has {len(sources)} sources; an image takes recipes with one")
-    return fetch.fetch(sources[0])
+    loaded = recipe.load(name)
+    if len(loaded.source) != 1:
+        raise ImageError(f"the recipe {name} has {len(loaded.source)} sources; an image takes recipes with one")
+    return fetched(loaded)[loaded.source[0].name]
 
 
 def _add_archive(tree: Tree, archive: Archive) -> None:

@@ -9,7 +9,7 @@
     packages         of our repository, installed by apk with what they need (docs/packages.md)
     drop             paths of the base that are left out, folders with all they hold
     [[archive]]      recipe, at, member, drop: unpack a source of a recipe below a folder
-    [[tree]]         source, at, task: a folder below out/ that another task builds
+    [[tree]]         source, at: a folder below out/ that another task builds
     [[folder]]       path, mode, owner
     [[file]]         path, mode, owner, and either content or source (a file of this repository)
     [[link]]         path, target
@@ -89,10 +89,9 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class BuiltTree(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Files which a task of ours has built: folder `source`, below out/, goes to `at`; `task` makes it."""
+    """Files which a task of ours has built: folder `source`, below out/, goes to `at`."""
 
     source: str
-    task: str
     at: Inside
 
 

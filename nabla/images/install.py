@@ -23,7 +23,8 @@ from nabla.fs.ext3 import SCRATCH
 from nabla.fs.nodes import Node, Tree
 from nabla.packages import apk, catalog
 from nabla.packages.catalog import PackageError, Part
-from nabla.sandbox.bwrap import SOURCE_DATE_EPOCH, Bind
+from nabla.sandbox.bwrap import Bind
+from verify.epoch import SOURCE_DATE_EPOCH
 
 DATABASES = ("/lib/apk/db/installed", "/usr/lib/apk/db/installed")
 # Where apk and its scripts leave what belongs to no image.
@@ -55,7 +56,7 @@ def install(
 
     `scratch`: an empty folder. Raises `ImageError` when apk cannot do it.
     """
-    offered = {part.name: part for name in recipes_for(packages, parts) for part in catalog.read_record(name).parts}
+    offered = {part.name: part for name in recipes_for(packages, parts) for part in catalog.read_built(name).parts}
     missing = [name for name in packages if name not in offered]
     if missing:
         raise ImageError(f"the recipe {catalog.owners()[missing[0]]} made no package {missing[0]}")

@@ -24,11 +24,23 @@ from pathlib import Path
 from typing import Any
 
 from nabla.core import digest, manifest
+from nabla.core.artifacts import (
+    IMAGE_TOOLS,
+    OCI_ARCHIVE,
+    OCI_IMAGE,
+    OCI_LAYOUT,
+    REFERENCE_OCI,
+    REFERENCE_VERSION,
+    image_path,
+)
 from nabla.core.errors import ConfigError
+from nabla.core.paths import NABLA_RUN, VMLINUX
 from nabla.core.process import run
+from nabla.engine.action import Job
 from nabla.fs.ext3 import SCRATCH
 from nabla.packages import apk
-from nabla.sandbox.bwrap import SOURCE_DATE_EPOCH, Bind
+from nabla.sandbox.bwrap import Bind
+from verify.epoch import SOURCE_DATE_EPOCH
 
 NAME = "nabla-linux"
 
@@ -59,6 +71,20 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 def reference(version: str) -> str:
     """Return the name that the image has after it was loaded: the same in docker, podman and containerd."""
     return f"localhost/{NAME}:{version}"
+
+
+def make_image(job: Job, version: str) -> None:
+    """Step: write the layout and the same as one file."""
+    layout = job.out(OCI_LAYOUT)
+    make(version, NABLA_RUN, VMLINUX, image_path(OCI_IMAGE), layout, tools=IMAGE_TOOLS.path)
+    archive(layout, job.out(OCI_ARCHIVE))
+
+
+def make_reference(job: Job) -> None:
+    """Step: write the archive as the task `oci` does."""
+    layout = job.scratch() / "layout"
+    make(REFERENCE_VERSION, NABLA_RUN, VMLINUX, image_path(OCI_IMAGE), layout, tools=IMAGE_TOOLS.path)
+    archive(layout, job.out(REFERENCE_OCI))
 
 
 def make(version: str, nabla_run: Path, vmlinux: Path, image: Path, target: Path, *, tools: Path) -> None:

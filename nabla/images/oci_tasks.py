@@ -18,30 +18,25 @@ from nabla.core.artifacts import (
     OCI_IMAGE,
     OCI_LAYOUT,
     REFERENCE_OCI,
-    REFERENCE_VERSION,
     image_path,
 )
 from nabla.core.errors import CommandError
 from nabla.core.paths import NABLA_RUN, VMLINUX
 from nabla.engine import task
-from nabla.engine.task import Job, TaskDict, guard, step
+from nabla.engine.task import TaskDict, command, step
 from nabla.images import oci, podman_run
 from nabla.images.podman_run import Podman
-from nabla.packages import apk
-from nabla.sandbox import bwrap
 
 
 def task_oci() -> TaskDict:
     """Write the container image."""
     return step(
         "oci",
-        make_image,
+        oci.make_image,
         doc="write launcher, kernel and Alpine as a container image, as folder and as archive",
         inputs=[NABLA_RUN, VMLINUX, image_path(OCI_IMAGE), IMAGE_TOOLS],
         outputs=[OCI_LAYOUT, OCI_ARCHIVE],
-        after=["launcher", "kernel", f"rootfs:{OCI_IMAGE}", "rootfs:tools"],
         args=[version.version()],
-        code=[oci, apk, bwrap],
     )
 
 
@@ -50,41 +45,24 @@ def task_digests_oci() -> Iterator[TaskDict]:
     yield task.ungrouped(
         task.step(
             "digests:oci",
-            write_oci,
+            oci.make_reference,
             doc="the container image of a version 0",
             inputs=[NABLA_RUN, VMLINUX, image_path(OCI_IMAGE), IMAGE_TOOLS],
             outputs=[REFERENCE_OCI],
-            after=["launcher", "kernel", f"rootfs:{OCI_IMAGE}", "rootfs:tools"],
-            code=[oci, apk, bwrap],
         )
     )
 
 
-def make_image(job: Job, version: str) -> None:
-    """Write the layout and the same as one file."""
-    layout = job.out(OCI_LAYOUT)
-    oci.make(version, NABLA_RUN, VMLINUX, image_path(OCI_IMAGE), layout, tools=IMAGE_TOOLS.path)
-    oci.archive(layout, job.out(OCI_ARCHIVE))
-
-
-def write_oci(job: Job) -> None:
-    """Write the archive as the task `oci` does."""
-    layout = job.scratch() / "layout"
-    oci.make(REFERENCE_VERSION, NABLA_RUN, VMLINUX, image_path(OCI_IMAGE), layout, tools=IMAGE_TOOLS.path)
-    oci.archive(layout, job.out(REFERENCE_OCI))
-
-
 def task_run_oci() -> TaskDict:
     """Run the container image."""
-    return {
-        "basename": "run:oci",
-        "doc": "run the container image by podman: a shell in its machine, or `-- COMMAND…`",
-        "actions": [guard(run_image)],
-        "pos_arg": "words",
-        "task_dep": ["oci"],
-        "uptodate": [False],
-        "verbosity": 2,
-    }
+    return command(
+        "run:oci",
+        run_image,
+        doc="run the container image by podman: a shell in its VM, or `-- COMMAND…`",
+        after=["oci"],
+        words="words",
+        interactive=True,
+    )
 
 
 def run_image(words: list[str]) -> None:

@@ -18,43 +18,13 @@ from nabla.core.artifacts import ARCH, INDEX, PACKAGE_KEY, REPOSITORY
 from nabla.core.errors import CommandError
 from nabla.core.paths import keys_dir
 from nabla.core.process import run
-from nabla.fs import ext3, nodes
 from nabla.fs.ext3 import SCRATCH
-from nabla.fs.nodes import Node, Tree, put
 from nabla.packages.catalog import Built, PackageError, Part
 from nabla.sandbox import bwrap, lockfile
-from nabla.sandbox.bwrap import SOURCE_DATE_EPOCH, Bind, Sandbox
+from nabla.sandbox.bwrap import Bind, Sandbox
+from verify.epoch import SOURCE_DATE_EPOCH
 
 _KEY_BITS = 4096
-
-_TOOL_FILES = (
-    "/bin/busybox",
-    "/etc/group",
-    "/etc/passwd",
-    "/lib/ld-musl-x86_64.so.1",
-    "/lib/libc.musl-x86_64.so.1",
-    "/sbin/apk",
-)
-_TOOL_LIBRARIES = ("libapk.so", "libcrypto.so", "libssl.so", "libz.so")
-
-
-def make_tools(wheel: Path, root: Path) -> None:
-    """Take apk with its libraries out of the Alpine base into a folder to be a sandbox's root. Raises `ImageError`."""
-    found = nodes.read_base(wheel)
-    tools: Tree = {}
-    for path in _TOOL_FILES:
-        if path not in found:
-            raise PackageError(f"the Alpine base has no {path}")
-        put(tools, path, found[path])
-    for path, node in found.items():
-        if path.startswith(tuple(f"/usr/lib/{name}" for name in _TOOL_LIBRARIES)):
-            put(tools, path, node)
-    for name in ("sh", "true"):
-        put(tools, f"/bin/{name}", Node("link", 0o777, target="busybox"))
-    # A read-only root cannot get mount points later.
-    for folder in ("/dev", "/proc", "/tmp", SCRATCH, "/files", "/keys", "/repository", "/root", "/image"):
-        put(tools, folder, Node("dir", 0o755))
-    ext3.stage(tools, root)
 
 
 def ensure_key() -> tuple[Path, Path]:

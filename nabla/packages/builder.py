@@ -1,23 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build one recipe for the repository: compile against a sysroot of its own, install, split into packages, keep.
+"""Build one recipe for the repository: compile against a sysroot of its own, install, split into packages.
 
     out/work/<recipe>/sysroot       libc, libgcc and the files of all packages it is built against, by hard links
     out/work/<recipe>/build/<name>  a copy of the patched source, /build/<name> in the sandbox
     out/work/<recipe>/build/dest    $DESTDIR
 
-What was installed, and the packages made of it, go to the cache, each under a digest of all that went in: no checkout
-builds the same thing twice, another division into packages compiles nothing, and an earlier state is there at once.
-What a dependant is built against is told by the digest of the files: a change that makes no difference ends there.
+The installed files and the packages split from them go to the result cache, each under a key of its own inputs: no
+checkout builds the same thing twice, and another division into packages compiles nothing. The key of a dependent holds
+the digest of the files it is built against, so a change that makes no difference to them stops there.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +24,24 @@ import msgspec
 from nabla.build import source_tree
 from nabla.build.source_tree import Work
 from nabla.core import digest, files, progress
-from nabla.core.artifacts import Tree
+from nabla.core.artifacts import APK_TOOLS, Tree, package_record
 from nabla.core.errors import NablaError
-from nabla.core.paths import MUSL, STATE, TOOLCHAIN, cache_dir
-from nabla.core.process import run
-from nabla.engine import task
-from nabla.engine.task import Job
-from nabla.packages import elf, split
-from nabla.packages.catalog import Built, PackageError, built_tree, closure, read_record
+from nabla.core.paths import MUSL, TOOLCHAIN, cache_dir
+from nabla.engine import code, result_cache, task
+from nabla.engine.action import Job
+from nabla.packages import apk, catalog, elf, split
+from nabla.packages.catalog import Built, PackageError, built_tree, closure, read_built
 from nabla.sandbox import bwrap, lockfile
 from nabla.sandbox.bwrap import Bind, Sandbox
-from nabla.sources import fetch, recipe, store
-from nabla.sources.recipe import Recipe
+from nabla.sources.archives import read_record
+from nabla.sources.recipe import PackageRecipe, Recipe
 
 TRIPLET = "x86_64-nabla-linux-musl"
 CROSS = TOOLCHAIN / "cross"
 STEPS = ("prepare", "build", "package")
-# To be raised by whoever changes this module so that the same recipe installs other bytes.
-FORM = 1
 
 # Names of folders on the build machine, indexes over several packages; of no use on a system with packages.
-_RUBBISH = re.compile(r".*\.la|usr/share/info/dir|.*/perllocal\.pod|.*/\.packlist|.*/__pycache__/.*")
+_UNWANTED = re.compile(r".*\.la|usr/share/info/dir|.*/perllocal\.pod|.*/\.packlist|.*/__pycache__/.*")
 
 # No debug information: it would name paths, and be cut off anyway.
 _FLAGS = "-O2 -g0 -pipe -Wformat -Werror=format-security"
@@ -72,18 +67,17 @@ ENVIRONMENT = {
 }
 
 
-def compile_facts(name: str) -> dict[str, Any]:
+def compile_inputs(loaded: PackageRecipe) -> dict[str, Any]:
     """Return all that decides what a recipe installs, as JSON data."""
-    loaded = recipe.load(name)
-    assert loaded.package is not None
     package = loaded.package
     tree = built_tree(loaded)
+    archives = {archive.source: archive.sha256 for archive in read_record(loaded.name)} if loaded.is_remote else {}
     return {
         **({"built": tree.stamp.read_text(encoding="utf-8").strip()} if tree else {}),
         **({"options": package.options} if package.options else {}),
-        "recipe": [name, loaded.version, package.env, [getattr(package, step) for step in STEPS]],
+        "recipe": [loaded.name, loaded.version, package.env, [getattr(package, step) for step in STEPS]],
         "sources": [
-            [s.name, s.unpack, s.strip, fetch.fetch(s).name if s.local is None else _local(s.local_path)]
+            [s.name, s.unpack, s.strip, archives[s.name] if s.local_path is None else _local(s.local_path)]
             for s in loaded.source
         ],
         "patches": [digest.sha256_file(path) for path in loaded.patches],
@@ -91,14 +85,13 @@ def compile_facts(name: str) -> dict[str, Any]:
         "root": lockfile.read_lock(lockfile.PACKAGING.lock).tree,
         "toolchain": digest.tree_digest(CROSS),
         "musl": Tree(MUSL).stamp.read_text(encoding="utf-8").strip(),
-        "depends": {each: read_record(each).tree for each in closure(name)},
-        "form": [FORM, sorted({**bwrap.ENVIRONMENT, **ENVIRONMENT}.items()), _RUBBISH.pattern],
+        "depends": {each: read_built(each).tree for each in closure(loaded.name)},
+        "environment": [sorted({**bwrap.ENVIRONMENT, **ENVIRONMENT}.items()), _UNWANTED.pattern],
     }
 
 
-def split_facts(loaded: Recipe, installed: str) -> dict[str, Any]:
+def split_inputs(loaded: PackageRecipe, installed: str) -> dict[str, Any]:
     """Return all that decides a recipe's packages; `installed`: digest of what it installed."""
-    assert loaded.package is not None
     package = msgspec.to_builtins(loaded.package)
     for step in (*STEPS, "env", "options", "makedepends", "check"):
         package.pop(step, None)
@@ -106,7 +99,7 @@ def split_facts(loaded: Recipe, installed: str) -> dict[str, Any]:
         "installed": installed,
         "recipe": [loaded.name, loaded.version, loaded.license, loaded.summary, loaded.homepage, package],
         "files": {str(path.relative_to(loaded.folder)): digest.sha256_file(path) for path in extra_files(loaded)},
-        "code": [digest.python_digest(path) for path in split.CODE],
+        "code": dict(code.closure(split.__name__)),
     }
 
 
@@ -117,37 +110,34 @@ def extra_files(loaded: Recipe) -> list[Path]:
 
 def files_path(key: str, part: str) -> Path:
     """Return the folder that holds the files of one package."""
-    return _entry(key) / "files" / part
+    return result_cache.entry(key) / "files" / part
 
 
-def obtain(job: Job, name: str) -> Built:
+def obtain(job: Job, loaded: PackageRecipe) -> Built:
     """Return the packages of a recipe: from the cache, or built now. Raises `PackageError`, `CommandError`."""
-    loaded = recipe.load(name)
-    waiting = f"{job.name}: waiting for another step of {name}"
-    with files.lock(STATE / "locks" / f"work-{name}", waiting):
-        installed = _installed(job, name)
-        key = digest.config_digest(split_facts(loaded, digest.tree_digest(installed)))
-        with store.cache().lock(f"package-{key[:32]}"):
-            built = _find(key)
-            if built is None:
-                compose_sysroot(sysroot_path(name), closure(name))
-                built = _split(job, loaded, installed, key)
-    return built
+    installed = _installed(job, loaded)
+    key = result_cache.key("package", split_inputs(loaded, digest.tree_digest(installed)))
+    with result_cache.lock(key):
+        entry = result_cache.find(key)
+        if entry is None or not result_cache.is_reusable():
+            compose_sysroot(job, sysroot_path(loaded.name), closure(loaded.name))
+            entry = _split(job, loaded, installed, key)
+    return msgspec.json.decode((entry / "built.json").read_bytes(), type=Built)
 
 
-def enter(name: str) -> Sandbox:
+def enter(loaded: PackageRecipe) -> Sandbox:
     """Return the sandbox in which a recipe is built, its sysroot as the last build left it."""
-    loaded, work = recipe.load(name), Work(name)
-    assert loaded.package is not None
+    work = Work(loaded.name)
     binds = [
         Bind(work.build, "/build", writable=True),
         Bind(loaded.folder, "/src"),
-        Bind(sysroot_path(name), "/sysroot"),
+        Bind(sysroot_path(loaded.name), "/sysroot"),
     ]
     if tree := built_tree(loaded):
         binds.append(Bind(tree.path, "/extra"))
     env = {**ENVIRONMENT, "JOBS": str(bwrap.jobs()), "VERSION": loaded.version, **loaded.package.env}
-    return Sandbox(tuple(binds), env, f"/build/{name}", lockfile.PACKAGING, f"./doit.sh shell {name}")
+    shell = f"./doit.sh shell {loaded.name}"
+    return Sandbox(tuple(binds), env, f"/build/{loaded.name}", lockfile.PACKAGING, shell)
 
 
 def sysroot_path(name: str) -> Path:
@@ -155,46 +145,44 @@ def sysroot_path(name: str) -> Path:
     return Work(name).base / "sysroot"
 
 
-def compose_sysroot(root: Path, recipes: Sequence[str]) -> None:
+def compose_sysroot(job: Job, root: Path, recipes: Sequence[str]) -> None:
     """Link libc and the packages of these recipes together. Raises `PackageError` when two packages hold one file."""
     files.remove(root)
     root.mkdir(parents=True)
     _link_tree(MUSL, root, "libc")
     for each in recipes:
-        built = read_record(each)
+        built = read_built(each)
+        if result_cache.find(built.key) is None:
+            # Removed from the cache as long unused, or damaged.
+            built = obtain(job, catalog.load(each))
         for part in built.parts:
             _link_tree(files_path(built.key, part.name), root, part.name)
 
 
-def _installed(job: Job, name: str) -> Path:
+def _installed(job: Job, loaded: PackageRecipe) -> Path:
     """Return the folder with all that a recipe installs, from the cache or built now."""
-    key = digest.config_digest(compile_facts(name))
-    with store.cache().lock(f"package-{key[:32]}"):
-        entry = _entry(key)
-        with suppress(FileNotFoundError):
-            if digest.path_digest(entry / "installed") == (entry / "tree").read_text(encoding="utf-8"):
-                job.note(f"taken from the cache: {key}")
-                return entry / "installed"
-        _compile(job, name)
-        destination = Work(name).build / "dest"
-        with store.cache().scratch() as scratch:
-            _move(destination, scratch / "installed")
-            (scratch / "tree").write_text(digest.tree_digest(scratch / "installed"), encoding="utf-8")
-            _publish(scratch, ("installed", "tree"), entry)
-        # What was built lies in the cache now; a failed build keeps its folder, for `doit shell`.
-        files.remove(Work(name).build)
+    key = result_cache.key("installed", compile_inputs(loaded))
+    with result_cache.lock(key):
+        entry = result_cache.find(key) if result_cache.is_reusable() else None
+        if entry is None:
+            _compile(job, loaded)
+            build = Work(loaded.name).build
+            entry = result_cache.add(key, f"{loaded.name}: installed", {"installed": build / "dest"}, move=True)
+            # What was built lies in the cache now; a failed build keeps its folder, for `doit shell`.
+            files.remove(build)
+        else:
+            job.note(f"restored from the cache: {key}")
     return entry / "installed"
 
 
-def _compile(job: Job, name: str) -> None:
-    loaded, work = recipe.load(name), Work(name)
-    assert loaded.package is not None
-    source_tree.ready(job, name)
+def _compile(job: Job, loaded: PackageRecipe) -> None:
+    name, work = loaded.name, Work(loaded.name)
+    source_tree.ensure_source_tree(job, loaded)
     files.remove(work.build)
     work.build.mkdir(parents=True)
     shutil.copytree(work.source, work.build / name, symlinks=True)
-    compose_sysroot(sysroot_path(name), closure(name))
-    place = enter(name)
+    compose_sysroot(job, sysroot_path(name), closure(name))
+    sandbox = enter(loaded)
     destination = work.build / "dest"
     for step in STEPS:
         script: str = getattr(loaded.package, step)
@@ -202,17 +190,17 @@ def _compile(job: Job, name: str) -> None:
             destination.mkdir()
         if not script:
             continue
+        title = f"{name}: {step}"
         if step == "build":
             with progress.counting(f"{name}: compile", name) as counter:
-                _run(place, job, name, step, script, counter)
+                sandbox.run(script, title=title, log=job.log, progress=counter)
         else:
-            _run(place, job, name, step, script)
-    _tidy(place, job, loaded, destination)
+            sandbox.run(script, title=title, log=job.log)
+    _tidy(sandbox, job, loaded, destination)
 
 
-def _tidy(place: Sandbox, job: Job, loaded: Recipe, destination: Path) -> None:
+def _tidy(sandbox: Sandbox, job: Job, loaded: PackageRecipe, destination: Path) -> None:
     """Remove what no package shall hold, cut off symbols."""
-    assert loaded.package is not None
     name, options = loaded.name, loaded.package.options
     programs: list[str] = []
     archives: list[str] = []
@@ -220,7 +208,7 @@ def _tidy(place: Sandbox, job: Job, loaded: Recipe, destination: Path) -> None:
         full = destination / path
         if "/__pycache__/" in path and "bytecode" in options:
             continue
-        if _RUBBISH.fullmatch(path):
+        if _UNWANTED.fullmatch(path):
             full.unlink()
         elif "!strip" in options:
             continue
@@ -237,11 +225,12 @@ def _tidy(place: Sandbox, job: Job, loaded: Recipe, destination: Path) -> None:
         xargs -0 -r "$STRIP" --strip-unneeded -R .comment <programs
         xargs -0 -r "$STRIP" --strip-debug --enable-deterministic-archives <archives
     """
-    place.run(script, title=f"{name}: strip", log=job.log)
+    sandbox.run(script, title=f"{name}: strip", log=job.log)
 
 
-def _split(job: Job, loaded: Recipe, installed: Path, key: str) -> Built:
-    with store.cache().scratch() as scratch:
+def _split(job: Job, loaded: PackageRecipe, installed: Path, key: str) -> Path:
+    """Divide what was installed into packages; return the entry of the cache."""
+    with files.scratch(cache_dir() / "tmp") as scratch:
         parts = split.split(installed, scratch / "files", loaded, sysroot_path(loaded.name), job.note)
         built = Built(
             recipe=loaded.name,
@@ -252,56 +241,13 @@ def _split(job: Job, loaded: Recipe, installed: Path, key: str) -> Built:
             parts=tuple(parts),
         )
         (scratch / "built.json").write_bytes(msgspec.json.format(msgspec.json.encode(built), indent=1))
-        _publish(scratch, ("files", "built.json"), _entry(key))
-    return built
-
-
-def _move(source: Path, target: Path) -> None:
-    """Move a folder, also to another file system. Hard links stay what they are: apk records them in packages."""
-    try:
-        source.rename(target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        run(["cp", "-a", source, target])
-        files.remove(source)
-
-
-def _find(key: str) -> Built | None:
-    """Return what lies in the cache under a key; None where nothing does, or what is there was damaged."""
-    entry = _entry(key)
-    try:
-        built = msgspec.json.decode((entry / "built.json").read_bytes(), type=Built)
-    except (FileNotFoundError, msgspec.DecodeError):
-        return None
-    return built if digest.path_digest(entry / "files") == built.tree else None
-
-
-def _entry(key: str) -> Path:
-    """Return where the result of that key lies, or would lie."""
-    return cache_dir() / "packages" / key[:2] / key
-
-
-def _publish(scratch: Path, names: Sequence[str], entry: Path) -> None:
-    """Move finished results to their place in the cache, by one rename."""
-    whole = scratch / "entry"
-    whole.mkdir()
-    for name in names:
-        (scratch / name).rename(whole / name)
-    files.make_folder(entry.parent)
-    files.remove(entry)
-    whole.rename(entry)
-
-
-def _run(
-    place: Sandbox, job: Job, name: str, step: str, script: str, counter: Callable[[str], None] | None = None
-) -> None:
-    place.run(script, title=f"{name}: {step}", log=job.log, progress=counter)
+        results = {name: scratch / name for name in ("files", "built.json")}
+        return result_cache.add(key, f"{loaded.name}: packages", results, move=True)
 
 
 def _link_tree(source: Path, target: Path, what: str) -> None:
     if not source.is_dir():
-        raise NablaError(f"the files of {what} are gone from the cache", f"run the task that makes {what} again")
+        raise NablaError(f"the files of {what} are missing: {source}", f"run the task that makes {what} again")
     for folder, names, others in os.walk(source):
         inside = target / os.path.relpath(folder, source)
         inside.mkdir(exist_ok=True)
@@ -324,11 +270,21 @@ def _link(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def _local(path: Path | None) -> dict[str, str]:
-    assert path is not None
+def _local(path: Path) -> dict[str, str]:
     return {str(file.relative_to(path)): digest.sha256_file(file) for file in source_tree.local_files(path)}
 
 
-def describe(built: Built) -> list[str]:
-    """Return a line for each package: name, version, number of files."""
-    return [f"{part.name} {part.version}: {len(part.files)} files" for part in built.parts]
+def make_packages(job: Job, name: str) -> None:
+    """Step: build one recipe, or take what the cache has, and make its package files."""
+    loaded = catalog.load(name)
+    built = obtain(job, loaded)
+    parts = {part.apk: part for part in built.parts}
+    for path in catalog.apks(loaded):
+        if path not in parts:
+            raise PackageError(f"{name}: no file is left for the package {path.stem}", "see docs/packages.md")
+        content = files_path(built.key, parts[path].name)
+        scratch = job.scratch() / parts[path].name
+        apk.make_package(built, parts[path], content, job.out(path), tools=APK_TOOLS.path, scratch=scratch, log=job.log)
+    for part in built.parts:
+        job.note(f"{part.name} {part.version}: {len(part.files)} files")
+    job.out(package_record(name)).write_bytes(msgspec.json.format(msgspec.json.encode(built), indent=1) + b"\n")

@@ -11,16 +11,55 @@ import io
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from nabla.core import toml
-from nabla.core.errors import RecipeError
+from nabla.core.artifacts import Tree, image_path
+from nabla.core.errors import NablaError, RecipeError
+from nabla.core.paths import MUSL, NABLA_RUN, OUT, RECIPES, TESTS, relative
+from nabla.core.process import run
+from nabla.engine.action import Job
+from nabla.sandbox import bwrap
+from nabla.sandbox.bwrap import Bind, Sandbox
+from nabla.sources import recipe
+from nabla.sources.archives import fetched
 
-#: Run by /bin/sh in a root that has busybox in /bin; the suite comes as a tar archive on standard input.
+STOCK = OUT / "check" / "busybox"
+REPORT = OUT / "check" / "busybox-testsuite.md"
+KNOWN = TESTS / "busybox-failures.toml"
+FRAGMENT = RECIPES / "busybox" / "busybox.config"
+IMAGE = image_path("minimal")
+# Waiting for names that do not resolve takes most of it.
+TIMEOUT = 900.0
+
+_BUILD = """
+tar xjf "/src/$TARBALL" --strip-components=1
+make HOSTCC='ccache gcc-12' defconfig >/dev/null
+sed -n 's/^# \\(CONFIG_[A-Za-z0-9_]*\\) is not set$/\\1/p; s/^\\(CONFIG_[A-Za-z0-9_]*\\)=.*/\\1/p' fragment >wanted
+grep -vwFf wanted .config >default
+cat default fragment >.config
+yes '' | make HOSTCC='ccache gcc-12' oldconfig >/dev/null
+cat >static-cc <<'END'
+#!/bin/sh
+case " $* " in *" -c "* | *" -r "* | *" -Wl,-r "* | *" -E "* | *" -S "*) ;; *) set -- -static-pie "$@" ;; esac
+exec x86_64-linux-musl-gcc "$@"
+END
+chmod +x static-cc
+make -j"$JOBS" CC=/build/static-cc HOSTCC='ccache gcc-12' busybox busybox.links
+mkdir -p result/root/bin result/root/sbin result/root/usr/bin result/root/usr/sbin
+mkdir result/root/dev result/root/proc result/root/tmp result/root/root result/root/etc
+cp busybox result/root/bin/
+while read -r link; do test -e "result/root$link" || ln -s /bin/busybox "result/root$link"; done <busybox.links
+echo root:x:0:0:root:/root:/bin/sh >result/root/etc/passwd
+echo root:x:0: >result/root/etc/group
+cp -R testsuite .config result/
+"""
+
+# Run by /bin/sh in a root that has busybox in /bin; the suite comes as a tar archive on standard input.
 SCRIPT = """
 mkdir /tmp/bb && cd /tmp/bb && tar xf - && ln -s /bin/busybox busybox && cd testsuite || exit 125
 export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root SHELL=/bin/sh SKIP_INTERNET_TESTS=1
@@ -143,3 +182,55 @@ def report(comparison: Comparison, known: KnownFailures) -> str:
             where, runs = ("guest", comparison.guest) if name in comparison.guest else ("host", comparison.host)
             lines.append(f"* `{name}`: {where}, {runs[name]}")
     return "\n".join([*lines, ""])
+
+
+class CheckError(NablaError):
+    """A test suite tells of failures that nobody knew."""
+
+
+def build_stock(job: Job) -> None:
+    """Step: build unpatched busybox for hosts, in a root of its own, beside the suite and its .config."""
+    work = job.scratch()
+    (work / "fragment").write_text(stock_fragment(FRAGMENT.read_text(encoding="utf-8")))
+    tarball = fetched(recipe.load("busybox"))["busybox"]
+    binds = (Bind(work, "/build", writable=True), Bind(tarball.parent, "/src"), Bind(MUSL, "/sysroot"))
+    place = Sandbox(binds, {"JOBS": str(bwrap.jobs()), "TARBALL": tarball.name})
+    place.run(_BUILD, title="busybox as upstream has it", log=job.log)
+    (work / "result").rename(job.out(Tree(STOCK)))
+
+
+def check_busybox(job: Job) -> None:
+    """Step: run the suite in both places and write the report; fail when a failure has no explanation."""
+    suite = archive(STOCK / "testsuite", STOCK / ".config")
+    guest: list[str | Path] = [
+        NABLA_RUN,
+        "--ephemeral",
+        "--memory",
+        "1G",
+        IMAGE,
+        "--",
+        "/bin/sh",
+        "-c",
+        SCRIPT,
+    ]
+    host = [*bwrap.base(STOCK / "root", user=0), "--die-with-parent", "--new-session", "--clearenv"]
+    host += ["/bin/sh", "-c", SCRIPT]
+    comparison = Comparison(_run(job, "guest", guest, suite), _run(job, "host", host, suite))
+    known = read_known(KNOWN)
+    job.out(REPORT).write_text(report(comparison, known), encoding="utf-8")
+    problems = unexplained(comparison, known)
+    for problem in problems:
+        job.note(problem)
+    if problems:
+        hint = f"{len(problems)} differences from {relative(KNOWN)}, see {relative(job.log)}"
+        raise CheckError(f"busybox's test suite: {problems[0]}", hint)
+
+
+def _run(job: Job, where: str, argv: Sequence[str | Path], suite: bytes) -> dict[str, str]:
+    log = job.log.with_name(f"check:busybox-{where}.log")
+    log.unlink(missing_ok=True)
+    run(argv, log=log, input=suite, timeout=TIMEOUT)
+    results = parse(log.read_bytes())
+    if len(results) < 500:
+        raise CheckError(f"busybox's test suite ended early ({where}): {len(results)} results", f"see {relative(log)}")
+    return results

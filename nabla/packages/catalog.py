@@ -20,7 +20,7 @@ from nabla.core.artifacts import REPOSITORY, Tree, package_record
 from nabla.core.errors import NablaError, RecipeError
 from nabla.core.paths import OUT, relative
 from nabla.sources import recipe
-from nabla.sources.recipe import Recipe, Subpackage
+from nabla.sources.recipe import PackageRecipe, Recipe, Subpackage
 
 # The recipe that all others are built with, unless they come before it.
 RUNTIME = "libgcc"
@@ -83,11 +83,24 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def names() -> list[str]:
-    """Return the recipes that become packages, sorted."""
-    return [name for name in recipe.names() if recipe.load(name).package is not None]
+    """Return the names of the recipes that become packages, sorted."""
+    return [each.name for each in recipes()]
 
 
-def read_record(name: str) -> Built:
+def recipes() -> list[PackageRecipe]:
+    """Return the recipes that become packages, sorted by name."""
+    return [each for each in map(recipe.load, recipe.names()) if isinstance(each, PackageRecipe)]
+
+
+def load(name: str) -> PackageRecipe:
+    """Return a recipe that becomes packages. Raises `RecipeError` if it has no [package] table."""
+    loaded = recipe.load(name)
+    if not isinstance(loaded, PackageRecipe):
+        raise RecipeError(f"{relative(loaded.path)}: the recipe has no table [package]")
+    return loaded
+
+
+def read_built(name: str) -> Built:
     """Read what a recipe was built to; raises `PackageError` where that is not known."""
     try:
         return msgspec.json.decode(package_record(name).read_bytes(), type=Built)
@@ -97,21 +110,23 @@ def read_record(name: str) -> Built:
         ) from None
 
 
-def apks(name: str) -> list[Path]:
+def apks(loaded: PackageRecipe) -> list[Path]:
     """Return the package files of a recipe."""
-    loaded = recipe.load(name)
     return [REPOSITORY / f"{part}-{version(loaded)}.apk" for part in part_names(loaded)]
 
 
-def version(loaded: Recipe) -> str:
+def all_apks() -> list[Path]:
+    """Return the files of all packages."""
+    return [path for loaded in recipes() for path in apks(loaded)]
+
+
+def version(loaded: PackageRecipe) -> str:
     """Return the version of all packages of a recipe, as apk writes it."""
-    assert loaded.package is not None
     return f"{loaded.version}-r{loaded.package.revision}"
 
 
-def part_names(loaded: Recipe) -> list[str]:
+def part_names(loaded: PackageRecipe) -> list[str]:
     """Return the names of all packages of a recipe, the main one first."""
-    assert loaded.package is not None
     return [loaded.name, *(part.name for part in loaded.package.subpackage)]
 
 
@@ -129,22 +144,20 @@ def files_of(part: Subpackage) -> tuple[str, ...]:
 def owners() -> dict[str, str]:
     """Return package -> recipe. Raises `RecipeError` when two recipes make packages of one name."""
     found: dict[str, str] = {}
-    for name in names():
-        loaded = recipe.load(name)
+    for loaded in recipes():
         for part in part_names(loaded):
             if part in found:
                 raise RecipeError(
                     f"{relative(loaded.path)}: the package {part} is also made by the recipe {found[part]}"
                 )
-            found[part] = name
+            found[part] = loaded.name
     return found
 
 
 @cache
 def needs(name: str) -> tuple[str, ...]:
     """Return the recipes that must be built right before this one. Raises `RecipeError` for a name nobody makes."""
-    loaded = recipe.load(name)
-    assert loaded.package is not None
+    loaded = load(name)
     # What has a [build] comes before the toolchain of packages: the libc is part of every sysroot.
     found = set() if name == RUNTIME or loaded.build is not None else {RUNTIME}
     for wanted in loaded.package.makedepends:
@@ -168,8 +181,7 @@ def closure(name: str) -> tuple[str, ...]:
 
 def depends(name: str) -> set[str]:
     """Return the recipes whose packages are named as needed beside those of this one, libraries left out."""
-    loaded = recipe.load(name)
-    assert loaded.package is not None
+    loaded = load(name)
     texts = [*loaded.package.depends, *(text for part in loaded.package.subpackage for text in part.depends)]
     return {owners()[_bare(text)] for text in texts if _bare(text) in owners()}
 

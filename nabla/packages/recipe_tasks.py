@@ -13,7 +13,8 @@ from nabla.core import log
 from nabla.core.errors import RecipeError
 from nabla.core.paths import OUT, RECIPES, relative
 from nabla.engine import task
-from nabla.engine.task import Job, TaskDict
+from nabla.engine.action import Job
+from nabla.engine.task import TaskDict
 from nabla.packages import catalog, template
 
 GRAPH = OUT / "graph"
@@ -21,14 +22,12 @@ GRAPH = OUT / "graph"
 
 def task_recipe() -> Iterator[TaskDict]:
     """Write the start of a recipe."""
-    yield {
-        "basename": "recipe:new",
-        "doc": "write the start of a recipe: doit recipe:new NAME VERSION; looks the source up in Debian's archive",
-        "actions": [task.guard(new)],
-        "pos_arg": "words",
-        "uptodate": [False],
-        "verbosity": 2,
-    }
+    yield task.command(
+        "recipe:new",
+        new,
+        doc="write the start of a recipe: doit recipe:new NAME VERSION; looks the source up in Debian's archive",
+        words="words",
+    )
 
 
 def task_graph() -> TaskDict:
@@ -39,7 +38,6 @@ def task_graph() -> TaskDict:
         doc="draw which recipe is built against which: out/graph/packages.dot and .md",
         outputs=[GRAPH / "packages.dot", GRAPH / "packages.md"],
         config={name: list(catalog.needs(name)) for name in catalog.names()},
-        code=[catalog, template],
     )
 
 

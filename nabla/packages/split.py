@@ -18,20 +18,19 @@ from elftools.common.exceptions import ELFError
 from nabla.core.paths import relative
 from nabla.packages import elf
 from nabla.packages.catalog import PackageError, Part, files_of, version
-from nabla.sources.recipe import Recipe, Subpackage
+from nabla.sources.recipe import PackageRecipe, Subpackage
 from verify import pie
 
 _DOCUMENTATION = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/gtk-doc")
 Note = Callable[[str], None]
 
 
-def split(destination: Path, result: Path, loaded: Recipe, sysroot: Path, note: Note) -> list[Part]:
+def split(destination: Path, result: Path, loaded: PackageRecipe, sysroot: Path, note: Note) -> list[Part]:
     """Link the files below `destination` to `result`/<package>/ and return what each package is.
 
     `sysroot`: where needed libraries may be. Raises `PackageError`: nothing was installed, a subpackage gets no file, a
     program is not position-independent, a library is not to be had.
     """
-    assert loaded.package is not None
     entries = _entries(destination)
     if not any(part.name.endswith("-doc") for part in loaded.package.subpackage):
         entries = [path for path in entries if not any(_fits(path, folder) for folder in _DOCUMENTATION)]
@@ -67,7 +66,7 @@ def split(destination: Path, result: Path, loaded: Recipe, sysroot: Path, note: 
     return [_part(part, result, interface, loaded) for part, _, interface in facts]
 
 
-def _part(part: Subpackage, result: Path, interface: elf.Interface, loaded: Recipe) -> Part:
+def _part(part: Subpackage, result: Path, interface: elf.Interface, loaded: PackageRecipe) -> Part:
     return Part(
         name=part.name,
         version=version(loaded),
@@ -80,14 +79,14 @@ def _part(part: Subpackage, result: Path, interface: elf.Interface, loaded: Reci
     )
 
 
-def _interface(root: Path, paths: list[str], part: Subpackage, loaded: Recipe) -> elf.Interface:
+def _interface(root: Path, paths: list[str], part: Subpackage, loaded: PackageRecipe) -> elf.Interface:
     try:
         return elf.interface(root, (path for path in paths if not _is_folder(root / path)), version(loaded))
     except ELFError as error:
         raise PackageError(f"{part.name}: a file cannot be read as ELF: {error}") from error
 
 
-def _check(destination: Path, entries: list[str], loaded: Recipe, sysroot: Path) -> None:
+def _check(destination: Path, entries: list[str], loaded: PackageRecipe, sysroot: Path) -> None:
     """Refuse what could not run in the guest."""
     names = [path for path in entries if not _is_folder(destination / path)]
     if not names:
@@ -154,7 +153,3 @@ def _entries(root: Path) -> list[str]:
 def files(root: Path) -> list[str]:
     """Return the paths of all files and links below a folder, relative to it, sorted."""
     return [path for path in _entries(root) if not _is_folder(root / path)]
-
-
-# What decides how a recipe is divided.
-CODE = [Path(__file__), Path(elf.__file__), Path(pie.__file__)]

@@ -10,7 +10,7 @@ from nabla.core import log
 from nabla.core.errors import NablaError, RecipeError
 from nabla.sources import apt, recipe
 from nabla.sources.apt import SourcePackage
-from nabla.sources.fetch import is_offline
+from nabla.sources.store import is_offline
 
 SUITES = ("trixie", "bookworm")
 

@@ -14,23 +14,27 @@ image, kernel and launcher. Nothing is run twice on the same bytes.
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from nabla.core import digest, files
+from nabla.core import digest
+from nabla.core.artifacts import image_path
 from nabla.core.errors import CommandError, NablaError
-from nabla.core.paths import NABLA_RUN, VMLINUX, cache_dir, relative
+from nabla.core.paths import NABLA_RUN, OUT, VMLINUX, relative
 from nabla.core.process import run
-from nabla.packages.catalog import read_record
-from nabla.sources import recipe, store
+from nabla.engine import result_cache
+from nabla.engine.action import Job
+from nabla.packages import catalog
+from nabla.packages.catalog import read_built
+from nabla.sources.recipe import PackageRecipe
 
 MEMORY = "1536M"
 TIMEOUT = 1200.0  # seconds
-# To be raised by whoever changes what is recorded, or how the machine is started.
-FORM = 1
+IMAGE = image_path("packages")
 _LINES = 12
 _COUNTED = re.compile(r"(\d+) tests, (\d+) failed")
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
@@ -54,18 +58,33 @@ class PackageCheckError(NablaError):
     """A package's own tests fail in the machine."""
 
 
-def check(name: str, image: Path, result: Path, log: Path) -> CheckResult:
-    """Run a recipe's `check`, or take what the cache knows, and write `result`.
+def record_path(recipe: str) -> Path:
+    """Return the file that records the tests of a package."""
+    return OUT / "check" / f"{recipe}.json"
+
+
+def check_package(job: Job, name: str) -> None:
+    """Step: run a package's own tests in the image that holds them."""
+    log = job.log.with_name(f"check:{name}-guest.log")
+    result = check(catalog.load(name), IMAGE, job.out(record_path(name)), log)
+    for line in result.output:
+        job.note(line)
+
+
+def check(loaded: PackageRecipe, image: Path, record: Path, log: Path) -> CheckResult:
+    """Run a recipe's `check`, or take the result of the cache, and write it to `record`.
 
     Raises `PackageCheckError` when a test fails, or when the script does not say that any was run.
     """
-    key = _key(name, image)
-    found = _known(key)
-    if found is None:
-        found = _run(name, key, image, log)
-        _keep(found)
-    result.write_bytes(_encoded(found))
-    return found
+    key = _key(loaded, image)
+    with result_cache.lock(key):
+        entry = result_cache.find(key) if result_cache.is_reusable() else None
+        if entry is None:
+            result = _run(loaded, key, image, log)
+            record.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+            entry = result_cache.add(key, f"{loaded.name}: upstream's tests", {"result.json": record})
+    shutil.copyfile(entry / "result.json", record)
+    return msgspec.json.decode(record.read_bytes(), type=CheckResult)
 
 
 def counted(lines: Sequence[str]) -> tuple[int, int] | None:
@@ -76,24 +95,19 @@ def counted(lines: Sequence[str]) -> tuple[int, int] | None:
     return None
 
 
-def entry(key: str) -> Path:
-    """Return where the cache has, or would have, the outcome of that key."""
-    return cache_dir() / "checks" / key[:2] / f"{key}.json"
-
-
-def _run(name: str, key: str, image: Path, log: Path) -> CheckResult:
+def _run(loaded: PackageRecipe, key: str, image: Path, log: Path) -> CheckResult:
     words: list[str | Path] = [NABLA_RUN, "--ephemeral", "--memory", MEMORY, image]
     log.unlink(missing_ok=True)
     began = time.monotonic()
     try:
-        run([*words, "--", "/bin/sh", "-ec", _script(name)], log=log, timeout=TIMEOUT)
+        run([*words, "--", "/bin/sh", "-ec", loaded.package.check], log=log, timeout=TIMEOUT)
         status = 0
     except CommandError as error:
         status = error.returncode
     text = _COLORS.sub("", log.read_text(encoding="utf-8", errors="replace"))
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     tests, failed = counted(lines) or (0, 0)
-    built = read_record(name)
+    name, built = loaded.name, read_built(loaded.name)
     if status != 0 or failed or not tests:
         what = f"status {status}, {failed} of {tests}" if tests else f"status {status}, no count of tests"
         raise PackageCheckError(
@@ -112,38 +126,6 @@ def _run(name: str, key: str, image: Path, log: Path) -> CheckResult:
     )
 
 
-def _key(name: str, image: Path) -> str:
-    facts = {
-        "check": _script(name),
-        "package": read_record(name).tree,
-        "machine": [digest.sha256_file(path) for path in (image, VMLINUX, NABLA_RUN)],
-        "form": [FORM, MEMORY],
-    }
-    return digest.config_digest(facts)
-
-
-def _script(name: str) -> str:
-    loaded = recipe.load(name)
-    assert loaded.package is not None
-    return loaded.package.check
-
-
-def _known(key: str) -> CheckResult | None:
-    """Return what the cache has; None where it has nothing, or something damaged."""
-    try:
-        found = msgspec.json.decode(entry(key).read_bytes(), type=CheckResult)
-    except (FileNotFoundError, msgspec.DecodeError):
-        return None
-    return found if found.key == key and found.tests and not found.failed else None
-
-
-def _keep(found: CheckResult) -> None:
-    place = entry(found.key)
-    files.make_folder(place.parent)
-    with store.cache().scratch() as scratch:
-        (scratch / "result").write_bytes(_encoded(found))
-        (scratch / "result").rename(place)
-
-
-def _encoded(found: CheckResult) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
+def _key(loaded: PackageRecipe, image: Path) -> str:
+    machine = [digest.sha256_file(path) for path in (image, VMLINUX, NABLA_RUN)]
+    return result_cache.key("check", loaded.package.check, read_built(loaded.name).tree, machine, MEMORY)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from nabla.core import log
+from nabla.core import files, log
 from nabla.core.paths import relative
 from nabla.engine import task
-from nabla.engine.task import Job, TaskDict
+from nabla.engine.action import Job
+from nabla.engine.task import TaskDict
 from nabla.policy import model, patch_text
 from nabla.sources import recipe
 
@@ -48,7 +49,5 @@ def renew(job: Job) -> None:
 def _write(path: Path, text: str) -> str:
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return f"{relative(path)}: nothing changed"
-    partial = path.with_name(f".{path.name}.new")
-    partial.write_text(text, encoding="utf-8")
-    partial.rename(path)
+    files.write(path, text)
     return f"{relative(path)}: written"

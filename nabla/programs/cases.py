@@ -12,6 +12,7 @@ kept in the user's cache under a digest of all that decides it: script, image, k
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +20,17 @@ from typing import Annotated
 
 import msgspec
 
-from nabla.core import digest, files, process, toml
+from nabla.core import digest, process, toml
 from nabla.core.errors import CommandError, NablaError
-from nabla.core.paths import NABLA_RUN, OUT, TESTS, VMLINUX, cache_dir, relative
+from nabla.core.paths import NABLA_RUN, OUT, TESTS, VMLINUX, relative
+from nabla.engine import result_cache
 from nabla.images.descriptions import Size
 from nabla.sandbox import lockfile
-from nabla.sources import store
 
 FOLDER = TESTS / "programs"
 BASE = FOLDER / "base.toml"
 IMAGES = OUT / "programs"
 TIMEOUT = 900.0  # seconds
-# To be raised by whoever changes what is recorded, or how the machine is started.
-FORM = 1
 
 # Scripts run by the set's own shell, in a machine or in a sandbox on the host.
 SHELL = ("/bin/sh", "-ec")
@@ -139,23 +138,16 @@ def compare(case: Case, words: list[str]) -> str:
 
 
 def check(programs: Programs, result: Path, log: Path) -> Outcome:
-    """Run all cases of a set, or take what the cache knows, and write `result`. Raises `ProgramError`."""
+    """Run all cases of a set, or take the result of the cache, and write it to `result`. Raises `ProgramError`."""
     key = _key(programs)
-    found = _known(key)
-    if found is None:
-        found = _run_all(programs, key, log)
-        place = entry(key)
-        files.make_folder(place.parent)
-        with store.cache().scratch() as scratch:
-            (scratch / "result").write_bytes(_encoded(found))
-            (scratch / "result").rename(place)
-    result.write_bytes(_encoded(found))
-    return found
-
-
-def entry(key: str) -> Path:
-    """Return where the cache has, or would have, the outcome of that key."""
-    return cache_dir() / "checks" / key[:2] / f"{key}.json"
+    with result_cache.lock(key):
+        entry = result_cache.find(key) if result_cache.is_reusable() else None
+        if entry is None:
+            outcome = _run_all(programs, key, log)
+            result.write_bytes(msgspec.json.format(msgspec.json.encode(outcome), indent=1) + b"\n")
+            entry = result_cache.add(key, f"{programs.name}: cases", {"result.json": result})
+    shutil.copyfile(entry / "result.json", result)
+    return msgspec.json.decode(result.read_bytes(), type=Outcome)
 
 
 def _run_all(programs: Programs, key: str, log: Path) -> Outcome:
@@ -179,22 +171,5 @@ def _run_all(programs: Programs, key: str, log: Path) -> Outcome:
 
 
 def _key(programs: Programs) -> str:
-    facts = {
-        "cases": msgspec.to_builtins(programs.cases),
-        "machine": [digest.sha256_file(path) for path in (programs.image, VMLINUX, NABLA_RUN)],
-        "form": [FORM, list(SHELL), ENVIRONMENT],
-    }
-    return digest.config_digest(facts)
-
-
-def _known(key: str) -> Outcome | None:
-    """Return what the cache has; None where it has nothing, or something damaged."""
-    try:
-        found = msgspec.json.decode(entry(key).read_bytes(), type=Outcome)
-    except (FileNotFoundError, msgspec.DecodeError):
-        return None
-    return found if found.key == key else None
-
-
-def _encoded(found: Outcome) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
+    machine = [digest.sha256_file(path) for path in (programs.image, VMLINUX, NABLA_RUN)]
+    return result_cache.key("cases", msgspec.to_builtins(programs.cases), machine, list(SHELL), ENVIRONMENT)

@@ -17,8 +17,8 @@ from nabla.core.paths import NABLA_INIT
 from nabla.fs.nodes import Node, Tree, put
 from nabla.programs.cases import Programs
 from nabla.sandbox import buildroot, deb, lockfile
-from nabla.sandbox.bwrap import SOURCE_DATE_EPOCH
 from nabla.sources.apt import Apt
+from verify.epoch import SOURCE_DATE_EPOCH
 
 # Nodes for the moments in which no devtmpfs is mounted.
 _NODES = {"/dev/console": ((5, 1), 0o600), "/dev/null": ((1, 3), 0o666)}

@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from nabla.core import log
+from nabla.core import files, log
 from nabla.core.artifacts import IMAGE_TOOLS
 from nabla.core.errors import LockError
 from nabla.core.paths import NABLA_INIT, NABLA_RUN, OUT, VMLINUX, relative
 from nabla.engine import task
-from nabla.engine.task import Job, TaskDict
+from nabla.engine.action import Job
+from nabla.engine.task import TaskDict
 from nabla.fs import ext3
 from nabla.images.descriptions import seeds, size_bytes
 from nabla.programs import cases, image
-from nabla.sandbox import buildroot, lockfile
+from nabla.sandbox import lockfile
 
 
 def task_programs() -> Iterator[TaskDict]:
@@ -36,11 +37,9 @@ def task_programs() -> Iterator[TaskDict]:
             f"programs:{name}",
             make_image,
             doc=f"an image with Debian's programs: {found.cases.summary}",
-            inputs=[found.pins.lock, found.pins.wish, cases.BASE, NABLA_INIT],
+            inputs=[found.pins.lock, found.pins.wish, cases.BASE, NABLA_INIT, IMAGE_TOOLS],
             outputs=[found.image],
-            after=["init", "rootfs:tools"],
             config=found.cases.size,
-            code=[buildroot, ext3, lockfile, image],
             args=[name],
         )
 
@@ -56,8 +55,6 @@ def check_steps() -> Iterator[TaskDict]:
                 doc=f"run Debian's programs in the guest: {found.cases.summary}",
                 inputs=[cases.FOLDER / name / "cases.toml", found.image, VMLINUX, NABLA_RUN],
                 outputs=[result_path(name)],
-                after=[f"programs:{name}", "kernel:build", "launcher:install"],
-                code=[cases],
                 args=[name],
             )
 
@@ -99,9 +96,7 @@ def update(job: Job) -> None:
     stale = [found for found in map(cases.load, cases.names()) if not _is_current(found.pins)]
     locks = image.resolve([lockfile.read_wish(found.pins.wish) for found in stale])
     for found, lock in zip(stale, locks, strict=True):
-        partial = found.pins.lock.with_name(f".{found.pins.lock.name}.new")
-        partial.write_text(lockfile.render(lock, found.pins.wish.name, "lock:programs"), encoding="utf-8")
-        partial.rename(found.pins.lock)
+        files.write(found.pins.lock, lockfile.render(lock, found.pins.wish.name, "lock:programs"))
         said = f"{relative(found.pins.lock)}: {len(lock.files)} packages, {lock.size / 1e6:.0f} MB"
         log.info(said)
         job.note(said)

@@ -26,7 +26,7 @@ from nabla.core.errors import NablaError
 from nabla.core.files import make_folder
 from nabla.release import provenance, signing
 from nabla.release.provenance import Dependency, Told
-from nabla.sandbox.bwrap import SOURCE_DATE_EPOCH
+from verify.epoch import SOURCE_DATE_EPOCH
 
 SUMS = "SHA256SUMS"
 SIGNATURE = f"{SUMS}.sig"

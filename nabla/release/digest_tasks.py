@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from nabla.core import log
 from nabla.core.artifacts import ARTIFACTS, DIGEST_GROUPS
 from nabla.engine import task
-from nabla.engine.task import Job, TaskDict
+from nabla.engine.action import Job
+from nabla.engine.task import TaskDict
 from nabla.release import digests
 
 _AFTER = (

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nabla.core import digest
+from nabla.core import digest, files
 from nabla.core.errors import NablaError
 from nabla.core.paths import ROOT, relative
 
@@ -70,10 +70,7 @@ def write(group: str, found: Mapping[str, str]) -> list[str]:
     path = file_of(group)
     text = "".join(f"{found[name]}  {name}\n" for name in sorted(found))
     if not path.exists() or path.read_text(encoding="utf-8") != text:
-        path.parent.mkdir(exist_ok=True)
-        partial = path.with_name(f".{path.name}.new")
-        partial.write_text(text, encoding="utf-8")
-        partial.rename(path)
+        files.write(path, text)
     return [f"{name}: {said}" for name, said in differences(before, found)]
 
 

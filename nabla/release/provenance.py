@@ -23,9 +23,9 @@ from nabla.core import digest
 from nabla.core import version as checkout
 from nabla.core.errors import NablaError
 from nabla.core.paths import RECIPES, ROOT, TOOLCHAIN
-from nabla.sandbox.bwrap import SOURCE_DATE_EPOCH
 from nabla.sources import recipe
 from nabla.sources.recipe import UrlOrigin
+from verify.epoch import SOURCE_DATE_EPOCH
 
 MEDIA_TYPE = "application/vnd.in-toto+json"
 PREDICATE = "https://slsa.dev/provenance/v1"

@@ -6,58 +6,11 @@ launcher, kernel, packages, rootfs:<released image>, oci, sbom, report -> releas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-from nabla.core import paths, version
-from nabla.core.artifacts import (
-    ARTIFACTS,
-    CYCLONEDX,
-    INDEX,
-    LICENSE_LIST,
-    LICENSE_TEXTS,
-    OCI_ARCHIVE,
-    OCI_LAYOUT,
-    PUBLIC_KEY,
-    RELEASED_IMAGES,
-    REPORT,
-    SPDX,
-    Tree,
-    image_path,
-)
-from nabla.core.errors import HostError
-from nabla.core.paths import NABLA_RUN, VMLINUX
+from nabla.core import paths
+from nabla.core.artifacts import RELEASED_IMAGES, image_path
 from nabla.engine import task
-from nabla.engine.task import Job, TaskDict
-from nabla.packages import catalog
-from nabla.release import assembly, provenance, signing
-
-
-def folder() -> Tree:
-    """Return the folder of this checkout's release."""
-    return Tree(ARTIFACTS["release"].paths[0])
-
-
-def files() -> dict[str, Path]:
-    """Return path in a release -> file, for what is a file by itself; folders come beside them."""
-    apks = [path for name in catalog.names() for path in catalog.apks(name)]
-    return {
-        "bin/nabla-run": NABLA_RUN,
-        "kernel/vmlinux": VMLINUX,
-        **{f"apk/{path.parent.name}/{path.name}": path for path in (INDEX, *apks)},
-        f"keys/{PUBLIC_KEY.name}": PUBLIC_KEY,
-        f"oci/{OCI_ARCHIVE.name}": OCI_ARCHIVE,
-        f"sbom/{SPDX.name}": SPDX,
-        f"sbom/{CYCLONEDX.name}": CYCLONEDX,
-        LICENSE_LIST.name: LICENSE_LIST,
-        f"report/{REPORT.name}": REPORT,
-    }
-
-
-# Path in a release -> folder.
-FOLDERS = {"oci/layout": OCI_LAYOUT, "licenses": LICENSE_TEXTS}
-_AFTER = ("launcher", "kernel", "packages", "oci", "sbom", "report", *(f"rootfs:{name}" for name in RELEASED_IMAGES))
+from nabla.engine.task import TaskDict
+from nabla.release import contents
 
 
 def task_release() -> TaskDict:
@@ -65,41 +18,10 @@ def task_release() -> TaskDict:
     images = [image_path(name) for name in RELEASED_IMAGES]
     return task.step(
         "release",
-        make,
+        contents.make,
         doc="everything that users get, with sums, provenance and signatures, in out/release/<version>",
-        inputs=[*files().values(), *images, *FOLDERS.values()],
-        outputs=[folder()],
-        after=_AFTER,
+        inputs=[*contents.files().values(), *images, *contents.FOLDERS.values()],
+        outputs=[contents.folder()],
         config=str(paths.keys_dir()),
-        checks=[_same_origin],
-        code=[assembly, provenance, signing, version],
+        checks=[contents.same_origin],
     )
-
-
-def make(job: Job) -> None:
-    """Assemble, sign and settle the release."""
-    name = version.version()
-    if version.has_history() and version.commit() is None:
-        raise HostError("git cannot tell the version and the commit of this checkout", "install the package git")
-    wanted = files()
-    for place, found in FOLDERS.items():
-        wanted.update(assembly.below(place, found.path))
-    images = [image_path(each) for each in RELEASED_IMAGES]
-    dependencies = provenance.dependencies()
-    assembly.make(name, wanted, images, dependencies, signing.ensure_key(), job.out(folder()))
-    job.note(f"{name}: {len(wanted)} files, {len(images)} images, {len(dependencies)} dependencies")
-
-
-def _same_origin(task: Any, values: Mapping[str, Any]) -> bool:
-    """Up-to-date check: the release tells of this commit and these locks, and is signed by the user's present key.
-
-    git and all recipes are only asked when a release is wanted.
-    """
-    place = folder().path
-    try:
-        public = signing.ensure_key()[1]
-        told = provenance.read(signing.payload((place / assembly.STATEMENT).read_text(encoding="utf-8")))
-        signers = (place / assembly.SIGNERS).read_text(encoding="utf-8")
-    except (OSError, provenance.ProvenanceError, signing.SigningError):
-        return False
-    return told.dependencies == provenance.dependencies() and signers == signing.allowed_signers(public)

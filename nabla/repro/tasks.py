@@ -15,7 +15,8 @@ from nabla.core.artifacts import ARTIFACTS, Artifact
 from nabla.core.errors import NablaError
 from nabla.core.paths import ROOT
 from nabla.engine import task
-from nabla.engine.task import Job, TaskDict
+from nabla.engine.action import Job, log_path
+from nabla.engine.task import TaskDict
 from nabla.repro import comparison, second_build
 from nabla.repro.comparison import DifferenceError
 
@@ -85,7 +86,7 @@ def compare_all(artifacts: Sequence[Artifact], second: second_build.SecondBuild)
     lines: list[str] = []
     problems: list[NablaError] = []
     for artifact in artifacts:
-        report = task.log_path(f"repro:{artifact.name}").with_suffix(".diff")
+        report = log_path(f"repro:{artifact.name}").with_suffix(".diff")
         try:
             lines += comparison.check(artifact.paths, ROOT, second.root, report)
         except NablaError as error:

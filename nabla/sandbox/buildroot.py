@@ -27,7 +27,7 @@ from nabla.core.paths import cache_dir
 from nabla.sandbox import deb, lockfile
 from nabla.sources import store
 from nabla.sources.apt import Apt, DebFile
-from nabla.sources.fetch import is_offline
+from nabla.sources.store import is_offline
 
 _BATCH = 12  # packages for one apt-get: few enough that two run side by side, enough to keep a connection busy
 _JUST_MADE = 60.0  # seconds

@@ -21,10 +21,7 @@ from nabla.core.paths import TOOLCHAIN, cache_dir, relative
 from nabla.core.process import Result, describe_status, interactive, run
 from nabla.sandbox import buildroot, lockfile, variation
 from nabla.sandbox import script as step_script
-
-# The date which builds see where they ask for one: that of the pinned kernel's Debian package, an arbitrary fixed one.
-SOURCE_DATE_EPOCH = 1780272000  # 2026-06-01 00:00:00 UTC
-BUILD_TIMESTAMP = "Mon Jun  1 00:00:00 UTC 2026"
+from verify.epoch import SOURCE_DATE_EPOCH
 
 ENVIRONMENT: Mapping[str, str] = {
     "PATH": "/tools/bin:/usr/bin:/usr/sbin",

@@ -9,13 +9,16 @@ lock:update (on demand) -> toolchain/buildroot.lock -> fetch:buildroot -> toolch
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from nabla.core import log
+from nabla.core import files, log
+from nabla.core.artifacts import BUILD_ROOT, PACKAGING_ROOT
 from nabla.core.errors import LockError, NablaError
 from nabla.core.paths import relative
 from nabla.engine import task
-from nabla.engine.task import Job, TaskDict
+from nabla.engine.action import Job
+from nabla.engine.task import TaskDict
 from nabla.sandbox import buildroot, lockfile
 from nabla.sources.store import cache
 
@@ -28,6 +31,7 @@ def task_toolchain() -> Iterator[TaskDict]:
         unpack,
         doc="unpack the packages of toolchain/buildroot.lock",
         inputs=[lockfile.LOCK, lockfile.PACKAGES],
+        outputs=[BUILD_ROOT],
         after=["fetch:buildroot"],
         # The tree lies in the user's cache, not in out/: whether it is sound is asked of the tree itself.
         checks=[_unpacked],
@@ -37,6 +41,7 @@ def task_toolchain() -> Iterator[TaskDict]:
         unpack_packaging,
         doc="unpack the packages of toolchain/packaging.lock",
         inputs=[lockfile.PACKAGING.lock, lockfile.PACKAGING.wish, lockfile.PACKAGES],
+        outputs=[PACKAGING_ROOT],
         after=["fetch:packaging"],
         checks=[_packaging_unpacked],
     )
@@ -118,13 +123,18 @@ def _at_hand(pins: lockfile.Pins) -> bool:
 
 
 def unpack(job: Job) -> None:
-    """Make sure that the build root is there."""
-    job.note(f"build root: {buildroot.ensure()}")
+    """Make sure that the build root exists; record its digest."""
+    _unpack(job, lockfile.BASE, BUILD_ROOT)
 
 
 def unpack_packaging(job: Job) -> None:
-    """Make sure that the build root of packages is there."""
-    job.note(f"build root: {buildroot.ensure(lockfile.PACKAGING)}")
+    """Make sure that the build root of packages exists; record its digest."""
+    _unpack(job, lockfile.PACKAGING, PACKAGING_ROOT)
+
+
+def _unpack(job: Job, pins: lockfile.Pins, record: Path) -> None:
+    job.note(f"build root: {buildroot.ensure(pins)}")
+    job.out(record).write_text(f"{lockfile.read_lock(pins.lock).tree}\n", encoding="utf-8")
 
 
 def update(job: Job) -> None:
@@ -147,9 +157,7 @@ def _update(job: Job, pins: lockfile.Pins) -> None:
     if new == old:
         log.info(f"{relative(pins.lock)}: nothing changed")
         return
-    partial = pins.lock.with_name(f".{pins.lock.name}.new")
-    partial.write_text(lockfile.render(new, pins.wish.name), encoding="utf-8")
-    partial.rename(pins.lock)
+    files.write(pins.lock, lockfile.render(new, pins.wish.name))
     log.info(f"{relative(pins.lock)}: {len(new.files)} packages, {new.size / 1e6:.0f} MB, tree {new.tree[:16]}…")
 
 

@@ -18,7 +18,6 @@ from nabla.fs import nodes
 from nabla.images import descriptions
 from nabla.images.install import DATABASES
 from nabla.packages import catalog
-from nabla.sandbox.bwrap import SOURCE_DATE_EPOCH
 from nabla.sbom.apkdb import Installed, bare, parse, read_image, resolve
 from nabla.sbom.inventory import (
     NAME,
@@ -33,8 +32,10 @@ from nabla.sbom.inventory import (
     make_inventory,
     purl,
 )
-from nabla.sources import fetch, recipe
+from nabla.sources import recipe
+from nabla.sources.archives import fetched
 from nabla.sources.recipe import DebianOrigin, DebOrigin, Origin, PypiOrigin, Recipe, UrlOrigin
+from verify.epoch import SOURCE_DATE_EPOCH
 
 # What is shipped as a file of its own, or inside of images without being a package.
 FIXED: Mapping[str, Kind] = {
@@ -239,7 +240,7 @@ def _wheels(loaded: Recipe, found: dict[str, Component]) -> tuple[str, ...]:
                 continue
             ref = _wheel_purl(origin)
             refs.append(ref)
-            inner = _bundled(fetch.fetch(source), origin.file)
+            inner = _bundled(fetched(loaded)[source.name], origin.file)
             found.update({component.ref: component for component in inner})
             found[ref] = Component(
                 ref=ref,
@@ -287,7 +288,7 @@ def _base_packages(inputs: Inputs, wheels: dict[str, Component]) -> list[Compone
     """Return the packages of the base; the wheel that holds it is noted, and contains them."""
     loaded = inputs.load(inputs.base)
     (ref,) = _wheels(loaded, wheels)
-    tree = nodes.read_base(fetch.fetch(loaded.source[0]))
+    tree = nodes.read_base(fetched(loaded)[loaded.source[0].name])
     installed = [each for path in DATABASES if path in tree for each in parse(tree[path].content().decode())]
     refs = {each.name: _base_ref(each, loaded.version) for each in installed}
     providers = {bare(word): refs[each.name] for each in installed for word in each.provides} | refs

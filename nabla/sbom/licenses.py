@@ -24,17 +24,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from nabla.core import digest, files, manifest
+from nabla.core import files, manifest
 from nabla.core.errors import NablaError
-from nabla.core.paths import ROOT
+from nabla.core.paths import ROOT, cache_dir
+from nabla.engine import code, result_cache
 from nabla.sandbox import buildroot, deb, lockfile
-from nabla.sandbox.bwrap import SOURCE_DATE_EPOCH
 from nabla.sbom.inventory import Inventory, license_names, spdx_expression
-from nabla.sources import fetch, recipe, store
+from nabla.sources import recipe
+from nabla.sources.archives import fetched
 from nabla.sources.recipe import Recipe
+from verify.epoch import SOURCE_DATE_EPOCH
 
-# To be raised by whoever changes what is found in an archive.
-_FORM = 1
 _NAME = re.compile(r"(un)?licen[cs]e|copying|copyright|notice", re.IGNORECASE)
 _NO_TEXT = (".py", ".sh", ".pm", ".h", ".c", ".in", ".tex", ".texi", ".xml", ".html", ".rtf", ".tpl", ".diff")
 # Folders that go into no package: texts and tests; and what is for building, or for other systems.
@@ -128,11 +128,12 @@ def write(inventory: Inventory, folder: Path) -> str:
 def of_recipe(loaded: Recipe) -> list[Text]:
     """Return the texts of a recipe's sources, each once. Raises `LicenseError` when one is missing, or all."""
     found: list[Text] = []
+    archives = fetched(loaded) if loaded.is_remote else {}
     for source in loaded.source:
         if source.local is not None:
             found.append(Text("LICENSE", (ROOT / "LICENSE").read_text(encoding="utf-8")))
         else:
-            found += of_archive(fetch.fetch(source), loaded.license_files)
+            found += of_archive(archives[source.name], loaded.license_files)
     missing = set(loaded.license_files) - {text.place for text in found}
     if missing:
         raise LicenseError(f"{loaded.name}: no source holds {min(missing)}, which `license_files` names")
@@ -152,39 +153,21 @@ def of_archive(archive: Path, wanted: Sequence[str] = ()) -> list[Text]:
 
     Raises `LicenseError` when it cannot be read.
     """
-    key = digest.config_digest([_FORM, archive.name, sorted(wanted)])
-    cache = store.cache()
-    entry = cache.root / "licenses" / key[:2] / f"{key}.json"
-    # Two recipes may be made from one archive, and be asked for at the same time.
-    with cache.lock(f"licenses-{key[:32]}"):
-        found = _kept(entry)
-        if found is None:
+    key = result_cache.key("license texts", archive.name, sorted(wanted), dict(code.closure(__name__)))
+    # Two recipes may use one archive, and be asked for at the same time.
+    with result_cache.lock(key):
+        entry = result_cache.find(key)
+        if entry is None:
             try:
-                found = list(_read(archive, wanted))
+                texts = [dataclasses.asdict(text) for text in _read(archive, wanted)]
             except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, EOFError) as error:
                 raise LicenseError(f"the archive {archive} cannot be read: {error}") from error
-            _keep(entry, found)
-    return found
-
-
-def _kept(entry: Path) -> list[Text] | None:
-    """Return what the cache holds; None where it holds nothing, or what is there was damaged."""
-    try:
-        kept = json.loads(entry.read_text(encoding="utf-8"))
-        if kept["digest"] == digest.config_digest(kept["texts"]):
-            return [Text(place, content) for place, content in kept["texts"]]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        pass
-    return None
-
-
-def _keep(entry: Path, found: Sequence[Text]) -> None:
-    plain = [[text.place, text.content] for text in found]
-    with store.cache().scratch() as scratch:
-        partial = scratch / entry.name
-        partial.write_text(json.dumps({"digest": digest.config_digest(plain), "texts": plain}), encoding="utf-8")
-        files.make_folder(entry.parent)
-        partial.rename(entry)
+            with files.scratch(cache_dir() / "tmp") as scratch:
+                (scratch / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
+                entry = result_cache.add(
+                    key, f"{archive.name}: license texts", {"texts.json": scratch / "texts.json"}, move=True
+                )
+    return [Text(**fields) for fields in json.loads((entry / "texts.json").read_text(encoding="utf-8"))]
 
 
 def check_expression(name: str, text: str) -> None:
@@ -253,7 +236,7 @@ def _holder(name: str, place: str) -> tuple[Path, Sequence[str]]:
             (path,) = buildroot.fetch(dataclasses.replace(lock, files=(file,)))
             return path, sorted(p for holder, p in STANDARD.values() if holder == name)
     loaded = recipe.load(name)
-    return fetch.fetch(loaded.source[0]), loaded.license_files
+    return fetched(loaded)[loaded.source[0].name], loaded.license_files
 
 
 def _bundled(inventory: Inventory, rows: dict[str, Row]) -> Iterator[Row]:

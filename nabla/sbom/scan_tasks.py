@@ -33,25 +33,20 @@ PARAMS = [
 
 def task_scan() -> TaskDict:
     """Look for known vulnerabilities."""
-    return {
-        "basename": "scan",
-        "doc": "compare what is shipped with databases of vulnerabilities (OSV, Alpine's secdb): doit scan FILE…",
-        "actions": [compare],
-        "params": PARAMS,
-        "pos_arg": "files",
-        "task_dep": ["apk:tools"],
-        "uptodate": [False],
-        "verbosity": 2,
-    }
+    return task.command(
+        "scan",
+        compare,
+        doc="compare what is shipped with databases of vulnerabilities (OSV, Alpine's secdb): doit scan FILE…",
+        after=["apk:tools"],
+        params=PARAMS,
+        words="files",
+    )
 
 
 def compare(json: bool, sbom: str, files: list[str]) -> BaseFail | None:
-    """Print what was found; fail (status 1) where something is open."""
-    found: list[scan.Finding] = []
-    failure = task.guard(lambda: found.extend(show(Path(sbom) if sbom else CYCLONEDX, files, as_json=json)))()
-    if failure is not None or not found:
-        return failure
-    return TaskFailed(f"{len(found)} known vulnerabilities are open")
+    """Print the findings; fail (status 1) if a vulnerability is open."""
+    found = show(Path(sbom) if sbom else CYCLONEDX, files, as_json=json)
+    return TaskFailed(f"{len(found)} known vulnerabilities are open") if found else None
 
 
 def show(bill: Path, files: list[str], *, as_json: bool) -> list[scan.Finding]:

@@ -8,13 +8,16 @@ opened. `NABLA_WITHOUT=debian,pypi` does as if the recipes had no origins of the
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nabla.core import log, manifest
+from nabla.core.artifacts import source_record
 from nabla.core.errors import (
     ChecksumError,
     CommandError,
@@ -24,10 +27,11 @@ from nabla.core.errors import (
     OfflineError,
     SignatureError,
 )
-from nabla.sources import openpgp
+from nabla.engine.action import Job
+from nabla.sources import openpgp, recipe
 from nabla.sources.origins import Delivery, Request, debian, pypi
 from nabla.sources.recipe import DebianOrigin, DebOrigin, Origin, PypiOrigin, Source, UrlOrigin
-from nabla.sources.store import Store, cache
+from nabla.sources.store import Store, cache, is_offline
 
 # Who keeps what the origins of a type deliver.
 PLACES: dict[type[Origin], str] = {
@@ -86,11 +90,6 @@ def cached(source: Source, store: Store | None = None) -> Fetched | None:
         if path is not None:
             return Fetched(path, origin)
     return None
-
-
-def is_offline() -> bool:
-    """Tell whether connections are forbidden: `NABLA_OFFLINE` is set to something else than 0."""
-    return os.environ.get("NABLA_OFFLINE", "0") not in ("", "0")
 
 
 def without() -> frozenset[str]:
@@ -205,3 +204,31 @@ def _sum_up(source: Source, problems: Sequence[FetchError]) -> FetchError:
     if isinstance(worst, ChecksumError | SignatureError):
         return type(worst)(f"{source.name}: {worst.message}", "\n".join(lines))
     return FetchError(f"{source.name}: no origin could deliver it", "\n".join(lines))
+
+
+def fetch_recipe(job: Job, name: str) -> None:
+    """Fetch all sources of one recipe and record what came."""
+    record = []
+    for source in recipe.load(name).source:
+        if source.local is not None:
+            continue
+        result = obtain(source, task_log=job.log)
+        origin = result.origin
+        size = result.path.stat().st_size
+        record.append({"source": source.name, "file": origin.file, "sha256": origin.sha256, "size": size})
+        job.note(f"{source.name}: {result.path} ({describe(origin)})")
+    job.out(source_record(name)).write_text(json.dumps(record, indent=1) + "\n")
+
+
+@dataclass(frozen=True)
+class InCache:
+    """Up-to-date check: the recorded files are still in the cache, which lies outside of this checkout."""
+
+    name: str
+
+    def __call__(self, task: Any, values: Mapping[str, Any]) -> bool:
+        try:
+            record = json.loads(source_record(self.name).read_text())
+            return all(cache().path(entry["sha256"]).stat().st_size == entry["size"] for entry in record)
+        except (OSError, ValueError, KeyError):
+            return False

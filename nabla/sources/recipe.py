@@ -220,6 +220,11 @@ class Recipe(_RecipeFile, frozen=True, kw_only=True, dict=True):
         """The patch series patches/<name>/NNNN-*.patch, in order; empty where there is none."""
         return tuple(sorted((PATCHES / self.name).glob("[0-9][0-9][0-9][0-9]-*.patch")))
 
+    @property
+    def is_remote(self) -> bool:
+        """True if a source has to be fetched."""
+        return any(source.local is None for source in self.source)
+
     def find_source(self, name: str) -> Source:
         """Return the source of that name; raises `RecipeError` when the recipe has none."""
         for source in self.source:
@@ -238,6 +243,12 @@ class Recipe(_RecipeFile, frozen=True, kw_only=True, dict=True):
             "source": [{"name": s.name, "unpack": s.unpack, "strip": s.strip} for s in self.source],
             "build": msgspec.to_builtins(self.build) if self.build else None,
         }
+
+
+class PackageRecipe(Recipe, frozen=True, kw_only=True, dict=True):
+    """A recipe with a [package] table: it becomes packages of the repository."""
+
+    package: Package
 
 
 def names() -> list[str]:
@@ -259,7 +270,8 @@ def load_file(path: Path) -> Recipe:
     """Read and check one recipe file; raises `RecipeError`."""
     document = toml.read(path, RecipeError)
     parsed = document.convert(_RecipeFile)
-    recipe = Recipe(path=path, **{field: getattr(parsed, field) for field in parsed.__struct_fields__})
+    kind = Recipe if parsed.package is None else PackageRecipe
+    recipe = kind(path=path, **{field: getattr(parsed, field) for field in parsed.__struct_fields__})
     _check(recipe, document)
     return recipe
 

@@ -99,3 +99,8 @@ class Store:
 def cache() -> Store:
     """Return the store of downloads in the user's cache directory."""
     return Store(cache_dir())
+
+
+def is_offline() -> bool:
+    """Tell whether connections are forbidden: `NABLA_OFFLINE` is set to something else than 0."""
+    return os.environ.get("NABLA_OFFLINE", "0") not in ("", "0")

@@ -6,21 +6,14 @@ recipes/*/recipe.toml    -> fetch:<recipe>  -> out/state/sources/<recipe>.json, 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import msgspec
 
+from nabla.core.artifacts import source_record
 from nabla.engine import discovery
-from nabla.engine.task import Job, TaskDict, group, step
-from nabla.sources import fetch, openpgp, origins, recipe
-from nabla.sources.records import record_path
-from nabla.sources.store import cache
-
-_ORIGINS = [Path(origins.__path__[0]) / name for name in ("url.py", "debian.py", "pypi.py")]
+from nabla.engine.task import TaskDict, group, step
+from nabla.sources import fetch, recipe
 
 
 def task_fetch() -> Iterator[TaskDict]:
@@ -34,40 +27,11 @@ def task_fetch() -> Iterator[TaskDict]:
             continue
         yield step(
             f"fetch:{name}",
-            fetch_recipe,
+            fetch.fetch_recipe,
             doc=f"download and check the sources of {name} {loaded.version}",
             inputs=sorted({o.signature.key_path for s in remote for o in s.origin if o.signature}),
-            outputs=[record_path(name)],
+            outputs=[source_record(name)],
             config=[msgspec.to_builtins(remote), sorted(fetch.without())],
-            code=[fetch, openpgp, *_ORIGINS],
             args=[name],
-            checks=[InCache(name)],
+            checks=[fetch.InCache(name)],
         )
-
-
-def fetch_recipe(job: Job, name: str) -> None:
-    """Fetch all sources of one recipe and record what came."""
-    record = []
-    for source in recipe.load(name).source:
-        if source.local is not None:
-            continue
-        fetched = fetch.obtain(source, task_log=job.log)
-        origin = fetched.origin
-        size = fetched.path.stat().st_size
-        record.append({"source": source.name, "file": origin.file, "sha256": origin.sha256, "size": size})
-        job.note(f"{source.name}: {fetched.path} ({fetch.describe(origin)})")
-    job.out(record_path(name)).write_text(json.dumps(record, indent=1) + "\n")
-
-
-@dataclass(frozen=True)
-class InCache:
-    """Up-to-date check: the recorded files are still in the cache, which lies outside of this checkout."""
-
-    name: str
-
-    def __call__(self, task: Any, values: Mapping[str, Any]) -> bool:
-        try:
-            record = json.loads(record_path(self.name).read_text())
-            return all(cache().path(entry["sha256"]).stat().st_size == entry["size"] for entry in record)
-        except (OSError, ValueError, KeyError):
-            return False

@@ -24,7 +24,7 @@ from nabla.sources import apt, fetch, recipe
 from nabla.sources.apt import SourcePackage
 from nabla.sources.origins import Delivery, Request, debian, pypi
 from nabla.sources.recipe import DebianOrigin, DebOrigin, Origin, PypiOrigin, Recipe, Source, UrlOrigin
-from nabla.sources.store import cache
+from nabla.sources.store import cache, is_offline
 from nabla.update.outdated import SUITES, debian_name
 
 
@@ -51,7 +51,7 @@ def the_source(loaded: Recipe) -> tuple[int, Source]:
 def find(loaded: Recipe, source: Source, version: str) -> list[Found]:
     """Fetch the new version from every origin into the cache. Raises what forbids to go on: a `FetchError` when no
     origin delivers, `ChecksumError` and `SignatureError` as soon as one delivers something wrong."""
-    if fetch.is_offline():
+    if is_offline():
         raise OfflineError("connections are forbidden (offline), so there is nothing to bump to", "unset NABLA_OFFLINE")
     if version == loaded.version:
         raise RecipeError(f"{loaded.name} is of version {version} already")

@@ -15,9 +15,9 @@ from pathlib import PurePosixPath
 
 from nabla.core.errors import FetchError, NablaError, OfflineError
 from nabla.sources import apt, recipe
-from nabla.sources.fetch import is_offline
 from nabla.sources.origins import pypi
 from nabla.sources.recipe import DebianOrigin, DebOrigin, Origin, PypiOrigin, UrlOrigin
+from nabla.sources.store import is_offline
 
 # Debian's suites, oldest first.
 SUITES = ("bookworm", "trixie", "forky", "sid")

@@ -10,9 +10,9 @@ import dataclasses
 import textwrap
 from collections.abc import Iterable, Iterator
 
-from nabla.core import files, log
+from nabla.core import log
 from nabla.core.errors import PatchError, RecipeError
-from nabla.core.paths import STATE, relative
+from nabla.core.paths import relative
 from nabla.engine import task
 from nabla.engine.task import TaskDict
 from nabla.sources import fetch, recipe, store
@@ -20,54 +20,46 @@ from nabla.sources.recipe import Recipe, Source
 from nabla.update import bump, outdated, recipe_edit, try_patches
 from verify import report
 
+_KEEP = {
+    "name": "keep",
+    "long": "keep",
+    "type": bool,
+    "default": False,
+    "help": "write the recipe although patches do not apply",
+}
+
 
 def task_outdated() -> TaskDict:
     """Ask the origins for newer versions."""
-    return {
-        "basename": "outdated",
-        "doc": "ask the origins of all or of the named recipes for newer versions: doit outdated [RECIPE…] [--json]",
-        "actions": [task.guard(show_outdated)],
-        "params": [{"name": "as_json", "long": "json", "type": bool, "default": False, "help": "print JSON"}],
-        "pos_arg": "names",
-        "uptodate": [False],
-        "verbosity": 2,
-    }
+    return task.command(
+        "outdated",
+        show_outdated,
+        doc="ask the origins of all or of the named recipes for newer versions: doit outdated [RECIPE…] [--json]",
+        params=[{"name": "as_json", "long": "json", "type": bool, "default": False, "help": "print JSON"}],
+        words="names",
+    )
 
 
 def task_bump() -> Iterator[TaskDict]:
     """Take another version of a source."""
-    yield {
-        "basename": "bump",
-        "name": None,
-        "doc": "take another version of a source: doit bump:RECIPE [--keep] VERSION",
-    }
+    yield task.group("bump", "take another version of a source: doit bump:RECIPE [--keep] VERSION")
     for name in recipe.names():
-        yield {
-            "basename": "bump",
-            "name": name,
-            "doc": f"fetch and check another version of {name}, try its patches, write it into the recipe",
-            "actions": [(task.guard(take), [name])],
-            "params": [
-                {
-                    "name": "keep",
-                    "long": "keep",
-                    "type": bool,
-                    "default": False,
-                    "help": "write the recipe although patches do not apply",
-                }
-            ],
-            "pos_arg": "words",
-            "uptodate": [False],
-            "verbosity": 2,
-        }
+        yield task.command(
+            f"bump:{name}",
+            take,
+            doc=f"fetch and check another version of {name}, try its patches, write it into the recipe",
+            args=[name],
+            params=[_KEEP],
+            words="words",
+            grouped=True,
+        )
 
 
 def take(name: str, words: list[str], keep: bool) -> None:
     """Bring a recipe to another version, or leave it as it was. Raises `FetchError`, `RecipeError`, `PatchError`."""
     if len(words) != 1:
         raise RecipeError("a bump needs the new version", f"doit bump:{name} 1.2.3")
-    with files.lock(STATE / "locks" / f"bump-{name}", f"bump:{name}: waiting for another bump"):
-        _take(recipe.load_file(recipe.load(name).path), words[0], keep)
+    _take(recipe.load(name), words[0], keep)
 
 
 def _take(loaded: Recipe, version: str, keep: bool) -> None:

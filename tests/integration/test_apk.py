@@ -23,7 +23,7 @@ def repository(*names: str) -> bytes:
         tar.add(INDEX, "repository/Packages.adb")
         tar.add(APK / "keys" / f"{PACKAGE_KEY}.pub", f"keys/{PACKAGE_KEY}.pub")
         for recipe in install.recipes_for(names, ()):
-            for part in catalog.read_record(recipe).parts:
+            for part in catalog.read_built(recipe).parts:
                 tar.add(part.apk, f"repository/{part.apk.name}")
     return stream.getvalue()
 

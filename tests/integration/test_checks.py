@@ -13,9 +13,9 @@ import pytest
 
 from nabla.core import files, paths
 from nabla.core.paths import OUT
-from nabla.engine.task import Job
-from nabla.packages import check_tasks, upstream_tests
-from nabla.packages.catalog import read_record
+from nabla.engine.action import Job
+from nabla.packages import catalog, upstream_tests
+from nabla.packages.catalog import read_built
 from nabla.packages.upstream_tests import CheckResult, PackageCheckError
 
 from .conftest import image_of
@@ -37,11 +37,11 @@ def test_own_tests_of(name: str, tmp_path: Path) -> None:
     output = OUT / "check" / f"{name}.json"
     files.make_folder(output.parent)
     job = Job(f"check:{name}", tmp_path / "log", (output,))
-    check_tasks.check_package(job, name)
+    upstream_tests.check_package(job, name)
     place = job.out(output)
     found = msgspec.json.decode(place.read_bytes(), type=CheckResult)
     files.remove(place)
-    built = read_record(name)
+    built = read_built(name)
     assert (found.recipe, found.version, found.tree) == (name, built.parts[0].version, built.tree)
     assert found.failed == 0
     assert found.tests > LEAST[name]
@@ -56,10 +56,11 @@ def test_own_tests_of(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_what_counts_as_failed(script: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream_tests, "_script", lambda _name: script)
+    redis = catalog.load("redis")
+    redis = msgspec.structs.replace(redis, package=msgspec.structs.replace(redis.package, check=script))
     monkeypatch.setattr(upstream_tests, "MEMORY", "64M")
     with pytest.raises(PackageCheckError) as caught:
-        upstream_tests.check("redis", image_of("minimal"), tmp_path / "result", tmp_path / "log")
+        upstream_tests.check(redis, image_of("minimal"), tmp_path / "result", tmp_path / "log")
     assert reason in str(caught.value)
     assert script.split("echo ")[1].split(";")[0] in caught.value.hint
     assert not (tmp_path / "result").exists()

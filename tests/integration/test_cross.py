@@ -13,6 +13,7 @@ import pytest
 
 from nabla.core import paths
 from nabla.core.errors import CommandError
+from nabla.engine.action import Job
 from nabla.packages import builder, catalog
 from nabla.packages.builder import ENVIRONMENT, TRIPLET
 from nabla.sandbox import lockfile
@@ -71,7 +72,7 @@ SAYS = "unwound three in a thread 26 16 2 3 random\n"
 def sysroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """libc, libgcc and libstdc++."""
     root = tmp_path_factory.mktemp("cross") / "sysroot"
-    builder.compose_sysroot(root, ["libgcc", "libstdc++"])
+    builder.compose_sysroot(Job("cross", root.with_name("log")), root, ["libgcc", "libstdc++"])
     return root
 
 
@@ -214,7 +215,7 @@ def test_build_systems(place: Sandbox, tmp_path: Path) -> None:
 
 
 def test_runtime_is_built_for_musl() -> None:
-    parts = {part.name: part for name in ("libgcc", "libstdc++") for part in catalog.read_record(name).parts}
+    parts = {part.name: part for name in ("libgcc", "libstdc++") for part in catalog.read_built(name).parts}
     assert "so:libgcc_s.so.1=1" in parts["libgcc"].provides
     assert set(parts["libstdc++"].depends) == {"so:libc.musl-x86_64.so.1", "so:libgcc_s.so.1"}
     assert any(text.startswith("so:libstdc++.so.6=6.0.30") for text in parts["libstdc++"].provides)

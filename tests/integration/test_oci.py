@@ -29,7 +29,7 @@ from nabla.core.paths import IMAGES, NABLA_RUN, VMLINUX, relative
 from nabla.images import oci, podman_run
 from nabla.images import oci_tasks as task
 from nabla.images.podman_run import Podman
-from nabla.sandbox.bwrap import SOURCE_DATE_EPOCH
+from verify.epoch import SOURCE_DATE_EPOCH
 
 from .vm import status_of
 

@@ -20,7 +20,7 @@ from nabla.core.paths import IMAGES, relative
 from nabla.fs import ext3
 from nabla.packages import catalog
 from nabla.policy import model
-from nabla.release import digests, tasks
+from nabla.release import contents, digests
 from nabla.report import benchmarks, html, render, tables
 from nabla.report.graph import reduce
 from nabla.sources import recipe
@@ -143,7 +143,7 @@ def test_links_lead_somewhere(wide: Page) -> None:
     inside = set(wide.locator("[id]").evaluate_all("all => all.map(each => each.id)"))
     found = links(wide)
     assert len(found) > 100
-    released = {*tasks.files(), *tasks.FOLDERS, *RELEASE_FILES}
+    released = {*contents.files(), *contents.FOLDERS, *RELEASE_FILES}
     released |= {f"images/{name}.ext3.zst" for name in RELEASED_IMAGES}
     for href in found:
         if href.startswith("#"):
@@ -156,7 +156,7 @@ def test_links_lead_somewhere(wide: Page) -> None:
 
 
 def test_links_of_a_release_resolve(browser: Browser) -> None:
-    page = tasks.folder().path / "report" / "index.html"
+    page = contents.folder().path / "report" / "index.html"
     assert page.is_file(), f"{relative(page)} is missing; hint: ./doit.sh release"
     found = opened(browser, page)
     files = [href for href in links(found.page) if href.startswith("../")]
@@ -166,7 +166,7 @@ def test_links_of_a_release_resolve(browser: Browser) -> None:
 
 
 def test_lines_that_check_a_release_work(browser: Browser) -> None:
-    page = tasks.folder().path / "report" / "index.html"
+    page = contents.folder().path / "report" / "index.html"
     lines = opened(browser, page).page.locator("pre").inner_text()
     result = subprocess.run(
         ["sh", "-ec", lines], cwd=page.parent.parent, capture_output=True, text=True, check=False, timeout=60
@@ -176,7 +176,7 @@ def test_lines_that_check_a_release_work(browser: Browser) -> None:
 
 
 def test_charts_are_drawn(wide: Page) -> None:
-    built = [catalog.read_record(name) for name in catalog.names()]
+    built = [catalog.read_built(name) for name in catalog.names()]
     times = tables.time_chart(benchmarks.read_build(benchmarks.BUILD))
     wanted = {"chart-sizes": None, "chart-packages": len(built), "chart-times": len(times.rows)}
     assert set(wide.locator("figure.chart").evaluate_all("all => all.map(each => each.id)")) == set(wanted)
@@ -232,7 +232,7 @@ def test_tables_tell_of_all(wide: Page) -> None:
     assert wide.locator("#syscalls-table tbody tr").count() == len(RELEASED_IMAGES)
     sums = sum(len(digests.read(group)) for group in DIGEST_GROUPS)
     assert wide.locator("#digests-table tbody tr").count() == sums
-    parts = sum(len(catalog.read_record(name).parts) for name in catalog.names())
+    parts = sum(len(catalog.read_built(name).parts) for name in catalog.names())
     assert wide.locator("#packages-table tbody tr").count() == parts
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from nabla.build import kernel_check
 from nabla.core import artifacts, files, paths
 from nabla.core.artifacts import verify_reports
-from nabla.engine.task import Job
-from nabla.images import descriptions, verify_tasks
-from nabla.images.verify_tasks import VerifyError
+from nabla.core.errors import VerifyError
+from nabla.engine.action import Job
+from nabla.images import descriptions, program_check
 from nabla.sandbox import bwrap
 from nabla.sandbox.bwrap import Bind, Sandbox
 from verify import contents, kernel_code, pie, syscalls
@@ -35,7 +36,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
 
 
 def test_everything_is_position_independent(job: Job) -> None:
-    verify_tasks.check_pie(job)
+    program_check.check_pie(job)
     table = job.log.read_text()
     for name in ("ld-musl-x86_64.so.1", "busybox", "nabla-init", "nabla-run"):
         assert f"{name}" in table
@@ -45,7 +46,7 @@ def test_everything_is_position_independent(job: Job) -> None:
 def test_images_hold_only_what_can_run(job: Job, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifacts, "VERIFY_REPORTS", tmp_path)
     job.outputs = tuple(verify_reports(name))
-    verify_tasks.check_image(job, name)
+    program_check.check_image(job, name)
     findings = json.loads(job.out(tmp_path / f"{name}-pie.json").read_text())
     suite = ET.fromstring(job.out(tmp_path / f"{name}-pie.xml").read_text())
     assert suite.get("failures") == "0"
@@ -106,7 +107,7 @@ def _findings(name: str) -> list[pie.Finding]:
 
 
 def test_kernel_leaves_guest_registers_alone(job: Job) -> None:
-    verify_tasks.check_kernel(job)
+    kernel_check.check_kernel(job)
     assert " 0 forbidden, " in job.log.read_text()
 
 
@@ -115,4 +116,4 @@ def test_a_forbidden_instruction_fails_the_task(job: Job, tmp_path: Path, monkey
     policy.write_text(kernel_code.POLICY.read_text().replace('"um_host_exit"', '"um_host_exits"'))
     monkeypatch.setattr(kernel_code, "POLICY", policy)
     with pytest.raises(VerifyError, match=r"out/kernel/vmlinux: um_host_exit: syscall: syscall"):
-        verify_tasks.check_kernel(job)
+        kernel_check.check_kernel(job)

@@ -12,7 +12,7 @@ import pytest
 
 from nabla.core.paths import WORK, relative
 from nabla.release import assembly, signing
-from nabla.release.tasks import folder
+from nabla.release.contents import folder
 from verify.release_contents import Tools
 
 from .copies import Copy, Keys, link, make_key

@@ -13,8 +13,8 @@ from pathlib import Path
 from nabla.core import manifest
 from nabla.core.paths import IMAGES, ROOT
 from nabla.release import assembly, signing
-from nabla.sandbox.bwrap import SOURCE_DATE_EPOCH
 from verify import release_contents
+from verify.epoch import SOURCE_DATE_EPOCH
 
 from .copies import SMALL, Copy, Keys
 

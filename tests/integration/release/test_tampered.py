@@ -13,8 +13,8 @@ import pytest
 
 from nabla.core import manifest
 from nabla.release import assembly, provenance, signing
+from nabla.release.contents import folder
 from nabla.release.provenance import Told
-from nabla.release.tasks import folder
 from verify import release as checker
 from verify import release_contents
 from verify.release_contents import ARCHIVE, CYCLONEDX, INDEX, LAYOUT, SPDX, Tools

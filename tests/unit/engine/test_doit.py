@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from nabla.core.files import lock
 from tests.conftest import Checkout
 
 PIPELINE = """
@@ -20,7 +19,8 @@ from collections.abc import Iterator
 from nabla.core.errors import NablaError
 from nabla.core.paths import OUT, ROOT
 from nabla.core.artifacts import Tree
-from nabla.engine.task import Job, TaskDict, alias, group, source_files, step
+from nabla.engine.action import Job
+from nabla.engine.task import TaskDict, alias, group, source_files, step
 
 UPPER = OUT / "upper.txt"
 FOLDER = Tree(OUT / "folder")
@@ -65,7 +65,7 @@ def pipeline(checkout: Checkout) -> Checkout:
 
 
 def ran(output: str) -> list[str]:
-    """Return the names of the tasks that succeeded."""
+    """The names of the tasks that ended well."""
     return [line.split(": done")[0] for line in output.splitlines() if ": done in" in line]
 
 
@@ -157,7 +157,7 @@ def test_killed_while_a_task_runs(pipeline: Checkout, number: signal.Signals, st
     assert process.returncode == status, output
     if number is not signal.SIGKILL:
         assert output.splitlines()[-1] == "interrupted"
-    # The finished first step is recorded; the interrupted second one left its previous output alone.
+    # The finished first step is remembered, the half-done second one left its previous output alone.
     assert (pipeline.root / "out/folder/copy").read_text() == "ONETAIL"
     (pipeline.root / "slow").unlink()
     assert ran(pipeline.doit()) == ["chain:folder", "chain:last"]
@@ -181,7 +181,7 @@ def test_interrupted_while_two_run(pipeline: Checkout) -> None:
         output, _ = process.communicate(timeout=30)
     assert process.returncode == 130, output
     (pipeline.root / "slow").unlink()
-    # The other one may or may not have ended before.
+    # Whether the other one had ended before is for the processors to say.
     assert [name for name in ran(pipeline.doit("-n", "2", "all", "other")) if name != "other"] == [
         "chain:folder",
         "chain:last",
@@ -199,7 +199,7 @@ def test_workers_do_not_outlive_a_killed_doit(pipeline: Checkout) -> None:
 
 
 def test_a_step_has_processes_of_its_own(checkout: Checkout) -> None:
-    """Their parent is a worker, not the first doit process."""
+    """Their parent is a worker, not the doit that was started."""
     checkout.task_module(
         "pool",
         "from concurrent.futures import ProcessPoolExecutor\n"
@@ -216,27 +216,49 @@ def test_a_step_has_processes_of_its_own(checkout: Checkout) -> None:
 
 
 @pytest.mark.parametrize("words", [("all",), ("-n", "2", "all")])
-def test_what_another_doit_makes_meanwhile_is_not_made_again(pipeline: Checkout, words: tuple[str, ...]) -> None:
-    """Another process may already read the output. A later request for a fresh build still rebuilds it."""
+def test_a_second_doit_waits_and_finds_the_results(pipeline: Checkout, words: tuple[str, ...]) -> None:
+    """It looks for what is out of date after the first one has ended."""
     pipeline.task_module(
         "chain",
-        PIPELINE.replace("    job.out(FOLDER).mkdir()", "    job.out(FOLDER).mkdir(); open('made', 'a').write('x')"),
+        PIPELINE.replace(
+            "    job.out(FOLDER).mkdir()",
+            "    job.out(FOLDER).mkdir(); open('made', 'a').write('x')\n"
+            "    while not (ROOT / 'go').exists(): time.sleep(0.02)",
+        ),
     )
     made = pipeline.root / "made"
-    with lock(pipeline.root / "out/state/locks/chain:folder", ""):
-        both = [pipeline.popen(*words) for _ in range(2)]
-        wait_for(pipeline.root / "out/upper.txt")
-        for process in both:
-            assert process.stdout is not None
-            # Both have decided to run the step.
-            while "chain:folder: waiting for another doit" not in (line := process.stdout.readline()):
-                assert line, "ended early"
-    outputs = [process.communicate(timeout=60)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], outputs
+    first = pipeline.popen(*words)
+    wait_for(made)
+    second = pipeline.popen(*words)
+    assert second.stdout is not None
+    assert second.stdout.readline() == "waiting for another doit in this checkout …\n"
+    pipeline.write("go", "")
+    outputs = [process.communicate(timeout=60)[0] for process in (first, second)]
+    assert [process.returncode for process in (first, second)] == [0, 0], outputs
+    assert ran(outputs[1]) == []
     assert made.read_text() == "x"
-    assert ran(pipeline.doit()) == []
     pipeline.doit("--always-execute")
     assert made.read_text() == "xx"
+
+
+def test_an_interactive_command_lets_others_build(pipeline: Checkout) -> None:
+    pipeline.task_module(
+        "session",
+        "import time\n"
+        "from nabla.core.paths import ROOT\n"
+        "from nabla.engine.task import command\n"
+        "def task_session():\n"
+        "    return command('session', session, doc='last long', after=['other'], interactive=True)\n"
+        "def session():\n"
+        "    (ROOT / 'open').touch()\n"
+        "    while not (ROOT / 'done').exists(): time.sleep(0.02)\n",
+    )
+    with pipeline.popen("session", "chain:upper") as process:
+        wait_for(pipeline.root / "open")
+        assert ran(pipeline.doit("all")) == ["chain:upper", "chain:folder", "chain:last"]
+        pipeline.write("done", "")
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
 
 
 def test_two_doits_in_one_checkout_wait_for_each_other(pipeline: Checkout) -> None:
@@ -259,7 +281,7 @@ def task_user():
     return step("user", user, doc="a mistake of the user", always=True)
 
 def task_bug():
-    return step("bug", bug, doc="a bug", always=True)
+    return step("bug", bug, doc="a mistake of ours", always=True)
 
 def task_command():
     return step("command", command, doc="a program that fails", outputs=[OUT / "never"])
@@ -325,7 +347,7 @@ def test_input_that_changes_while_the_task_runs(pipeline: Checkout) -> None:
 def test_damaged_state_database_is_put_aside(pipeline: Checkout) -> None:
     pipeline.doit()
     path = pipeline.root / "out/state/doit.sqlite"
-    for extra in ("-wal", "-shm"):
+    for extra in ("-journal",):
         Path(f"{path}{extra}").unlink(missing_ok=True)
     path.write_bytes(b"not a database" * 1000)
     output = pipeline.doit()
@@ -399,7 +421,7 @@ def big(job: Job) -> None:
     before = os.times()
     pipeline.doit("all", "big")
     after = os.times()
-    # Processor time of the children: a wall clock would measure the host's load.
+    # Processor time of the children: a wall clock would measure the load of the machine.
     assert after.children_user + after.children_system - before.children_user - before.children_system < 1.0
 
 

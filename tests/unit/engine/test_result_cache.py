@@ -16,13 +16,14 @@ TASKS = """
 from collections.abc import Iterator
 from nabla.core.paths import OUT, ROOT
 from nabla.core.artifacts import Tree
-from nabla.engine.task import Job, TaskDict, step
+from nabla.engine.action import Job
+from nabla.engine.task import TaskDict, step
 
 FILE, FOLDER = OUT / "file", Tree(OUT / "folder")
 
 def task_made() -> TaskDict:
     return step("made", made, doc="makes both", inputs=[ROOT / "input"], outputs=[FILE, FOLDER], config={"a": 1},
-                args=[str(ROOT / "input")], kept=True)
+                args=[str(ROOT / "input")], cacheable=True)
 
 def made(job: Job, path: str) -> None:
     with (ROOT / "calls").open("a") as calls:
@@ -65,14 +66,14 @@ def entry(cache: Path) -> Path:
 def test_another_checkout_takes_it(maker: Checkout, cache: Path) -> None:
     maker.doit("made")
     assert calls(maker) == 1
-    assert json.loads((entry(cache) / "told.json").read_text())["step"] == "made"
+    assert json.loads((entry(cache) / "manifest.json").read_text())["title"] == "made"
     other = another(maker, "elsewhere")
     assert "made: done" in other.doit("made")
     assert calls(other) == 0
     out = other.root / "out"
     assert (out / "file").read_text() == "one" and os.access(out / "file", os.X_OK)
     assert (out / "folder/copy").read_text() == "one" and (out / "folder/link").readlink() == Path("copy")
-    assert "taken from the cache" in (out / "logs/made.log").read_text()
+    assert "restored from the cache" in (out / "logs/made.log").read_text()
     assert "1 up to date" in other.doit("made")
     # A change in the checkout does not change the cache.
     (out / "file").write_text("changed")
@@ -98,7 +99,7 @@ def test_what_counts(maker: Checkout, change: str) -> None:
     assert calls(other) == 1
 
 
-@pytest.mark.parametrize("damage", ["content", "more", "less", "told"])
+@pytest.mark.parametrize("damage", ["content", "more", "less", "manifest"])
 def test_damaged_entry_is_made_again(maker: Checkout, cache: Path, damage: str) -> None:
     maker.doit("made")
     place = entry(cache)
@@ -110,7 +111,7 @@ def test_damaged_entry_is_made_again(maker: Checkout, cache: Path, damage: str) 
         case "less":
             (place / "1" / "copy").unlink()
         case _:
-            (place / "told.json").write_text("{")
+            (place / "manifest.json").write_text("{")
     other = another(maker, "elsewhere")
     other.doit("made")
     assert calls(other) == 1

@@ -14,7 +14,8 @@ from nabla.core.artifacts import Tree
 from nabla.core.errors import NablaError
 from nabla.core.paths import OUT, STATE
 from nabla.engine import task
-from nabla.engine.task import Job, step
+from nabla.engine.action import Job
+from nabla.engine.task import step
 
 
 def act(job: Job, word: str = "") -> None:

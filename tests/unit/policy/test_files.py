@@ -12,7 +12,7 @@ import pytest
 
 from nabla.core.errors import ConfigError, PatchError
 from nabla.core.paths import ROOT
-from nabla.engine.task import Job
+from nabla.engine.action import Job
 from nabla.policy import document, header, model, patch_text
 from nabla.policy import tasks as task
 from nabla.policy.model import Rule

@@ -16,8 +16,8 @@ from nabla.core import manifest
 from nabla.release import assembly, signing
 from nabla.release.assembly import ReleaseError
 from nabla.release.provenance import Dependency
-from nabla.sandbox.bwrap import SOURCE_DATE_EPOCH
 from verify import release_contents
+from verify.epoch import SOURCE_DATE_EPOCH
 
 LOCKS = (Dependency("requirements.txt", "sha256", "1" * 64),)
 

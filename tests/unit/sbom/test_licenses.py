@@ -11,12 +11,13 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from nabla.sbom import licenses
 from nabla.sbom.inventory import license_names, spdx_expression
 from nabla.sbom.licenses import LicenseError, Row, Text
-from nabla.sources import recipe
+from nabla.sources import archives, recipe
 from tests.unit import debs
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -50,6 +51,12 @@ def stored(folder: Path, data: bytes) -> Path:
     path = folder / hashlib.sha256(data).hexdigest()
     path.write_bytes(data)
     return path
+
+
+@pytest.fixture(autouse=True)
+def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records of fetched sources lie in the test's own folder."""
+    monkeypatch.setattr(archives, "source_record", lambda name: tmp_path / f"{name}.json")
 
 
 def places(found: list[Text]) -> dict[str, str]:
@@ -109,7 +116,7 @@ def test_what_was_read_is_kept_and_checked(tmp_path: Path, cache: Path) -> None:
     first = licenses.of_archive(path)
     path.write_bytes(b"")
     assert licenses.of_archive(path) == first
-    (entry,) = (cache / "licenses").rglob("*.json")
+    (entry,) = (cache / "results").rglob("texts.json")
     entry.write_text(entry.read_text().replace("the copying", "the forgery"))
     path.write_bytes(tar(FILES))
     assert licenses.of_archive(path) == first
@@ -130,6 +137,8 @@ def thing(tmp_path: Path, data: bytes, extra: str = "") -> recipe.Recipe:
     partial = tmp_path / "partial"
     partial.write_bytes(data)
     store.cache().add(partial, digest)
+    archive = archives.Archive(source="thing", file="a.tar.gz", sha256=digest, size=len(data))
+    (tmp_path / "thing.json").write_bytes(msgspec.json.encode([archive]))
     path = tmp_path / "thing" / "recipe.toml"
     path.parent.mkdir()
     path.write_text(

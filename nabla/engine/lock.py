@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lock of the checkout: one doit at a time runs tasks in it.
+
+`doit` takes the lock before it looks for what is out of date, so a second doit waits and then finds the first one's
+results. A command that runs as long as its user likes (a VM, a shell, the tests) releases the lock; the next step takes
+it again. Workers of `doit -n` share the lock of their doit and never release it, as other workers may be building.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from io import TextIOWrapper
+
+from nabla.core import files, log
+from nabla.core.paths import STATE
+
+_stream: TextIOWrapper | None = None
+_owner = 0
+
+
+def acquire() -> None:
+    """Take the lock, unless this doit has it; says so when another doit holds it."""
+    global _stream, _owner
+    if _stream is not None:
+        return
+    files.make_folder(STATE)
+    stream = (STATE / "lock").open("a")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.info("waiting for another doit in this checkout …")
+        fcntl.flock(stream, fcntl.LOCK_EX)
+    _stream, _owner = stream, os.getpid()
+
+
+def release() -> None:
+    """Let another doit run tasks. In a worker nothing happens."""
+    global _stream
+    if _stream is not None and _owner == os.getpid():
+        _stream.close()
+        _stream = None

