@@ -75,7 +75,8 @@ static int exec_in_path(const char *file, char *const *argv, char *const *env)
 		if (length + file_length + 2 <= sizeof path) {
 			memcpy(path, dir, length);
 			path[length] = '/';
-			memcpy(path + length + !!length, file, file_length + 1); /* an empty entry means the working directory */
+			/* an empty entry means the working directory */
+			memcpy(path + length + !!length, file, file_length + 1);
 			execve(path, argv, env);
 			/* Like a shell, continue after a file that is not executable, and report it at the end. */
 			if (errno == EACCES)
@@ -231,7 +232,8 @@ int command_run(struct settings *s)
 		status = -pid;
 		ended = true;
 	}
-	while ((others = reap(pid, &status, &ended)) && !ended && !stop_requested && (!services_only || services_running()))
+	while ((others = reap(pid, &status, &ended)) && !ended && !stop_requested &&
+	       (!services_only || services_running()))
 		sigsuspend(&waiting);
 	if (services_only)
 		status = services_status();

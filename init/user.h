@@ -22,7 +22,7 @@ struct user {
  */
 bool user_find(struct settings *settings, struct user *user);
 
-/* Switches to the user, and makes it the owner of the standard streams; for a vfork child. Returns false with errno set. */
+/* Switches to the user, who becomes the owner of the standard streams; for a vfork child. False: see errno. */
 bool user_become(const struct user *user);
 
 #endif

@@ -74,7 +74,8 @@ static void check_tap(int number, int fd)
 {
 	struct ifreq request = {0};
 	if (ioctl(fd, TUNGETIFF, &request) < 0)
-		fail("use a tap device or a connected Unix socket", "--net: descriptor %d is neither a tap device nor a socket", number);
+		fail("use a tap device or a connected Unix socket",
+		     "--net: descriptor %d is neither a tap device nor a socket", number);
 	if (!(request.ifr_flags & IFF_TAP) || !(request.ifr_flags & IFF_NO_PI) || request.ifr_flags & IFF_VNET_HDR)
 		fail("open it with IFF_TAP and IFF_NO_PI, without IFF_VNET_HDR",
 		     "--net: descriptor %d, interface %.*s, does not carry plain Ethernet frames", number, IFNAMSIZ,

@@ -258,7 +258,8 @@ PARSE(service)
 {
 	size_t good = strspn(value, LETTERS_AND_DIGITS "-._");
 	if (!good || value[good] || *value == '.' || good > GUEST_NAME_MAX)
-		fail("a service is a file in the image's /etc/nabla/services", "--service: '%s' is not a service name", value);
+		fail("a service is a file in the image's /etc/nabla/services",
+		     "--service: '%s' is not a service name", value);
 	o->services = array_grow(o->services, &o->service_count, sizeof *o->services);
 	o->services[o->service_count - 1] = value;
 }

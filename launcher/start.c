@@ -41,7 +41,7 @@ static bool arrange_descriptors(const struct vm *vm, int link)
 	return true;
 }
 
-/* The VM dies with the launcher, even if that is killed. A launcher that is dead already has closed its end of the link. */
+/* The VM dies with the launcher, even if that is killed. A dead launcher has closed its end of the link. */
 static bool tie_to_launcher(bool wait)
 {
 	struct pollfd link = {.fd = FD_LINK, .events = POLLIN};

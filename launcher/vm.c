@@ -31,11 +31,11 @@
 struct watch {
 	struct vm *vm;
 	pid_t pid;
-	int signals; /* a signalfd */
+	int signals;	 /* a signalfd */
 	int stop_signal; /* the first signal that asked the launcher to end; 0: none */
 	bool timed_out, memory_exceeded, cpu_time_used_up;
 	uint64_t kill_at, timeout_at, stats_at, helper_gone_at, memory_at, cpu_time_at; /* CLOCK_MONOTONIC, ns */
-	int status;				/* of wait(2) */
+	int status; /* of wait(2) */
 	struct rusage usage;
 };
 
@@ -314,6 +314,9 @@ int vm_run(struct vm *vm)
 	w.pid = vm_start(vm);
 	close_vm_descriptors(vm);
 	memory_watch_start(&vm->memory, w.pid);
+	/* A limit of the caller for the size of files must not end the launcher. The VM keeps the default action. */
+	if (vm->output.active)
+		signal(SIGXFSZ, SIG_IGN);
 	uint64_t now = now_ns();
 	if (o->timeout_ns)
 		w.timeout_at = now + o->timeout_ns;

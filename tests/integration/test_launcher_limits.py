@@ -147,6 +147,22 @@ def test_file_that_cannot_be_written(launcher: Launcher) -> None:
         assert launcher.run("out=1000000", "--max-output", "5", capture_output=False, stdout=null).returncode == 0
 
 
+def test_caller_limits_the_size_of_files(launcher: Launcher, tmp_path: Path) -> None:
+    """nabla-run reports the error, and the VM sees a closed pipe."""
+    prefix = ("prlimit", "--fsize=100000")
+    with (tmp_path / "log").open("wb") as log:
+        result = launch(
+            *launcher.words("out=1000000", "--max-output", "5M", "--read-only")[1:],
+            prefix=prefix,
+            capture_output=False,
+            stdout=log,
+            stderr=subprocess.PIPE,
+        )
+    assert (tmp_path / "log").read_bytes() == b"x" * 100_000
+    assert result.returncode in (88, 128 + signal.SIGPIPE)
+    assert "warning: cannot write standard output: File too large" in result.stderr
+
+
 def test_terminal_is_not_limited(launcher: Launcher) -> None:
     with terminal(*launcher.words("out=100 say=end", "--max-output", "5")) as vm:
         vm.read_until(b"end")
