@@ -34,6 +34,8 @@ _SYMBOLS = {"AUDIT_ARCH_X86_64": 0xC000003E, "SECCOMP_RET_ALLOW": 0x7FFF0000, "S
 
 NR, ARCH, IP, ARGS = 0, 4, 8, 16
 LOW, HIGH = 0, 1
+# Where the host emulates three calls of old programs; the address is part of x86-64's interface.
+VSYSCALL, VSYSCALL_SIZE = 0xFFFFFFFFFF600000, 0x1000
 FARTHEST = 255  # a conditional jump has 8 bits
 
 
@@ -97,7 +99,13 @@ def _program(policy: Policy) -> Iterator[Item]:
     yield "not kernel"
     yield from _range("RAM", IP, "ip", inside="trap", outside="not guest")
     yield "not guest"
-    yield from _range("VDSO", IP, "ip", inside="vdso", outside="deny")
+    yield from _range("VDSO", IP, "ip", inside="vdso", outside="not vdso")
+    yield "not vdso"
+    yield Operation(_LOAD, IP + 4, remark="in the host's vsyscall page ?")
+    yield _if("JEQ", VSYSCALL >> 32, jf="deny")
+    yield Operation(_LOAD, IP)
+    yield _if("JGE", (VSYSCALL + VSYSCALL_SIZE) & 0xFFFFFFFF, jt="deny")
+    yield _if("JGE", VSYSCALL & 0xFFFFFFFF, jf="deny")
     yield "trap"
     yield Operation(_RETURN, "SECCOMP_RET_TRAP", remark="the guest kernel serves it, whatever it is")
     for origin in ("kernel", "vdso"):

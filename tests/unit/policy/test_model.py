@@ -204,6 +204,14 @@ def test_ranges_of_the_instruction_pointer(name: str, start: int, size: int) -> 
             assert judge("clock_gettime", 1, ip=flipped, filled=filled) == wanted, hex(flipped)
 
 
+def test_the_vsyscall_page_traps_whatever_is_called() -> None:
+    page = 0xFFFFFFFF_FF600000
+    for ip in (page - 1, page, page + 9, page + 0x409, page + 0xFFF, page + 0x1000, page ^ 1 << 32, page ^ 1 << 63):
+        wanted = "trap" if page <= ip < page + 0x1000 else "kill"
+        for number in (0, 96, 201, 309):
+            assert bpf.run(PROGRAM, Call(number, ip)).action == wanted, hex(ip)
+
+
 def test_guest_memory_traps_whatever_is_called() -> None:
     for number in seccomp.every_number():
         for arch in (bpf.ARCH_X86_64, bpf.ARCH_I386, 0):
