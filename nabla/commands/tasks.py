@@ -5,6 +5,7 @@ all   <- kernel, musl, busybox, launcher, init, rootfs:alpine, rootfs:minimal
 ready <- all, fetch, rootfs, packages, what a release holds
 test  <- ready
 test:quick
+kernel, launcher, rootfs:minimal, rootfs:test -> fuzz, fuzz:<name>
 kernel, launcher, rootfs:<name> -> boot:<name> (boot = boot:base)
 lock:update, lock:verify (build roots), lock:policy (the kernel's filter), lock:digests (sums of everything): each area
 says by `lock_steps` how it renews its own
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nabla.commands import boot, doctor, shell, testing
+from nabla.commands import boot, doctor, fuzzing, shell, testing
 from nabla.engine import discovery
 from nabla.engine.task import TaskDict, alias, command
 from nabla.images import descriptions
@@ -55,6 +56,25 @@ def task_quick_test() -> TaskDict:
         words="words",
         interactive=True,
     )
+
+
+def task_fuzz() -> Iterator[TaskDict]:
+    """Run the VM's fuzzers."""
+    yield _fuzz("fuzz", [], "run all fuzzers of the VM, a minute each: --time SECONDS, --seed N, --keep")
+    for name in fuzzing.NAMES:
+        yield _fuzz(f"fuzz:{name}", [name], f"run the fuzzer of the VM named {name}")
+
+
+def _fuzz(title: str, names: list[str], doc: str) -> TaskDict:
+    return {
+        "basename": title,
+        "doc": doc,
+        "actions": [(guard(fuzzing.run_fuzzers), [names])],
+        "params": fuzzing.PARAMS,
+        "task_dep": ["kernel", "launcher", "rootfs:minimal", "rootfs:test"],
+        "uptodate": [False],
+        "verbosity": 2,
+    }
 
 
 def task_boot() -> Iterator[TaskDict]:

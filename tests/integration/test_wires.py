@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from nabla.core.paths import NABLA_RUN
+from tests.fuzz.wires import Wire
 
 from .conftest import image_of
 from .networked import OWN_ERROR, program, run_words
@@ -84,6 +85,38 @@ def test_descriptors_without_frames(make: object, message: str) -> None:
     assert result.returncode == OWN_ERROR
     assert result.stderr.startswith("nabla-run: --net: ")
     assert f"descriptor {number} {message}" in result.stderr.replace("the socket on ", "")
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+def test_empty_datagrams_are_ignored(kind: socket.SocketKind) -> None:
+    left, right = socket.socketpair(socket.AF_UNIX, kind)
+    with left, right:
+        argv = words(f"fd={right.fileno()}", "10.9.0.2/24", "read line; cat /sys/class/net/eth0/carrier")
+        with subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(right.fileno(),)
+        ) as machine:
+            wire = Wire(left, kind)
+            for _ in range(300):
+                wire.send(b"")
+            assert wire.answers()
+            output, _ = machine.communicate(b"\n", timeout=60)
+    assert output == b"1\n"
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET])
+def test_the_end_of_the_peer_is_a_cable_unplugged(kind: socket.SocketKind) -> None:
+    left, right = socket.socketpair(socket.AF_UNIX, kind)
+    script = "echo up; until [ $(cat /sys/class/net/eth0/carrier) = 0 ]; do sleep 0.1; done; echo unplugged"
+    with left, right:
+        argv = words(f"fd={right.fileno()}", "10.9.0.2/24", script, "--timeout", "60")
+        with subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, pass_fds=(right.fileno(),)
+        ) as machine:
+            right.close()
+            assert machine.stdout is not None
+            assert machine.stdout.readline() == b"up\n"
+            left.close()
+            assert machine.stdout.read() == b"unplugged\n"
 
 
 def test_closed_descriptor() -> None:

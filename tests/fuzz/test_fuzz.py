@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A few seconds of each fuzzer, from fixed seeds, and all that fuzzers ever found. `doit fuzz` runs them for longer."""
+
+from __future__ import annotations
+
+import pytest
+
+from nabla.commands import fuzzing
+
+from . import disks, guests, wires
+from .engine import CRASHES, Finding, Fuzzer, for_rounds, kept, run, verdict
+
+FUZZERS: dict[str, Fuzzer] = {each.name: each for each in (*guests.FUZZERS, *disks.FUZZERS, *wires.FUZZERS)}
+ROUNDS = {"calls": 4, "exec": 3, "frames": 2, "trace": 3, "disks": 4, "wires": 3}
+
+pytestmark = pytest.mark.vm
+
+
+@pytest.mark.parametrize("name", FUZZERS)
+def test_some_rounds(name: str) -> None:
+    findings = [found for _, found in run(FUZZERS[name], 1, for_rounds(ROUNDS[name])) if found]
+    assert not findings, "\n".join(found.text() for found in findings)
+
+
+@pytest.mark.parametrize(("name", "seed"), kept(), ids=lambda value: str(value))
+def test_what_was_found_once(name: str, seed: int) -> None:
+    found = FUZZERS[name].round(seed)
+    assert found is None, found.text()
+
+
+def test_every_fuzzer_is_a_task() -> None:
+    assert tuple(FUZZERS) == fuzzing.NAMES
+    assert set(ROUNDS) == set(FUZZERS)
+
+
+def test_every_file_is_read() -> None:
+    assert {path.suffix for path in CRASHES.iterdir()} <= {".toml", ".md"}
+
+
+@pytest.mark.parametrize(
+    ("status", "output", "what"),
+    [
+        (125, "Kernel panic: Attempted to kill init!\n", "Kernel panic: Attempted to kill init!"),
+        (124, "", "the VM does not end"),
+        (159, "", "the VM made a forbidden host call"),
+        (139, "", "exit status 139"),
+        (
+            0,
+            "x\nWARNING: CPU: 0 PID: 21 at mm/nommu.c:1\n",
+            "the kernel warns: WARNING: CPU: 0 PID: 21 at mm/nommu.c:1",
+        ),
+    ],
+)
+def test_verdicts(status: int, output: str, what: str) -> None:
+    """A fuzzer that does not notice is none."""
+    found = verdict("calls", 7, status, output)
+    assert isinstance(found, Finding)
+    assert (found.what, found.seed) == (what, 7)
+
+
+def test_a_good_end_is_no_finding() -> None:
+    assert verdict("calls", 7, 0, "calls: 4 processes\n") is None

@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: Apache-2.0
+// System calls with arguments of the right kinds and wrong values, by jump and by instruction, from many processes
+// at once, as root and as an ordinary user. Any of them may die; the VM may not.
+// Arguments: seed, calls of each process, processes. Environment: SHOW=1 prints each call before it is made.
+#define _GNU_SOURCE
+#include "../util.h"
+#include "arguments.h"
+#include "fuzz.h"
+
+#include <grp.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "signatures.h"
+
+#define NOBODY 65534
+#define MOST 64
+
+static struct child {
+	pid_t pid;
+	unsigned long time;
+	int idle; /* looks at it without a change */
+} children[MOST];
+
+static word gate, bases[2];
+static int root;
+static struct {
+	word start, length;
+} maps[16];
+static size_t map_count;
+
+static long call(int jump, long number, const word *a)
+{
+	register word r10 __asm__("r10") = a[3];
+	register word r8 __asm__("r8") = a[4];
+	register word r9 __asm__("r9") = a[5];
+	register word r11 __asm__("r11") = jump ? gate : 0;
+	long result;
+	__asm__ volatile(GATE_INLINE
+			 : "=a"(result), "+r"(r11)
+			 : "0"(number), "D"(a[0]), "S"(a[1]), "d"(a[2]), "r"(r10), "r"(r8), "r"(r9)
+			 : "rcx", "memory", "cc");
+	return result;
+}
+
+/* Signals that nobody can catch, that stop, that belong to libc, or that a fault is meant to end with. */
+static int deadly(word signal)
+{
+	static const char list[] = {4, 5, 7, 8, 9, 11, 19, 20, 21, 22, 31, 32, 33, 34};
+	return signal < 64 && memchr(list, (int)signal, sizeof list);
+}
+
+/* Calls that would end this process or the machine as they should, or put it to sleep: nothing to be learnt. */
+static int pointless(long n, const word *a)
+{
+	switch ((int)n) { /* root may do anything to the process that waits for us */
+	case SYS_kill:
+	case SYS_tkill:
+	case SYS_tgkill:
+	case SYS_rt_sigqueueinfo:
+	case SYS_rt_tgsigqueueinfo:
+	case SYS_process_vm_writev:
+	case SYS_prlimit64:
+		if (root && (int)a[0] != getpid())
+			return 1;
+		break;
+	case SYS_ptrace:
+		if (root && (int)a[1] != getpid())
+			return 1;
+	}
+	switch ((int)n) {
+	case SYS_rt_sigreturn: /* frames.c */
+	case SYS_clone:
+	case SYS_fork:
+	case SYS_vfork:
+	case SYS_execve: /* exec.c */
+	case SYS_execveat:
+	case SYS_exit:
+	case SYS_exit_group:
+	case 435: /* clone3 */
+	case SYS_reboot:
+	case SYS_mmap: /* map() */
+	case SYS_munmap:
+	case SYS_brk:
+	case SYS_mremap:
+	case SYS_rt_sigaction:
+	case SYS_alarm:
+	case SYS_shmat: /* lays itself over nothing, but is never taken away again */
+		return !fuzz_one_in(n == SYS_shmat ? 20 : 1UL << 40);
+	case SYS_kill:
+	case SYS_tkill:
+	case SYS_rt_sigqueueinfo:
+		return (int)a[0] <= 1 || deadly((unsigned int)a[1]);
+	case SYS_tgkill:
+	case SYS_rt_tgsigqueueinfo:
+		return deadly((unsigned int)a[2]);
+	case SYS_pidfd_send_signal:
+		return deadly((unsigned int)a[1]);
+	case SYS_ptrace: /* PTRACE_TRACEME: every signal stops it */
+		return (int)a[0] == 0;
+	case SYS_fcntl: /* F_SETOWN, signals to anybody */
+		return root && (a[1] == 8 || a[1] == 10 || a[1] == 15);
+	case SYS_prctl: /* PR_SET_SECCOMP */
+		return (int)a[0] == 22 && !fuzz_one_in(50);
+	case SYS_seccomp:
+	case SYS_setrlimit:
+	case SYS_prlimit64:
+	case SYS_chroot:
+	case SYS_pivot_root:
+	case SYS_mount:
+	case SYS_umount2:
+	case SYS_move_mount:
+	case SYS_setns:
+	case SYS_unshare:
+	case SYS_setgroups:
+	case SYS_capset:
+	case 446: /* landlock_restrict_self: everything fails afterwards */
+		return !fuzz_one_in(50);
+	case SYS_sync:
+	case SYS_syncfs:
+		return !fuzz_one_in(50);
+	case SYS_close:
+	case 436: /* close_range */
+		return a[0] < 3 || !fuzz_one_in(4);
+	case SYS_dup2:
+	case SYS_dup3:
+		return (int)a[1] < 3;
+	}
+	return 0;
+}
+
+static void on_signal(int signal)
+{
+	(void)signal;
+}
+
+/* Every call ends in time: the timer's signal restarts nothing. */
+static void keep_alive(void)
+{
+	static const int others[] = {1, 2, 3, 6, 10, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 29, 30};
+	struct sigaction action = {.sa_handler = on_signal};
+	sigset_t none;
+	stack_t off = {.ss_flags = SS_DISABLE};
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+		sigaction(others[i], &action, NULL);
+	for (int n = SIGRTMIN; n <= SIGRTMAX; n++)
+		sigaction(n, &action, NULL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	sigaltstack(&off, NULL);
+	alarm_every_us(1000);
+}
+
+/* Mappings of all kinds, and what is done with them; only what was mapped here is given away. */
+static void map(void)
+{
+	static const int flags[] = {MAP_PRIVATE | MAP_ANONYMOUS, MAP_SHARED | MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED};
+	size_t i = map_count ? fuzz_below(map_count) : 0;
+	word kind = fuzz_below(8);
+	if (!map_count || (kind < 3 && map_count < ARRAY_SIZE(maps))) {
+		word more = fuzz_one_in(4) ? fuzz_any() & ~(word)(MAP_FIXED) : 0;
+		word a[6] = {fuzz_one_in(4) ? fuzz_border() : 0, fuzz_one_in(8) ? fuzz_any() : fuzz_below(300000), fuzz_below(8),
+			     fuzz_pick(flags) | more, descriptor(), fuzz_one_in(3) ? 4096 * fuzz_below(20) : 0};
+		long start = call(1, SYS_mmap, a);
+		if (start > 0 || start < -4095) {
+			maps[map_count].start = start;
+			maps[map_count++].length = (a[1] + 4095) & ~4095UL;
+		}
+		return;
+	}
+	word start = maps[i].start, length = maps[i].length, part = 4096 * fuzz_below(length / 4096 + 1);
+	word a[6] = {start, length, 0};
+	switch (kind) {
+	case 3:
+		call(1, SYS_munmap, a);
+		maps[i] = maps[--map_count];
+		break;
+	case 4: /* a part; the rest is lost to us */
+		a[fuzz_below(2)] = part ? part : 4096;
+		a[0] = a[0] < start ? start : a[0];
+		call(1, SYS_munmap, a);
+		maps[i] = maps[--map_count];
+		break;
+	case 5: {
+		word b[6] = {start, fuzz_one_in(4) ? size() : length, fuzz_one_in(2) ? 4096 * fuzz_below(100) : fuzz_any(),
+			     fuzz_below(4), fuzz_border()};
+		call(1, SYS_mremap, b);
+		maps[i] = maps[--map_count];
+		break;
+	}
+	case 6: {
+		word b[6] = {start + (fuzz_one_in(3) ? part : 0), fuzz_one_in(3) ? size() : length, number()};
+		call(1, fuzz_one_in(2) ? SYS_mprotect : SYS_madvise, b);
+		break;
+	}
+	default: {
+		word b[6] = {start, length, 7, MAP_FIXED | fuzz_pick(flags), descriptor(), 0};
+		call(1, SYS_mmap, b);
+	}
+	}
+}
+
+static void add(int fd)
+{
+	if (fd >= 0 && descriptor_count < (int)ARRAY_SIZE(descriptors))
+		descriptors[descriptor_count++] = fd;
+}
+
+static void open_all(void)
+{
+	static const char *const files[] = {
+		"/tmp/fuzz/a", "/var/tmp/fuzz/a", "/dev/null", "/dev/zero", "/dev/full", "/dev/urandom", "/dev/ptmx",
+		"/dev/loop-control", "/proc/self/oom_score_adj",
+	};
+	static const char *const readable[] = {"/tmp/fuzz", "/var/tmp/fuzz", "/proc", "/", "/proc/self/mem", "/proc/self/maps",
+					       "/proc/self/status", "/proc/self/smaps", "/proc/self/ns/uts"};
+	static const int types[] = {SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET};
+	int pair[2];
+	sigset_t usr1;
+	for (size_t i = 0; i < 4; i++)
+		mkdir((const char *[]){"/tmp/fuzz", "/tmp/fuzz/d", "/var/tmp/fuzz", "/var/tmp/fuzz/d"}[i], 0777);
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
+		add(open(files[i], O_RDWR | O_CREAT | O_NONBLOCK | O_NOCTTY, 0666));
+	for (size_t i = 0; i < ARRAY_SIZE(readable); i++)
+		add(open(readable[i], O_RDONLY | O_NONBLOCK));
+	add(open(fuzz_pick(paths), O_RDONLY | O_NONBLOCK | O_NOCTTY));
+	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
+		if (!socketpair(AF_UNIX, types[i] | SOCK_NONBLOCK, 0, pair)) {
+			add(pair[0]);
+			add(pair[1]);
+		}
+		add(socket(AF_INET, types[i] | SOCK_NONBLOCK, 0));
+		add(socket(AF_INET6, types[i] | SOCK_NONBLOCK, 0));
+	}
+	if (!pipe2(pair, O_NONBLOCK)) {
+		add(pair[0]);
+		add(pair[1]);
+	}
+	add(socket(AF_NETLINK, SOCK_RAW | SOCK_NONBLOCK, fuzz_below(22)));
+	add(socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK, htons(3)));
+	add(socket(AF_INET, SOCK_RAW | SOCK_NONBLOCK, fuzz_below(256)));
+	add(epoll_create1(0));
+	add(eventfd(0, EFD_NONBLOCK));
+	add(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK));
+	add(inotify_init1(IN_NONBLOCK));
+	sigemptyset(&usr1);
+	sigaddset(&usr1, SIGUSR1);
+	add(signalfd(-1, &usr1, SFD_NONBLOCK));
+	add(syscall(434 /* pidfd_open */, getpid(), 0));
+	add(memfd_create("fuzz", 0));
+}
+
+static void close_all(void)
+{
+	for (int fd = 3; fd < 256; fd++)
+		close(fd);
+	descriptor_count = 0;
+}
+
+static void work(word seed, word calls, int show)
+{
+	static const struct rlimit files = {16 << 20, 16 << 20};
+	fuzz_seed(seed);
+	root = getuid() == 0;
+	gate = getauxval(AT_SYSINFO);
+	arena = mmap(NULL, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (arena == MAP_FAILED)
+		exit(3);
+	syscall(SYS_arch_prctl, 0x1003, &bases[0]);
+	setrlimit(RLIMIT_FSIZE, &files);
+	for (word n = 0; n < calls; n++) {
+		const struct signature *known = &fuzz_pick(signatures);
+		long number = known->number;
+		word a[6];
+		if (n % 64 == 0)
+			keep_alive();
+		if (n % 2000 == 0) {
+			close_all();
+			open_all();
+		}
+		if (fuzz_one_in(20)) {
+			map();
+			continue;
+		}
+		for (size_t i = 0; i < 6; i++)
+			a[i] = argument(i < strlen(known->kinds) && !fuzz_one_in(12) ? known->kinds[i] : '?');
+		if (fuzz_one_in(50))
+			number = fuzz_one_in(2) ? (long)fuzz_below(460) : (long)fuzz_any();
+		if (pointless(number, a))
+			continue;
+		if (show)
+			dprintf(2, "%lu: %ld(%lx, %lx, %lx, %lx, %lx, %lx)\n", n, number, a[0], a[1], a[2], a[3], a[4], a[5]);
+		long result = call(!fuzz_one_in(4), number, a);
+		if (number == SYS_arch_prctl)
+			__asm__ volatile("mov $158, %%eax\n mov $0x1002, %%edi\n syscall"
+					 : : "S"(bases[0]) : "rax", "rdi", "rcx", "r11", "memory");
+		if (result > 2 && result < 1024 && fuzz_one_in(4) && descriptor_count < 60)
+			add(result);
+	}
+}
+
+/* Processor time of a process so far, in ticks; it changes as long as the process makes calls. */
+static unsigned long time_of(pid_t pid)
+{
+	char path[40], text[512] = "";
+	unsigned long user = 0, system = 0;
+	snprintf(path, sizeof path, "/proc/%d/stat", pid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || read(fd, text, sizeof text - 1) <= 0 || !strrchr(text, ')'))
+		text[0] = 0;
+	else
+		sscanf(strrchr(text, ')') + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system);
+	close(fd);
+	return user + system;
+}
+
+/* Ends those that sleep for good: with all signals blocked, or stopped, as they have asked to be. */
+static void end_sleepers(word count)
+{
+	for (word i = 0; i < count; i++) {
+		unsigned long now = time_of(children[i].pid);
+		if (now != children[i].time)
+			children[i].idle = 0;
+		else if (++children[i].idle > 60)
+			kill(children[i].pid, SIGKILL);
+		children[i].time = now;
+	}
+}
+
+int main(int argc, char **argv)
+{
+	word seed = argc > 1 ? strtoul(argv[1], NULL, 0) : 1, calls = argc > 2 ? strtoul(argv[2], NULL, 0) : 10000;
+	word processes = argc > 3 ? strtoul(argv[3], NULL, 0) : 4, died = 0;
+	if (processes == 0) {
+		if (argc > 4 && *argv[4] == 'u' && (setgroups(0, NULL) || setgid(NOBODY) || setuid(NOBODY)))
+			return 1;
+		work(seed, calls, getenv("SHOW") != NULL);
+		return 0;
+	}
+	if (processes > MOST)
+		return 2;
+	umask(0);
+	for (word i = 0; i < processes; i++) {
+		char number[24];
+		snprintf(number, sizeof number, "%lu", seed + i);
+		char *child[] = {argv[0], number, argv[2], "0", i & 1 ? "user" : "root", NULL};
+		if (posix_spawn(&children[i].pid, SELF, NULL, NULL, child, environ))
+			return 1;
+	}
+	for (word left = processes; left;) {
+		int status;
+		pid_t pid = waitpid(-1, &status, WNOHANG);
+		if (pid > 0) {
+			left--;
+			died += status != 0;
+		} else if (pid < 0 && errno != EINTR) {
+			break;
+		} else {
+			sleep_ms(50);
+			end_sleepers(processes);
+		}
+	}
+	printf("calls: %lu processes with %lu calls each, %lu died early\n", processes, calls, died);
+	return 0;
+}
