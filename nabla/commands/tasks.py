@@ -66,15 +66,15 @@ def task_fuzz() -> Iterator[TaskDict]:
 
 
 def _fuzz(title: str, names: list[str], doc: str) -> TaskDict:
-    return {
-        "basename": title,
-        "doc": doc,
-        "actions": [(guard(fuzzing.run_fuzzers), [names])],
-        "params": fuzzing.PARAMS,
-        "task_dep": ["kernel", "launcher", "rootfs:minimal", "rootfs:test"],
-        "uptodate": [False],
-        "verbosity": 2,
-    }
+    return command(
+        title,
+        fuzzing.run_fuzzers,
+        doc=doc,
+        after=["kernel", "launcher", "rootfs:minimal", "rootfs:test"],
+        args=[names],
+        params=fuzzing.PARAMS,
+        interactive=True,
+    )
 
 
 def task_boot() -> Iterator[TaskDict]:
