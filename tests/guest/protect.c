@@ -334,6 +334,37 @@ static void test_random(void)
 	munmap(p, PAGES * PAGE);
 }
 
+/* More changes of protection than there may be mappings on the host: some have no effect, and nothing is lost. */
+static void test_limit(void)
+{
+	enum { MAPS = 9, SIZE = 16 * MB };
+	static char *maps[MAPS];
+	int failed = 0, wrong = 0, hidden = 0, got = 0;
+	for (; got < MAPS && (maps[got] = map(SIZE, PROT_READ | PROT_WRITE)) != MAP_FAILED; got++)
+		;
+	for (int i = 0; i < got; i++) {
+		memset(maps[i], i, SIZE);
+		for (int at = PAGE; at < SIZE; at += 2 * PAGE)
+			failed += mprotect(maps[i] + at, PAGE, PROT_NONE) && errno != ENOMEM;
+	}
+	CHECK(failed == 0, "every other page of 144 MB is hidden, or there is no room for so many mappings");
+	for (int i = 0; i < got; i++)
+		for (int at = 0; at < SIZE; at += PAGE) {
+			int code = reading(maps[i] + at);
+			wrong += code && (code != SEGV_ACCERR || at % (2 * PAGE) == 0);
+			hidden += code != 0;
+		}
+	CHECK(wrong == 0 && (hidden > 4000 || got < MAPS), "many are, and no page beside them");
+	for (int i = 0; i < got; i++) {
+		mprotect(maps[i], SIZE, PROT_READ | PROT_WRITE);
+		wrong += !all_bytes(maps[i], SIZE, i);
+		munmap(maps[i], SIZE);
+	}
+	char *p = map(PAGE, PROT_NONE);
+	CHECK(wrong == 0 && reading(p) == SEGV_ACCERR, "afterwards all contents are there, and protection works again");
+	munmap(p, PAGE);
+}
+
 /* --- stacks */
 
 __attribute__((noinline)) static int recurse(int depth)
@@ -460,6 +491,7 @@ int main(int argc, char **argv)
 	test_advice();
 	test_maps();
 	test_random();
+	test_limit();
 	test_poke();
 	test_stacks();
 	return tap_done();

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,3 +104,24 @@ def test_again_and_again(testing: Vm) -> None:
     )
     result = testing.shell(script, timeout=200)
     assert result.status == 0, result.describe()
+
+
+RECURSE = "import faulthandler; faulthandler._stack_overflow()"
+
+
+def test_endless_recursion_of_the_command_is_its_sigsegv(testing: Vm) -> None:
+    """CPython's C code recurses; its handler reports from an alternate stack and lets the signal kill it."""
+    result = testing.run("python3", "-X", "faulthandler", "-c", RECURSE)
+    assert result.status == 128 + signal.SIGSEGV, result.describe()
+    assert "Fatal Python error: Segmentation fault" in result.output + result.errors, result.describe()
+
+
+def test_endless_recursion_disturbs_nobody_else(testing: Vm) -> None:
+    script = (
+        "sleep 1000 & other=$!; "
+        f"for i in 1 2 3; do python3 -c '{RECURSE}'; echo status $?; done; "
+        f"kill -0 $other && {PLACE}/memory >/dev/null && echo sound"
+    )
+    result = testing.shell(script)
+    assert result.output.count("status 139\n") == 3, result.describe()
+    assert result.output.endswith("sound\n"), result.describe()
