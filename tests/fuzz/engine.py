@@ -20,7 +20,7 @@ from nabla.core.paths import NABLA_RUN, relative
 CRASHES = Path(__file__).with_name("crashes")
 # nabla-run's own statuses, see docs/nabla-run.md.
 TIMED_OUT, FAILED, SIGNAL = 124, 125, 128
-WARNINGS = ("WARNING:", "BUG:", "refcount_t:")
+WARNINGS = ("WARNING: CPU:", "BUG:", "refcount_t:")
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def wires(seed: int) -> Finding | None:
         argv += [str(IMAGE), "--", "/bin/cat"]
         with subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=written, stderr=subprocess.STDOUT, pass_fds=(right.fileno(),)
-        ) as machine:
+        ) as vm:
             right.close()
             wire = Wire(left, kind)
             alive = False
@@ -137,9 +137,9 @@ def wires(seed: int) -> Finding | None:
                 for _ in range(FRAMES):
                     wire.send(odd_frame(draw))
                 alive = alive and wire.answers()
-            assert machine.stdin is not None
-            machine.stdin.close()
-            status = machine.wait()
+            assert vm.stdin is not None
+            vm.stdin.close()
+            status = vm.wait()
         written.seek(0)
         output = written.read().decode(errors="replace")
     found = verdict("wires", seed, status, output)
