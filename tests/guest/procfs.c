@@ -57,6 +57,30 @@ static void test_self(const char *own_name)
 	close(fd);
 }
 
+static long kilobytes(const char *name)
+{
+	char *line = strstr(text, name);
+	return line ? atol(line + strlen(name)) : -1;
+}
+
+/* In kilobytes, and the same everywhere but for what was allocated in between. */
+static void test_sizes(void)
+{
+	long pages[3], total = 0, resident, sum = 0;
+	CHECK(has("/proc/self/status", "VmSize:") && (total = kilobytes("VmSize:")) > 0 &&
+		      (resident = kilobytes("VmRSS:")) > 0 && resident <= total,
+	      "status has VmSize and VmRSS");
+	CHECK(slurp("/proc/self/statm") > 0 && sscanf(text, "%ld %ld %ld", &pages[0], &pages[1], &pages[2]) == 3 &&
+		      labs(4 * pages[0] - total) < 1024 && pages[1] <= pages[0],
+	      "statm agrees");
+	CHECK(slurp("/proc/self/smaps") > 0, "smaps");
+	for (char *at = text; (at = strstr(at, "\nSize:")); at++)
+		sum += atol(at + 6);
+	CHECK(labs(sum - total) < 1024, "its sizes add up to it");
+	CHECK(strstr(text, "Private_Dirty:") && strstr(text, "Pss:"), "with what psutil reads");
+	CHECK(has("/proc/self/smaps_rollup", "[rollup]") && kilobytes("Rss:") > 0, "smaps_rollup");
+}
+
 static void *in_thread(void *unused)
 {
 	sleep_ms(200);
@@ -97,6 +121,8 @@ static void test_system(void)
 	CHECK(sysinfo(&info) == 0 && info.totalram > 0 && info.freeram <= info.totalram, "sysinfo");
 	CHECK(has("/proc/meminfo", "MemTotal:") && strstr(text, "MemFree:") && strstr(text, "MemAvailable:"), "meminfo");
 	CHECK(has("/proc/cpuinfo", "processor"), "cpuinfo");
+	CHECK(strstr(text, "core id") && strstr(text, "vendor_id"), "with what procps asks for");
+	CHECK(strstr(text, " sse2 "), "and the processor's features");
 	CHECK(has("/proc/stat", "cpu ") && strstr(text, "btime"), "stat");
 	CHECK(slurp("/proc/uptime") > 0 && atof(text) > 0, "uptime");
 	CHECK(slurp("/proc/loadavg") > 0, "loadavg");
@@ -143,6 +169,7 @@ int main(int argc, char **argv)
 		for (;;)
 			pause();
 	test_self(argv[0]);
+	test_sizes();
 	test_others();
 	test_system();
 	test_random();
