@@ -15,7 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from nabla.core import paths
+
 ROOT = Path(__file__).resolve().parent.parent
+
+# Before the fixtures clear the environment.
+_USER_CACHE = paths.cache_dir()
 
 # Variables for clients of package archives and for a terminal; all others of the caller's environment are removed.
 _KEPT = ("PATH", "HOME", "TERM", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
@@ -30,7 +35,10 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest tests first, so that none of them runs alone at the end."""
+    """Run the longest tests first, so that none of them runs alone at the end. Mark tests that need a build root."""
+    for item in items:
+        if "user_cache" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.buildroot)
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
@@ -59,12 +67,22 @@ def has_ended(pid: int, limit: float = 20) -> bool:
     return False
 
 
+@pytest.fixture(scope="session")
+def user_cache() -> Path:
+    """The user's own cache, with the build roots, downloads and results of a build. Other tests see an empty one."""
+    return _USER_CACHE
+
+
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove every variable that could change a result."""
+def clean_environment(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Remove every variable that could change a result; hide the user's cache from tests that do not name it."""
     for name in list(os.environ):
         if name not in _KEPT and not name.startswith(_KEPT_PREFIXES):
             monkeypatch.delenv(name)
+    if not any(request.node.get_closest_marker(name) for name in ("vm", "buildroot", "online")):
+        monkeypatch.setenv("NABLA_CACHE", str(tmp_path_factory.getbasetemp() / "empty cache"))
 
 
 @pytest.fixture

@@ -12,10 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nabla.core import paths
 from tests.conftest import ROOT, Checkout
-
-CACHE = paths.cache_dir()
 
 TASKS = """\
 from nabla.build import component
@@ -53,9 +50,9 @@ Subject: {subject}
 
 
 @pytest.fixture
-def hello(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> Checkout:
+def hello(checkout: Checkout, monkeypatch: pytest.MonkeyPatch, user_cache: Path) -> Checkout:
     """A checkout with one recipe and its source; results of earlier tests are not in the cache."""
-    monkeypatch.setenv("NABLA_CACHE", str(CACHE))
+    monkeypatch.setenv("NABLA_CACHE", str(user_cache))
     monkeypatch.setenv("NABLA_FRESH", "1")
     for area in ("sources", "sandbox"):
         shutil.copy(ROOT / "nabla" / area / "tasks.py", checkout.root / "nabla" / area)

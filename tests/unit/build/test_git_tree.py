@@ -14,13 +14,11 @@ from nabla.core import paths
 from nabla.core.errors import PatchError
 from nabla.sources import recipe
 
-CACHE = paths.cache_dir()
-
 
 @pytest.fixture
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user_cache: Path) -> Path:
     """The git tree of musl, with a copy of its series."""
-    monkeypatch.setenv("NABLA_CACHE", str(CACHE))
+    monkeypatch.setenv("NABLA_CACHE", str(user_cache))
     shutil.copytree(paths.PATCHES / "musl", tmp_path / "patches" / "musl")
     monkeypatch.setattr(git_tree, "PATCHES", tmp_path / "patches")
     monkeypatch.setattr(git_tree, "OUT", tmp_path / "out")

@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 
 from nabla.build import series
-from nabla.core import paths
 from nabla.core.errors import PatchError
 
-CACHE = paths.cache_dir()
 OLD = 1_000_000_000
 
 EDIT = """\
@@ -48,9 +46,9 @@ Subject: remove
 
 
 @pytest.fixture
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> series.Series:
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user_cache: Path) -> series.Series:
     """A tree of two old files."""
-    monkeypatch.setenv("NABLA_CACHE", str(CACHE))
+    monkeypatch.setenv("NABLA_CACHE", str(user_cache))
     folder = tmp_path / "tree"
     folder.mkdir()
     for name, text in {"one": "a\nb\nc\n", "three": "three\n", "idle": "idle\n"}.items():

@@ -87,6 +87,7 @@ def test_history_and_cache(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert checkout["with"]["fetch-depth"] == 0  # the version comes from tags
     cached = [step["with"]["path"] for step in _steps(path) if step.get("uses", "").startswith("actions/cache@")]
     assert cached == ["~/.cache/nabla"]
+    monkeypatch.delenv("NABLA_CACHE")
     monkeypatch.setenv("HOME", "/home/somebody")
     assert cache_dir() == Path("/home/somebody/.cache/nabla")
 

@@ -21,8 +21,6 @@ from nabla.sandbox import variation
 from nabla.sandbox.bwrap import Bind, Sandbox
 from tests.conftest import Checkout as Copy
 
-CACHE = paths.cache_dir()
-
 # A step in the sandbox that runs a script; another one that copies its output.
 _TASKS = """
 import os
@@ -55,9 +53,9 @@ def copy(job):
 
 
 @pytest.fixture
-def small(checkout: Copy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Copy]:
+def small(checkout: Copy, monkeypatch: pytest.MonkeyPatch, user_cache: Path) -> Iterator[Copy]:
     """A checkout with two tiny tasks, which `repro` treats as its own."""
-    monkeypatch.setenv("NABLA_CACHE", str(CACHE))
+    monkeypatch.setenv("NABLA_CACHE", str(user_cache))
     checkout.task_module("small", _TASKS)
     shutil.copytree(paths.TOOLCHAIN, checkout.root / "toolchain")
     monkeypatch.setattr(second_build, "ROOT", checkout.root)
@@ -67,7 +65,7 @@ def small(checkout: Copy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Copy]:
 def compare(small: Copy, script: str, report: Path, made: str = "copy") -> list[str]:
     """Build twice; return the comparison's lines."""
     small.write("script", script)
-    small.doit("small", NABLA_CACHE=str(CACHE))
+    small.doit("small")
     second = second_build.prepare()
     try:
         second.build(["small"], report.with_suffix(".log"))
@@ -112,9 +110,11 @@ def test_what_the_sandbox_fixes_is_identical(small: Copy, tmp_path: Path) -> Non
     assert compare(small, script, tmp_path / "x.diff")
 
 
-def test_clock_reaches_programs_without_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_clock_reaches_programs_without_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, user_cache: Path
+) -> None:
     """A compiler that a build calls by `env -i` also sees the other clock; times of files stay real."""
-    monkeypatch.setenv("NABLA_CACHE", str(CACHE))
+    monkeypatch.setenv("NABLA_CACHE", str(user_cache))
     place = Sandbox((Bind(tmp_path, "/build", writable=True),))
     script = (
         "env -i /usr/bin/date +%s; echo >file; stat -c %Y file\n"
@@ -129,10 +129,12 @@ def test_clock_reaches_programs_without_environment(monkeypatch: pytest.MonkeyPa
     assert first[2] != second[2]
 
 
-def test_compiler_cache_works_under_the_other_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_compiler_cache_works_under_the_other_clock(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, user_cache: Path
+) -> None:
     """Parallel compilers do not lose unfinished files to each other; they see the other clock."""
     for name in ("sha256", "buildroot"):
-        (tmp_path / name).symlink_to(CACHE / name)
+        (tmp_path / name).symlink_to(user_cache / name)
     monkeypatch.setenv("NABLA_CACHE", str(tmp_path))
     monkeypatch.setenv(variation.VARIABLE, "1")
     (tmp_path / "build").mkdir()
@@ -272,10 +274,10 @@ def test_cause_may_be_code_or_unknown() -> None:
     assert "make:b did not end well" in first_cause("out/b", records(), {})
 
 
-def test_records_are_those_of_doit(small: Copy) -> None:
+def test_records_are_those_of_doit(small: Copy, user_cache: Path) -> None:
     """The search for a cause reads the state that doit writes."""
     small.write("script", "echo same")
-    small.doit("small", NABLA_CACHE=str(CACHE))
+    small.doit("small", NABLA_CACHE=str(user_cache))
     found = Checkout(small.root).records()
     assert set(found["small:copy"].inputs) == {"out/made"}
     assert found["small:copy"].inputs["out/made"] == found["small:made"].outputs["out/made"]

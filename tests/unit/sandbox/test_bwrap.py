@@ -9,18 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from nabla.core import paths
 from nabla.core.errors import CommandError, HostError
 from nabla.sandbox import bwrap
 from nabla.sandbox.bwrap import Bind, Sandbox
 
-CACHE = paths.cache_dir()
-
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user_cache: Path) -> Sandbox:
     """A sandbox with a writable /build and a read-only /src."""
-    monkeypatch.setenv("NABLA_CACHE", str(CACHE))
+    monkeypatch.setenv("NABLA_CACHE", str(user_cache))
     (tmp_path / "b ü").mkdir()
     (tmp_path / "s").mkdir()
     binds = (Bind(tmp_path / "b ü", "/build", writable=True), Bind(tmp_path / "s", "/src"))

@@ -10,14 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from nabla.core import manifest, paths
+from nabla.core import manifest
 from nabla.core.errors import LockError
 from nabla.sandbox import deb, lockfile
 from nabla.sandbox.bwrap import Bind, Sandbox
 from tests.unit import debs
-
-# Before the fixtures clear the environment.
-CACHE = paths.cache_dir()
 
 
 @pytest.fixture
@@ -95,10 +92,10 @@ def test_broken_package(tmp_path: Path, root: Path, data: bytes, message: str) -
 
 @pytest.mark.buildroot
 @pytest.mark.parametrize("name", ["bc", "make", "libc6"])
-def test_same_files_as_dpkg(tmp_path: Path, root: Path, name: str) -> None:
+def test_same_files_as_dpkg(tmp_path: Path, root: Path, name: str, user_cache: Path) -> None:
     """nabla's unpacker and dpkg agree on real packages of the lock, except for deliberate omissions."""
     locked = next(file for file in lockfile.read_lock().files if file.name == name)
-    path = CACHE / "sha256" / locked.sha256[:2] / locked.sha256
+    path = user_cache / "sha256" / locked.sha256[:2] / locked.sha256
     assert path.exists(), "run `doit toolchain` first"
     theirs = tmp_path / "theirs"
     theirs.mkdir()

@@ -16,6 +16,8 @@ from nabla.sbom.advisories import Event, ScanError
 from nabla.sbom.scan import ABSENT, FIXED, OPEN, Result, Subject
 from nabla.sbom.version_order import ApkOrder, IncomparableError
 
+pytestmark = pytest.mark.buildroot
+
 PATCH = "patches/musl/0001-iconv.patch"
 
 

@@ -24,6 +24,8 @@ from tests.unit import server as http
 from tests.unit.engine.test_doit import ran
 from tests.unit.sources.test_fetch import CONTENT, RECIPE, SHA256, files_in, origin, source
 
+pytestmark = pytest.mark.buildroot
+
 FILLED = Store(paths.cache_dir())
 SIGNATURES = Path(__file__).parent / "data" / "signatures"
 PLACES = ("debian", "pypi", "upstream")

@@ -14,7 +14,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from nabla.core import paths
 from nabla.core.errors import FetchError
 from nabla.sources import recipe
 from nabla.sources.recipe import DebianOrigin, Origin, Signature, Source, UrlOrigin
@@ -26,7 +25,6 @@ from tests.unit.sources.test_fetch import files_in
 from tests.unit.sources.test_openpgp import DATA, FIRST, SECOND
 from tests.unit.wheels import make_wheel
 
-CACHE = paths.cache_dir()
 SIGNED = (DATA / "signed.txt").read_bytes()
 ZEROS = "0" * 64
 DEAD = "http://127.0.0.2:9"
@@ -294,9 +292,9 @@ def test_names_each_patch_that_fails(tmp_path: Path) -> None:
 
 
 def test_patches_decide(
-    server: http.Server, bumping: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: http.Server, bumping: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user_cache: Path
 ) -> None:
-    monkeypatch.setenv("NABLA_CACHE", str(CACHE))  # the build root's cache
+    monkeypatch.setenv("NABLA_CACHE", str(user_cache))  # the build root's cache
     series(bumping.root / "patches/thing")
     text = HEAD.replace("unpack = false\n", "") + ORIGIN.format(url=server.url, zeros=ZEROS)
     path = put(bumping, text)

@@ -18,7 +18,6 @@ from nabla.packages import catalog
 from verify import contents, pie
 from verify.contents import Contents, ContentsError
 
-CACHE = paths.cache_dir()  # before the fixtures clear the environment
 DATABASE = """\
 C:Q1x=
 P:one
@@ -53,11 +52,11 @@ def test_folder_with_owners_and_links(tmp_path: Path) -> None:
     assert list(found.programs()) == []
 
 
-def test_packages_are_read_as_apk_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_are_read_as_apk_reads_them(monkeypatch: pytest.MonkeyPatch, user_cache: Path) -> None:
     """Every package of the repository: the recorded files, with the contents in the cache."""
     from nabla.packages.builder import files_path
 
-    monkeypatch.setenv("NABLA_CACHE", str(CACHE))
+    monkeypatch.setenv("NABLA_CACHE", str(user_cache))
     count = 0
     for name in catalog.names():
         if not package_record(name).exists():

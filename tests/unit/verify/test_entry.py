@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from nabla.core import paths
 from nabla.sandbox.bwrap import Bind, Sandbox
 from verify import entry
 
-CACHE = paths.cache_dir()
 CALL = """
 lea 1f(%rip),%rcx; mov __sysinfo(%rip),%r11; test %r11,%r11; jz 2f; jmp *%r11
 2: syscall
@@ -32,10 +30,10 @@ SOURCES = {
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def programs(tmp_path_factory: pytest.TempPathFactory, user_cache: Path) -> Path:
     """A folder of small libraries, one for each source."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NABLA_CACHE", str(CACHE))
+        patch.setenv("NABLA_CACHE", str(user_cache))
         folder = tmp_path_factory.mktemp("entry")
         lines = []
         for name, code in SOURCES.items():

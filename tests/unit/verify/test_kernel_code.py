@@ -8,12 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from nabla.core import paths
 from nabla.sandbox.bwrap import Bind, Sandbox
 from verify import kernel_code
 from verify.kernel_code import Allowance, CheckError
-
-CACHE = paths.cache_dir()
 
 # function -> (assembly, kind)
 FUNCTIONS = {
@@ -45,10 +42,10 @@ FUNCTIONS = {
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image(tmp_path_factory: pytest.TempPathFactory, user_cache: Path) -> Path:
     """A linked file of all these functions, and beside it its disassembly."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NABLA_CACHE", str(CACHE))
+        patch.setenv("NABLA_CACHE", str(user_cache))
         folder = tmp_path_factory.mktemp("code")
         text = "".join(
             f'.globl "{name}"\n.type "{name}", @function\n"{name}": {code}\nret\n.size "{name}", .-"{name}"\n'

@@ -10,12 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from nabla.core import paths
 from nabla.sandbox import buildroot
 from nabla.sandbox.bwrap import Bind, Sandbox
 from verify import pie
-
-CACHE = paths.cache_dir()
 
 # name -> (compiler flags, problems)
 PROGRAMS = {
@@ -41,10 +38,10 @@ __asm__(".section .mixed,\\"awx\\"\\n.quad 1\\n.text\\n");
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def programs(tmp_path_factory: pytest.TempPathFactory, user_cache: Path) -> Path:
     """A folder of small programs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NABLA_CACHE", str(CACHE))
+        patch.setenv("NABLA_CACHE", str(user_cache))
         folder = tmp_path_factory.mktemp("programs")
         (folder / "x.c").write_text(SOURCE)
         lines = [f"gcc -w -fPIE {flags} x.c -o {name}" for name, (flags, _) in PROGRAMS.items()]
@@ -100,8 +97,10 @@ def test_agrees_with_readelf_on_ours(programs: Path, name: str) -> None:
     assert ours(pie.examine(programs / name)) == by_readelf((programs / f"{name}.readelf").read_text())
 
 
-def test_agrees_with_readelf_on_the_build_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NABLA_CACHE", str(CACHE))
+def test_agrees_with_readelf_on_the_build_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user_cache: Path
+) -> None:
+    monkeypatch.setenv("NABLA_CACHE", str(user_cache))
     root = buildroot.ensure()
     files = list(pie.find(root / "usr" / "bin"))
     files += [path for path in pie.find(root / "usr" / "lib" / "x86_64-linux-gnu") if path.suffix != ".o"][:60]

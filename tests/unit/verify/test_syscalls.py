@@ -17,7 +17,6 @@ from nabla.sandbox.bwrap import Bind, Sandbox
 from verify import syscalls
 from verify.contents import Contents
 
-CACHE = paths.cache_dir()
 SOURCE = r"""
 long raw(long n) { long r; __asm__ volatile("syscall" : "=a"(r) : "a"(n) : "rcx", "r11", "memory"); return r; }
 long old(long n) { __asm__ volatile("int $0x80" : "+a"(n)); return n; }
@@ -31,10 +30,10 @@ int main(void) { return (int)raw(39) + (int)innocent(1); }
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def program(tmp_path_factory: pytest.TempPathFactory, user_cache: Path) -> Path:
     """A program with one use of each kind, as compiled, and stripped, and as an object."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NABLA_CACHE", str(CACHE))
+        patch.setenv("NABLA_CACHE", str(user_cache))
         folder = tmp_path_factory.mktemp("program")
         (folder / "x.c").write_text(SOURCE)
         script = """
@@ -74,8 +73,10 @@ def test_agrees_with_objdump(program: Path, name: str) -> None:
     assert {use.address for use in uses(program / name)} == by_objdump((program / f"{name}.listing").read_text())
 
 
-def test_agrees_with_objdump_on_the_build_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NABLA_CACHE", str(CACHE))
+def test_agrees_with_objdump_on_the_build_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user_cache: Path
+) -> None:
+    monkeypatch.setenv("NABLA_CACHE", str(user_cache))
     root = buildroot.ensure()
     names = ["bash", "make", "perl", "tar", "xz", "gawk", "mawk", "sed", "ccache"]
     files = [root / "usr/bin" / name for name in names if (root / "usr/bin" / name).is_file()]
