@@ -6,8 +6,8 @@ another user on a host of another name (in namespaces, as only root could really
 time zone, locale, home and environment, on other processors, in shuffled folders (nabla.sandbox.variation).
 
 It has a cache of its own, <cache>/second/<what is varied>: compiled objects, results and packages of earlier second
-builds that varied the same are used again, none of the first build's ever is. Only checked downloads and the user's
-keys are shared.
+builds that varied the same are used again, none of the first build's is, except outside the sample that the tests
+repeat. Only checked downloads and the user's keys are shared.
 """
 
 from __future__ import annotations
@@ -49,13 +49,19 @@ class SecondBuild:
         """The folder of all that belongs to this second build and dies with it."""
         return self.root.parent
 
-    def build(self, tasks: Sequence[str], task_log: Path, *, shuffle: bool = True) -> None:
-        """Run doit there, offline; `shuffle`: compilers see folders shuffled, which is slow. Raises `CommandError`."""
+    def build(self, tasks: Sequence[str], task_log: Path, *, shuffle: bool = True, sample: bool = False) -> None:
+        """Run doit there, offline. Raises `CommandError`.
+
+        `shuffle`: compilers see folders shuffled, which is slow. `sample`: outside a sample of the cacheable steps, the
+        first build's results are reused.
+        """
         cache = own_cache(shuffle)
         _share_downloads(cache)
         look = shuffled(self.root / "out" / "work", self.base / "shuffled") if shuffle else nullcontext()
         with look as view:
             environment = self._environment(cache, view)
+            if sample:
+                environment["NABLA_SAMPLE_OF"] = str(cache_dir())
             run(self._command(tasks), cwd=self.root, env=environment, log=task_log, progress=_tell)
 
     def _command(self, tasks: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nabla.engine import result_cache
 from tests.conftest import Checkout
 
 TASKS = """
@@ -147,3 +148,27 @@ def test_what_nobody_uses_goes(maker: Checkout, cache: Path) -> None:
     other.write("input", "two")
     other.doit("made")
     assert entry(cache) != old
+
+
+def test_second_build_of_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside the sample it reuses the first build's results; it stores only in its own cache."""
+    source = tmp_path / "source"
+    source.write_text("x")
+    names = [result_cache.key("step", number) for number in range(200)]
+    drawn = [name for name in names if result_cache.is_in_sample(name)]
+    assert 5 <= len(drawn) <= 60
+    monkeypatch.setenv("NABLA_CACHE", str(tmp_path / "first"))
+    for name in names:
+        result_cache.add(name, "step", {"out": source})
+    monkeypatch.setenv("NABLA_CACHE", str(tmp_path / "second"))
+    assert [name for name in names if result_cache.find(name)] == []
+    monkeypatch.setenv("NABLA_SAMPLE_OF", str(tmp_path / "first"))
+    assert [name for name in names if not result_cache.find(name)] == drawn
+    source.write_text("y")
+    own = result_cache.add(drawn[0], "step", {"out": source})
+    assert own.is_relative_to(tmp_path / "second")
+    assert result_cache.find(drawn[0]) == own
+    other = next(name for name in names if name not in drawn)
+    assert result_cache.add(other, "step", {"out": source}).is_relative_to(tmp_path / "second")
+    assert (result_cache.entry(other) / "out").read_text() == "y"
+    assert len(list((tmp_path / "second" / "results").glob("??/*"))) == 2
