@@ -41,6 +41,13 @@ def test_all_in_one_process(testing: Vm) -> None:
     assert not tap_failures(result.output), result.describe()
 
 
+def test_shared_mappings(testing: Vm) -> None:
+    """SQLite's WAL, mmap, shelve, numpy.memmap, shared_memory."""
+    result = testing.run("/usr/bin/python3", f"{PLACE}/python_mapped.py")
+    assert result.status == 0, result.describe()
+    assert len(result.lines()) == 10, result.describe()
+
+
 def test_ten_thousand_requests(testing: Vm) -> None:
     """A tornado server and Alpine's curl, both in the guest."""
     script = f"""
