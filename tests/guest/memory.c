@@ -260,9 +260,38 @@ static void test_threads(void)
 	CHECK(wrong == 0, "four threads map and unmap at the same time");
 }
 
+/* Ranges whose end lies in front of their start. */
+static void test_wrapping(void)
+{
+	int fd = open("/tmp/wrapping", O_RDWR | O_CREAT | O_CLOEXEC, 0600), refused = 0;
+	CHECK(ftruncate(fd, 16 * PAGE) == 0, "a file to map");
+	unsigned char *maps[] = {
+		mmap(NULL, 16 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+		mmap(NULL, 16 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0),
+		mmap(NULL, 16 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0),
+		mmap(NULL, 16 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0),
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(maps); i++) {
+		unsigned char *p = maps[i] + 4 * PAGE;
+		const size_t lengths[] = {-(size_t)p, -(size_t)PAGE, 1 - (size_t)p, 1UL << 63, -2UL * PAGE};
+		memset(maps[i], 0x33, 16 * PAGE);
+		for (size_t n = 0; n < ARRAY_SIZE(lengths); n++) {
+			refused += munmap(p, lengths[n]) == -1;
+			refused += mremap(p, lengths[n], PAGE, 0) == MAP_FAILED;
+			refused += mmap(p, lengths[n], PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED;
+		}
+		CHECK(all_bytes(maps[i], 16 * PAGE, 0x33), "lengths that wrap leave a mapping as it is");
+		munmap(maps[i], 16 * PAGE);
+	}
+	CHECK(refused == 4 * 5 * 3, "and are refused");
+	close(fd);
+	unlink("/tmp/wrapping");
+}
+
 int main(void)
 {
 	test_anonymous();
+	test_wrapping();
 	test_fixed();
 	test_partial();
 	test_remap();
