@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shared mappings of files in Python and SQLite. Prints a line for each check; the first that fails raises an exception."""
+"""Shared mappings of files in Python and SQLite: a line for each check, an exception at the first that fails."""
 
 import mmap
 import shelve
