@@ -281,7 +281,7 @@ def test_no_helper_installed(place: Place) -> None:
     argv = [program("env"), "PATH=/nowhere", program(argv[0]), *argv[1:]]
     result = run_words(argv)
     assert result.returncode == OWN_ERROR
-    assert result.stderr == f"{NEEDS}there is no program passt (install the package passt, {INSTEAD}"
+    assert result.stderr == f"{NEEDS}the program passt was not found (install the package passt, {INSTEAD}"
     result = run_words(["none" if word == "user" else word for word in argv])
     assert (result.returncode, result.stdout) == (0, "runs\n"), result
 
@@ -297,7 +297,7 @@ def test_helper_that_fails(place: Place) -> None:
         argv = place.argv("minimal", "/bin/true", options=["--net", "user"])
         result = run_words([program("env"), f"PATH={folder}:/bin:/usr/bin", program(argv[0]), *argv[1:]])
     assert result.returncode == OWN_ERROR
-    assert result.stderr == "nabla-run: the network could not be started: passt: odd thing\n"
+    assert result.stderr == "nabla-run: cannot start the network: passt: odd thing\n"
 
 
 def test_no_user_namespaces(place: Place) -> None:

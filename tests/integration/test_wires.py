@@ -66,12 +66,12 @@ def test_two_machines_on_a_wire(kind: socket.SocketKind) -> None:
     [
         (
             lambda: socket.socket(type=socket.SOCK_DGRAM),
-            "is a socket of another kind (a tap device or a connected Unix",
+            "is not a Unix socket (use a tap device or a connected Unix",
         ),
         (lambda: socket.socket(socket.AF_UNIX), "is not connected"),
-        (lambda: open("/dev/null", "rb"), "carries no frames"),  # noqa: SIM115 - the test closes it
-        (lambda: open("/etc/passwd", "rb"), "carries no frames"),  # noqa: SIM115
-        (lambda: os.fdopen(os.pipe()[0], "rb"), "carries no frames"),
+        (lambda: open("/dev/null", "rb"), "is neither a tap device nor a socket"),  # noqa: SIM115 - the test closes it
+        (lambda: open("/etc/passwd", "rb"), "is neither a tap device nor a socket"),  # noqa: SIM115
+        (lambda: os.fdopen(os.pipe()[0], "rb"), "is neither a tap device nor a socket"),
     ],
 )
 def test_descriptors_without_frames(make: object, message: str) -> None:
@@ -122,7 +122,10 @@ def test_the_end_of_the_peer_is_a_cable_unplugged(kind: socket.SocketKind) -> No
 def test_closed_descriptor() -> None:
     result = run_words(words("fd=77", "10.9.0.1/24", "true"))
     assert (result.returncode, result.stdout) == (OWN_ERROR, "")
-    assert result.stderr == "nabla-run: --net: descriptor 77: Bad file descriptor (start nabla-run with it open)\n"
+    assert (
+        result.stderr
+        == "nabla-run: --net: descriptor 77: Bad file descriptor (start nabla-run with this descriptor open)\n"
+    )
 
 
 def on_tap_host(*command: str) -> subprocess.CompletedProcess[str]:
@@ -172,11 +175,11 @@ def test_tap(net: str) -> None:
 def test_tap_that_cannot_be_had() -> None:
     missing = run_words(words("tap=nabla-none", "10.77.0.2/24", "true"))
     assert missing.returncode == OWN_ERROR
-    assert "this host has no network interface nabla-none (make it: ip tuntap add" in missing.stderr
+    assert "this host has no network interface nabla-none (create it: ip tuntap add" in missing.stderr
     if tap_is_ours():
         other = on_tap_host(*words("tap=lo", "10.77.0.2/24", "true", "--run-as", "0"))
         assert other.returncode == OWN_ERROR
-        assert "cannot attach to network interface lo: Invalid argument (it is no tap interface)" in other.stderr
+        assert "cannot attach to network interface lo: Invalid argument (it is not a tap interface)" in other.stderr
         taken = on_tap_host("--fd", *words("tap=tap0", "10.77.0.2/24", "echo {FD}", "--run-as", "0"))
         assert taken.returncode == OWN_ERROR
         assert "cannot attach to network interface tap0: Resource busy (another program" in taken.stderr
