@@ -220,6 +220,29 @@ def test_listed_calls_as_the_kernel_makes_them_are_allowed(bare: Bare, installed
     )
 
 
+def test_a_guest_that_protects_its_kernels_memory_ends_its_own_vm(bare: Bare) -> None:
+    """All of guest memory, its upper part, and a length that passes its end: nothing outside changes."""
+    start, end = (confined.symbols()["_end"] + 4095) & ~4095, confined.BASE + Bare.MEMORY
+    ranges = ((start, end - start), (end - (16 << 20), 16 << 20), (end - 4096, end - start))
+    before = set(os.listdir("/proc"))
+    with snapshot(bare.folder) as unchanged:
+        endings = {
+            (where, rights): bare.attempt(gadget(), seccomp.numbers()["mprotect"], *where, rights)
+            for where in ranges
+            for rights in (0, 5, 7)
+        }
+        assert unchanged()
+    assert left_behind(before) == []
+    assert {rights: endings[ranges[0], rights].status for rights in (0, 5, 7)} == {
+        0: -signal.SIGSEGV,
+        5: -signal.SIGSEGV,
+        7: 0,
+    }
+    assert all(endings[ranges[1], rights].status in (-signal.SIGSEGV, 125) for rights in (0, 5))
+    # The host finds nothing behind guest memory.
+    assert {endings[ranges[2], rights].output for rights in (0, 5, 7)} == {"back with -12\n"}
+
+
 def test_a_watched_machine_whose_watcher_is_gone_is_confined_all_the_same(
     testing: Vm, tmp_path: Path, open_folder: Path
 ) -> None:
