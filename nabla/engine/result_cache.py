@@ -9,7 +9,7 @@ is checked by its digests before each use and is built again if it is damaged. O
 removed. With `NABLA_FRESH=1` no result is reused.
 
 A second build that only repeats a sample (`NABLA_SAMPLE_OF` is the first build's cache) also reuses the results of the
-first build, except for one of SAMPLE keys, which their digests select: a changed step is drawn anew.
+first build, except for one of SAMPLE keys, which their digests select: a changed step is drawn again.
 
 A step is cacheable if its declared inputs, configuration and code fully determine its outputs, and no later step relies
 on side effects (or recreates them, as nabla.build.source_tree does).

@@ -43,7 +43,7 @@ def link(at: Path, target: str | Path, owner: int = 0) -> Path:
 
 @pytest.mark.parametrize("owner", [0, OTHER])
 def test_links_in_folders_of_others(shared: Path, image: Path, as_root: bool, owner: int) -> None:
-    """Neither the last component nor one before it, whoever made the link."""
+    """Neither the last component nor one before it, regardless of the owner of the link."""
     assert as_root, "hint: the tests that need another user run as root"
     name = link(shared / "image", image, owner)
     folder = link(shared / "folder", image.parent, owner)

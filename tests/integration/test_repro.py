@@ -20,8 +20,8 @@ CACHE = paths.cache_dir()
 def test_sample_is_identical(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernel, libc, programs, every package, the index, images and everything built from them.
 
-    Of the steps whose results are cached only a sample runs again; the keys select it, so a changed step is drawn anew.
-    `doit repro` repeats all, as does a workflow each week. One test for all artifacts: two would build twice.
+    Of the cached steps only a sample runs again; the keys select it, so a changed step is drawn again. `doit repro`
+    repeats all, as does a workflow each week. One test for all artifacts: two would build twice.
     """
     monkeypatch.setenv("NABLA_CACHE", str(CACHE))
     artifacts = list(ARTIFACTS.values())

@@ -136,7 +136,7 @@ def _foreign(document: Any) -> None:
 INSIDE: list[tuple[str, Tamper, str, str]] = [
     ("no launcher", lambda c: c.path("bin/nabla-run").unlink(), "layout", "bin/nabla-run is missing"),
     ("no report", lambda c: c.path("report/index.html").unlink(), "layout", "report/index.html is missing"),
-    ("no licences", lambda c: shutil.rmtree(c.path("licenses")), "layout", "no licence"),
+    ("no licenses", lambda c: shutil.rmtree(c.path("licenses")), "layout", "no licence"),
     ("image ends early", lambda c: _only(c, _same, lambda data: data[:-9]), "images", "ends too early"),
     ("image goes on", lambda c: _only(c, _same, lambda data: data + b"\0"), "images", "goes on behind its end"),
     ("image is no zstd", lambda c: _only(c, _same, lambda data: b"\0" + data), "images", "cannot be decompressed"),

@@ -281,7 +281,7 @@ def task_user():
     return step("user", user, doc="a mistake of the user", always=True)
 
 def task_bug():
-    return step("bug", bug, doc="a mistake of ours", always=True)
+    return step("bug", bug, doc="a bug", always=True)
 
 def task_command():
     return step("command", command, doc="a program that fails", outputs=[OUT / "never"])

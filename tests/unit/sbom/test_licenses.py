@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("cache")
 
 FILES = {
     "thing-1/COPYING": "the copying",
-    "thing-1/LICENSE.txt": "the licence",
+    "thing-1/LICENSE.txt": "the license",
     "thing-1/LICENSES/MIT": "mit",
     "thing-1/deps/inner/LICENCE": "of a part",
     "thing-1/tests/LICENSE": "of tests",
@@ -67,7 +67,7 @@ def places(found: list[Text]) -> dict[str, str]:
 def test_tar(tmp_path: Path, compression: str) -> None:
     assert places(licenses.of_archive(stored(tmp_path, tar(FILES, compression)))) == {
         "COPYING": "the copying",
-        "LICENSE.txt": "the licence",
+        "LICENSE.txt": "the license",
         "LICENSES/MIT": "mit",
         "deps/inner/LICENCE": "of a part",
     }
@@ -78,12 +78,12 @@ def test_wheel(tmp_path: Path) -> None:
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("thing/__init__.py", "")
         archive.writestr("thing/licenses/__init__.py", "")
-        archive.writestr("thing-1.dist-info/licenses/LICENSE", "the licence")
+        archive.writestr("thing-1.dist-info/licenses/LICENSE", "the license")
         archive.writestr("thing-1.dist-info/licenses/AUTHORS", "somebody")
     found = places(licenses.of_archive(stored(tmp_path, stream.getvalue())))
     assert found == {
         "thing-1.dist-info/licenses/AUTHORS": "somebody",
-        "thing-1.dist-info/licenses/LICENSE": "the licence",
+        "thing-1.dist-info/licenses/LICENSE": "the license",
     }
 
 

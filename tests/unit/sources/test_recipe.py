@@ -83,7 +83,7 @@ def test_good_recipe(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ('version = "1.0"\n', "version = 1.0\n", "2: version: expected str, got float"),
-        ('license = "MIT"\n', 'licence = "MIT"\n', "3: licence: there is no such key"),
+        ('license = "MIT"\n', 'licens = "MIT"\n', "3: licens: there is no such key"),
         ('license = "MIT"\n', "", "1: the key `license` is missing"),
         ('name = "thing"\n', 'name = "Thing"\n', "1: name: the value must match"),
         ('name = "thing"\n', 'name = "other"\n', "1: name: the recipe's name 'other' differs from its folder 'thing'"),
