@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// exec of what can and cannot be run: missing, directory, script, text, truncated, non-PIE, not executable; and that
-// fork and clone without CLONE_VM fail with an error where there is no MMU.
+// exec of what can and cannot be run: missing, directory, script, text, truncated, non-PIE, not executable.
 #define _GNU_SOURCE
 #include "tap.h"
 #include "util.h"
 
 #include <elf.h>
-#include <sched.h>
 #include <stddef.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -166,21 +164,6 @@ static void test_lies(void)
 	CHECK(exec_result(SELF, wild) == EFAULT, "a bad argument pointer: EFAULT");
 }
 
-static void test_no_fork(void)
-{
-	if (!no_mmu()) {
-		tap_skip("fork fails with an error", "this kernel has an MMU");
-		return;
-	}
-	CHECK(fork() == -1 && (errno == EINVAL || errno == ENOSYS), "fork fails with an error");
-	CHECK(syscall(SYS_fork) == -1, "the fork system call too");
-	CHECK(syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0) == -1 && errno == EINVAL, "clone without CLONE_VM: EINVAL");
-	struct { unsigned long words[11]; } args = {{0, 0, 0, 0, SIGCHLD}};
-	CHECK(syscall(435 /* clone3 */, &args, sizeof args) == -1, "clone3 without CLONE_VM fails");
-	CHECK(exec_result(SELF, plain) == -7, "and vfork works after that");
-	CHECK(waitpid(-1, NULL, WNOHANG) == -1 && errno == ECHILD, "no half-made child is left");
-}
-
 int main(int argc, char **argv)
 {
 	if (is_role(argc, argv, "exit"))
@@ -190,7 +173,6 @@ int main(int argc, char **argv)
 	test_files();
 	test_elf();
 	test_lies();
-	test_no_fork();
 	static const char *const made[] = {"plain", "empty", "text", "script", "option", "lost", "nested", "elf"};
 	for (size_t i = 0; i < ARRAY_SIZE(made); i++)
 		unlink(in_directory(made[i]));
