@@ -47,7 +47,8 @@ def text_of(path: Path) -> str:
 
 
 def check(*argv: str | Path) -> None:
-    result = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, f"{' '.join(map(str, argv[:4]))} …\n{result.stdout}{result.stderr}"
 
 
@@ -68,6 +69,11 @@ def test_mypy() -> None:
     roots = [name for name in ("dodo.py", "nabla", "verify", "bench", "demo", "tests") if (ROOT / name).exists()]
     present = [name for name in roots if name.endswith(".py") or any((ROOT / name).rglob("*.py"))]
     check(sys.executable, "-m", "mypy", *present)
+
+
+def test_import_contracts() -> None:
+    """The layers of nabla, no cycles, and the independence of verify/ (pyproject.toml)."""
+    check(tool("lint-imports"))
 
 
 def test_shellcheck() -> None:

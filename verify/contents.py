@@ -10,6 +10,7 @@ Raises `ContentsError` for whatever cannot be read to its end: half a list of fi
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import stat
@@ -19,6 +20,8 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+
+from verify import ext
 
 DATABASES = ("/lib/apk/db/installed", "/usr/lib/apk/db/installed")
 ELF = b"\x7fELF"
@@ -130,20 +133,16 @@ def _raise(error: OSError) -> None:
 
 
 def _image(path: Path) -> Contents:
-    # Loading the parser takes longer than most checks; it raises errors of many kinds for damaged input.
-    from nabla.core.errors import ImageError
-    from nabla.fs.nodes import read_ext
-
     contents = Contents(str(path), whole=True)
     try:
-        tree = read_ext(path)
-    except ImageError as error:
+        entries = ext.read_image(path)
+    except ext.ExtError as error:
         raise ContentsError(str(error)) from error
-    for name, node in tree.items():
-        if node.kind == "file":
-            contents.files[name] = node.content
-        elif node.kind == "link":
-            contents.links[name] = node.target
+    for name, entry in entries.items():
+        if entry.kind == "file":
+            contents.files[name] = functools.partial(bytes, entry.data)
+        elif entry.kind == "link":
+            contents.links[name] = entry.target
     return contents
 
 

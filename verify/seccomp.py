@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What does a seccomp filter say of a system call? `python -m verify.seccomp FILTER [show|ask|sweep] …`
+"""The verdict of a seccomp filter about a system call: `python -m verify.seccomp FILTER [show|ask|sweep] …`
 
     python -m verify.seccomp dump show                          the program, disassembled
     python -m verify.seccomp dump ask write 1 0 3 --ip 0x1000   one call: its verdict
     python -m verify.seccomp dump sweep --ip 0x1000             every number, with any arguments
 
-FILTER is a file: the raw bytes of the `struct sock_filter`s, as PTRACE_SECCOMP_GET_FILTER gives them, or text that
-holds BPF_STMT(…) and BPF_JUMP(…) as strace and C programs write them. `policy` instead of a file is nabla's own
-policy, with the machine's constants as --set NAME=VALUE (what is not set is 0).
+FILTER is a file: the raw bytes of the `struct sock_filter`s, as PTRACE_SECCOMP_GET_FILTER returns them, or text that
+holds BPF_STMT(…) and BPF_JUMP(…) as strace and C programs write them. `doit policy:dump` writes the filter of nabla's
+own policy to out/policy/filter.
 
 Exit status: 0 allowed (or nothing to judge), 1 another verdict, 2 the filter is none or the question makes no sense.
 """
@@ -21,11 +21,11 @@ import struct
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 
 from verify import bpf
 from verify.bpf import Call, FilterError, Instruction
+from verify.syscall_table import names, numbers
 
 _STATEMENT = re.compile(r"BPF_(?P<kind>STMT|JUMP)\((?P<operands>[^()]*)\)")
 _WORD = re.compile(r"[A-Z][A-Z0-9_]*|__NR_\w+")
@@ -42,20 +42,6 @@ _VALUES |= {"SECCOMP_RET_KILL": bpf.KILL_THREAD}
 # Calls that newer hosts (6.14, 6.18) never show to a filter: uretprobe and uprobe belong to code that the host's kernel
 # itself puts into a process that is traced. Made from anywhere else the first raises SIGILL, the second fails: ENXIO.
 UNFILTERED = {335: "uretprobe", 336: "uprobe"}
-
-
-@cache
-def names() -> dict[int, str]:
-    """Return the names of x86-64's system calls by number (verify/syscalls_x86_64.txt)."""
-    text = Path(__file__).with_name("syscalls_x86_64.txt").read_text(encoding="utf-8")
-    rows = [line.split() for line in text.splitlines() if not line.startswith("#")]
-    return {int(number): name for number, name in rows}
-
-
-@cache
-def numbers() -> dict[str, int]:
-    """Return the numbers of x86-64's system calls by name."""
-    return {name: number for number, name in names().items()}
 
 
 def decode(data: bytes) -> list[Instruction]:
@@ -138,31 +124,10 @@ def sweep(program: Sequence[Instruction], call: Call) -> dict[str, list[int]]:
     return found
 
 
-def _policy(settings: Sequence[str]) -> list[Instruction]:
-    """Compile nabla's policy; imported late, so that the checker stands alone without it."""
-    from nabla.core.errors import NablaError
-    from nabla.policy import compiler, model
-
-    constants = dict.fromkeys(model.CONSTANTS, 0)
-    for setting in settings:
-        name, _, value = setting.partition("=")
-        if name not in constants:
-            raise FilterError(f"there is no constant {name!r}; there are {', '.join(constants)}")
-        constants[name] = _integer(value)
-    try:
-        lines = compiler.compile_policy(model.load())
-    except NablaError as error:
-        raise FilterError(str(error)) from error
-    program = [Instruction(*fields) for fields in compiler.fill(lines, constants)]
-    bpf.check(program)
-    return program
-
-
 def _parser() -> argparse.ArgumentParser:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(prog="python -m verify.seccomp", description=__doc__.partition("`")[0])
-    parser.add_argument("filter", metavar="FILTER", help="a dump, a text with BPF_STMT and BPF_JUMP, or `policy`")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a constant of the policy")
+    parser.add_argument("filter", metavar="FILTER", help="a dump, or a text with BPF_STMT and BPF_JUMP")
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("show", help="print the program")
     for name, text in (("ask", "tell the verdict of one call"), ("sweep", "tell the verdicts of all numbers")):
@@ -179,10 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     options = _parser().parse_args(argv)
     try:
-        if options.filter == "policy":
-            program = _policy(options.set)
-        else:
-            program = decode(Path(options.filter).read_bytes())
+        program = decode(Path(options.filter).read_bytes())
         if options.action == "show":
             print("\n".join(bpf.describe(program)))
             return 0

@@ -58,16 +58,6 @@ def cache_dir() -> Path:
     return base / "nabla"
 
 
-def keys_dir() -> Path:
-    """Return the folder of the user's signing key: `$NABLA_KEYS`, else nabla/keys in the user's configuration."""
-    explicit = os.environ.get("NABLA_KEYS")
-    if explicit:
-        return Path(explicit).expanduser().absolute()
-    xdg = os.environ.get("XDG_CONFIG_HOME")
-    home = Path(xdg) if xdg and os.path.isabs(xdg) else Path.home() / ".config"
-    return home / "nabla" / "keys"
-
-
 def relative(path: Path) -> str:
     """Return `path` as text relative to the checkout where it lies inside it, for messages and records."""
     try:

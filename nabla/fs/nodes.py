@@ -8,26 +8,16 @@ the host, so that no step needs root and none depends on who runs it.
 from __future__ import annotations
 
 import io
-import stat
 import tarfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
 
 from nabla.core.errors import ImageError
+from verify import ext
 from verify.epoch import SOURCE_DATE_EPOCH
-
-Kind = Literal["dir", "file", "link", "char", "block", "fifo"]
-_KINDS: dict[int, Kind] = {
-    stat.S_IFDIR: "dir",
-    stat.S_IFREG: "file",
-    stat.S_IFLNK: "link",
-    stat.S_IFCHR: "char",
-    stat.S_IFBLK: "block",
-    stat.S_IFIFO: "fifo",
-}
-_INLINE_DATA = 0x10000000  # EXT4_INLINE_DATA_FL: the content is in the inode
+from verify.ext import Kind
 
 
 @dataclass(frozen=True)
@@ -82,30 +72,26 @@ def read_base(wheel: Path) -> Tree:
         if len(names) != 1:
             raise ImageError(f"{wheel.name} holds {len(names)} qcow2 images instead of one")
         disk = io.BytesIO(archive.read(names[0]))
-    # Here and below: loading the parsers takes longer than most tasks.
-    from dissect.extfs import ExtFS
+    # Loading the parser takes longer than most tasks.
     from dissect.hypervisor.disk.qcow2 import QCow2
 
     try:
-        tree: Tree = {}
-        _walk(ExtFS(QCow2(disk).open()).root, "", tree)
+        return _tree(ext.read(QCow2(disk).open(), wheel.name))
     # The parsers of dissect raise errors of many kinds for damaged input.
     except Exception as error:
         raise ImageError(f"cannot read the file system in {wheel.name}: {error}") from error
-    return tree
 
 
 def read_ext(image: Path) -> Tree:
-    """Return the file tree of an ext2, ext3 or ext4 image, as an implementation apart from e2fsprogs sees it."""
-    from dissect.extfs import ExtFS
+    """Return the file tree of an ext2, ext3 or ext4 image (verify/ext.py). Raises `ImageError`."""
+    try:
+        return _tree(ext.read_image(image))
+    except ext.ExtError as error:
+        raise ImageError(str(error)) from error
 
-    with image.open("rb") as stream:
-        tree: Tree = {}
-        try:
-            _walk(ExtFS(stream).root, "", tree)
-        except Exception as error:
-            raise ImageError(f"cannot read the file system in {image.name}: {error}") from error
-    return tree
+
+def _tree(entries: Mapping[str, ext.Entry]) -> Tree:
+    return {path: Node(**vars(entry)) for path, entry in entries.items()}
 
 
 def read_archive(path: Path, member: str | None) -> Tree:
@@ -121,53 +107,6 @@ def read_archive(path: Path, member: str | None) -> Tree:
         except KeyError:
             raise ImageError(f"{path.name} holds no {member}") from None
     return _read_tar(member, io.BytesIO(data))
-
-
-def _walk(folder: Any, prefix: str, tree: Tree) -> None:
-    for name, inode in sorted(folder.listdir().items()):
-        path = f"{prefix}/{name}"
-        # mke2fs makes a lost+found of its own.
-        if name in (".", "..") or path == "/lost+found":
-            continue
-        raw = inode.inode
-        kind = _KINDS.get(stat.S_IFMT(raw.i_mode))
-        if kind is None:
-            raise ImageError(f"{path} is of an unknown type")
-        tree[path] = Node(
-            kind,
-            stat.S_IMODE(raw.i_mode),
-            raw.i_uid | raw.i_uid_high << 16,
-            raw.i_gid | raw.i_gid_high << 16,
-            int(inode.mtime.timestamp()),
-            data=_content(inode) if kind == "file" else b"",
-            target=inode.link if kind == "link" else "",
-            device=_device(raw) if kind in ("char", "block") else (0, 0),
-        )
-        if kind == "dir":
-            _walk(inode, path, tree)
-
-
-def _content(inode: Any) -> bytes:
-    """Return a file's content. dissect.extfs 3.15 takes a hole at the end of a block-mapped file for block 0."""
-    if inode.inode.i_flags & _INLINE_DATA:
-        return bytes(inode.open().read())
-    disk, block = inode.extfs.fh, inode.extfs.block_size
-    parts = []
-    for start, count in inode.dataruns():
-        if start:
-            disk.seek(start * block)
-            parts.append(disk.read(count * block))
-        else:
-            parts.append(bytes(count * block))
-    return b"".join(parts)[: inode.size]
-
-
-def _device(raw: Any) -> tuple[int, int]:
-    """Return major and minor of a device node: the first block pointer in the old form, the second in the new one."""
-    old, new = (int.from_bytes(raw.i_block[at : at + 4], "little") for at in (0, 4))
-    if old:
-        return old >> 8, old & 0xFF
-    return (new >> 8) & 0xFFF, (new & 0xFF) | ((new >> 12) & 0xFFF00)
 
 
 def _read_zip(path: Path) -> Tree:

@@ -16,13 +16,13 @@ from pathlib import Path
 from nabla.core import files
 from nabla.core.artifacts import ARCH, INDEX, PACKAGE_KEY, REPOSITORY
 from nabla.core.errors import CommandError
-from nabla.core.paths import keys_dir
 from nabla.core.process import run
 from nabla.fs.ext3 import SCRATCH
 from nabla.packages.catalog import Built, PackageError, Part
 from nabla.sandbox import bwrap, lockfile
 from nabla.sandbox.bwrap import Bind, Sandbox
 from verify.epoch import SOURCE_DATE_EPOCH
+from verify.release.layout import keys_dir
 
 _KEY_BITS = 4096
 

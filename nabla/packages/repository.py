@@ -7,13 +7,13 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from nabla.core import paths
 from nabla.core.artifacts import APK_TOOLS, INDEX, PUBLIC_KEY, REFERENCE_REPOSITORY, REPOSITORY
 from nabla.core.paths import relative
 from nabla.engine.action import Job
 from nabla.fs.alpine_tools import base_archive
 from nabla.packages import apk, catalog, elf
 from nabla.packages.catalog import PackageError, read_built
+from verify.release.layout import keys_dir
 
 
 def show_key(job: Job) -> None:
@@ -49,6 +49,6 @@ def unsign(job: Job) -> None:
 def same_key(task: Any, values: Mapping[str, Any]) -> bool:
     """Up-to-date check: what lies in out/apk is the user's key."""
     try:
-        return PUBLIC_KEY.read_bytes() == (paths.keys_dir() / PUBLIC_KEY.name).read_bytes()
+        return PUBLIC_KEY.read_bytes() == (keys_dir() / PUBLIC_KEY.name).read_bytes()
     except FileNotFoundError:
         return False

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 import msgspec
 
 from nabla.build import source_tree
-from nabla.core import paths
 from nabla.core.artifacts import (
     APK_TOOLS,
     BASE,
@@ -32,6 +31,7 @@ from nabla.engine.task import TaskDict
 from nabla.fs import alpine_tools
 from nabla.packages import builder, catalog, repository
 from nabla.sources.recipe import PackageRecipe
+from verify.release.layout import keys_dir
 
 
 def task_apk() -> Iterator[TaskDict]:
@@ -50,7 +50,7 @@ def task_apk() -> Iterator[TaskDict]:
         doc="make the user's key, once; put its public half where images and people find it",
         inputs=[PACKAGING_ROOT],
         outputs=[PUBLIC_KEY],
-        config=str(paths.keys_dir()),
+        config=str(keys_dir()),
         checks=[repository.same_key],
     )
     records = [package_record(name) for name in catalog.names()]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from nabla.core.errors import ConfigError
 from nabla.policy.model import CONSTANTS, Call, Policy, Rule
-from verify import seccomp
+from verify import syscall_table
 
 # include/uapi/linux/bpf_common.h, seccomp.h, audit.h: names as they stand in the header, and their values.
 OPERATIONS = {
@@ -298,4 +298,4 @@ def _operand(k: int | str | Hole) -> tuple[int, str]:
 
 def _symbol(name: str) -> int:
 
-    return _SYMBOLS[name] if name in _SYMBOLS else seccomp.numbers()[name.removeprefix("__NR_")]
+    return _SYMBOLS[name] if name in _SYMBOLS else syscall_table.numbers()[name.removeprefix("__NR_")]

@@ -14,7 +14,7 @@ import msgspec
 from nabla.core import toml
 from nabla.core.errors import ConfigError
 from nabla.core.paths import LAUNCHER_SRC
-from verify import seccomp
+from verify import syscall_table
 
 POLICY = LAUNCHER_SRC / "policy.toml"
 
@@ -145,7 +145,7 @@ def _feature(name: str, entry: object, document: toml.Document) -> Feature:
 def _call(parsed: _File, number: int, document: toml.Document) -> Call:
     table = parsed.call[number]
     where = ("call", number)
-    if table.name not in seccomp.numbers():
+    if table.name not in syscall_table.numbers():
         document.fail((*where, "name"), f"x86-64 has no system call {table.name!r}")
     if table.name in (before.name for before in parsed.call[:number]):
         document.fail((*where, "name"), f"{table.name} is there already")
@@ -160,7 +160,7 @@ def _call(parsed: _File, number: int, document: toml.Document) -> Call:
         document.fail((*where, "arguments"), "`what` is taken by the description")
     return Call(
         name=table.name,
-        number=seccomp.numbers()[table.name],
+        number=syscall_table.numbers()[table.name],
         features=table.features,
         origins=table.origins,
         file=table.file,

@@ -6,17 +6,20 @@ lock:policy (on demand) -> arch/um/nommu/policy.h inside patches/linux, docs/hos
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from nabla.core import files, log
-from nabla.core.paths import relative
+from nabla.core.errors import ConfigError
+from nabla.core.paths import OUT, relative
 from nabla.engine import task
 from nabla.engine.action import Job
 from nabla.engine.task import TaskDict
 from nabla.policy import model, patch_text
 from nabla.sources import recipe
 
+FILTER = OUT / "policy" / "filter"
 HEADER = "arch/um/nommu/policy.h"
 
 
@@ -28,6 +31,43 @@ def lock_steps() -> Iterator[TaskDict]:
         doc="write the filter of launcher/policy.toml into its kernel patch, and its page in docs/",
         always=True,
     )
+
+
+def task_policy() -> Iterator[TaskDict]:
+    """Write the policy's filter to a file."""
+    yield task.command(
+        "policy:dump",
+        dump,
+        doc="write the filter of launcher/policy.toml to out/policy/filter, for verify.seccomp",
+        params=[
+            {
+                "name": "settings",
+                "short": "s",
+                "long": "set",
+                "type": list,
+                "default": [],
+                "help": "NAME=VALUE: a constant of the VM (0 if not set)",
+            }
+        ],
+    )
+
+
+def dump(settings: list[str]) -> None:
+    """Write the filter with the given constants. Raises `ConfigError` for an unknown constant or a wrong policy."""
+    from nabla.policy import compiler
+
+    constants = dict.fromkeys(model.CONSTANTS, 0)
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        if name not in constants:
+            raise ConfigError(f"there is no constant {name!r}", f"known are {', '.join(constants)}")
+        try:
+            constants[name] = int(value, 0)
+        except ValueError:
+            raise ConfigError(f"--set {setting}: {value!r} is not a number", "such as --set TIMER=3") from None
+    lines = compiler.compile_policy(model.load())
+    files.write(FILTER, b"".join(struct.pack("<HBBI", *fields) for fields in compiler.fill(lines, constants)))
+    log.info(f"{relative(FILTER)}: {len(lines)} instructions")
 
 
 def renew(job: Job) -> None:

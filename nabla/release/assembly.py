@@ -11,7 +11,7 @@
     provenance/nabla.intoto.json               what it was made from, signed
     SHA256SUMS, SHA256SUMS.sig                 of every file but these two; OpenSSH's signature of that
 
-Modes and times of files are fixed, too. verify/release.py checks a release, without the code of this module.
+Modes and times of files are fixed, too. verify/release checks a release; verify/release/layout.py names its files.
 """
 
 from __future__ import annotations
@@ -25,15 +25,9 @@ from nabla.core import manifest
 from nabla.core.errors import NablaError
 from nabla.core.files import make_folder
 from nabla.release import provenance, signing
-from nabla.release.provenance import Dependency, Told
 from verify.epoch import SOURCE_DATE_EPOCH
-
-SUMS = "SHA256SUMS"
-SIGNATURE = f"{SUMS}.sig"
-STATEMENT = "provenance/nabla.intoto.json"
-IMAGE_SUMS = "images/SHA256SUMS"
-SIGNERS = "keys/allowed_signers"
-PROGRAMS = ("bin/nabla-run", "kernel/vmlinux")
+from verify.release.layout import IMAGE_SUMS, PROGRAMS, SIGNATURE, SIGNERS, STATEMENT, SUMS
+from verify.release.statement import MEDIA_TYPE, Dependency, Statement
 
 # 19 is smaller by a twentieth and takes thirty times as long.
 _LEVEL = 9
@@ -83,8 +77,8 @@ def seal(version: str, dependencies: Iterable[Dependency], private: Path, target
     for place in (STATEMENT, SUMS, SIGNATURE):
         (target / place).unlink(missing_ok=True)
     make_folder((target / STATEMENT).parent)
-    payload = provenance.statement(Told(version, digests(target), tuple(dependencies)))
-    (target / STATEMENT).write_text(signing.seal(payload, provenance.MEDIA_TYPE, private), encoding="utf-8")
+    payload = provenance.serialize(Statement(version, digests(target), tuple(dependencies)))
+    (target / STATEMENT).write_text(signing.seal(payload, MEDIA_TYPE, private), encoding="utf-8")
     text = sums(digests(target))
     (target / SUMS).write_text(text, encoding="utf-8")
     (target / SIGNATURE).write_text(signing.sign(text.encode(), private), encoding="utf-8")

@@ -28,6 +28,7 @@ from nabla.core.paths import NABLA_RUN, VMLINUX
 from nabla.engine.action import Job
 from nabla.packages import catalog
 from nabla.release import assembly, provenance, signing
+from verify.release import layout, signatures, statement
 
 # Path in a release -> folder.
 FOLDERS = {"oci/layout": OCI_LAYOUT, "licenses": LICENSE_TEXTS}
@@ -69,15 +70,15 @@ def make(job: Job) -> None:
 
 
 def same_origin(task: Any, values: Mapping[str, Any]) -> bool:
-    """Up-to-date check: the release tells of this commit and these locks, and is signed by the user's present key.
+    """Up-to-date check: the release states this commit and these locks, and is signed by the user's present key.
 
-    git and all recipes are only asked when a release is wanted.
+    git and all recipes are only read when a release is wanted.
     """
-    place = folder().path
+    release = folder().path
     try:
         public = signing.ensure_key()[1]
-        told = provenance.read(signing.payload((place / assembly.STATEMENT).read_text(encoding="utf-8")))
-        signers = (place / assembly.SIGNERS).read_text(encoding="utf-8")
-    except (OSError, provenance.ProvenanceError, signing.SigningError):
+        stated = statement.read(signatures.payload((release / layout.STATEMENT).read_text(encoding="utf-8")))
+        signers = (release / layout.SIGNERS).read_text(encoding="utf-8")
+    except (OSError, statement.StatementError, signatures.SignatureError):
         return False
-    return told.dependencies == provenance.dependencies() and signers == signing.allowed_signers(public)
+    return stated.dependencies == provenance.dependencies() and signers == signing.allowed_signers(public)

@@ -6,11 +6,11 @@ launcher, kernel, packages, rootfs:<released image>, oci, sbom, report -> releas
 
 from __future__ import annotations
 
-from nabla.core import paths
 from nabla.core.artifacts import RELEASED_IMAGES, image_path
 from nabla.engine import task
 from nabla.engine.task import TaskDict
 from nabla.release import contents
+from verify.release.layout import keys_dir
 
 
 def task_release() -> TaskDict:
@@ -22,6 +22,6 @@ def task_release() -> TaskDict:
         doc="everything that users get, with sums, provenance and signatures, in out/release/<version>",
         inputs=[*contents.files().values(), *images, *contents.FOLDERS.values()],
         outputs=[contents.folder()],
-        config=str(paths.keys_dir()),
+        config=str(keys_dir()),
         checks=[contents.same_origin],
     )

@@ -18,10 +18,10 @@ from nabla.packages import catalog
 from nabla.packages.catalog import Built
 from nabla.policy import document, model
 from nabla.policy.compiler import compile_policy
-from nabla.release import signing
 from nabla.report import benchmarks, graph, html, tables
 from nabla.report.tables import Sums
 from nabla.sources import recipe
+from verify.release import layout
 
 TEMPLATE = "report.html.j2"
 
@@ -72,8 +72,8 @@ def page(version: str, commit: str | None, inputs: Inputs) -> str:
             "version": version,
             "commit": commit,
             "made_for": made_for(version, commit),
-            "signer": signing.SIGNER,
-            "namespace": signing.NAMESPACE,
+            "signer": layout.SIGNER,
+            "namespace": layout.NAMESPACE,
             "products": tables.product_table(products),
             "sizes": tables.size_chart(products),
             "packages": tables.package_table(packages),

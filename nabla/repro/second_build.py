@@ -22,11 +22,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from nabla.core import digest, files, log, paths
+from nabla.core import digest, files, log
 from nabla.core.errors import CommandError, NablaError
 from nabla.core.paths import ROOT, STATE, cache_dir
 from nabla.core.process import run
 from nabla.sandbox import bwrap, lockfile, variation
+from verify.release.layout import keys_dir
 
 _RECORD = STATE / "second-build"
 # git's folder is copied: from it come the version, and the commit that a release tells of.
@@ -82,7 +83,7 @@ class SecondBuild:
             "HOME": str(self.base / "home"),
             "NABLA_CACHE": str(cache),
             "NABLA_JOBS": str(bwrap.jobs() + 1),
-            "NABLA_KEYS": str(paths.keys_dir()),
+            "NABLA_KEYS": str(keys_dir()),
             "NABLA_OFFLINE": "1",
             "PYTHONPATH": os.pathsep.join([str(self.root / "nabla" / "repro" / "site"), str(self.root)]),
             "PYTHONDONTWRITEBYTECODE": "1",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nabla.core import digest
 from nabla.sbom.inventory import NAME, Component, Inventory, Kind, Patch, SbomError, Source, spdx_expression
-from verify import cyclonedx
+from verify.release import cyclonedx
 
 if TYPE_CHECKING:
     from cyclonedx.model import ExternalReference

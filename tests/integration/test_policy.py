@@ -22,7 +22,7 @@ from bench import host_calls
 from nabla.core.paths import VMLINUX
 from nabla.policy import model
 from nabla.sources import recipe
-from verify import bpf, seccomp
+from verify import bpf, seccomp, syscall_table
 from verify.bpf import Call
 
 from . import confined
@@ -57,7 +57,7 @@ def in_source(path: Path) -> set[str]:
     if path.suffix == ".c":
         return set(re.findall(r"\b__NR_(\w+)", text))
     numbers = re.findall(r"movl\s+\$(\d+), %eax[^\n]*\n(?:(?!SYM_CODE_END)[^\n]*\n)*?\s+syscall\b", text)
-    return {seccomp.names()[int(number)] for number in numbers}
+    return {syscall_table.names()[int(number)] for number in numbers}
 
 
 def test_policy_and_kernel_sources_name_the_same_calls(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ import pytest
 from nabla.core.paths import GUEST_TESTS, MUSL, VMLINUX
 from nabla.policy import model
 from nabla.policy.model import Rule
-from verify import bpf, seccomp
+from verify import bpf, seccomp, syscall_table
 from verify.bpf import Call, Instruction
 
 from . import confined
@@ -112,7 +112,7 @@ def test_every_number_is_killed(machine: Vm, installed: list[Instruction]) -> No
 
 def test_every_instruction_of_the_kernel_is_behind_the_filter(machine: Vm) -> None:
     """Those of the running kernel, and those of its boot code, which is still in memory but may make no call."""
-    getpid, clock = seccomp.numbers()["getpid"], (seccomp.numbers()["clock_gettime"], (1, 0))
+    getpid, clock = syscall_table.numbers()["getpid"], (syscall_table.numbers()["clock_gettime"], (1, 0))
     running = confined.running_entries()
     early = [entry for entry in confined.entries() if entry not in running]
     assert len(running) >= 9 and len(early) >= 9
@@ -127,7 +127,7 @@ def test_every_instruction_of_the_kernel_is_behind_the_filter(machine: Vm) -> No
 
 def test_the_hosts_vdso_tells_the_time_only(machine: Vm) -> None:
     place = f"vdso:{confined.symbols()['um_vdso_start']}"
-    numbers = seccomp.numbers()
+    numbers = syscall_table.numbers()
     forbidden = [(numbers["getpid"], ()), (numbers["clock_gettime"], (2, 0)), (numbers["clock_gettime"], (-6 & TOP, 0))]
     forbidden += [(numbers["write"], (1, 0, 0)), (numbers["rt_sigreturn"], ()), (numbers["clock_getres"], (1, 0))]
     for number, args in forbidden:
@@ -195,7 +195,7 @@ def foreign_attempts(installed: Sequence[Instruction]) -> Iterator[Attempt]:
 def test_listed_calls_with_foreign_arguments_are_killed(bare: Bare, installed: list[Instruction]) -> None:
     """Without the launcher's other protections. Streams, disks and the foreign file stay unchanged."""
     attempts = sorted(set(foreign_attempts(installed)))
-    names = {seccomp.names()[number] for number, _ in attempts}
+    names = {syscall_table.names()[number] for number, _ in attempts}
     assert names == {call.name for call in model.load().calls if call.arguments}
     assert len(attempts) > 200
     with snapshot(bare.folder) as unchanged, ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -211,11 +211,11 @@ def test_listed_calls_as_the_kernel_makes_them_are_allowed(bare: Bare, installed
         if name in ("rt_sigreturn", "arch_prctl"):
             continue
         for args in goods:
-            assert judge(installed, seccomp.numbers()[name], args, gadget()) == "allow", (name, args)
-            ending = bare.attempt(gadget(), seccomp.numbers()[name], *args)
+            assert judge(installed, syscall_table.numbers()[name], args, gadget()) == "allow", (name, args)
+            ending = bare.attempt(gadget(), syscall_table.numbers()[name], *args)
             assert ending.status >= 0, (name, args, ending)
-    assert bare.attempt(gadget(), seccomp.numbers()["exit_group"], 7) == Ending(7, "")
-    assert bare.attempt(gadget(), seccomp.numbers()["pwritev2"], 1, "iov:hi\n", 1, -1).output.startswith(
+    assert bare.attempt(gadget(), syscall_table.numbers()["exit_group"], 7) == Ending(7, "")
+    assert bare.attempt(gadget(), syscall_table.numbers()["pwritev2"], 1, "iov:hi\n", 1, -1).output.startswith(
         "hi\nback with 3"
     )
 
@@ -227,7 +227,7 @@ def test_a_guest_that_protects_its_kernels_memory_ends_its_own_vm(bare: Bare) ->
     before = set(os.listdir("/proc"))
     with snapshot(bare.folder) as unchanged:
         endings = {
-            (where, rights): bare.attempt(gadget(), seccomp.numbers()["mprotect"], *where, rights)
+            (where, rights): bare.attempt(gadget(), syscall_table.numbers()["mprotect"], *where, rights)
             for where in ranges
             for rights in (0, 5, 7)
         }
@@ -250,7 +250,7 @@ def test_a_watched_machine_whose_watcher_is_gone_is_confined_all_the_same(
     watched = Bare(tmp_path, testing.image, ("policy=trace",))
     with snapshot(open_folder) as same_files:
         for name, args in (("mkdir", (f"text:{open_folder}/new", 0o777)), ("unlink", (f"text:{open_folder}/victim",))):
-            assert watched.attempt(gadget(), seccomp.numbers()[name], *args) == Ending(0, "back with -38\n")
+            assert watched.attempt(gadget(), syscall_table.numbers()[name], *args) == Ending(0, "back with -38\n")
             assert same_files()
 
 
@@ -396,13 +396,13 @@ def victim() -> Iterator[subprocess.Popen[bytes]]:
 def test_harmful_calls_take_no_effect(bare: Bare, open_folder: Path, victim: subprocess.Popen[bytes]) -> None:
     """On files and processes of this host that the VM's user could otherwise change."""
     calls = harmful(open_folder, victim.pid)
-    assert set(calls) <= set(seccomp.numbers())
+    assert set(calls) <= set(syscall_table.numbers())
     nice = os.getpriority(os.PRIO_PROCESS, victim.pid)
     limits = Path(f"/proc/{victim.pid}/limits").read_text()
     with snapshot(open_folder) as same_files, snapshot(bare.folder) as same_disks:
         for name, args in calls.items():
             before = set(os.listdir("/proc"))
-            ending = bare.attempt(gadget(), seccomp.numbers()[name], *args)
+            ending = bare.attempt(gadget(), syscall_table.numbers()[name], *args)
             assert ending == Ending(-signal.SIGSYS, ""), (name, ending)
             assert same_files() and same_disks(), name
             assert victim.poll() is None, name
@@ -440,7 +440,7 @@ def test_without_a_filter_the_same_attempts_do_take_effect(open_folder: Path, vi
                     'exec "$@" 6<>"$foreign"',
                     "sh",
                     *words,
-                    str(seccomp.numbers()[name]),
+                    str(syscall_table.numbers()[name]),
                     *map(str, calls[name]),
                 ],
                 env={"foreign": str(foreign)},
@@ -456,7 +456,7 @@ def test_without_a_filter_the_same_attempts_do_take_effect(open_folder: Path, vi
         for path in (open_folder / "victim", foreign):
             path.write_text("as it was\n")
     assert blind == []
-    subprocess.run([*words, str(seccomp.numbers()["kill"]), *map(str, calls["kill"])], check=False, timeout=20)
+    subprocess.run([*words, str(syscall_table.numbers()["kill"]), *map(str, calls["kill"])], check=False, timeout=20)
     assert victim.wait(timeout=5) == -signal.SIGKILL
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from nabla.core.paths import WORK, relative
-from nabla.release import assembly, signing
+from nabla.release import signing
 from nabla.release.contents import folder
-from verify.release_contents import Tools
+from verify.release import layout
+from verify.release.tools import Tools
 
 from .copies import Copy, Keys, link, make_key
 
@@ -22,14 +23,14 @@ from .copies import Copy, Keys, link, make_key
 def built() -> Path:
     """The release of this checkout."""
     place = folder().path
-    if not (place / assembly.SUMS).is_file():
+    if not (place / layout.SUMS).is_file():
         pytest.fail(f"{relative(place)} is missing; hint: ./doit.sh test builds it first", pytrace=False)
     return place
 
 
 @pytest.fixture(scope="session")
 def tools() -> Tools:
-    return Tools.usual()
+    return Tools()
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +58,7 @@ def signed(built: Path, place: Path, signer: Keys) -> Path:
     # Signing sets modes and times, also of shared files: to their present values.
     link(built, target)
     copy = Copy(target, signer)
-    copy.replace(assembly.SIGNERS, signing.allowed_signers(signer[1]).encode())
+    copy.replace(layout.SIGNERS, signing.allowed_signers(signer[1]).encode())
     copy.seal()
     return target
 

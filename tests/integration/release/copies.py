@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nabla.release import assembly, provenance, signing
-from nabla.release.provenance import Told
+from nabla.release import assembly, signing
+from verify.release import layout, signatures, statement
+from verify.release.statement import Statement
 
 SMALL = "minimal"  # the image to tamper with
 Keys = tuple[Path, Path]
@@ -55,10 +56,10 @@ class Copy:
 
     def sums(self, change: Callable[[str], str]) -> None:
         """Change the file of sums, without signing it."""
-        self.replace(assembly.SUMS, change(self.path(assembly.SUMS).read_text()).encode())
+        self.replace(layout.SUMS, change(self.path(layout.SUMS).read_text()).encode())
 
-    def told(self) -> Told:
-        return provenance.read(signing.payload(self.path(assembly.STATEMENT).read_text()))
+    def told(self) -> Statement:
+        return statement.read(signatures.payload(self.path(layout.STATEMENT).read_text()))
 
     def seal(self, keys: Keys | None = None) -> None:
         """Write statement, sums and signature again, as the signer can."""
@@ -67,9 +68,9 @@ class Copy:
 
     def sign(self) -> None:
         """Write sums and signature again, but not the statement."""
-        sums = assembly.sums(assembly.digests(self.folder, but=(assembly.SUMS, assembly.SIGNATURE)))
-        self.replace(assembly.SUMS, sums.encode())
-        self.replace(assembly.SIGNATURE, signing.sign(sums.encode(), self.keys[0]).encode())
+        sums = assembly.sums(assembly.digests(self.folder, but=(layout.SUMS, layout.SIGNATURE)))
+        self.replace(layout.SUMS, sums.encode())
+        self.replace(layout.SIGNATURE, signing.sign(sums.encode(), self.keys[0]).encode())
 
     def apks(self) -> list[str]:
         """Return the names of all package files."""

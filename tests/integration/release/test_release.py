@@ -13,8 +13,8 @@ from pathlib import Path
 from nabla.core import manifest
 from nabla.core.paths import IMAGES, ROOT
 from nabla.release import assembly, signing
-from verify import release_contents
 from verify.epoch import SOURCE_DATE_EPOCH
+from verify.release import consistency, layout
 
 from .copies import SMALL, Copy, Keys
 
@@ -23,7 +23,7 @@ def test_passes_what_is_documented_for_strangers(built: Path, tmp_path: Path) ->
     """The exact lines of the documentation, with the tools that they name and no code of nabla."""
     text = (ROOT / "docs" / "release.md").read_text(encoding="utf-8")
     (script,) = [block for block in re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S) if "ssh-keygen" in block]
-    variables = {**os.environ, "SIGNERS": str(built / assembly.SIGNERS), "WORK": str(tmp_path), "LC_ALL": "C"}
+    variables = {**os.environ, "SIGNERS": str(built / layout.SIGNERS), "WORK": str(tmp_path), "LC_ALL": "C"}
     result = subprocess.run(["sh", "-c", script], cwd=built, env=variables, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert json.loads((tmp_path / "statement.json").read_text())["predicateType"].startswith("https://slsa.dev/")
@@ -36,7 +36,7 @@ def test_passes(built: Path) -> None:
     result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     rows = json.loads(result.stdout)
-    assert [row["check"] for row in rows][-len(release_contents.CHECKS) :] == list(release_contents.CHECKS)
+    assert [row["check"] for row in rows][-len(consistency.CHECKS) :] == list(consistency.CHECKS)
     assert "anybody can have made this release" in result.stderr
 
 
@@ -76,14 +76,14 @@ def test_files_of_a_release_have_one_date(built: Path) -> None:
 def test_images_are_what_was_built(built: Path, tmp_path: Path) -> None:
     """Decompressed by another program than the checker's."""
     raw = tmp_path / "image"
-    assert not release_contents.decompress(built / "images" / f"{SMALL}.ext3.zst", raw)
+    assert not consistency.decompress(built / "images" / f"{SMALL}.ext3.zst", raw)
     assert raw.read_bytes() == (IMAGES / f"{SMALL}.ext3").read_bytes()
 
 
 def test_launcher_finds_the_released_kernel(built: Path, tmp_path: Path) -> None:
     """The VM boots with nothing but the contents of the release."""
     raw = tmp_path / "image"
-    assert not release_contents.decompress(built / "images" / f"{SMALL}.ext3.zst", raw)
+    assert not consistency.decompress(built / "images" / f"{SMALL}.ext3.zst", raw)
     words: list[str | Path] = [
         built / "bin" / "nabla-run",
         "--ephemeral",

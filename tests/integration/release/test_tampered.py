@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from nabla.core import manifest
-from nabla.release import assembly, provenance, signing
+from nabla.release import provenance, signing
 from nabla.release.contents import folder
-from nabla.release.provenance import Told
-from verify import release as checker
-from verify import release_contents
-from verify.release_contents import ARCHIVE, CYCLONEDX, INDEX, LAYOUT, SPDX, Tools
+from verify.release import consistency, layout, statement
+from verify.release import trust as checker
+from verify.release.layout import CYCLONEDX, INDEX, OCI_ARCHIVE, OCI_LAYOUT, SPDX
+from verify.release.statement import Statement
+from verify.release.tools import Tools
 
 from .copies import SMALL, Copy, Keys, Tamper
 
@@ -81,16 +82,16 @@ def _truncate(copy: Copy) -> None:
 
 def _envelope(copy: Copy, **fields: Any) -> None:
     """Change an envelope, keep its form, and update the sums: only the statement is wrong."""
-    data = json.loads(copy.path(assembly.STATEMENT).read_text())
+    data = json.loads(copy.path(layout.STATEMENT).read_text())
     data.update(fields)
     text = json.dumps(data, sort_keys=True, separators=(",", ":")) + "\n"
-    copy.replace(assembly.STATEMENT, text.encode())
+    copy.replace(layout.STATEMENT, text.encode())
     copy.sign()
 
 
 def _payload(copy: Copy) -> None:
     told = copy.told()
-    other = provenance.statement(Told("9.9.9", told.subjects, told.dependencies))
+    other = provenance.serialize(Statement("9.9.9", told.subjects, told.dependencies))
     _envelope(copy, payload=base64.b64encode(other).decode())
 
 
@@ -99,13 +100,13 @@ FLIPPED = (
         "bin/nabla-run",
         "kernel/vmlinux",
         f"images/{SMALL}.ext3.zst",
-        assembly.IMAGE_SUMS,
+        layout.IMAGE_SUMS,
         INDEX,
-        ARCHIVE,
+        OCI_ARCHIVE,
         SPDX,
         CYCLONEDX,
     ),
-    *("keys/nabla.rsa.pub", assembly.SIGNERS, assembly.STATEMENT, "licenses.md", f"{LAYOUT}/index.json"),
+    *("keys/nabla.rsa.pub", layout.SIGNERS, layout.STATEMENT, "licenses.md", f"{OCI_LAYOUT}/index.json"),
 )
 # Name, change, the check that must fail, and its message.
 OUTSIDE: list[tuple[str, Tamper, str, str]] = [
@@ -114,13 +115,13 @@ OUTSIDE: list[tuple[str, Tamper, str, str]] = [
         for place in FLIPPED
     ),
     ("flip a package", lambda c: c.flip(f"apk/x86_64/{c.apks()[3]}"), "sums", "has another sum"),
-    ("flip the sums", lambda c: c.flip(assembly.SUMS, 0.01), "signature", "does not fit"),
-    ("flip the signature", lambda c: c.flip(assembly.SIGNATURE, 0.6), "signature", assembly.SIGNATURE),
-    ("no signature", lambda c: c.path(assembly.SIGNATURE).unlink(), "signature", assembly.SIGNATURE),
-    ("no sums", lambda c: c.path(assembly.SUMS).unlink(), "signature", "No such file"),
+    ("flip the sums", lambda c: c.flip(layout.SUMS, 0.01), "signature", "does not fit"),
+    ("flip the signature", lambda c: c.flip(layout.SIGNATURE, 0.6), "signature", layout.SIGNATURE),
+    ("no signature", lambda c: c.path(layout.SIGNATURE).unlink(), "signature", layout.SIGNATURE),
+    ("no sums", lambda c: c.path(layout.SUMS).unlink(), "signature", "No such file"),
     ("an added file", _add, "sums", "bin/helper is not in SHA256SUMS"),
     ("a removed file", lambda c: c.path("oci/nabla-linux.oci.tar").unlink(), "sums", "nabla-linux.oci.tar is missing"),
-    ("no statement", lambda c: c.path(assembly.STATEMENT).unlink(), "statement", "cannot be read"),
+    ("no statement", lambda c: c.path(layout.STATEMENT).unlink(), "statement", "cannot be read"),
     ("set-user-id", lambda c: _mode(c, "bin/nabla-run", 0o4755), "modes", "bin/nabla-run has mode 4755"),
     ("not executable", lambda c: _mode(c, "kernel/vmlinux", 0o644), "modes", "kernel/vmlinux has mode 0644"),
     ("a folder for everybody", lambda c: c.path("bin").chmod(0o777), "modes", "bin has mode 0777"),
@@ -152,23 +153,23 @@ def test_tampered(copy: Copy, tools: Tools, tamper: Tamper, check: str, reason: 
     assert check in found, found
     assert reason in found[check]
     # Content that the signer did not sign is not parsed.
-    assert not found.keys() & release_contents.CHECKS.keys()
+    assert not found.keys() & consistency.CHECKS.keys()
 
 
 def test_signed_again_by_a_forger(copy: Copy, tools: Tools, forger: Keys) -> None:
     """Sums, statement and the key inside are consistent."""
     copy.edit(SPDX, lambda document: document["packages"].pop())
-    copy.replace(assembly.SIGNERS, signing.allowed_signers(forger[1]).encode())
+    copy.replace(layout.SIGNERS, signing.allowed_signers(forger[1]).encode())
     copy.seal(forger)
     found = _problems(copy, tools)
     assert "not by an allowed signer" in found["signature"]
-    assert not found.keys() & release_contents.CHECKS.keys()
+    assert not found.keys() & consistency.CHECKS.keys()
 
 
 def test_statement_by_a_forger(copy: Copy, tools: Tools, forger: Keys) -> None:
     """In a release whose sums the signer was tricked into signing."""
-    payload = provenance.statement(copy.told())
-    copy.replace(assembly.STATEMENT, signing.seal(payload, provenance.MEDIA_TYPE, forger[0]).encode())
+    payload = provenance.serialize(copy.told())
+    copy.replace(layout.STATEMENT, signing.seal(payload, statement.MEDIA_TYPE, forger[0]).encode())
     copy.sign()
     assert list(_problems(copy, tools)) == ["statement"]
 
@@ -181,6 +182,6 @@ def test_statement_of_another_release(copy: Copy, tools: Tools) -> None:
 
 
 def test_key_of_somebody_else_for_later(copy: Copy, tools: Tools, forger: Keys) -> None:
-    copy.replace(assembly.SIGNERS, signing.allowed_signers(forger[1]).encode())
+    copy.replace(layout.SIGNERS, signing.allowed_signers(forger[1]).encode())
     copy.seal()
     assert list(_problems(copy, tools)) == ["keys"]

@@ -18,9 +18,13 @@ import pytest
 from nabla.core import manifest
 from nabla.core.artifacts import PACKAGE_KEY
 from nabla.release import assembly, provenance
-from nabla.release.provenance import Told
-from verify import release_contents
-from verify.release_contents import ARCHIVE, CYCLONEDX, INDEX, LAYOUT, SPDX, Release, Tools
+from verify.release import consistency, layout
+from verify.release.consistency import Release
+from verify.release.layout import CYCLONEDX, INDEX, SPDX
+from verify.release.layout import OCI_ARCHIVE as ARCHIVE
+from verify.release.layout import OCI_LAYOUT as LAYOUT
+from verify.release.statement import Statement
+from verify.release.tools import Tools
 
 from .copies import SMALL, Copy, Tamper
 
@@ -70,7 +74,7 @@ def _only(copy: Copy, image: Callable[[bytes], bytes], pack: Callable[[bytes], b
     changed = image(raw)
     scratch = copy.path("images") / f"{SMALL}.ext3"
     scratch.write_bytes(changed)
-    copy.path(assembly.IMAGE_SUMS).write_text(assembly.sums({scratch.name: manifest.file_sha256(scratch)}))
+    copy.path(layout.IMAGE_SUMS).write_text(assembly.sums({scratch.name: manifest.file_sha256(scratch)}))
     scratch.unlink()
     packed = pack(zstandard.ZstdCompressor(level=1, write_checksum=True).compress(changed))
     copy.path(f"images/{SMALL}.ext3.zst").write_bytes(packed)
@@ -96,7 +100,7 @@ def _same(data: bytes) -> bytes:
 def _unfit(copy: Copy) -> None:
     """The sum of another image."""
     _only(copy, _same, _same)
-    copy.path(assembly.IMAGE_SUMS).write_text(f"{'0' * 64} *{SMALL}.ext3\n")
+    copy.path(layout.IMAGE_SUMS).write_text(f"{'0' * 64} *{SMALL}.ext3\n")
 
 
 def _other_apk(copy: Copy) -> None:
@@ -143,7 +147,7 @@ INSIDE: list[tuple[str, Tamper, str, str]] = [
     ("no checksum", lambda c: _only(c, _same, _without_checksum), "images", "does not tell its size and checksum"),
     ("another raw sum", _unfit, "images", "holds an image with another sum"),
     ("broken file system", lambda c: _only(c, _broken, _same), "images", "e2fsck finds faults"),
-    ("raw sum missing", lambda c: c.replace(assembly.IMAGE_SUMS, b""), "images", "is not about these images"),
+    ("raw sum missing", lambda c: c.replace(layout.IMAGE_SUMS, b""), "images", "is not about these images"),
     ("damaged package", lambda c: c.flip(f"apk/x86_64/{c.apks()[0]}"), "packages", "is not verified by apk"),
     ("packages by another key", _old_key, "packages", "is not verified by apk"),
     ("index by another key", _old_key, "index", "is not verified by apk"),
@@ -161,9 +165,19 @@ INSIDE: list[tuple[str, Tamper, str, str]] = [
     ("CycloneDX of another", lambda c: c.edit(CYCLONEDX, _foreign), "sbom", "that no file of the release has"),
     ("no SPDX", lambda c: c.replace(SPDX, b"{"), "sbom", f"{SPDX} cannot be read"),
     ("damaged blob", lambda c: c.flip(_largest(c)), "oci", "is not what its descriptor says"),
-    ("blob too many", lambda c: c.path(f"{LAYOUT}/blobs/sha256/0").write_text(""), "oci", "other files than it needs"),
+    (
+        "blob too many",
+        lambda c: c.path(f"{LAYOUT}/blobs/sha256/0").write_text(""),
+        "oci",
+        "other files than it needs",
+    ),
     ("other content in the layer", _rebuild_layer, "oci", "nabla-run in the layer is not that of the release"),
-    ("archive of another layout", lambda c: c.edit(f"{LAYOUT}/index.json", lambda d: d.update(x=1)), "oci", ARCHIVE),
+    (
+        "archive of another layout",
+        lambda c: c.edit(f"{LAYOUT}/index.json", lambda d: d.update(x=1)),
+        "oci",
+        ARCHIVE,
+    ),
     ("damaged archive", lambda c: c.flip(ARCHIVE), "oci", ARCHIVE),
 ]
 
@@ -179,7 +193,7 @@ def test_unfit(copy: Copy, tools: Tools, tmp_path: Path, tamper: Tamper, check: 
     seen = Release(copy.folder, assembly.digests(copy.folder), copy.told(), tools, tmp_path)
     # A generator: later findings (schemas are slow) need not be searched for.
     told = []
-    for problem in release_contents.CHECKS[check][1](seen):
+    for problem in consistency.CHECKS[check][1](seen):
         told.append(problem)
         if reason in problem:
             return
@@ -189,10 +203,10 @@ def test_unfit(copy: Copy, tools: Tools, tmp_path: Path, tamper: Tamper, check: 
 def test_other_sources(copy: Copy, tools: Tools, tmp_path: Path) -> None:
     told = copy.told()
     own = tuple(each for each in provenance.dependencies())
-    other = Told(told.version, told.subjects, own[1:])
-    problems = list(release_contents.check_sources(Release(copy.folder, {}, other, tools, tmp_path)))
+    other = Statement(told.version, told.subjects, own[1:])
+    problems = list(consistency.check_sources(Release(copy.folder, {}, other, tools, tmp_path)))
     assert problems == [f"{own[0].name} is locked, but not told of"]
-    assert not list(release_contents.check_sources(Release(copy.folder, {}, Told("1", {}, own), tools, tmp_path)))
+    assert not list(consistency.check_sources(Release(copy.folder, {}, Statement("1", {}, own), tools, tmp_path)))
 
 
 @pytest.mark.parametrize("text", ["{}", '{"$schema": "x", "components": [], "bomFormat": "other"}'])
@@ -200,6 +214,6 @@ def test_bills_that_follow_no_schema(copy: Copy, tools: Tools, tmp_path: Path, t
     copy.replace(CYCLONEDX, text.encode())
     copy.edit(SPDX, lambda document: document.update(dataLicense="none"))
     seen = Release(copy.folder, assembly.digests(copy.folder), copy.told(), tools, tmp_path)
-    problems = "\n".join(release_contents._invalid(seen))
+    problems = "\n".join(consistency._invalid(seen))
     assert f"{SPDX} is not valid" in problems
     assert f"{CYCLONEDX} is not valid" in problems

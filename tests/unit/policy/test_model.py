@@ -21,7 +21,7 @@ from nabla.policy.compiler import Hole, Operation
 from nabla.policy.model import Policy, Rule
 from tests.unit import seccomp_host
 from tests.unit.seccomp_host import INT80, IP_AFTER_INT80, Page
-from verify import bpf, seccomp
+from verify import bpf, seccomp, syscall_table
 from verify.bpf import Call, Instruction
 
 TOP = (1 << 64) - 1
@@ -66,7 +66,7 @@ PROGRAM = program()
 
 def judge(name: str, *args: int, ip: int = TEXT, filled: list[Instruction] = PROGRAM) -> str:
     """The verdict of one call."""
-    return bpf.run(filled, Call(seccomp.numbers()[name], ip, args)).action
+    return bpf.run(filled, Call(syscall_table.numbers()[name], ip, args)).action
 
 
 # --- the filter, rule by rule
@@ -171,7 +171,7 @@ def test_no_arguments_make_another_call_allowed() -> None:
     for missing in (0, 1):
         filled = program(FSGSBASE_MISSING=missing)
         allowed = {n for n in seccomp.every_number() if "allow" in bpf.possible(filled, Call(n, TEXT))}
-        assert allowed == (listed if missing else listed - {seccomp.numbers()["arch_prctl"]})
+        assert allowed == (listed if missing else listed - {syscall_table.numbers()["arch_prctl"]})
 
 
 def test_an_empty_set_of_descriptors_forbids() -> None:
@@ -220,13 +220,13 @@ def test_guest_memory_traps_whatever_is_called() -> None:
 
 def test_another_architecture_is_denied_outside_guest_memory() -> None:
     for ip, name in itertools.product((TEXT, VDSO, 0, TOP), (call.name for call in real().calls)):
-        call = Call(seccomp.numbers()[name], ip, good(name)[0], bpf.ARCH_I386)
+        call = Call(syscall_table.numbers()[name], ip, good(name)[0], bpf.ARCH_I386)
         assert bpf.run(PROGRAM, call).action == "kill"
 
 
 def test_the_vdso_tells_the_time_only() -> None:
     assert [number for number in seccomp.every_number() if bpf.run(PROGRAM, Call(number, VDSO)).action == "allow"] == [
-        seccomp.numbers()["clock_gettime"]
+        syscall_table.numbers()["clock_gettime"]
     ]
     assert judge("clock_gettime", 2, ip=VDSO) == "kill"
 
@@ -310,7 +310,7 @@ def test_a_denied_call_kills_and_has_no_effect(tmp_path: Path) -> None:
 
     def work() -> int:
         assert seccomp_host.install([*seccomp_host.only_from(page), *filled]) == 0
-        return page.call(copies("TEXT")[0], seccomp.numbers()["unlink"], [ctypes.addressof(name)])
+        return page.call(copies("TEXT")[0], syscall_table.numbers()["unlink"], [ctypes.addressof(name)])
 
     assert seccomp_host.in_child(work) == -signal.SIGSYS
     assert victim.read_text() == "here"
@@ -360,7 +360,7 @@ def test_far_jumps_get_a_stepping_stone() -> None:
 
 def test_hot_calls_are_short() -> None:
     steps = {
-        name: bpf.run(PROGRAM, Call(seccomp.numbers()[name], TEXT, good(name)[0])).steps
+        name: bpf.run(PROGRAM, Call(syscall_table.numbers()[name], TEXT, good(name)[0])).steps
         for name in ("ppoll", "preadv2")
     }
     assert steps["ppoll"] < 30 and steps["preadv2"] < 50

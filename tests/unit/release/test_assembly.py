@@ -15,9 +15,9 @@ import zstandard
 from nabla.core import manifest
 from nabla.release import assembly, signing
 from nabla.release.assembly import ReleaseError
-from nabla.release.provenance import Dependency
-from verify import release_contents
 from verify.epoch import SOURCE_DATE_EPOCH
+from verify.release import consistency, layout
+from verify.release.statement import Dependency
 
 LOCKS = (Dependency("requirements.txt", "sha256", "1" * 64),)
 
@@ -79,21 +79,21 @@ def test_same_bytes_modes_and_times(
     one, two = _state(tmp_path / "one"), _state(tmp_path / "a b" / "two")
     assert one == two
     assert {time for _, time, _ in one.values()} == {SOURCE_DATE_EPOCH * 10**9}
-    assert {place for place, (mode, _, digest) in one.items() if digest and mode & 0o111} == set(assembly.PROGRAMS)
+    assert {place for place, (mode, _, digest) in one.items() if digest and mode & 0o111} == set(layout.PROGRAMS)
 
 
 def test_layout(tmp_path: Path, keys: tuple[Path, Path], parts: dict[str, Path], image: Path) -> None:
     assembly.make("1.2.3", parts, [image], LOCKS, keys, tmp_path / "one")
-    own = {assembly.SUMS, assembly.SIGNATURE, assembly.STATEMENT, assembly.IMAGE_SUMS, assembly.SIGNERS}
+    own = {layout.SUMS, layout.SIGNATURE, layout.STATEMENT, layout.IMAGE_SUMS, layout.SIGNERS}
     assert assembly.digests(tmp_path / "one").keys() == {*parts, "images/some.ext3.zst", *own}
-    subprocess.run(["sha256sum", "--check", "--strict", "--quiet", assembly.SUMS], cwd=tmp_path / "one", check=True)
+    subprocess.run(["sha256sum", "--check", "--strict", "--quiet", layout.SUMS], cwd=tmp_path / "one", check=True)
 
 
 def test_image_comes_back(tmp_path: Path, keys: tuple[Path, Path], image: Path) -> None:
     """By the checker, in pieces and with holes; by the library, at once."""
     assembly.make("1.2.3", {}, [image], LOCKS, keys, tmp_path / "one")
     packed = tmp_path / "one" / "images" / "some.ext3.zst"
-    assert not release_contents.decompress(packed, tmp_path / "raw")
+    assert not consistency.decompress(packed, tmp_path / "raw")
     assert (tmp_path / "raw").read_bytes() == image.read_bytes()
     assert zstandard.ZstdDecompressor().decompress(packed.read_bytes()) == image.read_bytes()
     facts = zstandard.get_frame_parameters(packed.read_bytes())
@@ -111,4 +111,4 @@ def test_each_part_counts(tmp_path: Path, keys: tuple[Path, Path], parts: dict[s
     assembly.make("1.2.3", parts, [], LOCKS, keys, tmp_path / "one")
     assembly.make("1.2.4", parts, [], LOCKS, keys, tmp_path / "two")
     assembly.make("1.2.3", parts, [], (), keys, tmp_path / "three")
-    assert len({(tmp_path / name / assembly.SIGNATURE).read_text() for name in ("one", "two", "three")}) == 3
+    assert len({(tmp_path / name / layout.SIGNATURE).read_text() for name in ("one", "two", "three")}) == 3

@@ -14,6 +14,8 @@ import pytest
 
 from nabla.release import signing
 from nabla.release.signing import SigningError
+from verify.release import layout, signatures
+from verify.release.signatures import SignatureError
 
 KIND = "application/vnd.in-toto+json"
 DATA = b"some\x00 data\n"
@@ -58,14 +60,14 @@ def test_many_at_once_make_one_key(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with ThreadPoolExecutor(8) as pool:
         for made in [pool.submit(signing.ensure_key) for _ in range(8)]:
             made.result()
-    derived = subprocess.run(["ssh-keygen", "-y", "-f", tmp_path / signing.KEY_NAME], capture_output=True, text=True)
-    assert derived.stdout.split()[1] == (tmp_path / f"{signing.KEY_NAME}.pub").read_text().split()[1]
+    derived = subprocess.run(["ssh-keygen", "-y", "-f", tmp_path / layout.SIGNING_KEY], capture_output=True, text=True)
+    assert derived.stdout.split()[1] == (tmp_path / f"{layout.SIGNING_KEY}.pub").read_text().split()[1]
 
 
 def test_signatures_repeat_and_verify(tmp_path: Path, keys: tuple[Path, Path]) -> None:
     signature, allowed = _signed(tmp_path, keys)
     assert signing.sign(DATA, keys[0]) == signature.read_text()
-    assert signing.verify(DATA, signature, allowed) == _public(keys)
+    assert signatures.verify(DATA, signature, allowed) == _public(keys)
 
 
 def test_the_documented_command_verifies(tmp_path: Path, keys: tuple[Path, Path]) -> None:
@@ -89,8 +91,8 @@ def test_the_documented_command_verifies(tmp_path: Path, keys: tuple[Path, Path]
 
 def test_other_data_fails(tmp_path: Path, keys: tuple[Path, Path]) -> None:
     signature, allowed = _signed(tmp_path, keys)
-    with pytest.raises(SigningError, match="does not fit"):
-        signing.verify(DATA + b"x", signature, allowed)
+    with pytest.raises(SignatureError, match="does not fit"):
+        signatures.verify(DATA + b"x", signature, allowed)
 
 
 def test_another_key_fails(tmp_path: Path, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,8 +100,8 @@ def test_another_key_fails(tmp_path: Path, keys: tuple[Path, Path], monkeypatch:
     monkeypatch.setenv("NABLA_KEYS", str(tmp_path / "others"))
     other = tmp_path / "other.sig"
     other.write_text(signing.sign(DATA, signing.ensure_key()[0]))
-    with pytest.raises(SigningError, match="not by an allowed signer"):
-        signing.verify(DATA, other, allowed)
+    with pytest.raises(SignatureError, match="not by an allowed signer"):
+        signatures.verify(DATA, other, allowed)
 
 
 def test_another_namespace_fails(tmp_path: Path, keys: tuple[Path, Path]) -> None:
@@ -108,22 +110,22 @@ def test_another_namespace_fails(tmp_path: Path, keys: tuple[Path, Path]) -> Non
     words: list[str | Path] = ["ssh-keygen", "-q", "-Y", "sign", "-n", "git", "-f", keys[0]]
     other = tmp_path / "other.sig"
     other.write_bytes(subprocess.run(words, input=DATA, check=True, capture_output=True).stdout)
-    with pytest.raises(SigningError):
-        signing.verify(DATA, other, allowed)
+    with pytest.raises(SignatureError):
+        signatures.verify(DATA, other, allowed)
 
 
 @pytest.mark.parametrize("damage", ["", "-----BEGIN SSH SIGNATURE-----\nAAAA\n-----END SSH SIGNATURE-----\n", "\x00"])
 def test_damaged_signature_fails(tmp_path: Path, keys: tuple[Path, Path], damage: str) -> None:
     signature, allowed = _signed(tmp_path, keys)
     signature.write_text(damage)
-    with pytest.raises(SigningError):
-        signing.verify(DATA, signature, allowed)
+    with pytest.raises(SignatureError):
+        signatures.verify(DATA, signature, allowed)
 
 
 def test_envelope_round_trip(keys: tuple[Path, Path]) -> None:
     text = signing.seal(DATA, KIND, keys[0])
     assert text == signing.seal(DATA, KIND, keys[0])
-    assert signing.open_sealed(text, KIND, _public(keys)) == DATA
+    assert signatures.open_sealed(text, KIND, _public(keys)) == DATA
 
 
 def test_envelope_is_verified_by_openssl(tmp_path: Path, keys: tuple[Path, Path]) -> None:
@@ -132,7 +134,7 @@ def test_envelope_is_verified_by_openssl(tmp_path: Path, keys: tuple[Path, Path]
     pem = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00" + _public(keys)[-32:]
     (tmp_path / "key.der").write_bytes(pem)
     (tmp_path / "signature").write_bytes(base64.b64decode(json.loads(text)["signatures"][0]["sig"]))
-    (tmp_path / "signed").write_bytes(signing.encoded(text))
+    (tmp_path / "signed").write_bytes(signatures.encoded(text))
     words: list[str | Path] = [
         "openssl",
         "pkeyutl",
@@ -146,7 +148,7 @@ def test_envelope_is_verified_by_openssl(tmp_path: Path, keys: tuple[Path, Path]
     ]
     words += ["-sigfile", "signature", "-in", "signed"]
     assert subprocess.run(words, cwd=tmp_path, check=False).returncode == 0
-    (tmp_path / "signed").write_bytes(signing.encoded(text) + b"x")
+    (tmp_path / "signed").write_bytes(signatures.encoded(text) + b"x")
     assert subprocess.run(words, cwd=tmp_path, check=False).returncode != 0
 
 
@@ -156,16 +158,16 @@ def _changed(text: str, **fields: object) -> str:
 
 def test_envelope_of_another_type_fails(keys: tuple[Path, Path]) -> None:
     text = signing.seal(DATA, "text/plain", keys[0])
-    with pytest.raises(SigningError, match="payload type is 'text/plain'"):
-        signing.open_sealed(text, KIND, _public(keys))
-    with pytest.raises(SigningError, match="not that of the release's signer"):
-        signing.open_sealed(_changed(text, payloadType=KIND), KIND, _public(keys))
+    with pytest.raises(SignatureError, match="payload type is 'text/plain'"):
+        signatures.open_sealed(text, KIND, _public(keys))
+    with pytest.raises(SignatureError, match="not that of the release's signer"):
+        signatures.open_sealed(_changed(text, payloadType=KIND), KIND, _public(keys))
 
 
 def test_envelope_with_another_payload_fails(keys: tuple[Path, Path]) -> None:
     text = _changed(signing.seal(DATA, KIND, keys[0]), payload=base64.b64encode(b"other").decode())
-    with pytest.raises(SigningError, match="not that of the release's signer"):
-        signing.open_sealed(text, KIND, _public(keys))
+    with pytest.raises(SignatureError, match="not that of the release's signer"):
+        signatures.open_sealed(text, KIND, _public(keys))
 
 
 def test_envelope_by_another_key_fails(
@@ -173,21 +175,21 @@ def test_envelope_by_another_key_fails(
 ) -> None:
     monkeypatch.setenv("NABLA_KEYS", str(tmp_path / "others"))
     text = signing.seal(DATA, KIND, signing.ensure_key()[0])
-    with pytest.raises(SigningError, match="not that of the release's signer"):
-        signing.open_sealed(text, KIND, _public(keys))
+    with pytest.raises(SignatureError, match="not that of the release's signer"):
+        signatures.open_sealed(text, KIND, _public(keys))
 
 
 def test_envelope_with_more_in_it_fails(keys: tuple[Path, Path]) -> None:
     text = signing.seal(DATA, KIND, keys[0])
     for changed in (_changed(text, note="hello"), _changed(text, signatures=[]), text + "\n"):
-        with pytest.raises(SigningError, match="more than one signed payload"):
-            signing.open_sealed(changed, KIND, _public(keys))
+        with pytest.raises(SignatureError, match="more than one signed payload"):
+            signatures.open_sealed(changed, KIND, _public(keys))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"payload": "*", "payloadType": "x", "signatures": [1]}'])
 def test_no_envelope(text: str, keys: tuple[Path, Path]) -> None:
-    with pytest.raises(SigningError, match="no DSSE envelope"):
-        signing.open_sealed(text, KIND, _public(keys))
+    with pytest.raises(SignatureError, match="no DSSE envelope"):
+        signatures.open_sealed(text, KIND, _public(keys))
 
 
 def test_key_with_a_pass_phrase(tmp_path: Path) -> None:

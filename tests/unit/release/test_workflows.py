@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from nabla.core.paths import ROOT, cache_dir, keys_dir
+from nabla.core.paths import ROOT, cache_dir
+from verify.release.layout import keys_dir
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 NEEDED = {"ci.yml": ["test"], "release.yml": ["release", "verify:release"], "repro.yml": ["repro", "digests"]}

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from verify import cyclonedx
+from verify.release import cyclonedx
 
 
 def document(address: str) -> str:

@@ -11,7 +11,7 @@ First, with nothing but the folder and the signer's public key, whether every by
                 subjects are the files
     keys        keys/allowed_signers, for those who come later, names that signer and nobody else
 
-Then, only if all that holds, what the files say (verify/release_contents.py):
+Then, only if all that holds, what the files say (verify/release/consistency.py):
 
     layout, images, packages, index, programs, sbom, oci
     sources     the locked sources are those of this checkout, if the release was made from its commit
@@ -34,14 +34,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from nabla.core import manifest, paths
-from nabla.core.errors import EXIT_USER, NablaError
-from nabla.release import provenance, signing
-from nabla.release.assembly import PROGRAMS, SIGNATURE, SIGNERS, STATEMENT, SUMS
-from nabla.release.provenance import ProvenanceError, Told
-from nabla.release.signing import SigningError
-from verify import release_contents, report
-from verify.release_contents import Release, Tools
+from verify import report
+from verify.release import consistency, files, layout, signatures, statement
+from verify.release.consistency import Release
+from verify.release.layout import PROGRAMS, SIGNATURE, SIGNERS, STATEMENT, SUMS
+from verify.release.signatures import SignatureError
+from verify.release.statement import Statement, StatementError
+from verify.release.tools import ToolError, Tools
 
 _LINE = re.compile(r"([0-9a-f]{64}) \*([^\n\\]+)")
 _SKIPPED = "not looked at, as what is above does not hold"
@@ -58,38 +57,38 @@ class Row:
 
 def examine(folder: Path, allowed: Path, tools: Tools) -> list[Row]:
     """Check a release. `allowed`: file of allowed signers, in the form of OpenSSH. Raises `HostError`."""
-    rows, told, listed = _trust(folder, allowed)
-    names = release_contents.CHECKS
-    if any(row.problems for row in rows) or told is None:
+    rows, stated, listed = _trust(folder, allowed)
+    names = consistency.CHECKS
+    if any(row.problems for row in rows) or stated is None:
         return [*rows, *(Row(name, _SKIPPED, (_SKIPPED,)) for name in names)]
     with tempfile.TemporaryDirectory(prefix="nabla-release-") as scratch:
-        release = Release(folder, listed, told, tools, Path(scratch))
+        release = Release(folder, listed, stated, tools, Path(scratch))
         for name, (about, check) in names.items():
             rows.append(Row(name, about, tuple(check(release))))
     return rows
 
 
-def _trust(folder: Path, allowed: Path) -> tuple[list[Row], Told | None, dict[str, str]]:
+def _trust(folder: Path, allowed: Path) -> tuple[list[Row], Statement | None, dict[str, str]]:
     """Find out whether every byte is the signer's; return also what the statement tells, and path -> sha256."""
-    entries = dict(manifest.entries(folder))
+    entries = dict(files.entries(folder))
     rows = [Row("entries", f"{len(entries)} files and folders", tuple(_strange(entries)))]
     # Nothing is opened by a name that may lead elsewhere.
     if rows[0].problems:
         return rows, None, {}
     public, problem = _signer(folder, allowed)
     rows.append(Row("signature", SIGNATURE, problem))
-    files = {place for place, status in entries.items() if stat.S_ISREG(status.st_mode)}
+    present = {place for place, status in entries.items() if stat.S_ISREG(status.st_mode)}
     listed, problems = _read_sums(folder)
-    problems += list(_compare(folder, files - {SUMS, SIGNATURE}, listed))
+    problems += list(_compare(folder, present - {SUMS, SIGNATURE}, listed))
     rows.append(Row("sums", f"{len(listed)} files", tuple(problems)))
     rows.append(Row("modes", f"{len(entries)} files and folders", tuple(_modes(folder, entries))))
-    told = None
+    stated = None
     problem = ("there is no signer",)
     if public is not None:
-        told, problem = _statement(folder, public, {name: listed[name] for name in listed if name != STATEMENT})
+        stated, problem = _statement(folder, public, {name: listed[name] for name in listed if name != STATEMENT})
     rows.append(Row("statement", STATEMENT, problem))
     rows.append(Row("keys", SIGNERS, tuple(_named(folder, public))))
-    return rows, told, listed
+    return rows, stated, listed
 
 
 def _strange(entries: dict[str, os.stat_result]) -> Iterator[str]:
@@ -101,10 +100,10 @@ def _strange(entries: dict[str, os.stat_result]) -> Iterator[str]:
 
 def _signer(folder: Path, allowed: Path) -> tuple[bytes | None, tuple[str, ...]]:
     try:
-        return signing.verify((folder / SUMS).read_bytes(), folder / SIGNATURE, allowed), ()
+        return signatures.verify((folder / SUMS).read_bytes(), folder / SIGNATURE, allowed), ()
     except OSError as error:
         return None, (f"{SUMS}: {error.strerror}",)
-    except SigningError as error:
+    except SignatureError as error:
         return None, (": ".join(filter(None, (error.message, error.hint))),)
 
 
@@ -121,12 +120,12 @@ def _read_sums(folder: Path) -> tuple[dict[str, str], list[str]]:
     return listed, []
 
 
-def _compare(folder: Path, files: set[str], listed: dict[str, str]) -> Iterator[str]:
-    yield from (f"{place} is not in {SUMS}" for place in sorted(files - listed.keys()))
+def _compare(folder: Path, present: set[str], listed: dict[str, str]) -> Iterator[str]:
+    yield from (f"{place} is not in {SUMS}" for place in sorted(present - listed.keys()))
     for place, digest in listed.items():
-        if place not in files:
+        if place not in present:
             yield f"{place} is missing"
-        elif manifest.file_sha256(folder / place) != digest:
+        elif files.sha256(folder / place) != digest:
             yield f"{place} has another sum"
 
 
@@ -138,22 +137,24 @@ def _modes(folder: Path, entries: dict[str, os.stat_result]) -> Iterator[str]:
             yield f"{place or 'the folder'} has mode {mode:04o} instead of {wanted:04o}"
 
 
-def _statement(folder: Path, public: bytes, files: dict[str, str]) -> tuple[Told | None, tuple[str, ...]]:
+def _statement(folder: Path, public: bytes, sums: dict[str, str]) -> tuple[Statement | None, tuple[str, ...]]:
     try:
         text = (folder / STATEMENT).read_text(encoding="utf-8")
-        told = provenance.read(signing.open_sealed(text, provenance.MEDIA_TYPE, public))
+        stated = statement.read(signatures.open_sealed(text, statement.MEDIA_TYPE, public))
     except (OSError, UnicodeDecodeError) as error:
         return None, (f"{STATEMENT} cannot be read: {error}",)
-    except (SigningError, ProvenanceError) as error:
+    except SignatureError as error:
         return None, (": ".join(filter(None, (error.message, error.hint))),)
-    problems = [f"{place} is not a subject" for place in sorted(files.keys() - told.subjects.keys())]
-    problems += [f"the subject {place} is not there" for place in sorted(told.subjects.keys() - files.keys())]
+    except StatementError as error:
+        return None, (str(error),)
+    problems = [f"{place} is not a subject" for place in sorted(sums.keys() - stated.subjects.keys())]
+    problems += [f"the subject {place} is not there" for place in sorted(stated.subjects.keys() - sums.keys())]
     problems += [
-        f"{place} is told with another sum"
-        for place in sorted(files.keys() & told.subjects.keys())
-        if files[place] != told.subjects[place]
+        f"{place} has another sum in the statement"
+        for place in sorted(sums.keys() & stated.subjects.keys())
+        if sums[place] != stated.subjects[place]
     ]
-    return told, tuple(problems)
+    return stated, tuple(problems)
 
 
 def _named(folder: Path, public: bytes | None) -> Iterator[str]:
@@ -166,7 +167,7 @@ def _named(folder: Path, public: bytes | None) -> Iterator[str]:
     except (OSError, UnicodeDecodeError) as error:
         yield f"{SIGNERS} cannot be read: {error}"
         return
-    if text != signing.allowed_signers_line(key):
+    if text != signatures.allowed_signers_line(key):
         yield f"{SIGNERS} is not about the key that signed the release"
 
 
@@ -186,15 +187,17 @@ def as_junit(rows: Sequence[Row]) -> str:
 
 
 def own_signers(scratch: Path) -> Path:
-    """Write the file that allows the user's own key and nobody else. Raises `SigningError` when there is none."""
-    public = paths.keys_dir() / f"{signing.KEY_NAME}.pub"
-    if not public.is_file():
-        raise SigningError(
+    """Write the file that allows the user's own key and nobody else. Raises `SignatureError` when there is none."""
+    public = layout.keys_dir() / f"{layout.SIGNING_KEY}.pub"
+    try:
+        kind, key, *_ = public.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        raise SignatureError(
             f"you have no key of your own: there is no {public}",
             "for a release of others: --allowed-signers FILE, with the file that you have from them",
-        )
+        ) from None
     file = scratch / "allowed_signers"
-    file.write_text(signing.allowed_signers(public), encoding="utf-8")
+    file.write_text(signatures.allowed_signers_line(f"{kind} {key}"), encoding="utf-8")
     return file
 
 
@@ -210,6 +213,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="take the key inside the release for the signer's: finds damage, but not forgery",
     )
+    for name, folder in (("apk", Tools.apk), ("image", Tools.images)):
+        parser.add_argument(
+            f"--{name}-tools", type=Path, metavar="FOLDER", default=folder, help=f"made by doit; default: {folder}"
+        )
     parser.add_argument("folder", type=Path, help="the folder of the release")
     options = parser.parse_args(argv)
     try:
@@ -219,13 +226,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 allowed = options.folder / SIGNERS
             else:
                 allowed = options.allowed_signers or own_signers(Path(scratch))
+            tools = Tools(options.apk_tools, options.image_tools)
+            tools.check()
             for needed in (options.folder, allowed):
                 if not needed.exists():
-                    raise SigningError(f"there is no {needed}")
-            rows = examine(options.folder.resolve(), allowed.resolve(), Tools.usual())
-    except NablaError as error:
-        print(error.render(), file=sys.stderr)
-        return EXIT_USER
+                    raise SignatureError(f"there is no {needed}")
+            rows = examine(options.folder.resolve(), allowed.resolve(), tools)
+    except (SignatureError, ToolError) as error:
+        print(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
+        return 2
     if options.json:
         print(report.as_json([asdict(row) for row in rows]))
     elif options.junit:
@@ -233,7 +242,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         print(as_table(rows))
     return 1 if any(row.problems for row in rows) else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

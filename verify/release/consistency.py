@@ -3,7 +3,7 @@
 
 layout      what each release has is there
 sources     the locked sources are those of this checkout, if the release was made from its commit
-images      decompress to the sums told, without a rest; e2fsck finds nothing
+images      decompress to the sums stated, without a rest; e2fsck finds nothing
 packages    the real apk verifies each with the key of the release; every program in them is position-independent
 index       apk verifies it, and it is what apk makes of exactly these packages
 programs    the launcher is position-independent and hardened
@@ -18,6 +18,7 @@ import gzip
 import hashlib
 import io
 import json
+import subprocess
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,28 +26,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nabla.core import manifest
-from nabla.core import version as checkout
-from nabla.core.errors import HostError, NablaError
-from nabla.core.process import Result, run
-from nabla.fs import ext3
-from nabla.fs.ext3 import SCRATCH
-from nabla.packages import apk
-from nabla.release import provenance
-from nabla.release.assembly import IMAGE_SUMS, PROGRAMS, SIGNERS, STATEMENT
-from nabla.release.provenance import Told
-from nabla.sandbox.bwrap import Bind
-from verify import contents, cyclonedx, pie
+from verify import contents, pie
 from verify.contents import ContentsError
-
-REPOSITORY = "apk/x86_64"
-INDEX = f"{REPOSITORY}/Packages.adb"
-PACKAGE_KEY = "keys/nabla.rsa.pub"
-SPDX, CYCLONEDX = "sbom/nabla.spdx.json", "sbom/nabla.cdx.json"
-LAYOUT, ARCHIVE = "oci/layout", "oci/nabla-linux.oci.tar"
+from verify.release import cyclonedx, files, locked, statement, tools
+from verify.release.layout import (
+    CYCLONEDX,
+    IMAGE_SUMS,
+    INDEX,
+    OCI_ARCHIVE,
+    OCI_LAYOUT,
+    PACKAGE_KEY,
+    PROGRAMS,
+    REPOSITORY,
+    SIGNERS,
+    SPDX,
+    STATEMENT,
+)
+from verify.release.statement import Statement
+from verify.release.tools import WORK, Tools
 
 _REQUIRED = (
-    *(*PROGRAMS, IMAGE_SUMS, INDEX, PACKAGE_KEY, SIGNERS, SPDX, CYCLONEDX, f"{LAYOUT}/index.json", ARCHIVE),
+    *(*PROGRAMS, IMAGE_SUMS, INDEX, PACKAGE_KEY, SIGNERS, SPDX, CYCLONEDX, f"{OCI_LAYOUT}/index.json", OCI_ARCHIVE),
     *("report/index.html", "licenses.md", STATEMENT),
 )
 _CHUNK = 1 << 20
@@ -55,34 +55,12 @@ _OWN = ("pkg:apk/nabla/", "pkg:generic/nabla-linux-", "pkg:generic/nabla-run@", 
 
 
 @dataclass(frozen=True)
-class Tools:
-    """Roots of sandboxes with the real programs: `apk` (`doit apk:tools`), `images` (`doit rootfs:tools`)."""
-
-    apk: Path
-    images: Path
-
-    @classmethod
-    def usual(cls) -> Tools:
-        """Return those of this checkout. Raises `HostError` when they were not built."""
-        from nabla.core.artifacts import APK_TOOLS, IMAGE_TOOLS
-
-        found = cls(APK_TOOLS.path, IMAGE_TOOLS.path)
-        for folder in (found.apk, found.images):
-            if not folder.is_dir():
-                raise HostError(
-                    f"there is no {folder}: a release is checked by the real apk and e2fsck",
-                    "./doit.sh apk:tools rootfs:tools",
-                )
-        return found
-
-
-@dataclass(frozen=True)
 class Release:
     """What is checked. `files`: path -> sha256. `scratch`: an empty folder for decompressed images."""
 
     folder: Path
     files: Mapping[str, str]
-    told: Told
+    stated: Statement
     tools: Tools
     scratch: Path
 
@@ -108,12 +86,12 @@ def check_sources(release: Release) -> Iterator[str]:
 
     Nothing where the release was made from another commit: that one's sources are not at hand.
     """
-    if release.told.commit != checkout.commit():
+    if release.stated.commit != locked.commit():
         return
-    told = {each for each in release.told.dependencies if each.name != provenance.REPOSITORY}
-    here = {each for each in provenance.dependencies() if each.name != provenance.REPOSITORY}
-    yield from (f"{each.name} was not locked so" for each in sorted(told - here))
-    yield from (f"{each.name} is locked, but not told of" for each in sorted(here - told))
+    stated = {each for each in release.stated.dependencies if each.name != statement.REPOSITORY}
+    here = set(locked.sources())
+    yield from (f"{each.name} was not locked so" for each in sorted(stated - here))
+    yield from (f"{each.name} is locked, but not in the statement" for each in sorted(here - stated))
 
 
 def check_images(release: Release) -> Iterator[str]:
@@ -129,12 +107,14 @@ def check_images(release: Release) -> Iterator[str]:
             problem = decompress(release.folder / "images" / f"{name}.zst", file)
             if problem:
                 yield f"images/{name}.zst {problem}"
-            elif manifest.file_sha256(file) != digest:
+            elif files.sha256(file) != digest:
                 yield f"images/{name}.zst holds an image with another sum"
             else:
-                ext3.check(file, tools=release.tools.images)
-        except NablaError as error:
-            yield f"{error.message}: {' '.join(error.hint.split())[:200]}"
+                done = tools.run(release.tools.images, ["/sbin/e2fsck", "-fn", file.name], {}, release.scratch)
+                if done.returncode != 0:
+                    yield f"e2fsck finds faults in {name}: {' '.join((done.stdout + done.stderr).split())[:200]}"
+        except OSError as error:
+            yield f"images/{name}.zst: {error}"
         finally:
             file.unlink(missing_ok=True)
 
@@ -193,14 +173,14 @@ def check_index(release: Release) -> Iterator[str]:
         yield f"{INDEX} is not verified by apk"
         return
     names = [f"/{place}" for place in release.below(f"{REPOSITORY}/", ".apk")]
-    made = _apk(release, "mkndx", "--keys-dir", "/keys", "-o", f"{SCRATCH}/index.adb", *names)
+    made = _apk(release, "mkndx", "--keys-dir", "/keys", "-o", f"{WORK}/index.adb", *names)
     if made.returncode != 0:
         yield f"apk makes no index of the packages: {made.stderr.strip()}"
         return
-    told, wanted = (_dump(release, place) for place in (f"/{INDEX}", f"{SCRATCH}/index.adb"))
-    if told != wanted:
-        line = next((line for line in wanted if line not in told), "") or next(
-            line for line in told if line not in wanted
+    stated, wanted = (_dump(release, place) for place in (f"/{INDEX}", f"{WORK}/index.adb"))
+    if stated != wanted:
+        line = next((line for line in wanted if line not in stated), "") or next(
+            line for line in stated if line not in wanted
         )
         yield f"{INDEX} is not about exactly these packages: {line.strip()!r} is on one side only"
 
@@ -210,15 +190,12 @@ def _dump(release: Release, place: str) -> list[str]:
     return [line for line in lines if not line.startswith("#")]
 
 
-def _apk(release: Release, *words: str) -> Result:
-    binds = [
-        Bind(release.folder / "keys", "/keys"),
-        Bind(release.folder / REPOSITORY, "/repository"),
-        Bind(release.scratch, SCRATCH, writable=True),
-    ]
+def _apk(release: Release, *words: str) -> subprocess.CompletedProcess[str]:
+    folders = {"/keys": release.folder / "keys", "/repository": release.folder / REPOSITORY}
     inside = [word.replace(f"/{REPOSITORY}/", "/repository/") for word in words]
-    result = run(apk.command(release.tools.apk, binds, ["/sbin/apk", *inside]), check=False)
-    return Result(result.returncode, result.stdout.replace("/repository/", f"/{REPOSITORY}/"), result.stderr, 0)
+    done = tools.run(release.tools.apk, ["/sbin/apk", *inside], folders, release.scratch)
+    done.stdout = done.stdout.replace("/repository/", f"/{REPOSITORY}/")
+    return done
 
 
 def check_programs(release: Release) -> Iterator[str]:
@@ -244,13 +221,13 @@ def check_sbom(release: Release) -> Iterator[str]:
     artifacts |= {f"images/{name}": digest for name, digest in release.raw_images().items()}
     for place, read in ((SPDX, _spdx_digests), (CYCLONEDX, _cyclonedx_digests)):
         try:
-            told = read(json.loads((release.folder / place).read_bytes()))
+            stated = read(json.loads((release.folder / place).read_bytes()))
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             yield f"{place} cannot be read: {type(error).__name__}: {error}"
             continue
-        digests = set(told.values())
+        digests = set(stated.values())
         yield from (f"{place} does not know {name}" for name, digest in artifacts.items() if digest not in digests)
-        for purl, digest in told.items():
+        for purl, digest in stated.items():
             if purl.startswith(_OWN) and digest not in artifacts.values():
                 yield f"{place} tells of {purl} with a digest that no file of the release has"
     yield from _invalid(release)
@@ -293,7 +270,7 @@ def _invalid(release: Release) -> Iterator[str]:
 
 def check_oci(release: Release) -> Iterator[str]:
     """Yield what is wrong with the container image."""
-    layout = release.folder / LAYOUT
+    layout = release.folder / OCI_LAYOUT
     needed = {"oci-layout", "index.json", "manifest.json"}
     layers: list[tuple[Path, str]] = []
     try:
@@ -309,19 +286,19 @@ def check_oci(release: Release) -> Iterator[str]:
         saved = json.loads((layout / "manifest.json").read_bytes())
         named = {name for each in saved for name in (each["Config"], *each["Layers"])}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        yield f"{LAYOUT} cannot be read: {type(error).__name__}: {error}"
+        yield f"{OCI_LAYOUT} cannot be read: {type(error).__name__}: {error}"
         return
     if not named <= needed:
-        yield f"{LAYOUT}/manifest.json names blobs that index.json does not"
-    have = {place.removeprefix(f"{LAYOUT}/"): place for place in release.below(f"{LAYOUT}/")}
+        yield f"{OCI_LAYOUT}/manifest.json names blobs that index.json does not"
+    have = {place.removeprefix(f"{OCI_LAYOUT}/"): place for place in release.below(f"{OCI_LAYOUT}/")}
     if have.keys() != needed:
-        yield f"{LAYOUT} has other files than it needs: {', '.join(sorted(have.keys() ^ needed))}"
+        yield f"{OCI_LAYOUT} has other files than it needs: {', '.join(sorted(have.keys() ^ needed))}"
     yield from _archive(release, have)
     for path, wanted in layers:
         try:
             yield from _layer(release, path, wanted)
         except (OSError, tarfile.TarError, zlib.error, EOFError) as error:
-            yield f"{LAYOUT}: the layer {path.name} cannot be read: {error}"
+            yield f"{OCI_LAYOUT}: the layer {path.name} cannot be read: {error}"
 
 
 def _blob(descriptor: Any) -> str:
@@ -334,8 +311,8 @@ def _blob(descriptor: Any) -> str:
 def _blobs(layout: Path, parts: Sequence[Any]) -> Iterator[str]:
     for part in parts:
         path = layout / _blob(part)
-        if path.stat().st_size != part["size"] or f"sha256:{manifest.file_sha256(path)}" != part["digest"]:
-            yield f"{LAYOUT}/{_blob(part)} is not what its descriptor says"
+        if path.stat().st_size != part["size"] or f"sha256:{files.sha256(path)}" != part["digest"]:
+            yield f"{OCI_LAYOUT}/{_blob(part)} is not what its descriptor says"
 
 
 def _layer(release: Release, path: Path, wanted: str) -> Iterator[str]:
@@ -345,14 +322,14 @@ def _layer(release: Release, path: Path, wanted: str) -> Iterator[str]:
         while data := source.read(_CHUNK):
             sink.write(data)
     try:
-        if f"sha256:{manifest.file_sha256(plain)}" != wanted:
-            yield f"{LAYOUT}: the layer {path.name} has another sum than its configuration says"
+        if f"sha256:{files.sha256(plain)}" != wanted:
+            yield f"{OCI_LAYOUT}: the layer {path.name} has another sum than its configuration says"
         known = {Path(place).name: release.files[place] for place in PROGRAMS} | release.raw_images()
         with tarfile.open(plain) as archive:
             for member in archive:
                 stream = archive.extractfile(member) if member.isreg() else None
                 if stream is not None and hashlib.file_digest(stream, "sha256").hexdigest() != known.get(member.name):  # type: ignore[arg-type]
-                    yield f"{LAYOUT}: {member.name} in the layer is not that of the release"
+                    yield f"{OCI_LAYOUT}: {member.name} in the layer is not that of the release"
     finally:
         plain.unlink()
 
@@ -361,18 +338,18 @@ def _archive(release: Release, have: Mapping[str, str]) -> Iterator[str]:
     """Yield where archive and layout differ."""
     found: dict[str, str] = {}
     try:
-        with tarfile.open(release.folder / ARCHIVE) as archive:
+        with tarfile.open(release.folder / OCI_ARCHIVE) as archive:
             for member in archive:
                 stream = archive.extractfile(member) if member.isreg() else None
                 if stream is not None:
                     found[member.name] = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
                 elif not member.isdir():
-                    yield f"{ARCHIVE}: {member.name} is neither file nor folder"
+                    yield f"{OCI_ARCHIVE}: {member.name} is neither file nor folder"
     except (OSError, tarfile.TarError, EOFError) as error:
-        yield f"{ARCHIVE} cannot be read: {error}"
+        yield f"{OCI_ARCHIVE} cannot be read: {error}"
         return
     if found != {name: release.files[place] for name, place in have.items()}:
-        yield f"{ARCHIVE} does not hold the same as {LAYOUT}"
+        yield f"{OCI_ARCHIVE} does not hold the same as {OCI_LAYOUT}"
 
 
 # Name -> what it is about, in words, and the check.

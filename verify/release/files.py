@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files and folders as they are on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file in hexadecimal. Raises OSError."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def entries(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the path, relative to `root`, and the status of everything below it; links are not followed."""
+    for folder, names, files in os.walk(root):
+        for name in (*names, *files):
+            path = Path(folder, name)
+            yield str(path.relative_to(root)), path.lstat()

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layout of a release, which nabla/release writes and verify/release.py checks (docs/release.md)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+SUMS = "SHA256SUMS"
+SIGNATURE = f"{SUMS}.sig"
+STATEMENT = "provenance/nabla.intoto.json"
+IMAGE_SUMS = "images/SHA256SUMS"
+SIGNERS = "keys/allowed_signers"
+PROGRAMS = ("bin/nabla-run", "kernel/vmlinux")
+REPOSITORY = "apk/x86_64"
+INDEX = f"{REPOSITORY}/Packages.adb"
+PACKAGE_KEY = "keys/nabla.rsa.pub"
+SPDX = "sbom/nabla.spdx.json"
+CYCLONEDX = "sbom/nabla.cdx.json"
+OCI_LAYOUT = "oci/layout"
+OCI_ARCHIVE = "oci/nabla-linux.oci.tar"
+
+# The user's keys.
+SIGNING_KEY = "nabla.ed25519"
+SIGNER = "nabla"  # the name of the key's owner in a file of allowed signers
+NAMESPACE = "file"  # what the signature is for: OpenSSH's word for files
+
+# Below the checkout: roots of sandboxes with the real apk and e2fsprogs, made by `doit apk:tools rootfs:tools`.
+APK_TOOLS = "out/work/apk-tools"
+IMAGE_TOOLS = "out/work/image-tools"
+
+
+def keys_dir() -> Path:
+    """Return the folder of the user's signing keys: `$NABLA_KEYS`, else nabla/keys in the user's configuration."""
+    explicit = os.environ.get("NABLA_KEYS")
+    if explicit:
+        return Path(explicit).expanduser().absolute()
+    xdg = os.environ.get("XDG_CONFIG_HOME")
+    home = Path(xdg) if xdg and os.path.isabs(xdg) else Path.home() / ".config"
+    return home / "nabla" / "keys"

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signatures of a release: OpenSSH's of its sums, and the DSSE envelope around its statement."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import struct
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from verify.release.layout import NAMESPACE, SIGNER
+
+if TYPE_CHECKING:
+    from securesystemslib.dsse import Envelope
+    from securesystemslib.signer import Key  # type: ignore[attr-defined]
+
+_MAGIC = b"SSHSIG"
+_VERSION = 1
+_BEGIN, _END = "-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----"
+_KEY_TYPE = b"ssh-ed25519"
+
+
+class SignatureError(Exception):
+    """A signature is not what it must be. `hint`: more about it."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def allowed_signers_line(key: str) -> str:
+    """Return what allows one key, given by its type and its base64."""
+    return f'{SIGNER} namespaces="{NAMESPACE}" {key}\n'
+
+
+def verify(data: bytes, signature: Path, allowed: Path) -> bytes:
+    """Check OpenSSH's signature of `data` by one of the allowed signers; return the public key, as OpenSSH writes it.
+
+    Raises `SignatureError` when the signature is damaged, of other data, of another namespace or of nobody allowed.
+    """
+    known = _ssh_keygen("find-principals", "-s", signature, "-f", allowed)
+    if known.returncode != 0:
+        raise SignatureError(f"{signature.name} is not by an allowed signer", known.stderr.strip())
+    problem = ""
+    for name in known.stdout.split("\n")[0].split(","):
+        result = _ssh_keygen("verify", "-n", NAMESPACE, "-I", name, "-s", signature, "-f", allowed, data=data)
+        if result.returncode == 0:
+            return _signer(signature)
+        problem = problem or (result.stderr or result.stdout).strip()
+    raise SignatureError(f"{signature.name} does not fit what it signs", problem)
+
+
+def open_sealed(text: str, kind: str, public: bytes) -> bytes:
+    """Return the payload of a DSSE envelope after a check of its type and of its signature by a key.
+
+    `public`: as `verify` returns it. Raises `SignatureError`.
+    """
+    from securesystemslib.exceptions import VerificationError
+
+    envelope = _parse(text)
+    # Anything beside what is signed could be changed by anybody.
+    if canonical(envelope.to_dict()) + "\n" != text or len(envelope.signatures) != 1:
+        raise SignatureError("the envelope holds more than one signed payload")
+    if envelope.payload_type != kind:
+        raise SignatureError(f"the envelope's payload type is {envelope.payload_type!r} instead of {kind!r}")
+    try:
+        envelope.verify([_library_key(public)], 1)
+    except VerificationError as error:
+        raise SignatureError("the signature in the envelope is not that of the release's signer") from error
+    return bytes(envelope.payload)
+
+
+def encoded(text: str) -> bytes:
+    """Return the bytes that the signature in an envelope is of (DSSE's pre-authentication encoding).
+
+    Raises `SignatureError` when this is no envelope.
+    """
+    return bytes(_parse(text).pae())
+
+
+def payload(text: str) -> bytes:
+    """Return the payload of an envelope without asking who signed it. Raises `SignatureError` when this is none."""
+    return bytes(_parse(text).payload)
+
+
+def canonical(data: Any) -> str:
+    """Return JSON data as the one text that a release has of it."""
+    return json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _ssh_keygen(action: str, *words: str | Path, data: bytes = b"") -> subprocess.CompletedProcess[str]:
+    argv = ["ssh-keygen", "-Y", action, *words]
+    try:
+        done = subprocess.run(argv, input=data, capture_output=True, check=False)
+    except FileNotFoundError:
+        raise SignatureError("ssh-keygen is missing", "install the package openssh-client") from None
+    texts = (stream.decode(errors="replace") for stream in (done.stdout, done.stderr))
+    return subprocess.CompletedProcess(argv, done.returncode, *texts)
+
+
+def _parse(text: str) -> Envelope:
+    from securesystemslib.dsse import Envelope
+
+    try:
+        return Envelope.from_dict(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SignatureError(f"this is no DSSE envelope: {type(error).__name__}: {error}") from error
+
+
+def _signer(signature: Path) -> bytes:
+    """Return the public key that a signature of OpenSSH names; only for signatures that ssh-keygen has verified."""
+    lines = signature.read_text(encoding="ascii").split()
+    body = "".join(lines)
+    body = body[len(_BEGIN.replace(" ", "")) : -len(_END.replace(" ", ""))]
+    try:
+        raw = base64.b64decode(body, validate=True)
+        version, length = struct.unpack_from(">II", raw, len(_MAGIC))
+    except (binascii.Error, struct.error) as error:
+        raise SignatureError(f"{signature.name} cannot be parsed: {error}") from error
+    start = len(_MAGIC) + 8
+    if not raw.startswith(_MAGIC) or version != _VERSION or start + length > len(raw):
+        raise SignatureError(f"{signature.name} cannot be parsed: no signature of form {_VERSION}")
+    return raw[start : start + length]
+
+
+def _library_key(public: bytes) -> Key:
+    from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+    from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
+
+    kind = public[4 : 4 + len(_KEY_TYPE)]
+    if kind != _KEY_TYPE:
+        raise SignatureError("the release's signer has no Ed25519 key")
+    key: Any = load_ssh_public_key(_KEY_TYPE + b" " + base64.b64encode(public))
+    found: Key = SSlibKey.from_crypto(key)
+    return found
