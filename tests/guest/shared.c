@@ -315,6 +315,31 @@ static void test_processes(void)
 	drop(fd);
 }
 
+/* A mapping that is there before fork() is one for parent and child. */
+static void test_fork(void)
+{
+	enum { ROUNDS = 40 };
+	int fd = new_file(4 * PAGE), good = 0, value = 0;
+	volatile int *a = (int *)(void *)map(fd, 4 * PAGE, 0);
+	for (int i = 0; i < ROUNDS; i++) {
+		a[1024] = i;
+		pid_t child = fork();
+		if (child == 0) {
+			int right = a[1024] == i;
+			a[2048 + i] = i + 1;
+			a[0]++;
+			if (i % 4 == 0)
+				munmap((void *)(uintptr_t)a, 4 * PAGE);
+			_exit(right ? 0 : 3);
+		}
+		good += exited_with(wait_status(child), 0) && a[2048 + i] == i + 1 && a[0] == i + 1;
+	}
+	CHECK(good == ROUNDS, "forty children store in a mapping of their parent, and some unmap it");
+	CHECK(pread(fd, &value, sizeof value, 0) == sizeof value && value == ROUNDS, "the file has what they stored");
+	munmap((void *)(uintptr_t)a, 4 * PAGE);
+	drop(fd);
+}
+
 static volatile int stop_syncing;
 
 static void *keep_syncing(void *fd)
@@ -497,6 +522,7 @@ int main(int argc, char **argv)
 	test_write_back();
 	test_growing();
 	test_processes();
+	test_fork();
 	test_racing_write_back();
 	test_random();
 	test_memfd();

@@ -16,7 +16,7 @@ enum { PAGE = 4096, TURNS = 6, MOV_EAX = 0xb8, JMP = 0xe9 };
 
 extern unsigned char site_plain[], site_keeps[], site_jumped[], site_r8[], site_memory[], site_lea[], site_wide[];
 extern unsigned char site_straddles[], site_modified[], site_loop[], site_loop_end[], site_restorer[], site_vfork[];
-extern unsigned char site_traced[], site_stack[], site_second[], site_third[];
+extern unsigned char site_traced[], site_family[], site_stack[], site_second[], site_third[];
 
 __asm__(".text\n"
 	"site_plain:	mov $110, %eax\n syscall\n ret\n"
@@ -33,6 +33,7 @@ __asm__(".text\n"
 	// movabs $…, %rax; ret; and from its second byte on `mov $39, %eax; syscall; ret`
 	"site_wide:	.byte 0x48, 0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3, 0x90\n ret\n"
 	"site_modified:	mov $110, %eax\n syscall\n ret\n"
+	"site_family:	mov $110, %eax\n syscall\n ret\n"
 	"site_loop:	mov $110, %eax\n syscall\n dec %edi\n jnz site_loop\n"
 	"site_loop_end:	ret\n"
 	"site_restorer:	mov $15, %eax\n syscall\n"
@@ -340,6 +341,22 @@ static void test_threads(void)
 	CHECK(good == 4, "four threads use one site");
 }
 
+/* Text is common to a family: what one member makes of it, all have. */
+static void test_family(int patches)
+{
+	int good = 0;
+	for (int i = 0; i < TURNS; i++) {
+		long self = getpid();
+		pid_t child = fork();
+		if (child == 0)
+			_exit(turns(site_plain, 0, self) && turns(site_family, 0, self) ? 0 : 3);
+		good += exited_with(wait_status(child), 0);
+	}
+	CHECK(good == TURNS, "children of fork() use the sites of their parent");
+	CHECK(turns(site_family, 0, getppid()), "and the parent one that they were the first to use");
+	CHECK(first_byte(site_family) == (patches ? JMP : MOV_EAX), "which is a jump where the kernel makes it one");
+}
+
 /* The child: its site is a jump already, then it lets itself be traced. */
 static int be_traced(void)
 {
@@ -430,6 +447,7 @@ int main(int argc, char **argv)
 	test_restorer();
 	test_mapped_file(patches);
 	test_threads();
+	test_family(patches);
 	test_debugger();
 	test_self_modifying();
 	return tap_done();
