@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Features of /bin/sh that scripts use: pipelines, background jobs, substitution, redirection, traps, exit statuses.
-# Constructs for which other shells fork must work too; some look odd for that reason.
+# What scripts expect of /bin/sh: pipelines, background jobs, substitution, redirection, traps, exit statuses.
+# Odd as some constructs look, they are the test.
 # shellcheck disable=SC2005,SC2016,SC2030,SC2031,SC2046,SC2086,SC2116,SC2181,SC2194
 count=0
 failures=0
