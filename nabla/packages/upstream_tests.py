@@ -33,7 +33,7 @@ from nabla.packages.catalog import read_built
 from nabla.sources.recipe import PackageRecipe
 
 MEMORY = "1536M"
-TIMEOUT = 1200.0  # seconds
+TIMEOUT = 3600.0  # seconds
 IMAGE = image_path("packages")
 _LINES = 12
 _COUNTED = re.compile(r"(\d+) tests, (\d+) failed")

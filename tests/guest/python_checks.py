@@ -9,6 +9,7 @@ import os
 import queue
 import select
 import selectors
+import shelve
 import signal
 import socket
 import ssl
@@ -34,14 +35,18 @@ def check(function: Callable[[], None]) -> Callable[[], None]:
 
 @check
 def fork() -> None:
-    """A forked interpreter goes on by itself, with data of its own."""
-    numbers = list(range(1000))
-    process = os.fork()
-    if process == 0:
-        numbers.reverse()
-        os._exit(numbers[0] % 256)
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 999 % 256
-    assert numbers[0] == 0
+    """A child has a copy of all that its parent has; neither sees what the other changes."""
+    items = list(range(1000))
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        items.reverse()
+        os.write(writing, json.dumps(items).encode())
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    assert json.loads(os.read(reading, 1 << 16)) == items[::-1] == list(range(999, -1, -1))
+    os.close(reading)
+    os.close(writing)
 
 
 @check
@@ -127,12 +132,35 @@ def run_programs() -> None:
 
 
 @check
-def spawned_processes() -> None:
-    """multiprocessing by its start method that needs no fork."""
-    done = multiprocessing.get_context("spawn").Process(target=print, args=("",), kwargs={"end": ""})
-    done.start()
-    done.join()
-    assert done.exitcode == 0
+def processes() -> None:
+    """multiprocessing by each of its start methods."""
+    for method in multiprocessing.get_all_start_methods():
+        with multiprocessing.get_context(method).Pool(3) as pool:
+            assert pool.map(abs, range(-100, 0)) == list(range(100, 0, -1)), method
+
+
+@check
+def shared_mappings() -> None:
+    """Files mapped for writing are one with the file, for this process and its children."""
+    import numpy
+
+    with tempfile.TemporaryDirectory(dir="/root") as folder:
+        place = Path(folder) / "array"
+        array = numpy.memmap(place, dtype=numpy.int64, mode="w+", shape=(1000, 10))
+        array[:] = numpy.arange(10000).reshape(1000, 10)
+        pid = os.fork()
+        if pid == 0:
+            array[500] = -1
+            os._exit(0)
+        os.waitpid(pid, 0)
+        assert array[500].sum() == -10
+        array.flush()
+        assert numpy.fromfile(place, dtype=numpy.int64).reshape(1000, 10)[500].tolist() == [-1] * 10
+        assert int(numpy.memmap(place, dtype=numpy.int64, mode="r")[4]) == 4
+        with shelve.open(Path(folder) / "shelf") as shelf:
+            shelf["key"] = {"a": [1, 2, 3]}
+        with shelve.open(Path(folder) / "shelf") as shelf:
+            assert shelf["key"] == {"a": [1, 2, 3]}
 
 
 @check

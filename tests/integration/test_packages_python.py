@@ -132,21 +132,20 @@ def test_no_tests_in_main_package() -> None:
 
 
 def test_processes(python: Vm) -> None:
-    """fork, subprocess, and multiprocessing with its default start method."""
+    """fork, subprocess, and multiprocessing with its default start method, which is fork."""
     script = """
 cat >/tmp/pool.py <<'END'
 import multiprocessing, os, subprocess
 def square(n): return n * n
 if __name__ == "__main__":
-    child = os.fork()
-    if child == 0: os._exit(42)
-    print("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    if not (pid := os.fork()): os._exit(7)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), multiprocessing.get_start_method())
     with multiprocessing.Pool(2) as pool: print(pool.map(square, range(5)))
     print(subprocess.run("echo from a shell", shell=True, capture_output=True, text=True).stdout, end="")
 END
 python3 /tmp/pool.py
 """
-    assert python.check(script).splitlines() == ["child 42", "[0, 1, 4, 9, 16]", "from a shell"]
+    assert python.check(script).splitlines() == ["7 fork", "[0, 1, 4, 9, 16]", "from a shell"]
 
 
 def test_deep_recursion(python: Vm) -> None:
