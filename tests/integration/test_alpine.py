@@ -82,7 +82,7 @@ def test_file_system_tools(alpine: Vm) -> None:
 
 def test_sudo(alpine: Vm) -> None:
     assert "Sudo version" in alpine.check("sudo -V")
-    assert alpine.check("sudo -n id -u").strip() == "0"
+    assert alpine.check("sudo -n -u nobody id -un") == "nobody\n"
 
 
 @pytest.mark.parametrize("memory", ["64M", "256M"])

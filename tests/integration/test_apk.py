@@ -41,6 +41,33 @@ def test_audit_finds_our_files_unchanged(alpine: Vm) -> None:
     assert [line for line in lines if line.startswith("U ")] == []
 
 
+def test_scripts_of_packages(alpine: Vm) -> None:
+    """Scripts before and after, a trigger, and what they leave; one that fails is told."""
+    script = """
+        cd /tmp && mkdir -p files/etc/made files/usr/share/thing && echo data >files/usr/share/thing/data
+        for kind in pre-install post-install pre-deinstall; do
+            printf '#!/bin/sh\\necho "$1 %s" | tee -a /root/said >&2\\n' $kind >$kind
+        done
+        printf '#!/bin/sh\\nls "$@" >>/root/said\\n' >trigger
+        printf '#!/bin/sh\\nexit 3\\n' >bad
+        apk mkpkg --info name:thing --info version:1.0-r0 --files files --output thing-1.0-r0.apk \\
+            --script pre-install:pre-install --script post-install:post-install --script pre-deinstall:pre-deinstall \\
+            --script trigger:trigger --trigger /usr/share/thing || exit
+        apk mkpkg --info name:bad --info version:1.0-r0 --files files/etc --output bad-1.0-r0.apk \\
+            --script post-install:bad || exit
+        apk="apk --no-network --repositories-file /dev/null --allow-untrusted"
+        $apk -q add ./thing-1.0-r0.apk 2>/dev/null && $apk -q del thing 2>/dev/null; cat /root/said
+        $apk add ./bad-1.0-r0.apk 2>&1 | grep -o 'exited with error.*'
+    """
+    assert alpine.check(script).splitlines() == [
+        "1.0-r0 pre-install",
+        "1.0-r0 post-install",
+        "data",
+        "1.0-r0 pre-deinstall",
+        "exited with error 3",
+    ]
+
+
 def test_add_and_remove(alpine: Vm) -> None:
     script = """
         cd /tmp && tar x || exit

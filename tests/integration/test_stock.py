@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Alpine's own, unpatched C library: every system call is an instruction that the kernel traps and serves."""
+"""Alpine's own, unmodified C library and busybox: programs enter the kernel by instructions, the shell forks."""
 
 from __future__ import annotations
 
@@ -17,9 +17,17 @@ def stock() -> Vm:
 
 
 def test_the_libc_is_alpines(stock: Vm, testing: Vm) -> None:
-    """The libc is the file in Alpine's package database."""
-    assert stock.check("apk audit --system 2>/dev/null").find("ld-musl") == -1
-    assert stock.check("md5sum /lib/ld-musl-x86_64.so.1") != testing.check("md5sum /lib/ld-musl-x86_64.so.1")
+    """Libc and busybox are the files in Alpine's package database."""
+    audit = stock.check("apk audit --system 2>/dev/null")
+    for path in ("/lib/ld-musl-x86_64.so.1", "/bin/busybox"):
+        assert path[1:] not in audit
+        assert stock.check(f"md5sum {path}") != testing.check(f"md5sum {path}")
+
+
+def test_shell(stock: Vm) -> None:
+    """What scripts expect of /bin/sh, by Alpine's own ash."""
+    result = stock.run("/bin/sh", f"{PLACE}/shell.sh")
+    assert not tap_failures(result.output), result.describe()
 
 
 @pytest.mark.parametrize(
