@@ -2,7 +2,7 @@
 """Tasks for people: everything at once, the tests, a VM, a shell in the sandbox, a look at the host, committed locks.
 
 all   <- kernel, musl, busybox, launcher, init, rootfs:alpine, rootfs:minimal
-ready <- all, fetch, rootfs, packages, what a release holds
+ready <- all, fetch, rootfs, packages, what a release holds, images of light sets of programs
 test  <- ready
 test:quick
 kernel, launcher, rootfs:minimal, rootfs:test -> fuzz, fuzz:<name>
@@ -19,6 +19,7 @@ from nabla.commands import boot, doctor, fuzzing, shell, testing
 from nabla.engine import discovery
 from nabla.engine.task import TaskDict, alias, command
 from nabla.images import descriptions
+from nabla.programs import cases
 
 ARTIFACTS = ("kernel", "musl", "busybox", "launcher", "init", "rootfs:alpine", "rootfs:minimal")
 
@@ -30,8 +31,11 @@ def task_all() -> TaskDict:
 
 def task_ready() -> TaskDict:
     """Build what the tests look at."""
+    programs = [f"programs:{name}" for name in cases.names() if not cases.load(name).cases.heavy]
     return alias(
-        "ready", "build everything that the tests look at", ("all", "fetch", "rootfs", "packages", "oci", "release")
+        "ready",
+        "build everything that the tests look at",
+        ("all", "fetch", "rootfs", "packages", "oci", "release", *programs),
     )
 
 

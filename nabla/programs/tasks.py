@@ -25,12 +25,7 @@ from nabla.sandbox import lockfile
 
 def task_programs() -> Iterator[TaskDict]:
     """Make the images of programs that tests run in the guest."""
-    light = [name for name in cases.names() if not cases.load(name).cases.heavy]
-    yield task.group(
-        "programs",
-        "make the images of the light sets of Debian's programs",
-        after=[f"programs:{name}" for name in light],
-    )
+    yield task.group("programs", "make the images of all sets of Debian's programs")
     for name in cases.names():
         found = cases.load(name)
         yield task.step(

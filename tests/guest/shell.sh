@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# What scripts expect of /bin/sh: pipelines, background jobs, substitution, redirection, traps, exit statuses.
-# Odd as some constructs look, they are the test.
+# Features of /bin/sh that scripts use: pipelines, background jobs, substitution, redirection, traps, exit statuses.
+# Some constructs look odd: they are the test.
 # shellcheck disable=SC2005,SC2016,SC2030,SC2031,SC2046,SC2086,SC2116,SC2181,SC2194
 count=0
 failures=0

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Debian's programs, unmodified, in the guest: each case of the light sets of tests/programs in a VM of its own.
+
+What a case expects is what the same programs print on the host, in a sandbox. Heavy sets are checks of their own:
+`doit check:programs-NAME`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nabla.core.paths import NABLA_RUN, VMLINUX, relative
+from nabla.fs import ext3
+from nabla.programs import cases, image
+from nabla.programs.cases import Case, Programs
+from nabla.sandbox import bwrap
+
+SETS = [cases.load(name) for name in cases.names()]
+LIGHT = [found for found in SETS if not found.cases.heavy]
+GUEST = [pytest.param(found, case, id=f"{found.name}-{case.name}") for found in LIGHT for case in found.cases.case]
+HOSTED = [found for found in LIGHT if any(not case.guest for case in found.cases.case)]
+
+
+@pytest.mark.parametrize(("found", "case"), GUEST)
+def test_in_the_guest(found: Programs, case: Case) -> None:
+    for needed in (NABLA_RUN, VMLINUX, found.image):
+        if not needed.exists():
+            pytest.fail(f"{relative(needed)} is missing; hint: ./doit.sh test builds it first", pytrace=False)
+    account = cases.run(found, case)
+    assert not account, account
+
+
+@pytest.fixture(scope="module")
+def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Programs, Path]]:
+    """The files of a set in a folder."""
+    place = tmp_path_factory.mktemp("root") / "files"
+    ext3.stage(image.compose(request.param), place)
+    yield request.param, place
+
+
+@pytest.mark.parametrize("root", HOSTED, ids=lambda found: found.name, indirect=True)
+def test_on_the_host(root: tuple[Programs, Path]) -> None:
+    found, place = root
+    words = [*bwrap.base(place, user=0), "--die-with-parent", "--new-session", "--clearenv"]
+    for folder in ("/work", "/run", "/root"):
+        words += ["--tmpfs", folder]
+    for name, value in cases.ENVIRONMENT.items():
+        words += ["--setenv", name, value]
+    accounts = [cases.compare(case, [*words, *cases.SHELL, case.script]) for case in found.cases.case if not case.guest]
+    assert not any(accounts), "".join(accounts)
