@@ -68,6 +68,8 @@ def shared_segment(_folder: str) -> None:
     """The module multiprocessing.shared_memory."""
     memory = shared_memory.SharedMemory(create=True, size=5000)
     again = shared_memory.SharedMemory(memory.name)
+    assert memory.buf is not None
+    assert again.buf is not None
     memory.buf[4999] = 7
     assert again.buf[4999] == 7
     again.close()
