@@ -18,8 +18,8 @@ PAGES += sorted((ROOT / "docs").glob("*.md"))
 # Folders and files whose text keeps to the glossary of CONTRIBUTING.md.
 CLEAN = (
     *("README.md", "CONTRIBUTING.md", "SPECIFICATION.md", "SECURITY.md", "CHANGELOG.md", "docs/", "bench/", "demo/"),
-    *("launcher/", "init/", "rootfs/", "kernel-config/", "toolchain/", "recipes/", "patches/busybox/", "patches/musl/"),
-    *("tests/guest/", "tests/fuzz/", "tests/programs/", "tests/conftest.py", "tests/test_linters.py"),
+    *("launcher/", "init/", "rootfs/", "kernel-config/", "toolchain/", "patches/busybox/", "patches/musl/"),
+    *("tests/guest/", "tests/fuzz/", "tests/conftest.py", "tests/test_linters.py"),
     *("tests/integration/vm.py", "tests/integration/launcher.py", "tests/integration/confined.py"),
     *("doit.sh", "dodo.py", ".github/", ".ci/", "requirements.in", "pyproject.toml"),
 )

@@ -21,7 +21,7 @@ MAX_LINES = 400
 
 
 def committed() -> list[Path]:
-    """The repository's files: as git knows them, new ones included; without git whatever is not an output."""
+    """The repository's files: as git knows them, new ones included; without git all files except outputs."""
     argv = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     if (ROOT / ".git").exists():
         names = subprocess.run(argv, cwd=ROOT, capture_output=True, check=True).stdout
