@@ -178,7 +178,7 @@ def test_statement_of_another_release(copy: Copy, tools: Tools) -> None:
     """Signed by the right key, but about other files."""
     copy.flip("bin/nabla-run")
     copy.sign()
-    assert _problems(copy, tools) == {"statement": "bin/nabla-run is told with another sum"}
+    assert _problems(copy, tools) == {"statement": "bin/nabla-run has another sum in the statement"}
 
 
 def test_key_of_somebody_else_for_later(copy: Copy, tools: Tools, forger: Keys) -> None:

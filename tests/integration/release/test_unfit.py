@@ -205,7 +205,7 @@ def test_other_sources(copy: Copy, tools: Tools, tmp_path: Path) -> None:
     own = tuple(each for each in provenance.dependencies())
     other = Statement(told.version, told.subjects, own[1:])
     problems = list(consistency.check_sources(Release(copy.folder, {}, other, tools, tmp_path)))
-    assert problems == [f"{own[0].name} is locked, but not told of"]
+    assert problems == [f"{own[0].name} is locked, but not in the statement"]
     assert not list(consistency.check_sources(Release(copy.folder, {}, Statement("1", {}, own), tools, tmp_path)))
 
 
