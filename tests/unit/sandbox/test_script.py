@@ -88,8 +88,9 @@ def test_every_step_of_every_recipe_stays_a_script() -> None:
                     assert result.returncode == 0, (name, field, result.stderr)
 
 
-def test_failure_in_the_sandbox(tmp_path: Path) -> None:
+def test_failure_in_the_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user_cache: Path) -> None:
     """Step, line, output, log and a command to continue; the sandbox's command line is in the log alone."""
+    monkeypatch.setenv("NABLA_CACHE", str(user_cache))
     log = tmp_path / "log"
     place = Sandbox((Bind(tmp_path, "/build", writable=True),), shell_command="./doit.sh shell jq")
     place.run("echo good", title="jq: configure", log=log)

@@ -279,7 +279,8 @@ def series(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def test_names_each_patch_that_fails(tmp_path: Path) -> None:
+def test_names_each_patch_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user_cache: Path) -> None:
+    monkeypatch.setenv("NABLA_CACHE", str(user_cache))  # the build root's cache
     source = Source(name="thing")
     patches = series(tmp_path / "patches")
     assert try_patches.failures(archive(tmp_path / "x.tgz", a="one\nthree\n", b="two\n"), source, patches) == []
