@@ -183,6 +183,9 @@ def test_two_processes_download_once(server: http.Server, cache: Path) -> None:
     server.stall_after = 500_000
     processes = [fetching(server, cache) for _ in range(2)]
     wait_for_lock([process.pid for process in processes])
+    deadline = time.monotonic() + 60
+    while not server.requests and time.monotonic() < deadline:
+        time.sleep(0.02)
     # Only one process may send a request while the first download stalls.
     assert len(server.requests) == 1
     server.stall_after = None
