@@ -413,7 +413,7 @@ int main(int argc, char **argv)
 		shared->forks++;
 		int status = wait_status(pid);
 		ended++;
-		/* whoever lacks memory is killed */
+		/* the process that lacks memory is killed */
 		if (!exited_with(status, 0))
 			unlucky++;
 	}
