@@ -55,7 +55,7 @@ def test_call_is_logged_and_made(user: Ordinary) -> None:
 def test_without_it_the_call_kills(user: Ordinary) -> None:
     result = user.run("--ephemeral", user.folder / "disk.ext3", "--", *attempt(GETPID))
     assert result.returncode == KILLED
-    assert "its policy forbids (see which: --trace-policy)" in result.stderr
+    assert "its policy forbids (--trace-policy shows which)" in result.stderr
 
 
 def test_violation_in_a_jail(user: Ordinary) -> None:
@@ -109,10 +109,10 @@ def test_what_it_does_not_go_with(user: Ordinary, as_root: bool) -> None:
     image.chmod(0o666)
     other.chmod(0o666)
     wrong: list[tuple[tuple[str, ...], str]] = [
-        (("--trace-policy",), "does not go with a disk that is written"),
-        (("--trace-policy", "--ephemeral", "--disk", str(other)), "does not go with a disk that is written"),
-        (("--trace-policy", "--ephemeral", "--net", "user"), "does not go with a network"),
-        (("--trace-policy", "--ephemeral", "--publish", "8080:80"), "does not go with a network"),
+        (("--trace-policy",), "cannot be combined with a writable disk"),
+        (("--trace-policy", "--ephemeral", "--disk", str(other)), "cannot be combined with a writable disk"),
+        (("--trace-policy", "--ephemeral", "--net", "user"), "cannot be combined with a network"),
+        (("--trace-policy", "--ephemeral", "--publish", "8080:80"), "cannot be combined with a network"),
     ]
     for options, message in wrong:
         result = user.run(*options, image)
