@@ -138,7 +138,7 @@ def ran(output: str) -> list[str]:
 
 def compiled(checkout: Checkout, name: str) -> bool:
     """Return whether the last run of a task compiled something."""
-    return "taken from the cache" not in (checkout.root / f"out/logs/packages-{name}.log").read_text()
+    return "restored from the cache" not in (checkout.root / f"out/logs/packages-{name}.log").read_text()
 
 
 def errors(output: str) -> list[str]:
