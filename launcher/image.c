@@ -117,12 +117,12 @@ static int open_file(const struct disk *disk, bool is_root, bool follow_symlinks
 	check_type(&st, path);
 	/* O_EXCL: the host does not open a mounted block device then. O_NONBLOCK: no wait for a lease of the file. */
 	int flags = writable ? O_RDWR | (S_ISBLK(st.st_mode) ? O_EXCL : 0) : O_RDONLY;
-	int fd = path_reopen(found, flags | O_NOCTTY | O_NONBLOCK);
+	int fd = path_reopen(found, path, flags | O_NOCTTY | O_NONBLOCK);
 	int error = errno;
 	if (fd < 0 && error == EBUSY)
 		fail("unmount it first", "image %s is in use by this host", path);
 	if (fd < 0 && writable && (error == EACCES || error == EROFS || error == EPERM) &&
-	    path_reopen(found, O_RDONLY | O_NONBLOCK) >= 0)
+	    path_reopen(found, path, O_RDONLY | O_NONBLOCK) >= 0)
 		fail(is_root ? "use --read-only or --ephemeral" : "add ,ro or ,cow", "cannot write to image %s: %s",
 		     path, strerror(error));
 	if (fd < 0)

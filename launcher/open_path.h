@@ -11,8 +11,11 @@
  */
 int path_open(const char *path, bool follow_symlinks);
 
-/* Opens the file behind an O_PATH descriptor. Returns -1 with errno set on failure. */
-int path_reopen(int path_fd, int flags);
+/*
+ * Opens the file behind an O_PATH descriptor. Without /proc it opens the path again and fails with ESTALE if that leads to
+ * another file. Returns -1 with errno set on failure.
+ */
+int path_reopen(int path_fd, const char *path, int flags);
 
 /* Returns true if the file behind an O_PATH descriptor may be executed. */
 bool path_is_executable(int path_fd);
