@@ -123,6 +123,7 @@ def shorten(lock: Path) -> None:
     assert lock.read_text().count("==") == len(_CORE)
 
 
+@pytest.mark.usefixtures("user_cache")
 def test_makes_its_environment_once_and_again_when_moved(tmp_path: Path) -> None:
     assert (cache_dir() / "wheels").is_dir(), "the wheels are not in the cache; hint: ./doit.sh puts them there"
     root = copy(tmp_path)

@@ -90,6 +90,7 @@ def test_other_trouble_is_told_as_it_is() -> None:
 
 
 def test_place_of_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("NABLA_CACHE")
     monkeypatch.setenv("HOME", "/home/somebody")
     assert paths.cache_dir() == Path("/home/somebody/.cache/nabla")
     monkeypatch.setenv("XDG_CACHE_HOME", "relative is ignored")
