@@ -1,110 +1,241 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files from upstream's own servers, over http(s): several addresses, resumed after an interruption.
 
-The unfinished file is named by the digest it shall have, so any address can go on where another one stopped.
+The digest decides about each address by itself: a server may answer with a login page, another file, another range, or
+an encoding that nobody asked for, and costs no more than its own address. The unfinished file is named by the digest it
+shall have, so any address can go on where another one stopped; if the result is wrong, the address starts over.
 """
 
 from __future__ import annotations
 
+import gzip
+import http.client
 import os
+import re
 import socket
 import threading
-from collections.abc import Callable
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 
-from nabla.core import log
-from nabla.core.errors import FetchError
+from nabla.core import log, manifest
+from nabla.core.errors import ChecksumError, FetchError, SignatureError
 from nabla.core.files import raise_full
 from nabla.core.progress import Bar
+from nabla.sources import openpgp
 from nabla.sources.origins import Delivery, Request
 from nabla.sources.recipe import UrlOrigin
 
 CONNECT_TIMEOUT = 4.0  # seconds; also for the name service
 READ_TIMEOUT = 30.0  # seconds without a single byte
+DEAD_FOR = 60.0  # seconds
 _CHUNK = 1 << 16
 _MAX_SIGNATURE = 64 << 10
 _MAX_LISTING = 4 << 20
+_GZIP = ("gzip", "x-gzip")
+_COMPRESSED = re.compile(r".*\.(t?gz|tgz|bz2|xz|zst|zip|whl|lz)", re.IGNORECASE)
 
-# Hosts that did not answer: not asked again by this process, so that a missing network costs seconds, not minutes.
-_dead: dict[str, str] = {}
+# Servers that could not be reached, and until when they are not asked again: a missing network costs seconds, not
+# minutes. An answer that is refused, late or broken does not count: the next file of that server may be well.
+_dead: dict[str, tuple[str, float]] = {}
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What a download shall become. Without a digest (an update to a new version) nothing can be resumed."""
+
+    part: Path
+    title: str
+    sha256: str | None = None
+    size: int | None = None
 
 
 def obtain(origin: UrlOrigin, request: Request) -> Delivery:
     """Download the file, and its signature where the recipe wants one. Raises `FetchError`, `DiskFullError`."""
-    return _obtain(origin, request, request.cache.partial(origin.sha256), origin.size)
+    part = request.cache.partial(origin.sha256)
+    return _obtain(origin, request, _Wanted(part, request.name, origin.sha256, origin.size))
 
 
 def obtain_unknown(origin: UrlOrigin, request: Request) -> Delivery:
     """Download a file whose sha256 and size nobody knows yet, those in `origin` do not count. Raises `FetchError`."""
-    return _obtain(origin, request, request.folder / origin.file, None)
+    return _obtain(origin, request, _Wanted(request.folder / origin.file, request.name))
 
 
-def _obtain(origin: UrlOrigin, request: Request, part: Path, size: int | None) -> Delivery:
-    _first_that_works(origin.url, lambda url: _download(url, part, size, request.name))
+def _obtain(origin: UrlOrigin, request: Request, wanted: _Wanted) -> Delivery:
+    _first_that_works(origin.url, lambda url: _download(url, wanted))
     if origin.signature is None:
-        return Delivery(part)
-    signature = request.folder / "signature"
-    _first_that_works(origin.signature.url, lambda url: signature.write_bytes(_small(url, _MAX_SIGNATURE)))
-    return Delivery(part, signature)
+        return Delivery(wanted.part)
+    pinned, signature = origin.signature, request.folder / "signature"
+
+    def attempt(url: str) -> None:
+        signature.write_bytes(_small(url, _MAX_SIGNATURE))
+        openpgp.check(wanted.part, signature, pinned, request.folder)
+
+    _first_that_works(pinned.url, attempt)
+    return Delivery(wanted.part, signature)
 
 
 def _first_that_works(urls: tuple[str, ...], attempt: Callable[[str], object]) -> None:
-    reasons = []
+    problems: list[FetchError] = []
     for url in urls:
         try:
             attempt(url)
             return
         except FetchError as error:
-            reasons.append(error.message)
-    raise FetchError("; ".join(reasons))
+            problems.append(error)
+            if len(urls) > 1:
+                log.info(error.message)
+    # A wrong file says more than a server that did not answer.
+    worst = next((error for error in problems if isinstance(error, ChecksumError | SignatureError)), problems[-1])
+    raise type(worst)("; ".join(error.message for error in problems))
 
 
-def _download(url: str, part: Path, size: int | None, title: str) -> None:
-    """Fetch `url` into `part`, going on after the bytes that are there already."""
-    have = part.stat().st_size if part.exists() else 0
-    if size is not None and have == size:
+def _download(url: str, wanted: _Wanted) -> None:
+    """Fetch `url`; at the end the file is complete and has the digest, if one is known."""
+    have = wanted.part.stat().st_size if wanted.sha256 is not None and wanted.part.exists() else 0
+    if have and _is_right(wanted):
         return
-    if size is not None and have > size:
-        part.unlink()
-        have = 0
-    headers = {"Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    with _get(url, headers) as response:
-        if have and response.status_code == 416:
-            # Nothing beyond what we have: the digest will tell whether it is the whole file.
-            return
-        if response.status_code != 206:
-            have = 0
-        _save(response, part, have, size, title)
+    if have and (wanted.size is None or have < wanted.size) and _resume(url, wanted, have):
+        return
+    _remove(wanted.part)
+    with _get(url, {"Accept-Encoding": "identity"}) as response:
+        if response.status_code != 200:
+            raise FetchError(f"{url}: the server answered {response.status_code} {response.reason}")
+        encoding = response.headers.get("Content-Encoding", "").strip().lower()
+        length = response.headers.get("Content-Length", "")
+        if wanted.size is not None and length.isdigit() and int(length) != wanted.size and not encoding:
+            raise FetchError(f"{url}: the server sends {length} bytes instead of {wanted.size} bytes")
+        # An encoded file can be somewhat longer than the file itself.
+        limit = wanted.size and wanted.size + (wanted.size // 16 + _CHUNK if encoding in _GZIP else 0)
+        _save(response, wanted, 0, limit)
+    if _is_right(wanted):
+        if wanted.sha256 is None and encoding in _GZIP and not _COMPRESSED.fullmatch(urlsplit(url).path):
+            _decode(wanted.part, None)
+        return
+    if encoding in _GZIP and _decode(wanted.part, wanted.size) and _is_right(wanted):
+        return
+    size = wanted.part.stat().st_size
+    actual = manifest.file_sha256(wanted.part)
+    _remove(wanted.part)
+    if wanted.size is not None and size != wanted.size:
+        raise ChecksumError(f"{url}: the file has {size} bytes instead of {wanted.size}")
+    raise ChecksumError(f"{url}: the file has sha256 {actual} instead of {wanted.sha256}")
 
 
-def _save(response: requests.Response, part: Path, have: int, size: int | None, title: str) -> None:
+def _resume(url: str, wanted: _Wanted, have: int) -> bool:
+    """Go on after the bytes that are there; False where that did not give the file, and it must be started over.
+
+    Raises `FetchError` if the server was interrupted: then the bytes are kept for the next address.
+    """
+    with _get(url, {"Accept-Encoding": "identity", "Range": f"bytes={have}-"}) as response:
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+        # Some servers leave the header out, and the digest decides.
+        begins = int(match[1]) if match else have
+        total = int(match[2]) if match and match[2].isdigit() else wanted.size
+        if response.status_code != 206 or begins != have or total not in (None, wanted.size or total):
+            return False
+        if response.headers.get("Content-Encoding", "").strip().lower() not in ("", "identity", *_GZIP):
+            return False
+        try:
+            _save(response, wanted, have, wanted.size)
+        except _TooLong:
+            return False
+    return _is_right(wanted)
+
+
+class _TooLong(FetchError):
+    """The server sends more than the file has."""
+
+
+def _save(response: requests.Response, wanted: _Wanted, have: int, limit: int | None) -> None:
+    """Write the body as it is on the wire to the unfinished file, after its first `have` bytes."""
     length = response.headers.get("Content-Length", "")
-    total = size or (have + int(length) if length.isdigit() else None)
+    total = have + int(length) if length.isdigit() else wanted.size
     received = have
+    part = wanted.part
     try:
-        with part.open("r+b" if have else "wb") as stream, Bar(title, total, done=have) as bar:
+        with part.open("r+b" if have else "wb") as stream, Bar(wanted.title, total, done=have) as bar:
             stream.seek(have)
-            for chunk in response.iter_content(_CHUNK):
+            for chunk in _body(response):
                 received += len(chunk)
-                if size is not None and received > size:
+                if limit is not None and received > limit:
                     stream.truncate(0)
-                    raise FetchError(f"{response.url} sends more than the {size} bytes wanted")
+                    raise _TooLong(f"{response.url} sends more than the {limit} bytes wanted")
                 stream.write(chunk)
                 bar.advance(len(chunk))
             stream.flush()
             os.fsync(stream.fileno())
-    except requests.RequestException as error:
-        raise FetchError(f"{response.url}: the connection broke after {received} bytes: {_reason(error)}") from error
+    except _Broken as error:
+        raise FetchError(
+            f"{response.url}: the connection broke after {received} bytes: {_reason(error.cause)}"
+        ) from error.cause
     except OSError as error:
         part.unlink(missing_ok=True)
         raise_full(error, part)
-    if total is not None and received < total:
+    if length.isdigit() and received < have + int(length):
         raise FetchError(f"{response.url}: the connection ended after {received} of {total} bytes")
+
+
+class _Broken(Exception):
+    """The network failed, not the disk."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+def _body(response: requests.Response) -> Iterator[bytes]:
+    chunks = response.raw.stream(_CHUNK, decode_content=False)
+    while True:
+        try:
+            chunk = next(chunks, None)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
+            raise _Broken(error) from error
+        if chunk is None:
+            return
+        yield chunk
+
+
+def _is_right(wanted: _Wanted) -> bool:
+    """Is the file the one wanted? Without a digest each is."""
+    if wanted.sha256 is None:
+        return True
+    if wanted.size is not None and wanted.part.stat().st_size != wanted.size:
+        return False
+    return manifest.file_sha256(wanted.part) == wanted.sha256
+
+
+def _decode(part: Path, limit: int | None) -> bool:
+    """Take the transport's gzip encoding off; False, and the file as it was, if it has none or is longer."""
+    plain = part.with_name(f"{part.name}.plain")
+    written = 0
+    try:
+        with gzip.open(part) as source, plain.open("wb") as target:
+            while chunk := source.read(_CHUNK):
+                written += len(chunk)
+                if limit is not None and written > limit:
+                    return False
+                target.write(chunk)
+        plain.replace(part)
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        return False
+    except OSError as error:
+        raise_full(error, plain)
+    finally:
+        plain.unlink(missing_ok=True)
+    return True
+
+
+def _remove(part: Path) -> None:
+    with suppress(FileNotFoundError):
+        part.unlink()
 
 
 def listing(url: str) -> str:
@@ -114,6 +245,8 @@ def listing(url: str) -> str:
 
 def _small(url: str, limit: int) -> bytes:
     with _get(url, {}) as response:
+        if response.status_code != 200:
+            raise FetchError(f"{url}: the server answered {response.status_code} {response.reason}")
         try:
             data = bytes(response.raw.read(limit + 1, decode_content=True))
         except Exception as error:
@@ -123,24 +256,40 @@ def _small(url: str, limit: int) -> bytes:
     return data
 
 
-def _get(url: str, headers: dict[str, str]) -> requests.Response:
-    host = urlsplit(url).hostname or ""
-    if host in _dead:
-        raise FetchError(f"{host}: {_dead[host]} (not tried again)")
+@contextmanager
+def _get(url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
+    server = _server(url)
+    reason, until = _dead.get(server, ("", 0.0))
+    if time.monotonic() < until:
+        raise FetchError(f"{server}: {reason} (not tried again)")
     try:
         if not requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url)):
-            _resolve(host)
+            _resolve(urlsplit(url).hostname or "")
         response = requests.get(url, headers=headers, stream=True, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT))
-    except (requests.ConnectionError, requests.Timeout, OSError) as error:
-        _dead[host] = _reason(error)
-        log.info(f"{host} cannot be reached: {_dead[host]}")
-        raise FetchError(f"{host}: {_dead[host]}") from error
-    except requests.RequestException as error:
+    except (TimeoutError, socket.gaierror, requests.ConnectTimeout) as error:
+        # A redirection may lead to a server that is away, while the one that was asked is well.
+        asked = getattr(error, "request", None)
+        server = _server(asked.url) if asked is not None and asked.url else server
+        _dead[server] = (_reason(error), time.monotonic() + DEAD_FOR)
+        log.info(f"{server} cannot be reached: {_reason(error)}")
+        raise FetchError(f"{server}: {_reason(error)}") from error
+    except (
+        requests.RequestException,
+        urllib3.exceptions.HTTPError,
+        http.client.HTTPException,
+        OSError,
+        ValueError,  # addresses in redirections that are none
+    ) as error:
         raise FetchError(f"{url}: {_reason(error)}") from error
-    if response.status_code not in (200, 206, 416):
-        response.close()
-        raise FetchError(f"{url}: the server answered {response.status_code} {response.reason}")
-    return response
+    with response:
+        if response.status_code not in (200, 206, 416):
+            raise FetchError(f"{url}: the server answered {response.status_code} {response.reason}")
+        yield response
+
+
+def _server(url: str) -> str:
+    """Return the server of an address, with its port."""
+    return urlsplit(url).netloc.rpartition("@")[2].lower()
 
 
 def _resolve(host: str) -> None:
