@@ -150,8 +150,10 @@ def _cached(file: DebFile) -> bool:
         return False
     if path.stat().st_size == file.size and manifest.file_sha256(path) == file.sha256:
         return True
-    log.warn(f"the cached file of package {file.name} is damaged; it is fetched again")
-    path.unlink()
+    if is_offline():
+        store.cache().get(file.sha256, file.size)  # raises the error about it
+    aside = store.cache().set_aside(file.sha256)
+    log.warn(f"the cached file of package {file.name} is damaged; it is now {aside} and is fetched again")
     return False
 
 

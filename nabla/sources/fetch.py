@@ -28,9 +28,9 @@ from nabla.core.errors import (
     SignatureError,
 )
 from nabla.engine.action import Job
-from nabla.sources import openpgp, recipe
+from nabla.sources import archives, openpgp, recipe
 from nabla.sources.origins import Delivery, Request, debian, pypi
-from nabla.sources.recipe import DebianOrigin, DebOrigin, Origin, PypiOrigin, Source, UrlOrigin
+from nabla.sources.recipe import DebianOrigin, DebOrigin, Origin, PypiOrigin, Recipe, Source, UrlOrigin
 from nabla.sources.store import Store, cache, is_offline
 
 # Who keeps what the origins of a type deliver.
@@ -69,16 +69,23 @@ def obtain(source: Source, *, offline: bool | None = None, task_log: Path | None
             f"{source.name}: no origin is left without {places}",
             "\n".join(f"it has {place(origin)}: {describe(origin)}" for origin in source.origin),
         )
-    found = cached(source, store)
+    forbidden = is_offline() if offline is None else offline
+    try:
+        found = cached(source, store)
+    except ChecksumError:
+        if forbidden:
+            raise
+        found = None
     if found is not None:
         return found
-    if is_offline() if offline is None else offline:
+    if forbidden:
         raise OfflineError(
             f"{source.name} is not in the cache and connections are forbidden (offline)",
             f"run `./doit.sh fetch` once with a network, or copy the cache folder {store.root}",
         )
     with store.lock(source.origin[0].sha256):
         # Another process may have fetched it while we waited.
+        _set_damaged_aside(source, store)
         return cached(source, store) or _fetch_first(source, store, task_log)
 
 
@@ -90,6 +97,26 @@ def cached(source: Source, store: Store | None = None) -> Fetched | None:
         if path is not None:
             return Fetched(path, origin)
     return None
+
+
+def _set_damaged_aside(source: Source, store: Store) -> None:
+    for origin in usable(source):
+        try:
+            _cached_file(origin, store)
+        except ChecksumError as error:
+            aside = store.set_aside(origin.sha256)
+            log.warn(f"{source.name}: {error}; it is now {aside} and is fetched again")
+
+
+def restore(loaded: Recipe, name: str, sha256: str) -> None:
+    """Fetch the file of one source of a recipe again, from an origin of the same digest. Raises as `obtain` does."""
+    for source in loaded.source:
+        origins = tuple(origin for origin in source.origin if origin.sha256 == sha256)
+        if source.name == name and origins:
+            obtain(Source(name=source.name, origin=origins))
+
+
+archives.restore = restore
 
 
 def without() -> frozenset[str]:

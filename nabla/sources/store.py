@@ -3,6 +3,7 @@
 
 <root>/sha256/ab/abcd…    complete, checked files, never changed
 <root>/partial/abcd….part unfinished downloads
+<root>/damaged/abcd….1    entries whose content no longer had their digest, for the user to look at
 <root>/locks/abcd…        lock files: concurrent processes wait for each other instead of fetching twice
 """
 
@@ -44,7 +45,7 @@ class Store:
     def get(self, sha256: str, size: int) -> Path | None:
         """Return the file after reading and checking all of it, or None where there is none.
 
-        Raises `ChecksumError` for a damaged entry; the entry stays, for the user to look at.
+        Raises `ChecksumError` for a damaged entry; `set_aside` makes room for a good one.
         """
         path = self.path(sha256)
         try:
@@ -60,6 +61,21 @@ class Store:
                 f"remove it and run again: rm '{path}'",
             )
         return path
+
+    def set_aside(self, sha256: str) -> Path:
+        """Move a damaged entry out of the way and return where it is now. Another process may have done so."""
+        path = self.path(sha256)
+        folder = self.root / "damaged"
+        make_folder(folder)
+        number = 1 + sum(1 for _ in folder.glob(f"{sha256}.*"))
+        target = folder / f"{sha256}.{number}"
+        try:
+            path.rename(target)
+        except FileNotFoundError:
+            return target
+        except OSError as error:
+            raise_full(error, target)
+        return target
 
     def add(self, file: Path, sha256: str) -> Path:
         """Move an already checked file in, durably; one that is there already is kept. Returns its place."""

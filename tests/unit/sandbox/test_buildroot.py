@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nabla.core import manifest
-from nabla.core.errors import LockError, OfflineError
+from nabla.core.errors import ChecksumError, LockError, OfflineError
 from nabla.sandbox import buildroot, lockfile
 from nabla.sources.apt import Apt, DebFile
 from tests.unit import debs
@@ -116,10 +116,33 @@ def test_two_packages_with_one_path(cache: Path, lock: lockfile.Lock, monkeypatc
 
 def test_offline_without_a_package(cache: Path, lock: lockfile.Lock, monkeypatch: pytest.MonkeyPatch) -> None:
     sha = lock.files[0].sha256
-    (cache / "sha256" / sha[:2] / sha).write_text("damaged")
+    path = cache / "sha256" / sha[:2] / sha
+    path.write_text("damaged")
     monkeypatch.setenv("NABLA_OFFLINE", "1")
+    with pytest.raises(ChecksumError, match="is damaged"):
+        buildroot.ensure()
+    path.unlink()
     with pytest.raises(OfflineError, match="missing in the cache: 1, first one"):
         buildroot.ensure()
+
+
+def test_a_damaged_package_is_put_aside_before_it_is_fetched(
+    cache: Path, lock: lockfile.Lock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sha = lock.files[0].sha256
+    path = cache / "sha256" / sha[:2] / sha
+    good = path.read_bytes()
+    path.write_text("damaged")
+
+    def download(self: Apt, files: list[DebFile], into: Path) -> None:
+        for file in files:
+            (into / file.name).write_bytes(good)
+
+    monkeypatch.setattr(Apt, "update", lambda self: None)
+    monkeypatch.setattr(Apt, "download", download)
+    assert buildroot.fetch(lock)[0].read_bytes() == good
+    assert (cache / "damaged" / f"{sha}.1").read_text() == "damaged"
+    assert "is fetched again" in capsys.readouterr().err
 
 
 def test_new_lock_of_the_same_packages_leaves_the_tree_alone(

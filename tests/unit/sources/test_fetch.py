@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from nabla.core.errors import ChecksumError, DiskFullError, FetchError, NablaError, OfflineError, SignatureError
-from nabla.sources import fetch, recipe
+from nabla.sources import archives, fetch, recipe
 from nabla.sources.origins import url
 from nabla.sources.recipe import DebOrigin, Origin, PypiOrigin, Signature, Source, UrlOrigin
 from tests.conftest import ROOT, Checkout, wait_for_lock
@@ -119,17 +119,52 @@ def test_wrong_size_is_refused(server: http.Server, cache: Path, length: int) ->
     assert files_in(cache) == []
 
 
-def test_damaged_cache_entry_is_told_and_kept(server: http.Server, cache: Path) -> None:
+def test_damaged_cache_entry_is_put_aside_and_fetched_again(
+    server: http.Server, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     wanted = source(origin(f"{server.url}/file.tar"))
     path = fetch.fetch(wanted)
     path.chmod(0o644)
     path.write_bytes(bytes(len(CONTENT)))
-    with pytest.raises(ChecksumError, match="damaged") as caught:
-        fetch.fetch(wanted)
+    with monkeypatch.context() as offline:
+        offline.setenv("NABLA_OFFLINE", "1")
+        with pytest.raises(ChecksumError, match="damaged") as caught:
+            fetch.fetch(wanted)
     assert f"rm '{path}'" in caught.value.hint
     assert path.exists()
-    path.unlink()
     assert fetch.fetch(wanted).read_bytes() == CONTENT
+    aside = cache / "damaged" / f"{SHA256}.1"
+    assert aside.read_bytes() == bytes(len(CONTENT))
+    assert f"it is now {aside} and is fetched again" in capsys.readouterr().err
+    path.chmod(0o644)
+    path.write_bytes(b"short")
+    assert fetch.fetch(wanted).read_bytes() == CONTENT
+    assert (cache / "damaged" / f"{SHA256}.2").read_bytes() == b"short"
+
+
+@pytest.mark.parametrize("damage", [b"?", None])
+def test_a_build_repairs_its_source(
+    server: http.Server, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes | None
+) -> None:
+    """The fetch task counts as up to date, and the build finds the file damaged or gone."""
+    text = RECIPE.format(url=f"{server.url}/file.tar", sha256=SHA256, size=len(CONTENT))
+    (tmp_path / "thing").mkdir()
+    (tmp_path / "thing" / "recipe.toml").write_text(text)
+    loaded = recipe.load_file(tmp_path / "thing" / "recipe.toml")
+    record = tmp_path / "record.json"
+    record.write_text(json.dumps([{"source": "thing", "file": "file.tar", "sha256": SHA256, "size": len(CONTENT)}]))
+    monkeypatch.setattr(archives, "source_record", lambda name: record)
+    path = fetch.fetch(loaded.source[0])
+    path.chmod(0o644)
+    if damage is None:
+        path.unlink()
+    else:
+        path.write_bytes(damage)
+    with monkeypatch.context() as offline, pytest.raises(ChecksumError if damage else OfflineError):
+        offline.setenv("NABLA_OFFLINE", "1")
+        archives.fetched(loaded)
+    assert archives.fetched(loaded) == {"thing": path}
+    assert path.read_bytes() == CONTENT
 
 
 def test_offline_never_connects(server: http.Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
