@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The build, as doit sees it: tasks come from the modules `tasks` of the areas, nabla/<area>/tasks.py.
+"""The build, as doit sees it: tasks come from the modules `tasks` of all areas, such as nabla/<area>/tasks.py.
 
     doit            build all artifacts          doit list        the tasks, one line each
     doit boot       start the virtual machine    doit test        tests and linters
@@ -24,13 +24,13 @@ DOIT_CONFIG = {
     "verbosity": 2,
 }
 
-# `doit offline=1 …`, as `./doit.sh --offline …`; `doit without=debian …`, as if a place had no files; `doit fresh=1 …`,
-# taking no result from the cache. nabla.sources.fetch and nabla.engine.result_cache read the environment, as do
-# child processes.
+# `doit offline=1 …`: as `./doit.sh --offline …`; `doit without=debian …`: as if a provider had no files;
+# `doit fresh=1 …`: reuse no result from the cache. nabla.sources.fetch, nabla.engine.result_cache and child processes
+# read the environment.
 for name in ("fresh", "offline", "without"):
     if get_var(name):
         os.environ[f"NABLA_{name.upper()}"] = str(get_var(name))
 
 
 install()
-globals().update(discover("nabla", "demo"))
+globals().update(discover())

@@ -188,7 +188,7 @@ def test_tasks_are_found_and_documented() -> None:
     listed = dict(re.split(r"\s+", line, maxsplit=1) for line in result.stdout.splitlines())
     assert {"all", "fetch", "musl", "busybox", "kernel", "launcher", "test", "doctor"} <= set(listed)
     assert [name for name, doc in listed.items() if not doc.strip()] == []
-    for name, creator in discovery.discover("nabla", "demo").items():
+    for name, creator in discovery.discover().items():
         assert name.startswith("task_")
         assert creator.__module__.startswith(("nabla.", "demo."))
 

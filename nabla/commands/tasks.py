@@ -19,7 +19,6 @@ from nabla.commands import boot, doctor, fuzzing, shell, testing
 from nabla.engine import discovery
 from nabla.engine.task import TaskDict, alias, command
 from nabla.images import descriptions
-from nabla.programs import cases
 
 ARTIFACTS = ("kernel", "musl", "busybox", "launcher", "init", "rootfs:alpine", "rootfs:minimal")
 
@@ -30,13 +29,9 @@ def task_all() -> TaskDict:
 
 
 def task_ready() -> TaskDict:
-    """Build what the tests look at."""
-    programs = [f"programs:{name}" for name in cases.names() if not cases.load(name).cases.heavy]
-    return alias(
-        "ready",
-        "build everything that the tests look at",
-        ("all", "fetch", "rootfs", "packages", "oci", "release", *programs),
-    )
+    """Build what the tests examine."""
+    needed = ("all", "fetch", "rootfs", "packages", "oci", "release", *discovery.steps("tested_tasks"))
+    return alias("ready", "build everything that the tests examine", needed)
 
 
 def task_test() -> TaskDict:

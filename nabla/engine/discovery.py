@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the tasks: every function `task_…` in a module named `tasks` or `…_tasks` of any area becomes a doit task.
+"""Find the tasks: each function `task_…` in a module named `tasks` or `…_tasks` of an area becomes a doit task.
 
-An area is a sub-package; a new one needs no entry in a list.
+An area is a sub-package of nabla, or one of the packages beside it; a new sub-package needs no entry in a list.
 """
 
 from __future__ import annotations
@@ -20,36 +20,38 @@ from nabla.core.errors import EXIT_USER, NablaError
 
 TaskCreator = Callable[..., Any]
 
-
-def discover(*packages: str) -> dict[str, TaskCreator]:
-    """Return all task creators of these packages by name, for dodo.py to put into its namespace."""
-    found: dict[str, TaskCreator] = {}
-    for module in modules(*packages):
-        for name, value in vars(module).items():
-            if name.startswith("task_") and value.__module__ == module.__name__:
-                found[name] = _guarded(value)
-    return found
+PACKAGES = ("nabla", "demo", "tests.programs")
 
 
-def modules(*packages: str) -> list[ModuleType]:
-    """Return the task modules of these packages and their areas, by name."""
-    found = []
-    for package in packages:
+def discover() -> dict[str, TaskCreator]:
+    """Return all task creators by name, for dodo.py to put into its namespace."""
+    return {
+        name: _guarded(value)
+        for module in modules()
+        for name, value in vars(module).items()
+        if name.startswith("task_") and value.__module__ == module.__name__
+    }
+
+
+def modules() -> list[ModuleType]:
+    """Return the task modules, sorted by name."""
+    names: list[str] = []
+    for package in PACKAGES:
         path = importlib.import_module(package).__path__
-        names = [info.name for info in pkgutil.walk_packages(path, f"{package}.") if not info.ispkg]
-        found += [name for name in names if re.fullmatch(r"(\w+_)?tasks", name.rpartition(".")[2])]
-    return [importlib.import_module(name) for name in sorted(found)]
+        names += [info.name for info in pkgutil.walk_packages(path, f"{package}.") if not info.ispkg]
+    tasks = [name for name in names if re.fullmatch(r"(\w+_)?tasks", name.rpartition(".")[2])]
+    return [importlib.import_module(name) for name in sorted(tasks)]
 
 
 def steps(function: str) -> Iterator[Any]:
-    """Yield what the function of that name yields in each task module of nabla: the areas' parts of one group."""
-    for module in modules("nabla"):
+    """Yield what the function of that name yields in each task module: the areas' contributions to one group."""
+    for module in modules():
         if hasattr(module, function):
             yield from getattr(module, function)()
 
 
 def _guarded(creator: TaskCreator) -> TaskCreator:
-    """Make a creator tell a `NablaError` (a broken recipe) in two lines instead of doit's traceback."""
+    """Make a creator report a `NablaError` (a broken recipe) in two lines instead of a traceback of doit."""
 
     @functools.wraps(creator)
     def wrapper(*args: Any, **kwargs: Any) -> Any:

@@ -7,7 +7,7 @@ which wish it was made and which tree it unpacks to. Both digests are checked, s
 There are three such pairs for builds: `BASE` for kernel, libc and all that is ours; `PACKAGING`, which `extends` it by
 what other projects' sources need to be built (C++, perl, cmake …), so that one more tool there leaves the kernel alone;
 and `VARY`, which is no build root but holds what second builds are varied with. The sets of programs that tests run in
-the guest (nabla.programs) are locked in the same form.
+the guest (tests.programs) are locked in the same form.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nabla.core import digest
 from nabla.sbom.inventory import NAME, Component, Inventory, Kind, Patch, SbomError, Source, spdx_expression
 from verify.release import cyclonedx
+from verify.release.cyclonedx import BUILT_WITH, KIND, ORIGIN
 
 if TYPE_CHECKING:
     from cyclonedx.model import ExternalReference
@@ -29,12 +30,6 @@ _TYPES: dict[Kind, str] = {
     "bundled": "library",
     "image": "container",
 }
-# Names of our own properties; nabla.sbom.scan reads the first two.
-KIND = "nabla:kind"
-ORIGIN = "nabla:origin"
-# The package of the same recipe that tells sources and patches for all of them; the schema's check of each address is
-# slow, and what is told once cannot contradict itself.
-BUILT_WITH = "nabla:built-with"
 
 
 def write(inventory: Inventory) -> str:

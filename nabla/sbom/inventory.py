@@ -2,7 +2,7 @@
 """What a bill of materials tells, in a form that belongs to no standard: components, where each comes from, what
 changed it, what it needs and what holds it.
 
-nabla.sbom.collect fills it; nabla.sbom.spdx and nabla.sbom.cyclonedx write it down; nabla.sbom.scan reads it back.
+nabla.sbom.collect fills it; nabla.sbom.spdx and nabla.sbom.cyclonedx write it down; verify/scan reads it back.
 Everything is sorted and nothing depends on the day, the host or the user: the same inputs give the same bytes.
 """
 

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bills of materials in both usual forms, and the texts of all licences.
+"""Bills of materials in both usual formats, the texts of all licenses, and known vulnerabilities.
 
 kernel, musl, busybox, launcher, init, packages, rootfs:<released image>
     -> sbom -> out/sbom/nabla.spdx.json, nabla.cdx.json, licenses.md, licenses/<component>/…
+out/sbom/nabla.cdx.json, apk:tools, databases of the user -> scan -> a table, exit status 0 or 1
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+
+from doit.exceptions import BaseFail, TaskFailed
 
 from nabla.core.artifacts import (
     BASE,
@@ -23,6 +27,7 @@ from nabla.core.artifacts import (
     package_record,
     source_record,
 )
+from nabla.core.errors import NablaError
 from nabla.core.paths import BUSYBOX, MUSL, ROOT
 from nabla.engine import task
 from nabla.engine.task import TaskDict
@@ -30,6 +35,9 @@ from nabla.packages import catalog
 from nabla.sandbox import lockfile
 from nabla.sbom import collect, documents
 from nabla.sources import recipe
+from verify.release.tools import ToolError
+from verify.scan import match
+from verify.scan.advisories import ScanError
 
 
 def task_sbom() -> TaskDict:
@@ -71,3 +79,27 @@ def task_digests_sbom() -> Iterator[TaskDict]:
             outputs=[REFERENCE_SBOM],
         )
     )
+
+
+def task_scan() -> TaskDict:
+    """Look for known vulnerabilities."""
+    return task.command(
+        "scan",
+        scan,
+        doc="look for known vulnerabilities in what is shipped: doit scan [--json] [--sbom FILE] DATABASE…",
+        after=["apk:tools"],
+        params=[
+            {"name": "json", "long": "json", "type": bool, "default": False, "help": "print JSON instead of a table"},
+            {"name": "sbom", "long": "sbom", "type": str, "default": "", "help": "a CycloneDX document of a release"},
+        ],
+        words="databases",
+    )
+
+
+def scan(json: bool, sbom: str, databases: list[str]) -> BaseFail | None:
+    """Print the findings; fail (status 1) if a vulnerability is open."""
+    try:
+        count = match.show(Path(sbom) if sbom else CYCLONEDX, [Path(each) for each in databases], as_json=json)
+    except (ScanError, ToolError) as error:
+        raise NablaError(str(error), error.hint) from error
+    return TaskFailed(f"{count} known vulnerabilities are open") if count else None

@@ -14,9 +14,9 @@ import pytest
 
 from nabla.core.paths import NABLA_RUN, VMLINUX, relative
 from nabla.fs import ext3
-from nabla.programs import cases, image
-from nabla.programs.cases import Case, Programs
 from nabla.sandbox import bwrap
+from tests.programs import cases, image
+from tests.programs.cases import Case, Programs
 
 SETS = [cases.load(name) for name in cases.names()]
 LIGHT = [found for found in SETS if not found.cases.heavy]

@@ -26,10 +26,12 @@ from nabla.core.artifacts import (
 )
 from nabla.core.paths import IMAGES, PATCHES, RECIPES, ROOT, cache_dir
 from nabla.core.process import run
+from nabla.engine import task
 from nabla.fs import nodes
 from nabla.packages import apk
 from nabla.sandbox.bwrap import Bind
-from nabla.sbom import apkdb, scan_tasks
+from nabla.sbom import apkdb
+from nabla.sbom import tasks as sbom_tasks
 from nabla.sources import fetch, recipe
 
 CACHE = cache_dir()
@@ -227,15 +229,17 @@ def test_scan_as_a_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         path.write_text(json.dumps({"distroversion": "v3.23", "packages": entries}))
         return [str(path)]
 
-    assert scan_tasks.compare(json=False, sbom="", files=write(**names)) is None
+    assert task.guard(sbom_tasks.scan)(json=False, sbom="", databases=write(**names)) is None
     assert "fixed   CVE-2025-26519  musl" in capsys.readouterr().out
-    failed = scan_tasks.compare(json=True, sbom=str(CYCLONEDX), files=write(zlib={"99-r0": ["CVE-2026-9"]}))
+    failed = task.guard(sbom_tasks.scan)(
+        json=True, sbom=str(CYCLONEDX), databases=write(zlib={"99-r0": ["CVE-2026-9"]})
+    )
     assert isinstance(failed, TaskFailed) and "known vulnerabilities are open" in failed.get_msg()
     found = json.loads(capsys.readouterr().out)
     assert {(each["id"], each["status"]) for each in found["findings"]} == {("CVE-2026-9", "open")}
     assert {each["version"] for each in found["findings"]} == {"1.3.1", "1.3.2-r0"}
     path.write_text("{")
-    assert isinstance(scan_tasks.compare(json=False, sbom="", files=[str(path)]), TaskError)
+    assert isinstance(task.guard(sbom_tasks.scan)(json=False, sbom="", databases=[str(path)]), TaskError)
 
 
 def test_what_is_present_in_an_image() -> None:

@@ -44,7 +44,7 @@ _BUSYBOX = {"packages.busybox_suite.build_stock", "packages.busybox_suite.check_
 _REPORT = {"report.inputs.write"}
 _LOCKS = {"sandbox.tasks.update", "sandbox.tasks.verify"}
 _ROOTS = {f"sandbox.tasks.{name}" for name in ("fetch_buildroot", "unpack", "unpack_packaging")} | _LOCKS
-_PROGRAM_SETS = {f"programs.tasks.{name}" for name in ("make_image", "run_cases", "update")}
+_PROGRAM_SETS = {f"tests.programs.tasks.{name}" for name in ("make_image", "run_cases", "update")}
 _DIGESTS = {"release.digest_tasks.compare", "release.digest_tasks.renew"}
 _SECOND = {"repro.tasks.prepare", "repro.tasks.compare"}
 
@@ -77,9 +77,9 @@ EDITS = (
         _REPORT | {"release.digest_tasks.compare", "release.digest_tasks.renew"},
     ),
     (
-        "nabla/programs/cases.py",
+        "tests/programs/cases.py",
         "_run_all",
-        {f"programs.tasks.{name}" for name in ("make_image", "run_cases", "update")},
+        {f"tests.programs.tasks.{name}" for name in ("make_image", "run_cases", "update")},
     ),
     ("nabla/repro/comparison.py", "check", _SECOND),
 )

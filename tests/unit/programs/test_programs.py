@@ -11,9 +11,9 @@ import pytest
 
 from nabla.core.errors import LockError
 from nabla.fs.nodes import Node
-from nabla.programs import cases, image
-from nabla.programs.cases import Case, ProgramError
 from nabla.sandbox import lockfile
+from tests.programs import cases, image
+from tests.programs.cases import Case, ProgramError
 from tests.unit.debs import deb, member
 
 GOOD = """\

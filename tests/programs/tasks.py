@@ -19,8 +19,8 @@ from nabla.engine.action import Job
 from nabla.engine.task import TaskDict
 from nabla.fs import ext3
 from nabla.images.descriptions import seeds, size_bytes
-from nabla.programs import cases, image
 from nabla.sandbox import lockfile
+from tests.programs import cases, image
 
 
 def task_programs() -> Iterator[TaskDict]:
@@ -37,6 +37,11 @@ def task_programs() -> Iterator[TaskDict]:
             config=found.cases.size,
             args=[name],
         )
+
+
+def tested_tasks() -> Iterator[str]:
+    """Yield the tasks that the tests need: the images of the light sets."""
+    yield from (f"programs:{name}" for name in cases.names() if not cases.load(name).cases.heavy)
 
 
 def check_steps() -> Iterator[TaskDict]:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,11 @@ from typing import Any
 import pytest
 
 from nabla.core.artifacts import APK_TOOLS
-from nabla.sbom import advisories, scan, version_order
-from nabla.sbom.advisories import Event, ScanError
-from nabla.sbom.scan import ABSENT, FIXED, OPEN, Result, Subject
-from nabla.sbom.version_order import ApkOrder, IncomparableError
+from nabla.core.paths import ROOT
+from verify.scan import advisories, match, versions
+from verify.scan.advisories import Event, ScanError
+from verify.scan.match import ABSENT, FIXED, OPEN, Result, Subject
+from verify.scan.versions import ApkOrder, IncomparableError
 
 pytestmark = pytest.mark.buildroot
 
@@ -78,7 +81,7 @@ def subjects(tmp_path: Path) -> list[Subject]:
     """The components of the bill above."""
     path = tmp_path / "bill.cdx.json"
     path.write_text(json.dumps(BILL))
-    return scan.read_bill(path)
+    return match.read_bill(path)
 
 
 def osv(name: str, ecosystem: str, package: str, *events: dict[str, str], **more: Any) -> dict[str, Any]:
@@ -101,10 +104,10 @@ def result_of(tmp_path: Path, subjects: list[Subject], order: ApkOrder, data: An
     """Write a database and look the subjects up in it."""
     path = tmp_path / "database.json"
     path.write_text(json.dumps(data))
-    return scan.match(subjects, advisories.read([path]), order)
+    return match.match(subjects, advisories.read([path]), order)
 
 
-def told(result: Result) -> list[tuple[str, str, str, str]]:
+def findings(result: Result) -> list[tuple[str, str, str, str]]:
     return [(f.status, f.id, f.component, f.version) for f in result.findings]
 
 
@@ -129,7 +132,7 @@ def test_secdb(tmp_path: Path, subjects: list[Subject], order: ApkOrder) -> None
         }
     )
     found = result_of(tmp_path, subjects, order, data)
-    assert told(found) == [
+    assert findings(found) == [
         (OPEN, "CVE-2025-5399", "curl", "8.14.1"),
         # Nabla's release number says nothing about Alpine's fixes of the same upstream version.
         (OPEN, "CVE-2026-1000", "musl", "1.2.5"),
@@ -145,7 +148,7 @@ def test_secdb(tmp_path: Path, subjects: list[Subject], order: ApkOrder) -> None
 def test_secdb_of_another_release(tmp_path: Path, subjects: list[Subject], order: ApkOrder) -> None:
     found = result_of(tmp_path, subjects, order, secdb({"curl": {"99-r0": ["CVE-2025-1"]}}, "v3.20"))
     assert not found.findings
-    assert [sentence.split(": ")[1] for sentence in found.unknown] == ["nothing of it was compared"]
+    assert [sentence.split(": ")[1] for sentence in found.unknown] == ["it was not compared"]
 
 
 ALPINE = "Alpine:v3.23"
@@ -196,7 +199,7 @@ def git(repo: str, *versions: str) -> dict[str, Any]:
 
 def test_versions_of_a_repository(tmp_path: Path, subjects: list[Subject], order: ApkOrder) -> None:
     address = "https://github.com/Google/brotli.git"
-    assert told(result_of(tmp_path, subjects, order, git(address, "v1.0.9", "v1.1.0"))) == [
+    assert findings(result_of(tmp_path, subjects, order, git(address, "v1.0.9", "v1.1.0"))) == [
         (OPEN, "CVE-2020-8927", "brotli", "1.1.0")
     ]
     assert not result_of(tmp_path, subjects, order, git(address, "v1.0.9")).findings
@@ -206,7 +209,10 @@ def test_versions_of_a_repository(tmp_path: Path, subjects: list[Subject], order
 @pytest.mark.parametrize(
     ("entry", "sentence"),
     [
-        (git("https://github.com/google/brotli"), "CVE-2020-8927: brotli 1.1.0: it names commits only, no versions"),
+        (
+            git("https://github.com/google/brotli"),
+            "CVE-2020-8927: brotli 1.1.0: the advisory lists commits and no versions",
+        ),
         (
             osv("CVE-1-1", ALPINE, "curl", START, {"fixed": "8.15-foo"}),
             "CVE-1-1: curl 8.14.1: '8.15-foo' is no version for apk",
@@ -214,18 +220,18 @@ def test_versions_of_a_repository(tmp_path: Path, subjects: list[Subject], order
         (osv("CVE-1-1", "PyPI", "numpy", START, {"fixed": "x"}), "CVE-1-1: numpy 2.5.5: Invalid version: 'x'"),
         (
             osv("CVE-1-1", "Debian:13", "curl", START),
-            "Debian:13: 1 advisories have the name of something of ours, but versions of their own",
+            "Debian:13: 1 advisories have the name of a component, but versions of another ecosystem",
         ),
     ],
 )
-def test_what_cannot_be_compared_is_told(
+def test_advisories_that_cannot_be_compared_are_reported(
     tmp_path: Path, subjects: list[Subject], order: ApkOrder, entry: dict[str, Any], sentence: str
 ) -> None:
     found = result_of(tmp_path, subjects, order, entry)
     assert (found.findings, found.unknown) == ([], [sentence])
 
 
-def test_what_is_open_in_one_entry_is_open(tmp_path: Path, subjects: list[Subject], order: ApkOrder) -> None:
+def test_a_vulnerability_open_in_one_entry_is_open(tmp_path: Path, subjects: list[Subject], order: ApkOrder) -> None:
     """One vulnerability with two fixes: the first was incomplete."""
     data = secdb({"openssl": {"3.5.8-r0": ["CVE-2026-1"], "3.5.8-r2": ["CVE-2026-1"]}})
     (finding,) = result_of(tmp_path, subjects, order, data).findings
@@ -255,7 +261,7 @@ def test_folder_list_and_zip_are_alike(tmp_path: Path) -> None:
         ('{"affected": []}', "missing required field `id`"),
         ('{"id": 5, "affected": []}', r"Expected `str`, got `int` - at `\$\.id`"),
         ('{"distroversion": "v3.23", "packages": [{"pkg": {}}]}', "missing required field `name`"),
-        ("[]", "holds no advisory"),
+        ("[]", "contains no advisory"),
         ("\udcff", "neither OSV nor Alpine's secdb"),
     ],
 )
@@ -269,16 +275,16 @@ def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(ScanError, match="cannot read"):
         advisories.read([tmp_path / "none.json"])
-    with pytest.raises(ScanError, match="holds no advisory"):
+    with pytest.raises(ScanError, match="contains no advisory"):
         advisories.read([tmp_path])
-    with pytest.raises(ScanError, match="no database of vulnerabilities was named"):
+    with pytest.raises(ScanError, match="no vulnerability database is given"):
         advisories.read([])
     with pytest.raises(ScanError, match="there is no bill of materials") as caught:
-        scan.read_bill(tmp_path / "none.json")
+        match.read_bill(tmp_path / "none.json")
     assert "doit sbom" in caught.value.hint
     (tmp_path / "odd.json").write_text("[]")
-    with pytest.raises(ScanError, match="no CycloneDX document of ours"):
-        scan.read_bill(tmp_path / "odd.json")
+    with pytest.raises(ScanError, match="not a CycloneDX document of nabla"):
+        match.read_bill(tmp_path / "odd.json")
 
 
 def test_order_is_that_of_apk_itself(order: ApkOrder) -> None:
@@ -286,11 +292,11 @@ def test_order_is_that_of_apk_itself(order: ApkOrder) -> None:
     from nabla.core.process import run
     from nabla.packages import apk
 
-    versions = ["1.2.5-r0", "1.2.5-r11", "1.2.5-r100", "1.2.5", "1.2.5a", "1.2_rc1", "1.2_p3", "1.2", "2026-r0"]
-    pairs = [(one, other) for one in versions for other in versions]
+    known = ["1.2.5-r0", "1.2.5-r11", "1.2.5-r100", "1.2.5", "1.2.5a", "1.2_rc1", "1.2_p3", "1.2", "2026-r0"]
+    pairs = [(one, other) for one in known for other in known]
     order.learn(pairs)
     script = 'for a in "$@"; do for b in "$@"; do apk version -t "$a" "$b"; done; done'
-    said = run(apk.command(APK_TOOLS.path, [], ["/bin/sh", "-c", script, "-", *versions])).stdout.split()
+    said = run(apk.command(APK_TOOLS.path, [], ["/bin/sh", "-c", script, "-", *known])).stdout.split()
     assert [{-1: "<", 0: "=", 1: ">"}[order.compare(*pair)] for pair in pairs] == said
     assert {"<", "=", ">"} == set(said)
 
@@ -313,6 +319,16 @@ def test_ranges() -> None:
     inside = [
         version
         for version in ("1", "2", "2.9", "3", "4", "5", "7", "7.1")
-        if version_order.within(version, events, version_order.compare_pep440)
+        if versions.within(version, events, versions.compare_pep440)
     ]
     assert inside == ["2", "2.9", "5", "7"]
+
+
+@pytest.mark.parametrize(("version", "status"), [("8.15.0-r0", 1), ("8.14.0-r0", 0), ("", 2)])
+def test_command_line(tmp_path: Path, order: ApkOrder, version: str, status: int) -> None:
+    (tmp_path / "bill.json").write_text(json.dumps(BILL))
+    (tmp_path / "main.json").write_text(json.dumps(secdb({"curl": {version: ["CVE-2025-1"]}})) if version else "{")
+    words = ["-m", "verify.scan", "--sbom", str(tmp_path / "bill.json"), str(tmp_path / "main.json")]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == status, done.stderr
+    assert ("CVE-2025-1" in done.stdout) == (status == 1) and ("error: " in done.stderr) == (status == 2)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Databases of vulnerabilities as files: OSV (https://ossf.github.io/osv-schema/) and Alpine's secdb.
+"""Read vulnerability databases from files: OSV (https://ossf.github.io/osv-schema/) and Alpine's secdb.
 
-OSV comes as one JSON file (an entry, or a list of them), a folder of such, or a zip of such, as osv.dev offers for
-download. secdb is a JSON file for each release and repository of Alpine (main.json, community.json).
+An OSV database is a JSON file with one entry or a list of entries, or a folder or zip archive of such files, as osv.dev
+publishes. secdb is one JSON file for each release and repository of Alpine (main.json, community.json).
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
-from nabla.core.errors import NablaError
-
-T = TypeVar("T")
 _CVE = re.compile(r"CVE-\d{4}-\d{4,}")
 
 
-class ScanError(NablaError):
-    """A database of vulnerabilities or a bill of materials cannot be read."""
+class ScanError(Exception):
+    """A database of vulnerabilities or a bill of materials cannot be read. `hint`: the remedy."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 @dataclass(frozen=True)
 class Event:
-    """One point on the line of versions. `kind`: introduced, fixed, last_affected, limit."""
+    """A version at which a range begins or ends. `kind`: introduced, fixed, last_affected, limit."""
 
     kind: str
     version: str
@@ -36,7 +37,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Affected:
-    """One thing that an advisory is about: versions that are listed, and ranges of versions or commits."""
+    """A package in an advisory: affected versions as a list and as ranges, and repositories with affected commits."""
 
     ecosystem: str
     name: str
@@ -47,7 +48,7 @@ class Affected:
 
 @dataclass(frozen=True)
 class Advisory:
-    """One entry. `numbers`: its own name and all others it goes by."""
+    """One entry of a database. `numbers`: its identifier and its aliases."""
 
     id: str
     summary: str
@@ -58,7 +59,7 @@ class Advisory:
 
 @dataclass
 class Database:
-    """What was read. `alpine`: releases of Alpine that secdb files are about, by file."""
+    """The contents of all database files. `alpine`: secdb file -> release of Alpine."""
 
     advisories: list[Advisory] = field(default_factory=list)
     alpine: dict[str, str] = field(default_factory=dict)
@@ -112,16 +113,16 @@ class _SecDb(msgspec.Struct):
 
 
 def read(paths: Sequence[Path]) -> Database:
-    """Read all databases. Raises `ScanError` for what is neither OSV nor secdb, or holds nothing."""
+    """Read all databases. Raises `ScanError` for a file in neither format, or without an entry."""
     database = Database()
     if not paths:
-        raise ScanError("no database of vulnerabilities was named", "doit scan FILE…; docs/sbom.md tells which")
+        raise ScanError("no vulnerability database is given", "doit scan FILE…; docs/sbom.md lists the formats")
     for path in paths:
         before = len(database.advisories) + len(database.alpine)
         for name, data in _files(path):
             _add(database, name, data)
         if len(database.advisories) + len(database.alpine) == before:
-            raise ScanError(f"{path} holds no advisory", "OSV: *.json, a folder or zip of them; Alpine: main.json")
+            raise ScanError(f"{path} contains no advisory", "OSV: *.json, a folder or zip of them; Alpine: main.json")
     return database
 
 
@@ -156,7 +157,7 @@ def _add(database: Database, name: str, data: bytes) -> None:
 
 
 def _checked(entry: Any) -> _Osv:
-    # Every other object with a name would be an advisory about nothing.
+    # Without this check, any object with a name would be an advisory that affects nothing.
     if not isinstance(entry, dict) or not ({"affected", "withdrawn"} & entry.keys()):
         raise msgspec.DecodeError("an OSV entry has `affected`")
     return msgspec.convert(entry, _Osv)
@@ -164,13 +165,13 @@ def _checked(entry: Any) -> _Osv:
 
 def _from_osv(entry: _Osv) -> Advisory:
     names = [entry.id, *(entry.aliases or ()), *(entry.upstream or ())]
-    # Names like ALPINE-CVE-2024-12345 hold the number too.
+    # Names such as ALPINE-CVE-2024-12345 contain the number, too.
     numbers = frozenset(names) | {number for name in names for number in _CVE.findall(name)}
-    found = []
+    affected = []
     for each in entry.affected or ():
         package = each.package or _Package("GIT", "")
         ranges = each.ranges or []
-        found.append(
+        affected.append(
             Affected(
                 package.ecosystem,
                 package.name,
@@ -179,7 +180,7 @@ def _from_osv(entry: _Osv) -> Advisory:
                 tuple(r.repo or "" for r in ranges if r.type == "GIT"),
             )
         )
-    return Advisory(entry.id, entry.summary or "", entry.withdrawn is not None, tuple(found), numbers)
+    return Advisory(entry.id, entry.summary or "", entry.withdrawn is not None, tuple(affected), numbers)
 
 
 def _events(events: Sequence[_Event]) -> Iterator[Event]:
@@ -193,12 +194,12 @@ def _events(events: Sequence[_Event]) -> Iterator[Event]:
 def _from_secdb(parsed: _SecDb) -> Iterator[Advisory]:
     ecosystem = f"Alpine:{parsed.distroversion}"
     for entry in parsed.packages:
-        for version, words in (entry.pkg.secfixes or {}).items():
-            for word in words or ():
-                names = word.split()
+        for version, fixes in (entry.pkg.secfixes or {}).items():
+            for fix in fixes or ():
+                names = fix.split()
                 if not names:
                     continue
-                # Version 0 means that no version of the package ever had it.
+                # Version 0: no version of the package was ever affected.
                 events = () if version == "0" else ((Event("introduced", "0"), Event("fixed", version)),)
                 affected = Affected(ecosystem, entry.pkg.name, ranges=events)
                 yield Advisory(names[0], "", False, (affected,), frozenset(names))

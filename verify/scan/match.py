@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Match a bill of materials against databases of vulnerabilities that lie on this host. No connection is opened.
+"""Match a bill of materials against local vulnerability databases. The scanner opens no connection.
 
-What is compared with what:
+    component                           looked up in
+    packages of the Alpine base         Alpine:<release of the base>, by source package and version
+    nabla's packages, libc, busybox     the same, by upstream's version: nabla's release numbers are not Alpine's
+    Python wheels                       PyPI
+    the kernel                          Linux / Kernel
+    components that name a repository   GIT, by the listed versions; commits are not compared
 
-    Alpine's packages in the base    Alpine:<release of the base>, by source package and version
-    our own packages, libc, busybox  the same entries by upstream's version: our release number is not Alpine's
-    Python wheels                    PyPI
-    the kernel                       Linux / Kernel
-    whatever has its repository named as homepage or source    GIT: the versions that are listed, no commits
-
-What concerns something of ours and cannot be compared is told, never left out in silence.
+The result lists each advisory that concerns a component but cannot be compared.
 """
 
 from __future__ import annotations
@@ -22,22 +21,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nabla.sbom.advisories import Advisory, Affected, Database, ScanError
-from nabla.sbom.cyclonedx import BUILT_WITH, KIND, ORIGIN
-from nabla.sbom.version_order import ApkOrder, Compare, IncomparableError, compare_pep440, pairs_of, within
+from verify import report
+from verify.release.cyclonedx import BUILT_WITH, KIND, ORIGIN
+from verify.release.tools import Tools
+from verify.scan import advisories
+from verify.scan.advisories import Advisory, Affected, Database, ScanError
+from verify.scan.versions import ApkOrder, Compare, IncomparableError, compare_pep440, pairs_of, within
 
 OPEN, FIXED, ABSENT = "open", "fixed", "not shipped"
 
-# Our recipe -> Alpine's source package, where the names differ.
+# Recipe -> Alpine's source package, where the names differ.
 _ALPINE_NAMES = {"libgcc": "gcc", "libstdc++": "gcc", "sqlite-tests": "sqlite"}
-_OURS = ("package", "library", "program")
+_BUILT = ("package", "library", "program")
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is looked up: all components of one source and version. `key`: how the databases call it.
+    """All components of one source and version, which are looked up together. `key`: their name in the databases.
 
-    `fixes`: number of a vulnerability -> our patches. `shipped`: false when no image holds it.
+    `fixes`: vulnerability -> patches of this repository. `shipped`: whether an image contains a component.
     """
 
     kind: str
@@ -51,13 +53,13 @@ class Subject:
 
     @property
     def compared(self) -> str:
-        """The version that is compared: of what we compile, upstream's, as Alpine would first have packed it."""
-        return re.sub(r"(-r\d+)?$", "-r0", self.version) if self.kind in _OURS else self.version
+        """The version to compare: for nabla's packages upstream's version with Alpine's first release number."""
+        return re.sub(r"(-r\d+)?$", "-r0", self.version) if self.kind in _BUILT else self.version
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One vulnerability in one subject. `repair`: versions that have it no more. `patches`: ours, which mend it."""
+    """One vulnerability in one subject. `repair`: fixed versions. `patches`: patches of this repository that fix it."""
 
     status: str
     id: str
@@ -71,7 +73,7 @@ class Finding:
 
 @dataclass
 class Result:
-    """What came of it. `unknown`: sentences on what could not be compared. `counts`: of advisories, by their kind."""
+    """The outcome of a scan. `unknown`: a sentence for each advisory that cannot be compared. `counts`: by outcome."""
 
     findings: list[Finding] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
@@ -79,11 +81,11 @@ class Result:
 
     @property
     def open(self) -> list[Finding]:
-        """What somebody has to do something about."""
+        """The findings that need an action."""
         return [finding for finding in self.findings if finding.status == OPEN]
 
     def data(self) -> dict[str, Any]:
-        """Return everything as JSON data."""
+        """Return the result as JSON data."""
         return {
             "findings": [vars(finding) for finding in self.findings],
             "not_evaluated": self.unknown,
@@ -92,7 +94,7 @@ class Result:
 
 
 def read_bill(path: Path) -> list[Subject]:
-    """Return what a CycloneDX document of ours holds. Raises `ScanError`."""
+    """Read the subjects from a CycloneDX document of nabla. Raises `ScanError`."""
     try:
         document = json.loads(path.read_bytes())
         components = {entry["bom-ref"]: _Entry(entry) for entry in document["components"]}
@@ -102,22 +104,43 @@ def read_bill(path: Path) -> list[Subject]:
             f"there is no bill of materials {path}", "run `doit sbom` first, or name one: --sbom FILE"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ScanError(f"{path} is no CycloneDX document of ours: {error!r}") from error
+        raise ScanError(f"{path} is not a CycloneDX document of nabla: {error!r}") from error
     inside = {ref for key, refs in needs.items() if components.get(key, _NOTHING).kind == "image" for ref in refs}
     groups: dict[tuple[str, str, str], list[str]] = {}
     for ref, entry in components.items():
-        kind = "ours" if entry.kind in _OURS else entry.kind
+        kind = "built" if entry.kind in _BUILT else entry.kind
         groups.setdefault((kind, entry.origin, entry.upstream), []).append(ref)
     return [_subject(refs, components, inside) for refs in groups.values()]
 
 
+def show(bill: Path, databases: Sequence[Path], *, as_json: bool) -> int:
+    """Print the result as a table or as JSON; return the number of open findings. Raises `ScanError`, `ToolError`."""
+    result = match(read_bill(bill), advisories.read(databases), ApkOrder(Tools().apk))
+    if as_json:
+        print(json.dumps(result.data(), indent=1, sort_keys=True))
+        return len(result.open)
+    if result.findings:
+        head = ["status", "vulnerability", "component", "version", "fixed in", "packages or patches"]
+        print(report.table(head, [_row(finding) for finding in result.findings]))
+    for sentence in result.unknown:
+        print(f"not evaluated: {sentence}")
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(result.counts.items()))
+    print(f"{bill}: {counts}")
+    return len(result.open)
+
+
+def _row(finding: Finding) -> list[str]:
+    where = " ".join(finding.patches or finding.packages)
+    return [finding.status, finding.id, finding.component, finding.version, " ".join(finding.repair), where]
+
+
 def match(subjects: Sequence[Subject], database: Database, order: ApkOrder) -> Result:
-    """Return what the advisories say about the subjects. Raises `ScanError`, `CommandError`."""
+    """Match the advisories against the subjects. Raises `ScanError`, `ToolError`."""
     result = Result()
     release = next((subject.release for subject in subjects if subject.release), "")
     for file, other in database.alpine.items():
         if other != release:
-            result.unknown.append(f"{file} is about Alpine {other}, the base is {release}: nothing of it was compared")
+            result.unknown.append(f"{file} is about Alpine {other}, the base is {release}: it was not compared")
     pairs = list(_candidates(subjects, database, result, release))
     order.learn(
         pair
@@ -128,7 +151,7 @@ def match(subjects: Sequence[Subject], database: Database, order: ApkOrder) -> R
     )
     found: dict[tuple[str, str, str], Finding] = {}
     for subject, advisory, affected in pairs:
-        finding = _judge(subject, advisory, affected, order, result)
+        finding = _finding(subject, advisory, affected, order, result)
         if finding is not None:
             key = (finding.id, finding.component, finding.version)
             found[key] = _join(found[key], finding) if key in found else finding
@@ -140,7 +163,7 @@ def match(subjects: Sequence[Subject], database: Database, order: ApkOrder) -> R
 
 
 class _Entry:
-    """One component as the document has it."""
+    """One component of the document."""
 
     def __init__(self, entry: Mapping[str, Any]) -> None:
         properties = {each["name"]: each["value"] for each in entry.get("properties", ())}
@@ -158,22 +181,22 @@ class _Entry:
 
     @property
     def upstream(self) -> str:
-        """The version without our release number, so that libc and its package are one."""
-        return re.sub(r"-r\d+$", "", self.version) if self.kind in _OURS else self.version
+        """The version without nabla's release number, so that libc and its package are one subject."""
+        return re.sub(r"-r\d+$", "", self.version) if self.kind in _BUILT else self.version
 
 
 _NOTHING = _Entry({})
 
 
 def _subject(refs: Sequence[str], components: Mapping[str, _Entry], inside: set[str]) -> Subject:
-    """Return what these components are together; `inside`: references of all that lies in images."""
-    # Only the base's packages may lie in no image; everything else is in the release by itself.
-    kept = [ref for ref in refs if components[ref].kind != "base" or ref in inside]
-    entries = [components[ref] for ref in kept or refs]
+    """Return the subject of these components. `inside`: references of the components in images."""
+    # Packages of the base may be in no image; every other component is itself part of the release.
+    shipped = [ref for ref in refs if components[ref].kind != "base" or ref in inside]
+    entries = [components[ref] for ref in shipped or refs]
     first = entries[0]
-    told = [*entries, *(components[ref] for ref in {each.built_with for each in entries} if ref in components)]
+    documented = [*entries, *(components[ref] for ref in {each.built_with for each in entries} if ref in components)]
     fixes: dict[str, set[str]] = {}
-    for entry in told:
+    for entry in documented:
         for number, patches in entry.fixes.items():
             fixes.setdefault(number, set()).update(patches)
     release = re.search(r"distro=alpine-([\d.]+)", first.purl)
@@ -183,8 +206,8 @@ def _subject(refs: Sequence[str], components: Mapping[str, _Entry], inside: set[
         version=first.upstream,
         names=tuple(sorted({entry.name for entry in entries})),
         fixes={number: tuple(sorted(patches)) for number, patches in fixes.items()},
-        repos=frozenset(_repository(address) for entry in told for address in entry.addresses),
-        shipped=bool(kept),
+        repos=frozenset(_repository(address) for entry in documented for address in entry.addresses),
+        shipped=bool(shipped),
         release=f"v{release[1]}" if release else "",
     )
 
@@ -192,11 +215,11 @@ def _subject(refs: Sequence[str], components: Mapping[str, _Entry], inside: set[
 def _candidates(
     subjects: Sequence[Subject], database: Database, result: Result, release: str
 ) -> Iterator[tuple[Subject, Advisory, Affected]]:
-    """Yield what has to be compared; everything else is counted, and told where it has a name of ours."""
+    """Yield what to compare. Other advisories are counted, and reported if they have the name of a component."""
     alpine: dict[str, list[Subject]] = {}
     wheels: dict[str, list[Subject]] = {}
     for subject in subjects:
-        if subject.kind in (*_OURS, "base", "bundled"):
+        if subject.kind in (*_BUILT, "base", "bundled"):
             alpine.setdefault(subject.key, []).append(subject)
         elif subject.kind == "wheel":
             wheels.setdefault(_canonical(subject.key), []).append(subject)
@@ -225,12 +248,14 @@ def _candidates(
             yield from ((subject, advisory, affected) for subject in chosen)
     for ecosystem, count in foreign.items():
         result.unknown.append(
-            f"{ecosystem}: {count} advisories have the name of something of ours, but versions of their own"
+            f"{ecosystem}: {count} advisories have the name of a component, but versions of another ecosystem"
         )
 
 
-def _judge(subject: Subject, advisory: Advisory, affected: Affected, order: ApkOrder, result: Result) -> Finding | None:
-    """Return what one advisory means for one subject; None where it is not affected, or that cannot be told."""
+def _finding(
+    subject: Subject, advisory: Advisory, affected: Affected, order: ApkOrder, result: Result
+) -> Finding | None:
+    """Return the finding of one advisory in one subject; None if it is not affected, or cannot be compared."""
     kind = affected.ecosystem.split(":")[0]
     compare: Compare | None = {"Alpine": order.compare, "PyPI": compare_pep440, "Linux": compare_pep440}.get(kind)
     try:
@@ -238,9 +263,9 @@ def _judge(subject: Subject, advisory: Advisory, affected: Affected, order: ApkO
         if not hit and compare is not None:
             hit = any(within(subject.compared, events, compare) for events in affected.ranges)
             if not affected.ranges and not affected.versions and affected.repos:
-                raise IncomparableError("it names commits only")
+                raise IncomparableError("the advisory lists commits only")
         elif not hit and not affected.versions:
-            raise IncomparableError("it names commits only, no versions")
+            raise IncomparableError("the advisory lists commits and no versions")
     except IncomparableError as error:
         result.unknown.append(f"{advisory.id}: {subject.key} {subject.version}: {error}")
         return None
@@ -255,7 +280,7 @@ def _judge(subject: Subject, advisory: Advisory, affected: Affected, order: ApkO
 
 
 def _listed(subject: Subject, affected: Affected, kind: str) -> bool:
-    """Tell whether a version is in the list of an advisory, which for GIT are names of tags."""
+    """Return whether an advisory lists a version; for GIT the list contains tags."""
     if kind in ("Alpine", "PyPI", "Linux"):
         return subject.compared in affected.versions
     return _plain(subject.version) in {_plain(version) for version in affected.versions}
@@ -263,12 +288,12 @@ def _listed(subject: Subject, affected: Affected, kind: str) -> bool:
 
 def _plain(tag: str) -> str:
     """Return the version in the name of a tag: v1.2.3, openssl-1.2.3, R_1_2_3 and curl-1_2_3 are 1.2.3."""
-    found = re.search(r"\d.*", tag)
-    return found[0].replace("_", ".") if found else tag
+    match = re.search(r"\d.*", tag)
+    return match[0].replace("_", ".") if match else tag
 
 
 def _repository(address: str) -> str:
-    """Return an address in a form that is the same for a project's repository, homepage and archives."""
+    """Normalize an address, so that a project's repository, homepage and archives are equal."""
     found = re.match(r"(?:https?|git|ssh)://(?:[^@/]*@)?(?:www\.)?([^/?#]+)/?([^?#]*)", address)
     if not found:
         return address
@@ -285,7 +310,7 @@ def _canonical(name: str) -> str:
 
 
 def _join(one: Finding, other: Finding) -> Finding:
-    """Return one finding of two about the same: what is open in either is open."""
+    """Merge two findings about the same vulnerability: it is open if either is open."""
     first, second = sorted((one, other), key=lambda finding: (OPEN, FIXED, ABSENT).index(finding.status))
     repair = tuple(dict.fromkeys((*first.repair, *second.repair)))
     return Finding(**{**vars(first), "repair": repair, "summary": first.summary or second.summary})

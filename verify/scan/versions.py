@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of two versions is the newer one: Alpine's by the real apk, Python's and the kernel's by `packaging`."""
+"""Compare versions: Alpine's by the real apk, Python's and the kernel's by `packaging`."""
 
 from __future__ import annotations
 
@@ -7,42 +7,40 @@ import base64
 import functools
 import hashlib
 import re
+import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from nabla.core import files
-from nabla.core.process import run
-from nabla.packages import apk
-from nabla.sandbox.bwrap import Bind
-from nabla.sbom.advisories import Event, ScanError
+from verify.release import tools
+from verify.scan.advisories import Event, ScanError
 
 Compare = Callable[[str, str], int]
-_BATCH = 2000  # words for one call of apk, well below what a command line may hold
+_BATCH = 2000  # arguments of one apk, far below the limit of a command line
 _PLAIN = re.compile(r"\d[A-Za-z0-9._+-]*")
 
 
 class IncomparableError(Exception):
-    """A version is none, in the sense of its ecosystem."""
+    """A version is invalid in its ecosystem."""
 
 
 class ApkOrder:
-    """apk's order of versions. Ask for all pairs at once by `learn`: one apk answers thousands."""
+    """apk's order of versions. `learn` compares thousands of pairs by one apk. `root`: the sandbox with apk."""
 
-    def __init__(self, tools: Path) -> None:
-        self._tools = tools
+    def __init__(self, root: Path) -> None:
+        self._root = root
         self._known: dict[tuple[str, str], int] = {}
         self._valid: dict[str, bool] = {}
 
     def compare(self, one: str, other: str) -> int:
-        """Return -1, 0 or 1. Raises `IncomparableError` when either is no version for apk."""
+        """Return -1, 0 or 1 for a pair passed to `learn`. Raises `IncomparableError` if apk rejects either version."""
         for version in (one, other):
             if not self._valid.get(version, False):
                 raise IncomparableError(f"{version!r} is no version for apk")
         return self._known[one, other]
 
     def learn(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Ask apk about pairs that are not known yet. Raises `ScanError`, `CommandError`."""
+        """Compare pairs, so that `compare` can return their order. Raises `ScanError`, `ToolError`."""
         wanted = sorted({*pairs} - self._known.keys())
         versions = {version for pair in wanted for version in pair}
         self._check(sorted(versions - self._valid.keys()))
@@ -55,46 +53,48 @@ class ApkOrder:
         self._valid |= dict.fromkeys(versions, False)
         for at in range(0, len(plain), _BATCH):
             batch = plain[at : at + _BATCH]
-            # It prints those that are no versions, and fails then.
-            result = run(apk.command(self._tools, [], ["/sbin/apk", "version", "--check", *batch]), check=False)
+            # It prints invalid versions, and fails if there are any.
+            result = self._apk(["version", "--check", *batch])
             bad = set(result.stdout.split())
             if not bad <= set(batch) or (result.returncode != 0) != bool(bad):
                 raise ScanError(f"apk cannot check versions: {(result.stderr or result.stdout).strip()[:200]}")
             self._valid |= {version: version not in bad for version in batch}
 
     def _ask(self, pairs: Sequence[tuple[str, str]]) -> None:
-        """Let apk look for the packages p0, p1 … of an invented database that are older than, or the same as asked."""
+        """Compare by a generated database of packages p0, p1 …: apk prints those that are older, or equal."""
         with tempfile.TemporaryDirectory(prefix="nabla-versions-") as scratch:
             database = Path(scratch) / "lib" / "apk" / "db"
-            files.make_folder(database)
+            database.mkdir(parents=True)
             blocks = [_block(number, version) for number, (version, _) in enumerate(pairs)]
             (database / "installed").write_text("".join(blocks))
             for name in ("lib/apk/db/triggers", "etc/apk/world"):
-                files.make_folder((Path(scratch) / name).parent)
+                (Path(scratch) / name).parent.mkdir(parents=True, exist_ok=True)
                 (Path(scratch) / name).touch()
             for sign, answer in (("<", -1), ("=", 0)):
-                words = [f"p{number}{sign}{version}" for number, (_, version) in enumerate(pairs)]
-                line = ["/sbin/apk", "--root", "/image", "--no-network", "--repositories-file", "/dev/null"]
-                found = run(
-                    apk.command(self._tools, [Bind(Path(scratch), "/image")], [*line, "info", "-e", *words]),
-                    check=False,  # its status is the number of those that were not found
-                )
-                if found.stderr.strip():
-                    raise ScanError(f"apk cannot compare versions: {found.stderr.strip()[:200]}")
-                for name in found.stdout.split():
+                wanted = [f"p{number}{sign}{version}" for number, (_, version) in enumerate(pairs)]
+                options = ["--root", "/image", "--no-network", "--repositories-file", "/dev/null"]
+                # The exit status is the number of packages that it does not find.
+                result = self._apk([*options, "info", "-e", *wanted], {"/image": Path(scratch)})
+                if result.stderr.strip():
+                    raise ScanError(f"apk cannot compare versions: {result.stderr.strip()[:200]}")
+                for name in result.stdout.split():
                     self._known[pairs[int(name[1:])]] = answer
         for pair in pairs:
             self._known.setdefault(pair, 1)
 
+    def _apk(self, argv: Sequence[str], folders: Mapping[str, Path] | None = None) -> subprocess.CompletedProcess[str]:
+        with tempfile.TemporaryDirectory(prefix="nabla-versions-") as work:
+            return tools.run(self._root, ["/sbin/apk", *argv], folders or {}, Path(work))
+
 
 def _block(number: int, version: str) -> str:
-    # Packages of one checksum are one package for apk.
+    # apk takes packages with the same checksum for one package.
     checksum = base64.b64encode(hashlib.sha1(str(number).encode(), usedforsecurity=False).digest()).decode()
     return f"C:Q1{checksum}\nP:p{number}\nV:{version}\nA:x86_64\nS:1\nI:1\nT:-\nL:-\n\n"
 
 
 def compare_pep440(one: str, other: str) -> int:
-    """Compare two versions as Python's packaging does, which also orders the kernel's. Raises `IncomparableError`."""
+    """Compare two versions by PEP 440, which also orders the kernel's. Raises `IncomparableError`."""
     from packaging.version import InvalidVersion, Version
 
     try:
@@ -105,7 +105,7 @@ def compare_pep440(one: str, other: str) -> int:
 
 
 def within(version: str, events: Sequence[Event], compare: Compare) -> bool:
-    """Tell whether a version lies in a range, by the rule of the OSV schema. Raises `IncomparableError`."""
+    """Return whether a version is in a range, by the rule of the OSV schema. Raises `IncomparableError`."""
 
     def order(one: Event, other: Event) -> int:
         if "0" in (one.version, other.version):
@@ -123,6 +123,6 @@ def within(version: str, events: Sequence[Event], compare: Compare) -> bool:
 
 
 def pairs_of(version: str, events: Sequence[Event]) -> set[tuple[str, str]]:
-    """Return all pairs that `within` may compare."""
+    """Return all pairs of versions that `within` may compare."""
     points = sorted({event.version for event in events} - {"0"})
     return {(version, point) for point in points} | {(one, other) for one in points for other in points if one != other}

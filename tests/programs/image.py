@@ -15,9 +15,9 @@ from pathlib import Path
 from nabla.core.errors import LockError
 from nabla.core.paths import NABLA_INIT
 from nabla.fs.nodes import Node, Tree, put
-from nabla.programs.cases import Programs
 from nabla.sandbox import buildroot, deb, lockfile
 from nabla.sources.apt import Apt
+from tests.programs.cases import Programs
 from verify.epoch import SOURCE_DATE_EPOCH
 
 # Nodes for the moments in which no devtmpfs is mounted.
