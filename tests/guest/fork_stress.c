@@ -10,6 +10,7 @@
 
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 
@@ -263,10 +264,14 @@ static void trace(void)
 	if (!a->at)
 		return;
 	size_t offset = rnd(a->pages * PAGE / 128) * 128;
-	pid_t pid = fork();
+	pid_t me = getpid(), pid = fork();
 	if (pid < 0)
 		return;
 	if (pid == 0) {
+		/* a tracer that is killed would leave it stopped for ever */
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() != me)
+			_exit(0);
 		a->number ^= 0x1234;
 		for (size_t o = 0; o < a->pages * PAGE; o += 128)
 			*(unsigned *)(a->at + o) = word(a->number, o);
