@@ -27,7 +27,7 @@ def run_quick_tests(words: list[str]) -> None:
 def _parallel(workers: int) -> list[str]:
     # A file stays together, as its tests share VMs. One worker more than there are processors waits for the second
     # build, which is a test too. Files start in the order of their collection, the longest first.
-    return ["-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder"]
+    return ["-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder", "--durations", "20"]
 
 
 def _pytest(options: list[str], words: list[str]) -> None:

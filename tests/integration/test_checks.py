@@ -31,6 +31,8 @@ def shared_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NABLA_CACHE", str(CACHE))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(upstream_tests.TIMEOUT + 60)
 @pytest.mark.parametrize("name", LEAST)
 def test_own_tests_of(name: str, tmp_path: Path) -> None:
     image_of("packages")
