@@ -50,7 +50,8 @@ def test_workers_and_reload(vm: Vm) -> None:
         nginx & {UP}
         master=$(cat /run/nginx.pid)
         workers() {{ pgrep -P $master | sort; }}
-        settled() {{ until test $(workers | wc -l) = 4 && ! pgrep -f 'shutting [d]own'; do sleep 0.02; done >/dev/null; }}
+        ended() {{ ! pgrep -f 'shutting [d]own' >/dev/null; }}
+        settled() {{ until test $(workers | wc -l) = 4 && ended; do sleep 0.02; done; }}
         settled; workers >/tmp/before; stat -c %U /proc/$(head -n 1 /tmp/before)
         echo 'server {{ listen 8080; return 200 "new\\n"; }}' >/etc/nginx/http.d/new.conf
         kill -HUP $master; until curl -sf http://127.0.0.1:8080/; do sleep 0.02; done; settled
