@@ -54,7 +54,7 @@ def show(
     terminal.check()
     image = IMAGES / f"{boot.DEFAULT}.ext3"
     if not ephemeral:
-        image = boot.own_copy(image, RUN)
+        image = boot.writable_copy(image, RUN)
     argv = boot.command(image, memory, ephemeral, words, net, publish, option)
     outcome = watch.watch(argv, memory, stay=bool(words))
     if outcome.end_signal:

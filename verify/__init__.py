@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkers of finished artifacts, each with its own command line: `python -m verify.pie FILE…`.
+"""Stand-alone checkers of artifacts, each with its own command line: `python -m verify.pie FILE…`.
 
-They look at the bytes only and share no code with what made them.
+They read only the artifacts, and share no code with the build system.
 """

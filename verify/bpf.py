@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classic BPF as the host's kernel runs it for seccomp: checker, interpreter, disassembler.
+"""Classic BPF as in the kernel's seccomp: checker, interpreter, disassembler.
 
-What the kernel would refuse to install is an error here, for the same reasons (kernel/seccomp.c, net/core/filter.c).
-Nothing of this is shared with what makes nabla's filter, so that one proves the other;
-tests/unit/verify/test_seccomp.py compares the interpreter with the host's kernel.
+The checker rejects the programs that the kernel rejects, for the same reasons (kernel/seccomp.c, net/core/filter.c). It
+shares no code with the compiler of nabla's filter. tests/unit/verify/test_seccomp.py compares the interpreter with the
+host's kernel.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _FIELDS |= {16 + 8 * i + 4 * half: f"arg{i}.{'high' if half else 'low'}" for i i
 
 
 class FilterError(Exception):
-    """The program is none that the host's kernel would take, or the input holds none."""
+    """The kernel would reject the program, or the input contains none."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Call:
-    """One `struct seccomp_data`: a system call as the filter sees it. Numbers may be negative; they wrap."""
+    """One `struct seccomp_data`, the input of a filter. Negative numbers wrap."""
 
     nr: int
     ip: int = 0
@@ -93,7 +93,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of a call: `action` by name, its 16 bits of data, and the instructions it took."""
+    """The verdict on a call: `action` by name, its 16 bits of data, and the number of executed instructions."""
 
     action: str
     data: int
@@ -109,9 +109,9 @@ class _Machine:
 
 
 def check(program: Sequence[Instruction]) -> None:
-    """Raise `FilterError` for a program that seccomp(2) would refuse, naming the first instruction at fault."""
+    """Raise `FilterError` with the first invalid instruction for a program that seccomp(2) rejects."""
     if not 0 < len(program) <= MAX_LENGTH:
-        raise FilterError(f"{len(program)} instructions; 1 to {MAX_LENGTH} are possible")
+        raise FilterError(f"{len(program)} instructions; a program has 1 to {MAX_LENGTH}")
     for index, each in enumerate(program):
         problem = _problem(each, index, len(program))
         if problem:
@@ -142,7 +142,7 @@ def _problem(each: Instruction, index: int, length: int) -> str:
 
 
 def _check_memory(program: Sequence[Instruction]) -> None:
-    """A memory word must have been stored on every way to a load of it (check_load_and_stores)."""
+    """Check that a memory word is stored on every path to its load (check_load_and_stores)."""
     everything = (1 << MEMORY_WORDS) - 1
     arriving = [everything] * len(program)
     valid = 0
@@ -198,7 +198,7 @@ def _distance(each: Instruction, machine: _Machine) -> int:
 
 
 def _compute(each: Instruction, machine: _Machine) -> bool:
-    """Change A; tell whether the program ends here, as a division by zero makes it return 0."""
+    """Change A; return whether the program ends, because a division by zero makes it return 0."""
     operation = each.code & 0xF0
     a, other = machine.a, machine.x if each.code & X else each.k
     if operation == _DIV and other == 0:
@@ -216,7 +216,7 @@ def _compute(each: Instruction, machine: _Machine) -> bool:
             a |= other
         case "and":
             a &= other
-        # The kernel's 32-bit shifts take the distance modulo 32, interpreted or compiled for x86.
+        # The kernel's 32-bit shifts use the distance modulo 32, interpreted or compiled for x86.
         case "lsh":
             a <<= other & 31
         case "rsh":
@@ -256,10 +256,10 @@ def _move(each: Instruction, machine: _Machine) -> None:
 
 
 def possible(program: Sequence[Instruction], call: Call) -> set[str]:
-    """Return all verdicts that a call can get whatever its arguments are; those of `call` itself are not looked at.
+    """Return all possible verdicts on a call with any arguments; ignores the arguments of `call`.
 
-    It goes every way of a comparison whose outcome depends on them, so it may name a verdict that no arguments lead to,
-    but never misses one.
+    It follows both branches of a comparison that depends on arguments. The result may contain a verdict that no
+    arguments lead to, but is never incomplete.
     """
     words: list[int | None] = [*call.words()[:4], *[None] * 12]
     found: set[str] = set()
@@ -273,7 +273,7 @@ def possible(program: Sequence[Instruction], call: Call) -> set[str]:
         position, a, x, memory = way
         each = program[position]
         machine = _Machine(tuple(word or 0 for word in words), a or 0, x or 0, [word or 0 for word in memory])
-        # What the instruction reads beside its constant: if that is unknown, so is what it makes.
+        # The input besides the constant: if it is unknown, so is the result.
         match each.code & 7, each.code:
             case 6, code:  # RET
                 if code & 0x18 == A and a is None:

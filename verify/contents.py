@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is to check: the files of a folder, of a disk image, or of a package, each with the package that owns it.
+"""Read the files to check: those of a folder, a disk image or a package, each with the package that owns it.
 
-    folder     itself; with lib/apk/db/installed in it also owners
+    folder     its files; lib/apk/db/installed determines the owners
     image      an ext2, ext3 or ext4 file system in a file, read by dissect.extfs
-    package    .apk, of Alpine's older form (gzipped tars) or of apk 3 (ADB)
+    package    .apk, in Alpine's older format (gzipped tars) or that of apk 3 (ADB)
 
-Raises `ContentsError` for whatever cannot be read to its end: half a list of files must not pass for all.
+Raises `ContentsError` for damaged input: a partial list of files must not pass as complete.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _EXT_MAGIC = (1024 + 56, b"\x53\xef")
 
 
 class ContentsError(Exception):
-    """Something cannot be read as what it claims to be."""
+    """A file is malformed or cannot be read."""
 
 
 @dataclass
 class Contents:
-    """Files and links by absolute path. `whole`: a root file system, in which everything must be found."""
+    """Files and links by absolute path. `whole`: a complete root file system, which contains all dependencies."""
 
     title: str
     whole: bool
@@ -50,7 +50,7 @@ class Contents:
                 yield path, data
 
     def resolve(self, path: str) -> str | None:
-        """Return the path of the file that `path` means, links followed; None where there is none."""
+        """Resolve the links of a path; None if there is no such file."""
         parts = list(reversed(PurePosixPath(path).parts[1:]))
         done: list[str] = []
         for _ in range(200):
@@ -66,11 +66,11 @@ class Contents:
             if target is not None:
                 done = [] if target.startswith("/") else done[:-1]
                 parts += reversed([p for p in PurePosixPath(target).parts if p != "/"])
-        return None  # links in a circle
+        return None  # links form a cycle
 
 
 def read(path: Path, *, whole: bool = False) -> Contents:
-    """Return what a folder, image or package holds. `whole`: take a folder for a root file system."""
+    """Read a folder, image or package. `whole`: treat a folder as a root file system."""
     try:
         if path.is_dir():
             return _finish(_folder(path, whole))
@@ -92,7 +92,7 @@ def read(path: Path, *, whole: bool = False) -> Contents:
 
 
 def _finish(contents: Contents) -> Contents:
-    """Find out which package owns what, from apk's database."""
+    """Determine the owners of files from apk's database."""
     for name in DATABASES:
         if name in contents.files:
             contents.owners |= owners(contents.files[name]().decode(errors="replace"))
@@ -147,7 +147,7 @@ def _image(path: Path) -> Contents:
 
 
 def _old_package(path: Path) -> Contents:
-    """Signature, control and data are three gzip streams, each a piece of a tar; together they are one tar."""
+    """Signature, control and data are three gzip streams whose concatenation is one tar."""
     contents = Contents(str(path), whole=False)
     try:
         with tarfile.open(path, mode="r:gz", ignore_zeros=True) as archive:
@@ -167,8 +167,8 @@ def _old_package(path: Path) -> Contents:
     return contents
 
 
-# The form of apk 3: `ADB` and a letter for the compression, a schema, then blocks: the database (folders, files), a
-# signature, and one block of data for each file, which names it by its numbers in the database.
+# The format of apk 3: `ADB` and a letter for the compression, a schema, then blocks: the database (folders, files), a
+# signature, and one block of data for each file, which refers to the file by its numbers in the database.
 _SCHEMA_PACKAGE = 0x676B6370
 _BLOCK_ADB, _BLOCK_DATA = 0, 2
 _BLOB_8, _BLOB_16, _BLOB_32, _ARRAY, _OBJECT = 0x8, 0x9, 0xA, 0xD, 0xE
@@ -179,7 +179,7 @@ def _adb(path: Path) -> Contents:
     try:
         data = _decompressed(path.read_bytes())
         if struct.unpack_from("<4sI", data) != (b"ADB.", _SCHEMA_PACKAGE):
-            raise ContentsError(f"{path}: an ADB file, but no package")
+            raise ContentsError(f"{path}: an ADB file, but not a package")
         names: list[list[str]] = []
         package = "?"
         for kind, body in _blocks(data, 8):
@@ -201,7 +201,7 @@ def _decompressed(data: bytes) -> bytes:
         engine = zlib.decompressobj(-15)
         plain = engine.decompress(data[4:]) + engine.flush()
         if not engine.eof:
-            raise ContentsError("damaged package: the compressed data are cut off")
+            raise ContentsError("damaged package: the compressed data is truncated")
         return plain
     if data[:4] == b"ADB.":
         return data
@@ -215,13 +215,13 @@ def _blocks(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
         if kind == 3:  # large: the kind is in the low bits, the size in 64 bits
             kind, size, head = size, struct.unpack_from("<Q", data, at + 8)[0], 16
         if size < head or at + size > len(data):
-            raise ContentsError("damaged package: a block is cut off")
+            raise ContentsError("damaged package: a block is truncated")
         yield kind, data[at + head : at + size]
         at += size + -size % 8
 
 
 def _database(body: bytes, contents: Contents) -> tuple[str, list[list[str]]]:
-    """Return the package's name and the paths of its files, by folder; links go to `contents` at once."""
+    """Return the package's name and the paths of its files, by folder; adds links to `contents`."""
     root = _object(body, struct.unpack_from("<I", body, 4)[0])
     package = _blob(body, _object(body, root[1])[1]).decode()
     names: list[list[str]] = []
@@ -238,10 +238,10 @@ def _database(body: bytes, contents: Contents) -> tuple[str, list[list[str]]]:
             if target and stat.S_ISLNK(struct.unpack_from("<H", target)[0]):
                 contents.links[name] = target[2:].decode()
             elif target and stat.S_ISREG(struct.unpack_from("<H", target)[0]):
-                # A second name of a file: its content comes with the first one.
+                # Another name of a file: the block has the number of the first one.
                 contents.files[name] = _other_name(contents, f"/{target[2:].decode()}")
             elif not target:
-                contents.files[name] = bytes  # without a block of its own: an empty file
+                contents.files[name] = bytes  # without a block: an empty file
         names.append(paths)
     return package, names
 
@@ -251,9 +251,9 @@ def _other_name(contents: Contents, first: str) -> Callable[[], bytes]:
 
 
 def _object(body: bytes, value: int) -> Sequence[int]:
-    """Return the values of an object or array, the count in front included."""
+    """Return the values of an object or array, starting with their count."""
     if value >> 28 not in (_ARRAY, _OBJECT):
-        raise ContentsError("damaged package: a value is of another type")
+        raise ContentsError("damaged package: a value has a wrong type")
     (count,) = struct.unpack_from("<I", body, value & 0x0FFFFFFF)
     return struct.unpack_from(f"<{count}I", body, value & 0x0FFFFFFF)
 
@@ -261,10 +261,10 @@ def _object(body: bytes, value: int) -> Sequence[int]:
 def _blob(body: bytes, value: int) -> bytes:
     form = {_BLOB_8: "<B", _BLOB_16: "<H", _BLOB_32: "<I"}.get(value >> 28)
     if form is None:
-        raise ContentsError("damaged package: a value is no text")
+        raise ContentsError("damaged package: a value is not a text")
     at = value & 0x0FFFFFFF
     (size,) = struct.unpack_from(form, body, at)
     at += struct.calcsize(form)
     if at + size > len(body):
-        raise ContentsError("damaged package: a text is cut off")
+        raise ContentsError("damaged package: a text is truncated")
     return body[at : at + size]

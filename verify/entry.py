@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does every system call in a program take the kernel's entry point first? `python -m verify.entry [--json] FILE…`
+"""Check that each system call of a program uses the kernel's entry point: `python -m verify.entry [--json] FILE…`
 
-Our libc jumps to the address that the kernel gave in AT_SYSINFO and has the `syscall` instruction only as the way out
-where there is none (docs/libc-abi.md). Each place looks like this, and nothing else may hold a `syscall`:
+nabla's libc jumps to the address in AT_SYSINFO, and uses the `syscall` instruction only if there is none
+(docs/libc-abi.md). Each system call must have this form, and no other code may contain a `syscall`:
 
-    lea  1f(%rip),%rcx          the return address, directly behind the instruction
+    lea  1f(%rip),%rcx          the return address, directly after the instruction
     mov  __sysinfo(%rip),%r11   the same variable everywhere in a file
     test %r11,%r11
     jz   2f
@@ -12,9 +12,9 @@ where there is none (docs/libc-abi.md). Each place looks like this, and nothing 
  2: syscall
  1:
 
-The bytes are searched, not disassembled: 0f 05 inside another instruction's operand is told apart only if that operand
-belongs to such a place. So a file can fail without a fault, but never pass with one. Exit status: 0 sound, 1 not, 2 no
-system call at all.
+The checker searches bytes and does not disassemble: it accepts 0f 05 in an operand only if the instruction belongs to
+such a form. A correct file can therefore fail, but a wrong one never passes. Exit status: 0 sound, 1 not sound, 2 no
+system call.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ SYSCALL = b"\x0f\x05"
 _PLACE = re.compile(
     rb"\x48\x8d\x0d(?P<back>....)\x4c\x8b\x1d(?P<sysinfo>....)\x4d\x85\xdb\x74\x03\x41\xff\xe3\x0f\x05", re.DOTALL
 )
-# Lengths from the start of a place to the ends of the two instructions that carry a displacement, and of the whole.
+# Offsets of the ends of the two instructions with a displacement, and the length of the form.
 _LEA, _MOV, _WHOLE = 7, 14, 24
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found in one file. `places`: addresses of calls in the jump form. `bare`: of other `syscall` bytes."""
+    """The finding about one file. `places`: addresses of calls in this form. `bare`: of other `syscall` bytes."""
 
     path: str
     places: tuple[int, ...] = ()
@@ -53,12 +53,12 @@ class Finding:
 
     @property
     def sound(self) -> bool:
-        """Whether every system call has the jump form and all read one variable."""
+        """Whether every system call has this form and all read the same variable."""
         return not self.error and not self.bare and len(self.variables) <= 1
 
 
 def examine(path: Path) -> Finding:
-    """Look through the executable segments of one file."""
+    """Check the executable segments of one file."""
     try:
         with path.open("rb") as stream:
             return examine_elf(str(path), ELFFile(stream))
@@ -67,7 +67,7 @@ def examine(path: Path) -> Finding:
 
 
 def examine_elf(path: str, elf: ELFFile) -> Finding:
-    """Look through the executable segments of an open file; `path` is its name in the finding."""
+    """Check the executable segments of an open file. `path`: its name in the finding."""
     segments = [
         (int(segment["p_vaddr"]), bytes(segment.data()))
         for segment in elf.iter_segments()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The entries of an ext2, ext3 or ext4 file system, as an implementation apart from e2fsprogs sees them."""
+"""Read an ext2, ext3 or ext4 file system by an implementation that is independent of e2fsprogs."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def read_image(image: Path) -> dict[str, Entry]:
 
 def read(stream: BinaryIO, title: str) -> dict[str, Entry]:
     """Return path -> entry of the file system in a stream. Raises `ExtError`."""
-    # Loading the parser takes longer than most tasks.
+    # Importing the parser takes longer than most tasks.
     from dissect.extfs import ExtFS
 
     tree: dict[str, Entry] = {}
     try:
         _walk(ExtFS(stream).root, "", tree)
-    # The parser raises errors of many kinds for damaged input.
+    # The parser raises many kinds of exceptions for damaged input.
     except Exception as error:
         raise ExtError(f"cannot read the file system in {title}: {error}") from error
     return tree
@@ -61,13 +61,13 @@ def read(stream: BinaryIO, title: str) -> dict[str, Entry]:
 def _walk(folder: Any, prefix: str, tree: dict[str, Entry]) -> None:
     for name, inode in sorted(folder.listdir().items()):
         path = f"{prefix}/{name}"
-        # mke2fs makes a lost+found of its own.
+        # mke2fs creates lost+found.
         if name in (".", "..") or path == "/lost+found":
             continue
         raw = inode.inode
         kind = _KINDS.get(stat.S_IFMT(raw.i_mode))
         if kind is None:
-            raise ExtError(f"{path} is of an unknown type")
+            raise ExtError(f"{path} has an unknown type")
         tree[path] = Entry(
             kind,
             stat.S_IMODE(raw.i_mode),
@@ -83,7 +83,7 @@ def _walk(folder: Any, prefix: str, tree: dict[str, Entry]) -> None:
 
 
 def _content(inode: Any) -> bytes:
-    """Return a file's content. dissect.extfs 3.15 takes a hole at the end of a block-mapped file for block 0."""
+    """Return a file's content. dissect.extfs 3.15 reads a hole at the end of a block-mapped file as block 0."""
     if inode.inode.i_flags & _INLINE_DATA:
         return bytes(inode.open().read())
     disk, block = inode.extfs.fh, inode.extfs.block_size
@@ -98,7 +98,7 @@ def _content(inode: Any) -> bytes:
 
 
 def _device(raw: Any) -> tuple[int, int]:
-    """Return major and minor of a device node: the first block pointer in the old form, the second in the new one."""
+    """Return major and minor of a device node, in the first block pointer (old format) or the second (new format)."""
     old, new = (int.from_bytes(raw.i_block[at : at + 4], "little") for at in (0, 4))
     if old:
         return old >> 8, old & 0xFF

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does the kernel leave the guest's registers alone? `python -m verify.kernel_code [--json] VMLINUX`
+"""Check that the kernel does not use the guest's registers: `python -m verify.kernel_code [--json] VMLINUX`
 
-While a guest program is inside a system call, its vector registers, x87 state and FS/GS bases are still in the CPU: the
-kernel must not use them. Guest code and kernel share the process, so each host system call of the kernel is a line of
-the seccomp policy: they may be made in the host-call functions only. The checker disassembles every function and fails
-on an instruction of these kinds outside the functions that kernel_code.toml allows by name, each with its reason:
+During a system call, the vector registers, x87 state and FS/GS bases of the guest program stay in the CPU, so the
+kernel must not use them. Guest and kernel share a process, and the seccomp policy lists each host call of the kernel,
+so only the host-call functions may contain one. The checker disassembles every function and fails on an instruction of
+these kinds outside of the functions that kernel_code.toml lists with a reason:
 
     vector    names an xmm, ymm, zmm, mm or mask register
     x87       a floating-point instruction
@@ -13,8 +13,7 @@ on an instruction of these kinds outside the functions that kernel_code.toml all
     base      reads or sets the FS or GS base
     syscall   enters the host kernel: syscall, sysenter, int $0x80
 
-An allowance that nothing needs fails too, so that the list stays as short as it can be. Exit status: 0 nothing to
-complain about, 1 a finding, 2 the checker could not do its work.
+An unused entry of that list fails, too. Exit status: 0 no finding, 1 a finding, 2 the check failed.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _SECTION = re.compile(r"^Disassembly of section (?P<name>\S+):$")
 _LABEL = re.compile(r"^[0-9a-f]+ <(?P<name>.+)>:$")
 _CODE = re.compile(r"^\s*(?P<address>[0-9a-f]+):\t(?P<text>.+)$")
 _PREFIXES = re.compile(r"^(?:(?:lock|rep[nz]*e?|repnz|bnd|notrack|data16|addr32|cs|ds|es|ss|rex(?:\.[WRXB]+)?)\s+)+")
-# gcc's copies and parts of a function, made at its discretion.
+# Suffixes of gcc's copies and parts of a function.
 _CLONE = re.compile(r"\.(?:cold|part|constprop|isra|lto_priv)(?:\.\d+)?")
 
 _VECTOR = re.compile(r"%(?:[xyz]mm\d+|mm[0-7]|k[0-7])\b|^v(?:zeroupper|zeroall)|^emms")
@@ -51,7 +50,7 @@ _SYSCALL = re.compile(r"^(?:syscall|sysenter)\b|^int\s+\$0x80\b")
 
 @dataclass(frozen=True)
 class Use:
-    """One instruction that is worth a look; `text` is objdump's."""
+    """One relevant instruction. `text`: by objdump."""
 
     function: str
     kind: str
@@ -62,9 +61,9 @@ class Use:
 
 @dataclass(frozen=True)
 class Allowance:
-    """One entry of the policy: functions (shell patterns) which may use instructions of some kinds.
+    """One entry of the policy: functions (shell patterns) that may contain instructions of some kinds.
 
-    With `section`, only in that section: .init.text is code that is thrown away before the first guest instruction.
+    With `section`, only in that section: the kernel discards .init.text before the first guest instruction.
     """
 
     functions: tuple[str, ...]
@@ -73,7 +72,7 @@ class Allowance:
     section: str | None = None
 
     def covers(self, use: Use) -> bool:
-        """Tell whether this entry allows `use`."""
+        """Return whether this entry permits `use`."""
         if self.section not in (None, use.section):
             return False
         return use.kind in self.kinds and any(fnmatch.fnmatchcase(use.function, p) for p in self.functions)
@@ -81,7 +80,7 @@ class Allowance:
 
 @dataclass
 class Result:
-    """`forbidden`: uses nobody allows. `idle`: policy entries (pattern, kind) that allow nothing which is there."""
+    """`forbidden`: uses that no entry permits. `idle`: unused entries (pattern, kind) of the policy."""
 
     functions: int = 0
     allowed: list[Use] = field(default_factory=list)
@@ -90,11 +89,11 @@ class Result:
 
 
 class CheckError(Exception):
-    """The check could not be made."""
+    """The check failed to run."""
 
 
 def read_policy(path: Path) -> list[Allowance]:
-    """Read the list of allowances. Raises `CheckError` for anything malformed."""
+    """Read the policy. Raises `CheckError` if it is malformed."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
@@ -119,7 +118,7 @@ def read_policy(path: Path) -> list[Allowance]:
 
 
 def classify(text: str) -> str | None:
-    """Return the kind of an instruction in objdump's AT&T syntax, or None for one of no interest."""
+    """Return the kind of an instruction in objdump's AT&T syntax, or None if it is not relevant."""
     if "(bad)" in text:
         return "unknown"
     text = text.partition("#")[0].strip()
@@ -135,14 +134,14 @@ def classify(text: str) -> str | None:
         return "vector"
     if _X87.match(mnemonic):
         return "x87"
-    # `<symbol+0x12>` of a call could contain anything; a segment override stands in an operand or as a prefix.
+    # `<symbol+0x12>` of a call may contain any text; a segment override is in an operand or a prefix.
     if _SEGMENT.search(re.sub(r"<[^>]*>", "", text)):
         return "segment"
     return None
 
 
 def uses(lines: Iterable[str]) -> Iterator[Use | str]:
-    """Read objdump's output; yield the name of each function, then its uses. Raises `CheckError` if it has none."""
+    """Read objdump's output; yield the name of each function, then its uses. Raises `CheckError` without a function."""
     function = section = "?"
     seen = False
     for line in lines:
@@ -157,7 +156,7 @@ def uses(lines: Iterable[str]) -> Iterator[Use | str]:
             if kind is not None:
                 yield Use(function, kind, int(code["address"], 16), " ".join(code["text"].split()), section)
     if not seen:
-        raise CheckError("the disassembly has no function in it")
+        raise CheckError("the disassembly contains no function")
 
 
 def check(lines: Iterable[str], policy: Sequence[Allowance]) -> Result:
@@ -183,7 +182,7 @@ def check(lines: Iterable[str], policy: Sequence[Allowance]) -> Result:
 
 
 def disassemble(image: Path, objdump: str) -> Iterator[str]:
-    """Yield the lines of `objdump -d`. Raises `CheckError` when objdump cannot read the image."""
+    """Yield the lines of `objdump -d`. Raises `CheckError` if objdump fails."""
     try:
         process = subprocess.Popen(
             [objdump, "-d", "-w", "--no-show-raw-insn", str(image)],
@@ -247,7 +246,7 @@ def host_callers(result: Result) -> list[str]:
 
 
 def describe(result: Result, *, everything: bool) -> str:
-    """Return the result as text; `everything`: the allowed uses too."""
+    """Return the result as text. `everything`: include permitted uses."""
     rows = [["FORBIDDEN", use.kind, use.function, f"{use.address:x}: {use.text}"] for use in result.forbidden]
     if everything:
         rows += [["allowed", use.kind, use.function, f"{use.address:x}: {use.text}"] for use in result.allowed]

@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is each program and library position-independent and hardened? `python -m verify.pie [--json] FILE|FOLDER|IMAGE|APK…`
+"""Check that programs are position-independent and hardened: `python -m verify.pie [--json] FILE|FOLDER|IMAGE|APK…`
 
-A guest has one address space and no memory protection between programs, so a program with fixed addresses cannot run
-at all, and one with text relocations would write into code which another process shares. Checked for every ELF file:
+A guest has one address space and no memory protection between programs. A program with fixed addresses cannot run, and
+one with text relocations would write to code that other processes share. Checks of every ELF file:
 
-    type      ET_DYN; a program also says so by DF_1_PIE and has either an interpreter or none (static PIE)
+    type      ET_DYN; a program also has DF_1_PIE, and an interpreter unless it is a static PIE
     textrel   no DT_TEXTREL, no DF_TEXTREL
-    stack     PT_GNU_STACK is there and not executable
+    stack     PT_GNU_STACK exists and is not executable
     wx        no segment is both writable and executable
-    relro     PT_GNU_RELRO is there
+    relro     PT_GNU_RELRO exists
     now       no lazy binding: DT_BIND_NOW, DF_BIND_NOW or DF_1_NOW
 
 In a root file system (an image, or a folder with --root) also
 
-    interpreter   of a program is our loader, and is there
-    libraries     each one needed is found: by RPATH, or where the loader looks
+    interpreter   of a program is nabla's loader, and exists
+    libraries     each needed library exists, in RPATH or in a folder of the loader
 
-A file that cannot be parsed fails. Folders are searched for ELF files; links in them are not followed, relocatable
-objects (.o) in them are counted but not judged. Exit status: 0 all sound, 1 something failed, 2 nothing to check.
+A malformed file fails. Folders are searched for ELF files, without following links; relocatable objects (.o) in them
+are counted but not checked. Exit status: 0 all sound, 1 a file failed, 2 no file to check.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ DF_1_PIE = 0x08000000
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found out about one file. `kind`: program, static program, library, object, or unknown."""
+    """The finding about one file. `kind`: program, static program, library, object, or unknown."""
 
     path: str
     kind: str
@@ -62,7 +62,7 @@ class Finding:
 
 
 def examine(path: Path) -> Finding:
-    """Check one file. Anything that is no well-formed ELF file is a finding with a problem, not an exception."""
+    """Check one file. A malformed file is a finding with a problem, not an exception."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -71,11 +71,11 @@ def examine(path: Path) -> Finding:
 
 
 def examine_bytes(path: str, data: bytes) -> Finding:
-    """Check the content of one file; `path` is its name in the finding."""
+    """Check the content of one file. `path`: its name in the finding."""
     try:
         return _examine(path, ELFFile(io.BytesIO(data)))
     except (ELFError, ConstructError, ValueError, AttributeError, LookupError, TypeError, ArithmeticError) as error:
-        # pyelftools lets errors of its parser through for damaged files; for us each of them means the same.
+        # pyelftools raises exceptions of its parser for damaged files.
         return Finding(path, "unknown", None, (f"cannot be parsed: {error or type(error).__name__}",))
 
 
@@ -102,7 +102,7 @@ def _examine(path: str, elf: ELFFile) -> Finding:
             runpath += str(tag.rpath if tag.entry.d_tag == "DT_RPATH" else tag.runpath).split(":")
     flags, flags_1 = tags.get("DT_FLAGS", 0), tags.get("DT_FLAGS_1", 0)
     pie = bool(flags_1 & DF_1_PIE)
-    # A library may have an interpreter too, so that it can be started to say its version.
+    # A library may have an interpreter, too, to print its version when it is run.
     if pie or elf["e_type"] == "ET_EXEC" or (interpreter is not None and "DT_SONAME" not in tags):
         kind = "program" if interpreter is not None else "static program"
         if not pie and elf["e_type"] == "ET_DYN":
@@ -133,7 +133,7 @@ def _segment_problems(segments: Sequence[tuple[str, int]]) -> Iterator[str]:
 
 
 def examine_all(found: Contents) -> list[Finding]:
-    """Check each ELF file of a folder, an image or a package; in a root file system also what they need."""
+    """Check each ELF file of a folder, an image or a package; in a root file system also their dependencies."""
     findings = [examine_bytes(path, data) for path, data in found.programs()]
     return [
         replace(
@@ -154,17 +154,17 @@ def _unmet(finding: Finding, found: Contents) -> Iterator[str]:
     origin = finding.path.rpartition("/")[0]
     folders = [re.sub(r"\$(ORIGIN|\{ORIGIN\})", origin, folder) for folder in finding.runpath] + _searched(found)
     for name in finding.needed:
-        # The loader is libc and takes these names for itself.
+        # The loader is libc and accepts these names as itself.
         if name.startswith(("libc.so", "libc.musl-")):
             continue
         places = [name] if "/" in name else [f"{folder.rstrip('/')}/{name}" for folder in folders]
-        # A library may lie beside whoever loads this one; then that one's path counts too.
+        # A library may be in the RPATH of a file that loads this one.
         if not any(found.resolve(place) for place in [*places, f"{origin}/{name}"]):
             yield f"{name} is not to be found"
 
 
 def _searched(found: Contents) -> list[str]:
-    """Return where the loader looks."""
+    """Return the folders of the loader."""
     file = found.resolve("/etc/ld-musl-x86_64.path")
     if file is None:
         return ["/lib", "/usr/local/lib", "/usr/lib"]
@@ -186,7 +186,7 @@ def _is_elf(path: Path) -> bool:
         with path.open("rb") as stream:
             return stream.read(4) == b"\x7fELF"
     except OSError:
-        return True  # let it fail where failures are told
+        return True  # `examine` reports the error
 
 
 def _examine_path(path: Path, whole: bool) -> list[Finding]:
@@ -195,7 +195,7 @@ def _examine_path(path: Path, whole: bool) -> list[Finding]:
     except ContentsError as error:
         return [Finding(str(path), "unknown", None, (str(error),))]
     if found.files.keys() == {str(path)}:
-        # A single object file was named: the question was about it.
+        # The argument itself is an object file.
         finding = examine(path)
         return [replace(finding, problems=("not linked",)) if finding.kind == "object" else finding]
     prefix = str(path) if path.is_dir() and not whole else ""

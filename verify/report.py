@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How checkers print: a table for people, JSON or JUnit for programs, all to standard output."""
+"""The output of checkers: a table, JSON or JUnit, on standard output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Finding = TypeVar("Finding", bound="DataclassInstance")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as aligned columns under a head, without trailing blanks."""
+    """Return rows as aligned columns under a head, without trailing spaces."""
     lines = [list(head), *[list(row) for row in rows]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     return "\n".join(
@@ -32,7 +32,7 @@ def as_json(data: Any) -> str:
 
 
 def as_junit(suite: str, cases: Sequence[tuple[str, str, str]]) -> str:
-    """Return cases (class, name, problem; an empty problem is a pass) as JUnit XML, without a time stamp."""
+    """Return cases (class, name, problem; an empty problem is a pass) as JUnit XML, without a timestamp."""
     root = ET.Element("testsuite", name=suite, tests=str(len(cases)), failures=str(sum(bool(c[2]) for c in cases)))
     for group, name, problem in cases:
         case = ET.SubElement(root, "testcase", classname=group, name=name)
@@ -43,7 +43,7 @@ def as_junit(suite: str, cases: Sequence[tuple[str, str, str]]) -> str:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose the form."""
+    """Add the options that select the format."""
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON instead of a table")
     form.add_argument("--junit", action="store_true", help="print JUnit XML instead of a table")
@@ -57,7 +57,7 @@ def conclude(
     as_table: Callable[[Sequence[Finding]], str],
     as_junit: Callable[[Sequence[Finding]], str],
 ) -> int:
-    """Print the findings of the checker `name` in the form chosen; return the exit status of its command line."""
+    """Print the findings of the checker `name` in the selected format; return the exit status of its command line."""
     if not findings:
         print(f"{name}: no ELF file found", file=sys.stderr)
         return 2

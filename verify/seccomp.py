@@ -5,11 +5,11 @@
     python -m verify.seccomp dump ask write 1 0 3 --ip 0x1000   one call: its verdict
     python -m verify.seccomp dump sweep --ip 0x1000             every number, with any arguments
 
-FILTER is a file: the raw bytes of the `struct sock_filter`s, as PTRACE_SECCOMP_GET_FILTER returns them, or text that
-holds BPF_STMT(…) and BPF_JUMP(…) as strace and C programs write them. `doit policy:dump` writes the filter of nabla's
-own policy to out/policy/filter.
+FILTER is a file: the raw bytes of the `struct sock_filter`s, as PTRACE_SECCOMP_GET_FILTER returns them, or text with
+BPF_STMT(…) and BPF_JUMP(…), as in C programs and the output of strace. `doit policy:dump` writes the filter of nabla's
+policy to out/policy/filter.
 
-Exit status: 0 allowed (or nothing to judge), 1 another verdict, 2 the filter is none or the question makes no sense.
+Exit status: 0 allowed (or no verdict requested), 1 another verdict, 2 the filter or the question is invalid.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _VALUES |= {f"SECCOMP_RET_{name}": getattr(bpf, name) for name in ("KILL_PROCESS
 _VALUES |= {f"SECCOMP_RET_{name}": getattr(bpf, name) for name in ("USER_NOTIF", "TRACE", "LOG", "ALLOW")}
 _VALUES |= {"SECCOMP_RET_KILL": bpf.KILL_THREAD}
 
-# Calls that newer hosts (6.14, 6.18) never show to a filter: uretprobe and uprobe belong to code that the host's kernel
-# itself puts into a process that is traced. Made from anywhere else the first raises SIGILL, the second fails: ENXIO.
+# Newer hosts (6.14, 6.18) exempt these calls from filters: the host's kernel inserts them into traced processes. From
+# other code, uretprobe raises SIGILL and uprobe fails with ENXIO.
 UNFILTERED = {335: "uretprobe", 336: "uprobe"}
 
 
@@ -49,7 +49,7 @@ def decode(data: bytes) -> list[Instruction]:
     if re.search(rb"BPF_(STMT|JUMP)\(", data):
         program = [_statement(match) for match in _STATEMENT.finditer(data.decode(errors="replace"))]
     elif not data or len(data) % 8:
-        raise FilterError(f"{len(data)} bytes are no whole number of instructions (8 bytes each)")
+        raise FilterError(f"{len(data)} bytes are not a whole number of instructions (8 bytes each)")
     else:
         program = [Instruction(*fields) for fields in struct.iter_unpack("<HBBI", data)]
     bpf.check(program)
@@ -86,7 +86,7 @@ def _number(text: str, known: dict[str, int]) -> int:
 
 
 def _integer(text: str) -> int:
-    """Return a number as C writes it; raises `FilterError`."""
+    """Parse a number in C syntax. Raises `FilterError`."""
     try:
         value = ast.literal_eval(re.sub(r"^(-?)0+(?=\d)", r"\1", text))
     except (ValueError, SyntaxError):
@@ -102,21 +102,21 @@ def call_number(text: str) -> int:
 
 
 def name_of(number: int) -> str:
-    """Return the name of a system call, or its number where it has none."""
+    """Return the name of a system call, or its number if it has none."""
     if number & bpf.X32_BIT and number > 0:
         return f"x32 {number & ~bpf.X32_BIT}"
     return names().get(number, str(number))
 
 
 def every_number() -> Iterator[int]:
-    """Yield the numbers worth asking for: 0 to 1023, the same of the x32 ABI, and odd ones, negative ones included."""
+    """Yield the numbers to test: 0 to 1023, the same in the x32 ABI, and unusual ones, including negative ones."""
     yield from range(1024)
     yield from (bpf.X32_BIT | number for number in range(1024))
     yield from (-1, -2, -512, -(1 << 31), 0x7FFFFFFF, 0xFFFF, 0x10000)
 
 
 def sweep(program: Sequence[Instruction], call: Call) -> dict[str, list[int]]:
-    """Ask for every number, with any arguments; return the numbers by what they can come to (`allow or kill` …)."""
+    """Test every number, with any arguments; return the numbers by possible verdicts (`allow or kill` …)."""
     found: dict[str, list[int]] = {}
     for number in every_number():
         verdicts = bpf.possible(program, Call(number, call.ip, (), call.arch))

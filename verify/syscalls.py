@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which programs enter the kernel without our libc? `python -m verify.syscalls [--json] FILE|FOLDER|IMAGE|APK…`
+"""Find programs that enter the kernel without nabla's libc: `python -m verify.syscalls [--json] FILE|FOLDER|IMAGE|APK…`
 
-A program that has `syscall`, `sysenter` or `int 0x80` in its own code works (the kernel traps it), but each such call
-costs a signal instead of a jump. Our libc, shared or linked in, has them only as the other way out of its jump
-(verify.entry knows that form); those do not count, nor do the few others of the loader.
+A program with `syscall`, `sysenter` or `int 0x80` in its own code works, because the kernel traps it, but each such
+call costs a signal instead of a jump. nabla's libc, shared or static, contains them only as the alternative to its jump
+(verify.entry checks this form); these are ignored, as are a few others in the loader.
 
-The bytes of these instructions are searched in executable segments, then it is disassembled from the start of the
-function around each find: the bytes count if they are an instruction and not a part of one's operand. Functions begin
-where symbols and the unwind table (.eh_frame_hdr) say. Where the disassembler loses its way before it arrives, the find
-counts, and is marked so: a doubt must not pass. A file that cannot be parsed fails.
+The checker searches executable segments for the bytes of these instructions, and disassembles from the start of the
+function to decide whether they are an instruction or part of an operand. Symbols and the unwind table (.eh_frame_hdr)
+provide the starts of functions. If the disassembly fails before it reaches the bytes, they are reported as uncertain. A
+malformed file fails.
 
-Exit status: 0 none but in the loader, 1 some, or a file that cannot be parsed, 2 nothing to check.
+Exit status: 0 none except in the loader, 1 some, or a malformed file, 2 no file to check.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from verify.pie import LOADER
 
 _CANDIDATE = re.compile(rb"(?=\x0f\x05|\x0f\x34|\xcd\x80)")
 _LONGEST = 15  # bytes of an instruction
-_DW_EH_PE = (0x03, 0x3B)  # counts as udata4, table as datarel sdata4: what every linker writes
+_DW_EH_PE = (0x03, 0x3B)  # counts as udata4, table as datarel sdata4: the encoding of all linkers
 
 
 @dataclass(frozen=True)
 class Use:
-    """One instruction that enters the kernel. `sure`: the way to it was disassembled without a gap."""
+    """One instruction that enters the kernel. `sure`: the disassembly reached it without an error."""
 
     address: int
     instruction: str
@@ -53,7 +53,7 @@ class Use:
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found in one file."""
+    """The finding about one file."""
 
     path: str
     uses: tuple[Use, ...] = ()
@@ -67,13 +67,13 @@ class Finding:
 
     @property
     def sound(self) -> bool:
-        """Whether all is as it should be."""
+        """Whether there is no finding."""
         return not self.problem and (self.allowed or not self.uses)
 
 
 def examine_bytes(path: str, data: bytes) -> Finding:
-    """Look through one ELF file. What cannot be parsed is a finding with a problem, not an exception."""
-    # Here and below: loading it takes longer than most tasks.
+    """Check one ELF file. A malformed file is a finding with a problem, not an exception."""
+    # Imported when needed: the import takes longer than most tasks.
     import capstone
 
     try:
@@ -86,7 +86,7 @@ def examine_bytes(path: str, data: bytes) -> Finding:
 
 
 def examine_all(found: Contents) -> list[Finding]:
-    """Look through each ELF file of a folder, an image or a package."""
+    """Check each ELF file of a folder, an image or a package."""
     return [replace(examine_bytes(path, data), owner=found.owners.get(path)) for path, data in found.programs()]
 
 
@@ -94,7 +94,7 @@ def _uses(elf: ELFFile) -> Iterator[Use]:
     if elf["e_machine"] != "EM_X86_64" or elf.elfclass != 64:
         raise ELFError(f"not x86-64: {elf['e_machine']}")
     names = _symbols(elf)
-    # Where the jump to the kernel's entry point comes first.
+    # In the form with a jump to the kernel's entry point.
     jumped = set(entry.examine_elf("", elf).places)
     for address, code in _code(elf):
         hits = [match.start() for match in _CANDIDATE.finditer(code) if address + match.start() not in jumped]
@@ -111,7 +111,7 @@ def _uses(elf: ELFFile) -> Iterator[Use]:
 
 
 def _decide(code: bytes, base: int, begin: int, hits: Sequence[int]) -> Iterator[Use]:
-    """Disassemble from `begin` past the last hit; yield those that are instructions which enter the kernel."""
+    """Disassemble from `begin` past the last hit; yield the hits that are instructions."""
     import capstone
 
     engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
@@ -122,7 +122,7 @@ def _decide(code: bytes, base: int, begin: int, hits: Sequence[int]) -> Iterator
         for place, size, mnemonic, operands in engine.disasm_lite(code[at - base : hits[-1] - base + _LONGEST], at):
             ended = place + size
             while waiting and waiting[-1] < ended:
-                # The first instruction that ends behind the hit holds it, or the hit lay in what was skipped.
+                # The first instruction that ends after the hit contains it, or the hit is in skipped data.
                 hit = waiting.pop()
                 text = f"{mnemonic} {operands}".strip()
                 if hit < place:
@@ -132,10 +132,10 @@ def _decide(code: bytes, base: int, begin: int, hits: Sequence[int]) -> Iterator
             if not waiting:
                 return
         while waiting and waiting[-1] <= ended:
-            # The disassembler stopped at these very bytes.
+            # The disassembler stopped at these bytes.
             hit = waiting.pop()
             yield Use(hit, code[hit - base : hit - base + 2].hex(" "), "", sure=False)
-        # Data in the code: go on behind it, and say so.
+        # Data in the code: continue after it, and mark later hits as uncertain.
         at, sure = ended + 1, False
 
 
@@ -150,12 +150,12 @@ def _code(elf: ELFFile) -> Iterator[tuple[int, bytes]]:
         if segment["p_type"] == "PT_LOAD" and segment["p_flags"] & P_FLAGS.PF_X:
             data = bytes(segment.data())
             if len(data) < int(segment["p_filesz"]):
-                raise ELFError("a segment is cut off")
+                raise ELFError("a segment is truncated")
             yield int(segment["p_vaddr"]), data
 
 
 def _symbols(elf: ELFFile) -> dict[int, str]:
-    """Return address -> name of functions, as far as the file still tells."""
+    """Return address -> name of functions in the symbol tables."""
     if elf["e_type"] == "ET_REL":
         return {}
     found: dict[int, str] = {}
@@ -168,7 +168,7 @@ def _symbols(elf: ELFFile) -> dict[int, str]:
 
 
 def _unwind_starts(elf: ELFFile) -> list[int]:
-    """Return where functions begin by the sorted table in .eh_frame_hdr; nothing where there is no such table."""
+    """Return the starts of functions in the sorted table of .eh_frame_hdr; none without a table."""
     segment: Any = next((s for s in elf.iter_segments() if s["p_type"] == "PT_GNU_EH_FRAME"), None)
     if segment is None:
         return []
@@ -177,12 +177,12 @@ def _unwind_starts(elf: ELFFile) -> list[int]:
         return []
     (count,) = struct.unpack_from("<I", data, 8)
     if 12 + 8 * count > len(data):
-        raise ELFError(".eh_frame_hdr is cut off")
+        raise ELFError(".eh_frame_hdr is truncated")
     return [base + start for start, _ in struct.iter_unpack("<ii", data[12 : 12 + 8 * count])]
 
 
 def as_table(findings: Sequence[Finding]) -> str:
-    """Return a line for each file and function; files without any are left out."""
+    """Return a line for each file and function with a finding."""
     rows = []
     for finding in findings:
         if finding.problem:
@@ -222,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             findings.append(Finding(str(path), problem=str(error)))
             continue
         if found.files.keys() == {str(path)}:
-            # A single file was named: it must be one.
+            # The argument is a single file, which must be an ELF file.
             findings.append(examine_bytes(str(path), found.files[str(path)]()))
         else:
             findings += examine_all(found)

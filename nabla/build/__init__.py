@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Source trees, patch series and the components that are built from them: kernel, libc, busybox, launcher, init."""
+"""Source trees, patch series, and the components built from them: kernel, libc, busybox, launcher, init."""

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a recipe to its result: unpack, patch, configure, build and install inside the sandbox.
+"""Build a component from its recipe in the sandbox: unpack, patch, configure, build, install.
 
     fetch:<name> -> unpack -> patch -> configure -> build -> install
 
-Each step leaves a small record of its inputs, out/work/<name>/<step>.json; the next step depends on that file alone. So
-a change of a patch message rebuilds nothing, and a change of the compiler everything.
+Each step writes a small record of its inputs, out/work/<name>/<step>.json; the next step depends only on that file. A
+changed patch message therefore rebuilds nothing, and a changed compiler rebuilds everything.
 
-    build/<name>    a copy of the patched source, in which the build works; /build/<name> in the sandbox
-    build/dest      what it installed
-    build/state     which step the copy has passed, and its inputs; a step that finds less than it needs starts over
+    build/<name>    a copy of the patched source, the working folder of the build; /build/<name> in the sandbox
+    build/dest      $DESTDIR, the installed files
+    build/state     the last complete step and its inputs; a step that needs a later one starts over
 
-The last line is for builds that were killed: half an object must not be taken for a whole one. The kernel has steps of
-its own (nabla.build.kernel): it is built beside its source, incrementally.
+`state` detects builds that were killed and may have left incomplete objects. The kernel has its own steps
+(nabla.build.kernel): its build is incremental and outside of the source.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from nabla.sources.recipe import Recipe
 
 @dataclass(frozen=True)
 class Build:
-    """One build of a recipe. `with_musl`: for the guest, by the compiler wrapper against out/musl, mounted at /sysroot;
-    else by the build root's own compiler."""
+    """One build of a recipe. `with_musl`: for the guest, by the compiler wrapper for out/musl, mounted at /sysroot;
+    otherwise by the build root's compiler."""
 
     recipe: Recipe
     with_musl: bool
@@ -53,11 +53,11 @@ class Build:
 
     @property
     def work(self) -> Work:
-        """Its folders."""
+        """The folders of the recipe."""
         return Work(self.name)
 
     def inputs(self) -> dict[str, Any]:
-        """Return what the compiled copy depends on: source, scripts, compiler, libc, further files of the recipe."""
+        """Return the inputs of the compiled copy: source, scripts, compiler, libc, other files of the recipe."""
         scripts = self.recipe.config()["build"] or {}
         return {
             "patched": digest.sha256_file(self.work.patched),
@@ -69,11 +69,11 @@ class Build:
         }
 
     def state(self, step: str) -> list[str]:
-        """Return the record of a build folder that has passed a step."""
+        """Return the content of `state` after a step."""
         return [step, digest.config_digest(self.inputs())]
 
     def sandbox(self) -> Sandbox:
-        """Return the sandbox of the build: its folder at /build, the recipe's own folder at /src."""
+        """Return the sandbox of the build: its folder at /build, the recipe's folder at /src."""
         binds = [Bind(self.work.build, "/build", writable=True), Bind(self.recipe.folder, "/src")]
         if self.with_musl:
             binds.append(Bind(MUSL, "/sysroot"))
@@ -88,7 +88,7 @@ class Build:
         return Sandbox(tuple(binds), env, f"/build/{self.name}", shell_command=f"./doit.sh shell {self.name}")
 
     def configure(self, job: Job) -> None:
-        """Start over with a fresh copy of the source and run the script `configure`."""
+        """Create a fresh copy of the source and run the script `configure` in it."""
         source_tree.ensure_source_tree(job, self.recipe)
         files.remove(self.work.build)
         self.work.build.mkdir(parents=True)
@@ -97,9 +97,9 @@ class Build:
         source_tree.write(self.work.state, self.state("configured"))
 
     def compile(self, job: Job) -> None:
-        """Run the script `build`, in a fresh copy unless there is one."""
+        """Run the script `build`, in a fresh copy if the present one is used."""
         if source_tree.read(self.work.state) != self.state("configured"):
-            job.note("there is no fresh copy (the last build failed or was killed): starting over")
+            job.note("the last build failed or was killed: starting over with a fresh copy")
             self.configure(job)
         self.work.state.unlink()
         with progress.counting(f"{self.name}: compile", self.name) as counter:
@@ -128,7 +128,7 @@ def compile_component(job: Job, name: str, with_musl: bool) -> None:
 
 
 def install(job: Job, name: str, with_musl: bool, results: Mapping[str, str]) -> None:
-    """Step: run the recipe's `install` into an empty $DESTDIR and copy `results` (path in it -> output) from there."""
+    """Step: run the recipe's `install` with an empty $DESTDIR and copy `results` (path in it -> output) from there."""
     build = Build(recipe.load(name), with_musl)
     if source_tree.read(build.work.state) != build.state("built"):
         build.compile(job)
@@ -139,7 +139,7 @@ def install(job: Job, name: str, with_musl: bool, results: Mapping[str, str]) ->
     for inside, target in results.items():
         path = destination / inside
         if not path.exists():
-            raise NablaError(f"{name}: `install` made no {inside} below $DESTDIR", f"see {relative(job.log)}")
+            raise NablaError(f"{name}: `install` created no {inside} below $DESTDIR", f"see {relative(job.log)}")
         output = next(item for item in job.outputs if str(real_path(item)) == target)
         if isinstance(output, Tree):
             shutil.copytree(path, job.out(output), symlinks=True)
@@ -172,7 +172,7 @@ def steps(
         doc=f"configure {name} in a fresh copy of its source",
         inputs=[work.patched, *tools, *([Tree(MUSL)] if with_musl else []), *_recipe_files(loaded)],
         outputs=[work.configured],
-        # `build` counts too: objects made with other flags must not stay.
+        # `build` counts, too: objects that were compiled with other flags must not stay.
         config=[env, scripts.get("configure"), scripts.get("build")],
         args=[name, with_musl],
         cacheable=True,
@@ -200,5 +200,5 @@ def steps(
 
 
 def _recipe_files(loaded: Recipe) -> list[Path]:
-    """Files beside recipe.toml which a build script may read (a .config for instance)."""
+    """Return the files beside recipe.toml, which a build script may read (for example a .config)."""
     return [path for path in task.source_files(loaded.folder) if path.name != "recipe.toml"]

@@ -19,7 +19,7 @@ from nabla.sources.recipe import Recipe
 
 BASE = "upstream"
 
-# git's own files are written once and thrown away with the tree.
+# git writes its files once, and they are removed with the tree.
 _SPEED = ("-c", "core.compression=0", "-c", "core.fsync=none", "-c", "gc.auto=0", "-c", "core.autocrlf=false")
 _COMMITTER = ("-c", "user.name=nabla", "-c", "user.email=developers@nabla.invalid")
 _NO_SETTINGS = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}

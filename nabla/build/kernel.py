@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guest kernel: Linux for ARCH=um with our no-MMU port.
+"""The guest kernel: Linux for ARCH=um without an MMU.
 
     fetch:linux -> kernel:unpack -> :patch -> :config -> :build -> out/kernel/{vmlinux,config,System.map,sources}
                             patches/linux ^      ^ kernel-config/*.config
 
-It is compiled beside its source (O=), which is mounted read-only, and stays in place between builds: a change compiles
-what depends on it. Everything else would be safe but take minutes each time.
+The kernel is compiled outside of its source (O=), which is mounted read-only. The objects stay between builds, so that
+a change compiles only what depends on it; a full build would take minutes each time.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from verify.epoch import BUILD_TIMESTAMP
 RECIPE = "linux"
 CONFIG = KERNEL / "config"
 SYMBOLS = KERNEL / "System.map"
-# The files of the source tree that were compiled, or read by what was: one path a line, sorted.
+# The files of the source tree that the compiler read: one path on each line, sorted.
 SOURCES = KERNEL / "sources"
 
-# Without these three the kernel asks the clock, the user and the host name.
+# Without these variables, the kernel contains the time, the user and the host name of the build.
 IDENTITY = {
     "KBUILD_BUILD_TIMESTAMP": BUILD_TIMESTAMP,
     "KBUILD_BUILD_USER": "nabla",
@@ -41,25 +41,25 @@ IDENTITY = {
 }
 _MAKE = "make ARCH=um CC='ccache gcc-12' HOSTCC='ccache gcc-12' -C /build/linux O=/build/obj"
 
-# The compiler tells which headers it read, so that the cache need not preprocess each file once more on its own. Right
-# for the kernel, whose headers are all told; elsewhere `-MMD` keeps silent about those of the sysroot, which change.
+# ccache takes the headers from the compiler's dependency file instead of preprocessing each file. The kernel's
+# dependency files list all headers; elsewhere `-MMD` omits those of the sysroot, which can change.
 _CACHE = {"CCACHE_DEPEND": "1"}
 
-# A dry run prints the compiler's command lines; each compiles one object.
+# A dry run prints one command line of the compiler for each object.
 _COMPILES = re.compile(r"gcc-12 .* -c -o \S+\.o ")
 _COMPILED = re.compile(r"^  (?:CC|AS) ")
-# A file of the source tree in what kbuild writes down for each object: its command, and all that it read.
+# A file of the source tree in the records of kbuild: the command of each object, and the files that it read.
 _READ = re.compile(r"/build/linux/([^\s:;\"'=)]+)")
 
 
 def config(job: Job, name: str) -> None:
-    """Merge the fragments on top of "no to everything", by the kernel's own script, in a folder of its own."""
+    """Merge the fragments into an allnoconfig by the kernel's script, in a separate folder."""
     work, parts = Work(name), fragments()
     if not parts:
         raise ConfigError(f"there is no fragment in {relative(KERNEL_CONFIG)}/")
-    kconfig.wanted(parts)
+    kconfig.merged(parts)
     source_tree.ensure_source_tree(job, recipe.load(name))
-    # The script calls make without our compiler, whose name and abilities are options too: hence one more olddefconfig.
+    # The script calls make without CC; the compiler's version and features are options, too: hence the olddefconfig.
     scratch = work.base / "config"
     files.remove(scratch)
     scratch.mkdir(parents=True)
@@ -76,11 +76,11 @@ def config(job: Job, name: str) -> None:
 
 
 def compile_kernel(job: Job, name: str) -> None:
-    """Run the kernel's make; after a killed build, which may have left half objects, from nothing."""
+    """Run the kernel's make. Starts over after a killed build, which may have left incomplete objects."""
     work = Work(name)
     objects = work.objects
     source_tree.ensure_source_tree(job, recipe.load(name))
-    # Objects are only as good as the compiler and the tree they came from: another build root starts over.
+    # Objects belong to one compiler and one tree: another build root starts over.
     origin = "\n".join([lockfile.read_lock().tree, digest.sha256_file(work.unpacked), BUILD_TIMESTAMP])
     mark, dirty = objects / ".nabla-origin", objects / ".nabla-running"
     if dirty.exists() or not mark.exists() or mark.read_text() != origin:
@@ -93,7 +93,7 @@ def compile_kernel(job: Job, name: str) -> None:
     try:
         _make(job, objects)
     except CommandError as error:
-        # make ended by itself and removed what it could not finish; after a signal nobody did.
+        # make has exited and removed incomplete objects; after a signal nothing has.
         if error.returncode > 0:
             dirty.unlink()
         raise
@@ -106,24 +106,24 @@ def compile_kernel(job: Job, name: str) -> None:
 
 
 def _sources(objects: Path, tree: Path) -> list[str]:
-    """Return what the objects in `objects` were made of, paths relative to the source tree."""
-    named: set[str] = set()
+    """Return the source files of the objects in `objects`, relative to the source tree."""
+    paths: set[str] = set()
     for command in objects.rglob(".*.cmd"):
-        named.update(_READ.findall(command.read_text(encoding="utf-8", errors="replace")))
-    # What is absent stays: nobody shall overlook that it was wanted.
-    return sorted({os.path.normpath(path) for path in named if not (tree / path).is_dir()})
+        paths.update(_READ.findall(command.read_text(encoding="utf-8", errors="replace")))
+    # Absent files stay in the list, so that they are noticed.
+    return sorted({os.path.normpath(path) for path in paths if not (tree / path).is_dir()})
 
 
 def _make(job: Job, objects: Path) -> None:
-    place = enter(objects)
+    sandbox = enter(objects)
     jobs = bwrap.jobs()
-    place.run(f"{_MAKE} -j{jobs} olddefconfig prepare", title="kernel: prepare", log=job.log)
-    # -k: a dry run cannot link what it did not compile, and says so at its end.
-    planned = place.run(f"{_MAKE} -n -k vmlinux || true", title="kernel: count the objects")
+    sandbox.run(f"{_MAKE} -j{jobs} olddefconfig prepare", title="kernel: prepare", log=job.log)
+    # -k: a dry run cannot link objects that it did not compile, and fails at its end.
+    planned = sandbox.run(f"{_MAKE} -n -k vmlinux || true", title="kernel: count the objects")
     total = sum(1 for line in planned.stdout.splitlines() if _COMPILES.search(line))
     job.note(f"{total} objects to compile")
     with progress.counting("kernel: compile", RECIPE, total, _COMPILED) as counter:
-        place.run(f"{_MAKE} -j{jobs} vmlinux", title="kernel: compile", log=job.log, progress=counter)
+        sandbox.run(f"{_MAKE} -j{jobs} vmlinux", title="kernel: compile", log=job.log, progress=counter)
 
 
 def enter(objects: Path, *more: Bind) -> Sandbox:
@@ -134,7 +134,7 @@ def enter(objects: Path, *more: Bind) -> Sandbox:
 
 
 def _mount_points() -> Bind:
-    """An empty /build with the two folders to mount on; the build root is read-only."""
+    """Return an empty /build with two mount points; the build root is read-only."""
     folder = Work(RECIPE).base / "mount"
     for name in ("linux", "obj"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -142,5 +142,5 @@ def _mount_points() -> Bind:
 
 
 def fragments() -> list[Path]:
-    """Return the fragments of the configuration, in the order in which they are merged."""
+    """Return the fragments of the configuration in the order of their merge."""
     return sorted(KERNEL_CONFIG.glob("*.config"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check of the built kernel by verify/kernel_code.py."""
+"""Check the built kernel by verify/kernel_code.py."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from verify import kernel_code
 
 
 def check_kernel(job: Job) -> None:
-    """Step: disassemble the kernel with the build root's objdump and compare it with the policy."""
+    """Step: disassemble the kernel by the build root's objdump and compare it with the policy."""
     listing = job.scratch() / "vmlinux.s"
-    place = Sandbox((Bind(VMLINUX.parent, "/src"), Bind(listing.parent, "/build", writable=True)))
-    place.run(f"objdump -d -w --no-show-raw-insn /src/{VMLINUX.name} > {listing.name}", title="disassemble the kernel")
+    sandbox = Sandbox((Bind(VMLINUX.parent, "/src"), Bind(listing.parent, "/build", writable=True)))
+    sandbox.run(
+        f"objdump -d -w --no-show-raw-insn /src/{VMLINUX.name} > {listing.name}", title="disassemble the kernel"
+    )
     try:
         with listing.open(encoding="utf-8", errors="replace") as stream:
             result = kernel_code.check(stream, kernel_code.read_policy(kernel_code.POLICY))
@@ -23,5 +25,5 @@ def check_kernel(job: Job) -> None:
     job.note(kernel_code.describe(result, everything=True))
     problems = [f"{use.function}: {use.kind}: {use.text}" for use in result.forbidden] + result.idle
     if problems:
-        hint = f"{len(problems)} findings, see {relative(job.log)}; verify/kernel_code.toml holds what is allowed"
+        hint = f"{len(problems)} findings, see {relative(job.log)}; verify/kernel_code.toml lists what is permitted"
         raise VerifyError(f"{relative(VMLINUX)}: {problems[0]}", hint)

@@ -18,7 +18,7 @@ from nabla.engine.task import TaskDict
 
 
 def task_patches() -> Iterator[TaskDict]:
-    """Turn a series into a git tree, and back."""
+    """Convert a series into a git tree, and back."""
     for name, action, doc in (
         ("tree", create, "create a git tree of a source with one commit per patch: doit patches:tree NAME"),
         ("export", export, "write the commits of that git tree to patches/NAME: doit patches:export NAME"),

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Source trees: unpacked from the cache or copied from this repository, and patched.
 
-    source/tree     upstream's files with our patches
-    source/pristine what is needed to take the patches out again
+    source/tree     upstream's files with the patches of this repository
+    source/pristine the original files, which can revert the patches
     source/inputs   the digests of the files that the tree was unpacked from; written last, it makes the tree valid
 
-The records that other steps depend on lie outside, in out/work/<name>/*.json. A step that needs the tree calls
-`ensure_source_tree`, which repairs one that was removed or left incomplete.
+Other steps depend on the records in out/work/<name>/*.json. A step that needs the tree calls `ensure_source_tree`,
+which repairs an absent or incomplete one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Work:
 
     @property
     def base(self) -> Path:
-        """Everything of this recipe."""
+        """The folder itself."""
         return WORK / self.name
 
     @property
@@ -54,12 +54,12 @@ class Work:
 
     @property
     def state(self) -> Path:
-        """Records which step the build folder has passed, and its inputs; absent while a build runs."""
+        """The last complete step of the build folder and its inputs; absent while a build runs."""
         return self.build / "state"
 
     @property
     def objects(self) -> Path:
-        """Where the kernel is compiled, beside its source."""
+        """The kernel's objects."""
         return self.base / "objects"
 
     @property
@@ -84,12 +84,12 @@ class Work:
 
 
 def unpack(job: Job, name: str) -> None:
-    """Step: bring the sources of a recipe to source/tree; nothing moves if they are there already."""
+    """Step: unpack the sources of a recipe to source/tree, unless they are unpacked."""
     write(job.out(Work(name).unpacked), _ensure_unpacked(job, recipe.load(name)))
 
 
 def patch(job: Job, name: str) -> None:
-    """Step: apply the series; the record names the content of each patched file, not the patches."""
+    """Step: apply the series; the record contains the digests of the patched files, not of the patches."""
     loaded, work = recipe.load(name), Work(name)
     ensure_source_tree(job, loaded)
     paths = sorted({path for file in loaded.patches for path in series.touched(file)})
@@ -102,7 +102,7 @@ def patch(job: Job, name: str) -> None:
 
 
 def ensure_source_tree(job: Job, loaded: Recipe) -> None:
-    """Make sure that source/tree exists and carries the series: a step that the cache restored has left none."""
+    """Ensure that source/tree exists with the series applied: a step that was restored from the cache creates none."""
     work = Work(loaded.name)
     folder = work.source.parent
     _ensure_unpacked(job, loaded)
@@ -114,7 +114,7 @@ def ensure_source_tree(job: Job, loaded: Recipe) -> None:
 
 
 def _ensure_unpacked(job: Job, loaded: Recipe) -> Any:
-    """Make sure that source/tree is unpacked from the right files; return their digests."""
+    """Ensure that source/tree is unpacked from the current files; return their digests."""
     work = Work(loaded.name)
     archives = fetched(loaded) if loaded.is_remote else {}
     record: list[dict[str, Any]] = []
@@ -133,7 +133,7 @@ def _ensure_unpacked(job: Job, loaded: Recipe) -> Any:
         files.remove(work.source.parent)
         work.source.mkdir(parents=True)
         for number, (source, path) in enumerate(zip(loaded.source, paths, strict=True)):
-            # The first source is the tree itself, further ones lie in a folder with their name.
+            # The first source is the tree itself; each other one is a folder in it with the name of the source.
             _unpack_one(job, source, path, work.source if number == 0 else work.source / source.name)
         write(origin, record)
     return record
@@ -158,7 +158,7 @@ def steps(area: str, loaded: Recipe) -> Iterator[TaskDict]:
         doc=f"apply patches/{loaded.name}" if loaded.patches else "nothing to patch",
         inputs=[work.unpacked, *loaded.patches],
         outputs=[work.patched],
-        # The input files alone do not show that one is gone.
+        # The inputs alone do not show that a patch was removed.
         config=[path.name for path in loaded.patches],
         args=[loaded.name],
         cacheable=True,
@@ -166,13 +166,13 @@ def steps(area: str, loaded: Recipe) -> Iterator[TaskDict]:
 
 
 def source_inputs(loaded: Recipe) -> list[Path]:
-    """Return the files by which the sources of a recipe are inputs of a step."""
+    """Return the files that represent the sources of a recipe as inputs of a step."""
     local = [path for source in loaded.source if source.local_path for path in local_files(source.local_path)]
     return [*local, *([source_record(loaded.name)] if loaded.is_remote else [])]
 
 
 def local_files(folder: Path) -> list[Path]:
-    """Return the files of a local source, sorted: everything but hidden files and what building in place leaves."""
+    """Return the files of a local source, sorted, without hidden files and objects of a build in place."""
     return [path for path in task.source_files(folder) if path.suffix not in (".o", ".a")]
 
 
@@ -183,25 +183,25 @@ def _unpack_one(job: Job, source: Source, path: Path, target: Path) -> None:
             copy = target / file.relative_to(path)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
-            # Whatever the umask was when the repository was cloned.
+            # Modes do not depend on the umask of the clone.
             copy.chmod(0o755 if file.stat().st_mode & 0o100 else 0o644)
     elif source.unpack:
-        place = Sandbox((Bind(target, "/build", writable=True), Bind(path.parent, "/src")))
-        # tar finds the compression out by itself; owners and set-id bits of the archive do not matter here.
+        sandbox = Sandbox((Bind(target, "/build", writable=True), Bind(path.parent, "/src")))
+        # tar detects the compression. Owners and set-id bits of the archive are irrelevant.
         script = f"tar -xf /src/{path.name} --strip-components={source.strip} --no-same-owner --no-same-permissions"
-        place.run(script, title=f"unpack {source.name}", log=job.log)
+        sandbox.run(script, title=f"unpack {source.name}", log=job.log)
     else:
         shutil.copyfile(path, target / source.origin[0].file)
 
 
 def _content(path: Path) -> str | None:
-    """Digest of a file and whether it is a program; None where a patch removed it."""
-    found = digest.path_digest(path)
-    return f"{found} {'x' if path.stat().st_mode & 0o111 else '-'}" if found else None
+    """Return the digest of a file and whether it is executable; None if a patch removed it."""
+    content = digest.path_digest(path)
+    return f"{content} {'x' if path.stat().st_mode & 0o111 else '-'}" if content else None
 
 
 def read(path: Path) -> Any:
-    """Return the JSON data of a record, or None where there is none or it is damaged."""
+    """Return the JSON data of a record; None if it is absent or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -209,5 +209,5 @@ def read(path: Path) -> Any:
 
 
 def write(path: Path, record: Any) -> None:
-    """Write a record: the same data always gives the same bytes."""
+    """Write a record; equal data gives equal bytes."""
     files.write(path, json.dumps(record, indent=1, sort_keys=True) + "\n")

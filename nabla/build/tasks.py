@@ -35,7 +35,7 @@ def task_busybox() -> Iterator[TaskDict]:
 
 
 def task_launcher() -> Iterator[TaskDict]:
-    """Build nabla-run, which starts the machine."""
+    """Build nabla-run, which starts a VM."""
     results = {"usr/bin/nabla-run": NABLA_RUN}
     yield from component.steps("launcher", "nabla-run", results, doc="build nabla-run, the launcher", with_musl=True)
 
@@ -48,7 +48,7 @@ def task_init() -> Iterator[TaskDict]:
 
 
 def task_guest_tests() -> Iterator[TaskDict]:
-    """Build the programs of tests/guest and bench/guest."""
+    """Build the programs in tests/guest and bench/guest."""
     doc = "build the programs that run inside the guest"
     results = {"usr/lib/nabla-tests": Tree(GUEST_TESTS)}
     yield from component.steps("guest-tests", "guest-tests", results, doc=doc, with_musl=True)

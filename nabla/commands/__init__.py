@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands for people: boot, test, shell, doctor."""
+"""Commands for users: boot, test, shell, doctor."""

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start the virtual machine: `doit boot`, `doit boot:minimal`, `doit boot --memory 1G -- COMMAND…`.
+"""Start a VM: `doit boot`, `doit boot:minimal`, `doit boot --memory 1G -- COMMAND…`.
 
-`doit boot --net user --publish 8080:80` gives it a network; `-o '--user nobody --timeout 60'` hands any other options
-on to nabla-run, as a shell would split them.
+`doit boot --net user --publish 8080:80` adds a network; `-o '--user nobody --timeout 60'` passes other options to
+nabla-run, split as by a shell.
 
-What is done inside is kept in out/run/<name>.ext3, a copy of the built image; the image itself never changes. A rebuilt
-image makes a new copy, the old one stays beside it for one generation. `--ephemeral` keeps nothing. Without a terminal
-and without a command the guest describes itself, likewise without keeping anything.
+The VM writes to out/run/<name>.ext3, a copy of the built image; the image itself never changes. A rebuilt image is
+copied again, and the previous copy is renamed and kept once. `--ephemeral` discards all changes. Without a terminal and
+without a command, the guest prints a description of itself and discards all changes, too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DEFAULT = "base"
 LAUNCHER_FAILED = 125
 _CHUNK = 1 << 20
 
-# Plain shell that every image of ours can run; programs that it lacks are left out.
+# A shell script for every image; it skips missing programs.
 _DESCRIBE = """
 echo "system:  $(uname -srmo) on $(hostname)"
 echo "memory:  $(grep -E '^(MemTotal|MemAvailable)' /proc/meminfo | tr -s ' ' | tr '\\n' ' ')"
@@ -62,18 +62,18 @@ def boot(
 ) -> None:
     """Run the launcher on the caller's terminal until the guest ends.
 
-    Each of `option` holds options of nabla-run as they would stand on a shell's command line. Raises `CommandError`
-    when the machine could not run, or the command that was asked for failed.
+    Each item of `option` contains options of nabla-run in the syntax of a shell. Raises `CommandError` if the VM cannot
+    run, or if the command fails.
     """
-    alone = not (sys.stdin.isatty() and sys.stdout.isatty()) and not words
+    unattended = not (sys.stdin.isatty() and sys.stdout.isatty()) and not words
     image = image_path(name)
-    if alone:
+    if unattended:
         words = ["/bin/sh", "-c", _DESCRIBE]
-    if not (alone or ephemeral):
-        image = own_copy(image, RUN)
+    if not (unattended or ephemeral):
+        image = writable_copy(image, RUN)
     sys.stdout.flush()
-    status = process.interactive(command(image, memory, alone or ephemeral, words, net, publish, option))
-    # What the last command of somebody's session left is not a failure of ours.
+    status = process.interactive(command(image, memory, unattended or ephemeral, words, net, publish, option))
+    # The status of the last command of an interactive session is not an error.
     if status == LAUNCHER_FAILED or (words and status != 0):
         raise CommandError(f"the virtual machine ended with status {status}", "the lines above say why")
 
@@ -87,17 +87,17 @@ def command(
     publish: Sequence[str] = (),
     option: Sequence[str] = (),
 ) -> list[str | Path]:
-    """Return the words that start nabla-run on an image. Raises `CommandError` when `option` is no shell line."""
-    line: list[str | Path] = [NABLA_RUN, "--memory", memory, "--kernel", VMLINUX]
+    """Return the command that runs nabla-run on an image. Raises `CommandError` if `option` is malformed."""
+    argv: list[str | Path] = [NABLA_RUN, "--memory", memory, "--kernel", VMLINUX]
     if net:
-        line += ["--net", net]
+        argv += ["--net", net]
     for ports in publish:
-        line += ["--publish", ports]
+        argv += ["--publish", ports]
     for text in option:
-        line += _split(text)
+        argv += _split(text)
     if ephemeral:
-        line.append("--ephemeral")
-    return [*line, image, *(["--", *words] if words else [])]
+        argv.append("--ephemeral")
+    return [*argv, image, *(["--", *words] if words else [])]
 
 
 def _split(text: str) -> list[str]:
@@ -107,26 +107,26 @@ def _split(text: str) -> list[str]:
         raise CommandError(f"--option {text!r}: {error}", "quote it as for a shell: -o '--user nobody'") from None
 
 
-def own_copy(image: Path, folder: Path) -> Path:
-    """Return the copy of an image that a user may write to, made when absent or when the image is another one now."""
+def writable_copy(image: Path, folder: Path) -> Path:
+    """Return the writable copy of an image; copies the image if it is new."""
     copy, record = folder / image.name, folder / f"{image.name}.made-from"
-    now = digest.sha256_file(image)
-    if copy.exists() and record.exists() and record.read_text().strip() == now:
+    sha256 = digest.sha256_file(image)
+    if copy.exists() and record.exists() and record.read_text().strip() == sha256:
         return copy
     files.make_folder(folder)
     if copy.exists():
         old = copy.with_name(f"{image.stem}.old{image.suffix}")
         copy.rename(old)
-        log.info(f"{image.name} was rebuilt; what you changed in the last one is in {relative(old)}")
+        log.info(f"{image.name} was rebuilt; your changes to the previous one are in {relative(old)}")
     partial = copy.with_name(f".{copy.name}.partial")
     copy_sparse(image, partial)
     partial.rename(copy)
-    record.write_text(now + "\n")
+    record.write_text(sha256 + "\n")
     return copy
 
 
 def copy_sparse(source: Path, target: Path) -> None:
-    """Copy a file without turning its holes into zeros on the disk. Raises `DiskFullError`, OSError."""
+    """Copy a file and preserve its holes. Raises `DiskFullError`, OSError."""
     try:
         with source.open("rb") as reader, target.open("wb") as writer:
             size = os.fstat(reader.fileno()).st_size
@@ -144,7 +144,7 @@ def copy_sparse(source: Path, target: Path) -> None:
 
 
 def _next_data(descriptor: int, at: int, size: int) -> int:
-    """Return where the next data begins at or behind `at`; the file's size when there is none."""
+    """Return the start of the next data at or after `at`; the size of the file if there is none."""
     try:
         return os.lseek(descriptor, at, os.SEEK_DATA)
     except OSError:  # ENXIO: only a hole is left

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of the host: what building and running need, and what makes them slow or odd.
+"""Check the host for the requirements of builds and VMs, and for properties that make them slow.
 
-Each check is a small function that looks at the running system itself, never at a version number where it can try.
+Each check is a small function that tests the running system, and does not rely on version numbers if it can try.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ST_NOEXEC = 8
 
 
 class Level(enum.Enum):
-    """How much a finding matters."""
+    """The severity of a finding."""
 
     GOOD = "ok"
     UNUSUAL = "unusual"
@@ -41,7 +41,7 @@ class Level(enum.Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of one check; `hint` says what to do about it."""
+    """The outcome of one check. `hint`: the remedy."""
 
     name: str
     level: Level
@@ -50,19 +50,19 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Run all checks; none raises."""
+    """Run all checks; they do not raise exceptions."""
     return [check() for check in _CHECKS]
 
 
 def machine() -> Finding:
-    """The port is for x86-64 Linux."""
-    what = f"{platform.system()} {platform.release()} on {platform.machine()}, Python {platform.python_version()}"
+    """The guest kernel needs Linux on x86-64."""
+    text = f"{platform.system()} {platform.release()} on {platform.machine()}, Python {platform.python_version()}"
     good = platform.system() == "Linux" and platform.machine() == "x86_64"
-    return Finding("machine", Level.GOOD if good else Level.MISSING, what, "the machine must be x86-64 with Linux")
+    return Finding("machine", Level.GOOD if good else Level.MISSING, text, "use Linux on x86-64")
 
 
 def seccomp() -> Finding:
-    """The launcher's filter traps the guest's raw system calls and kills on what is not allowed."""
+    """The seccomp filter traps the guest's raw system calls and kills a VM that makes a forbidden call."""
     try:
         actions = set(Path("/proc/sys/kernel/seccomp/actions_avail").read_text().split())
     except OSError:
@@ -74,7 +74,7 @@ def seccomp() -> Finding:
 
 
 def fsgsbase() -> Finding:
-    """Switching threads writes the FS register; by instruction where the kernel allows it, else by a system call."""
+    """A switch of guest threads writes the FS register, by an instruction if the host permits it."""
     getauxval = ctypes.CDLL(None).getauxval
     getauxval.restype = ctypes.c_ulong
     getauxval.argtypes = [ctypes.c_ulong]
@@ -89,7 +89,7 @@ def fsgsbase() -> Finding:
 
 
 def shared_memory() -> Finding:
-    """Shared memory of the host: some test programs and tools use it."""
+    """Some test programs and tools use the host's shared memory."""
     try:
         info = os.statvfs("/dev/shm")
     except OSError as error:
@@ -143,7 +143,7 @@ def _namespace_hint() -> str:
 
 
 def tun() -> Finding:
-    """A network device for the guest; only needed to give it a connection to the outside."""
+    """A network device for the guest, needed only for a connection to the outside."""
     path = Path("/dev/net/tun")
     if not path.exists():
         return Finding("tun", Level.UNUSUAL, "no /dev/net/tun: no network device for the guest", "modprobe tun")
@@ -157,13 +157,15 @@ def tun() -> Finding:
 
 
 def passt() -> Finding:
-    """It is the guest's network for whoever has no privilege: `nabla-run --net user`, and published ports."""
+    """passt provides the guest's network to users without privileges: `nabla-run --net user`, published ports."""
     if shutil.which("passt") is None:
         return Finding("passt", Level.UNUSUAL, "not installed: no --net user, no --publish", "apt-get install passt")
     try:
         version = run(["passt", "--version"]).stdout.partition("\n")[0]
     except (CommandError, HostError) as error:
-        return Finding("passt", Level.UNUSUAL, f"it does not run: {error.message}", "apt-get install --reinstall passt")
+        return Finding(
+            "passt", Level.UNUSUAL, f"passt does not run: {error.message}", "apt-get install --reinstall passt"
+        )
     return Finding("passt", Level.GOOD, version or "installed")
 
 
@@ -176,14 +178,14 @@ def debian_archive() -> Finding:
 
 
 def gpgv() -> Finding:
-    """Signatures of upstream's sources are checked by gpgv."""
+    """gpgv verifies the signatures of upstream's sources."""
     if shutil.which(GPGV) is None:
         return Finding("gpgv", Level.MISSING, "not installed", "apt-get install gpgv")
     return Finding("gpgv", Level.GOOD, run([GPGV, "--version"]).stdout.splitlines()[0])
 
 
 def space() -> Finding:
-    """A full build with all work folders takes some gigabytes."""
+    """A full build with all work folders needs some gigabytes."""
     free = shutil.disk_usage(ROOT).free
     level = Level.GOOD if free >= _BUILD_SPACE else Level.UNUSUAL
     hint = f"a full build takes up to {_BUILD_SPACE >> 30} GiB in out/ and the cache"
@@ -191,7 +193,7 @@ def space() -> Finding:
 
 
 def report() -> None:
-    """Show one line for each check; raises `HostError` when something needed is missing."""
+    """Print one line for each check. Raises `HostError` if a requirement is missing."""
     findings = examine()
     for finding in findings:
         log.info(f"{finding.level.value:9} {finding.name}: {finding.text}")
@@ -199,7 +201,7 @@ def report() -> None:
             log.info(f"          {finding.hint}")
     missing = [finding.name for finding in findings if finding.level is Level.MISSING]
     if missing:
-        raise HostError(f"this host lacks: {', '.join(missing)}", "the lines above say what to do")
+        raise HostError(f"this host lacks: {', '.join(missing)}", "the lines above list the remedies")
 
 
 _CHECKS: tuple[Callable[[], Finding], ...] = (

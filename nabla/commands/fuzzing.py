@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the VM's fuzzers for any length of time: `doit fuzz[:NAME] [--time SECONDS] [--seed N] [--keep]`.
+"""Run the VM's fuzzers for a given time: `doit fuzz[:NAME] [--time SECONDS] [--seed N] [--keep]`.
 
 The fuzzers themselves are in tests/fuzz; the tests run a few seconds of each.
 """
@@ -12,17 +12,17 @@ from nabla.core import process
 from nabla.core.errors import CommandError
 from nabla.core.paths import ROOT
 
-# As tests/fuzz/__main__.py has them.
+# The same names as in tests/fuzz/__main__.py.
 NAMES = ("calls", "exec", "frames", "trace", "disks", "wires")
 PARAMS = [
     {"name": "time", "long": "time", "type": float, "default": 60.0, "help": "seconds for each fuzzer"},
     {"name": "seed", "long": "seed", "type": str, "default": "", "help": "seed of the first round; default: random"},
-    {"name": "keep", "long": "keep", "type": bool, "default": False, "help": "make tests of findings"},
+    {"name": "keep", "long": "keep", "type": bool, "default": False, "help": "turn findings into tests"},
 ]
 
 
 def run_fuzzers(names: list[str], time: float, seed: str, keep: bool) -> None:
-    """Run tests/fuzz on the caller's terminal. Raises `CommandError` when a fuzzer finds something."""
+    """Run tests/fuzz on the caller's terminal. Raises `CommandError` if a fuzzer has findings."""
     words = [*names, "--time", str(time), *(["--seed", seed] if seed else []), *(["--keep"] if keep else [])]
     if process.interactive([sys.executable, "-m", "tests.fuzz", *words], cwd=ROOT) != 0:
-        raise CommandError("fuzzers have found something", "see above; --keep makes a test of it")
+        raise CommandError("the fuzzers have findings", "see above; --keep turns them into tests")

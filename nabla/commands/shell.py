@@ -16,24 +16,24 @@ from nabla.sources.recipe import PackageRecipe
 
 
 def open_shell(names: list[str]) -> None:
-    """Open a shell, in a recipe's build folder when one is named. Raises `HostError`, `NablaError`."""
+    """Open a shell, in a recipe's build folder if a recipe is given. Raises `HostError`, `NablaError`."""
     if not sys.stdin.isatty():
         raise HostError("doit shell needs a terminal")
     if not names:
         files.make_folder(Work("shell").base)
-        place = Sandbox((Bind(Work("shell").base, "/build", writable=True),))
+        sandbox = Sandbox((Bind(Work("shell").base, "/build", writable=True),))
     elif names[0] in ("kernel", kernel.RECIPE) and Work(kernel.RECIPE).objects.is_dir():
-        place = kernel.enter(Work(kernel.RECIPE).objects)
+        sandbox = kernel.enter(Work(kernel.RECIPE).objects)
     elif (Work(names[0]).build / names[0]).is_dir():
         loaded = recipe.load(names[0])
         if isinstance(loaded, PackageRecipe):
-            place = builder.enter(loaded)
+            sandbox = builder.enter(loaded)
         else:
-            place = component.Build(loaded, with_musl=loaded.name != "musl").sandbox()
+            sandbox = component.Build(loaded, with_musl=loaded.name != "musl").sandbox()
     else:
         raise NablaError(
             f"there is no build folder of {names[0]!r}",
-            "name a recipe, after building it here; of a result that the cache had, this makes one:\n"
+            "give the name of a recipe that was built here; a result from the cache has none, which this creates:\n"
             f"doit clean {names[0]} && doit fresh=1 {names[0]}",
         )
-    place.shell()
+    sandbox.shell()

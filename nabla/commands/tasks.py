@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks for people: everything at once, the tests, a VM, a shell in the sandbox, a look at the host, committed locks.
+"""Tasks for users: all artifacts, the tests, a VM, a shell in the sandbox, checks of the host, committed files.
 
 all   <- kernel, musl, busybox, launcher, init, rootfs:alpine, rootfs:minimal
-ready <- all, fetch, rootfs, packages, what a release holds, images of light sets of programs
+ready <- all, fetch, rootfs, packages, the content of a release, `tested_tasks` of other areas
 test  <- ready
 test:quick
 kernel, launcher, rootfs:minimal, rootfs:test -> fuzz, fuzz:<name>
 kernel, launcher, rootfs:<name> -> boot:<name> (boot = boot:base)
-lock:update, lock:verify (build roots), lock:policy (the kernel's filter), lock:digests (sums of everything): each area
-says by `lock_steps` how it renews its own
+lock:update, lock:verify (build roots), lock:policy (the kernel's filter), lock:digests (sums of artifacts): each area
+adds its own by a function `lock_steps`
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def task_test() -> TaskDict:
     return command(
         "test",
         testing.run_tests,
-        doc="run all tests and linters on what was built; words after it go to pytest (doit test -- -k fetch)",
+        doc="run all tests and linters; other arguments go to pytest (doit test -- -k fetch)",
         after=["ready"],
         words="words",
         interactive=True,
@@ -47,11 +47,11 @@ def task_test() -> TaskDict:
 
 
 def task_quick_test() -> TaskDict:
-    """Run what needs no build."""
+    """Run the tests that need no build."""
     return command(
         "test:quick",
         testing.run_quick_tests,
-        doc="run the linters and the tests that need no build, in about a minute; words after it go to pytest",
+        doc="run the linters and the tests that need no build, in about a minute; other arguments go to pytest",
         words="words",
         interactive=True,
     )
@@ -65,23 +65,16 @@ def task_fuzz() -> Iterator[TaskDict]:
 
 
 def _fuzz(title: str, names: list[str], doc: str) -> TaskDict:
-    return command(
-        title,
-        fuzzing.run_fuzzers,
-        doc=doc,
-        after=["kernel", "launcher", "rootfs:minimal", "rootfs:test"],
-        args=[names],
-        params=fuzzing.PARAMS,
-        interactive=True,
-    )
+    needed, params = ["kernel", "launcher", "rootfs:minimal", "rootfs:test"], fuzzing.PARAMS
+    return command(title, fuzzing.run_fuzzers, doc=doc, after=needed, args=[names], params=params, interactive=True)
 
 
 def task_boot() -> Iterator[TaskDict]:
-    """Start the virtual machine."""
+    """Start a VM."""
     for name in descriptions.names():
-        doc = f"start a virtual machine with {descriptions.load(name).summary}"
+        doc = f"start a VM with {descriptions.load(name).summary}"
         yield _boot(f"boot:{name}", name, doc)
-    yield _boot("boot", boot.DEFAULT, "start the virtual machine: a shell in Alpine Linux, or `-- COMMAND…`")
+    yield _boot("boot", boot.DEFAULT, "start a VM: a shell in Alpine Linux, or `-- COMMAND…`")
 
 
 def _boot(title: str, name: str, doc: str) -> TaskDict:
@@ -102,7 +95,7 @@ def task_shell() -> TaskDict:
     return command(
         "shell",
         shell.open_shell,
-        doc="open a shell in the build sandbox, with a recipe's build folder: doit shell [RECIPE]",
+        doc="open a shell in the build sandbox, in a recipe's build folder: doit shell [RECIPE]",
         after=["toolchain:unpack"],
         words="names",
         interactive=True,
@@ -111,9 +104,9 @@ def task_shell() -> TaskDict:
 
 def task_doctor() -> TaskDict:
     """Check the host."""
-    return command("doctor", doctor.report, doc="report what the host lacks or what is unusual about it")
+    return command("doctor", doctor.report, doc="check the host for missing requirements and unusual properties")
 
 
 def task_lock() -> Iterator[TaskDict]:
-    """Renew the committed locks."""
+    """Update the committed files."""
     yield from discovery.steps("lock_steps")

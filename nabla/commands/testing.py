@@ -15,7 +15,7 @@ QUICK = "not (vm or buildroot or slow or online)"
 
 
 def run_tests(words: list[str]) -> None:
-    """Run pytest on the caller's terminal, with the environment's own Python."""
+    """Run pytest on the caller's terminal, by the Python of the virtual environment."""
     _pytest([] if words else _parallel(bwrap.jobs() + 1), words)
 
 
@@ -25,8 +25,8 @@ def run_quick_tests(words: list[str]) -> None:
 
 
 def _parallel(workers: int) -> list[str]:
-    # A file stays together, as its tests share VMs. One worker more than there are processors waits for the second
-    # build, which is a test too. Files start in the order of their collection, the longest first.
+    # The tests of a file share VMs and run in one worker. Files start in the order of their collection, the longest
+    # first. `run_tests` adds a worker that waits for the second build, which is a test, too.
     return ["-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder", "--durations", "20"]
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What everything stands on: errors, paths, files, processes, digests, log lines."""
+"""The foundation of all areas: errors, paths, files, processes, digests, log lines."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the build makes: the path of each output, and for each artifact the tasks that make it."""
+"""The outputs of the build: the path of each output, and the tasks that build each artifact."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from nabla.core.version import version
 
 @dataclass(frozen=True)
 class Tree:
-    """A folder as input or output of a task: known by the digest of its manifest, kept in a small stamp file."""
+    """A folder as input or output of a task. A stamp file contains the digest of its manifest."""
 
     path: Path
 
     @property
     def stamp(self) -> Path:
-        """The file that holds the digest; it is what doit sees of the folder."""
+        """The file with the digest, which represents the folder for doit."""
         return STATE / "trees" / f"{relative(self.path).replace('/', '+')}.sha256"
 
 
-# The recipe with Alpine's root file system; the programs that make packages and images come from it.
+# The recipe with Alpine's root file system, which also contains the programs that write packages and images.
 BASE = "alpine-base"
 
-# The images that are released; others are for tests and for developers of this project.
+# The images of a release; others are for tests and for developers of nabla.
 RELEASED_IMAGES = ("alpine", "base", "minimal", "python")
 
-# They hold the digest of the unpacked build root: an input of every step that runs in it.
+# Each contains the digest of an unpacked build root, an input of every step that runs in it.
 BUILD_ROOT = STATE / "build-root"
 PACKAGING_ROOT = STATE / "packaging-root"
 
@@ -67,7 +67,7 @@ LICENSE_LIST = OUT / "sbom" / "licenses.md"
 
 REPORT = OUT / "report" / "index.html"
 
-# Forms of artifacts that depend neither on the user's keys nor on the version; their sums are committed.
+# Reference versions of artifacts, which depend neither on the user's keys nor on the version; their sums are committed.
 REFERENCE_VERSION = "0"
 REFERENCE_REPOSITORY = Tree(OUT / "reference" / "apk")
 REFERENCE_SBOM = Tree(OUT / "reference" / "sbom")
@@ -83,7 +83,7 @@ def image_path(name: str) -> Path:
 
 
 def source_record(recipe: str) -> Path:
-    """Return the file that names the fetched source files of a recipe by sha256."""
+    """Return the file that lists the fetched source files of a recipe by sha256."""
     return STATE / "sources" / f"{recipe}.json"
 
 
@@ -93,13 +93,13 @@ def package_record(recipe: str) -> Path:
 
 
 def verify_reports(image: str) -> list[Path]:
-    """Return the checkers' reports about an image: each as a table, as JSON and as JUnit."""
+    """Return the checkers' reports about an image, each as a table, as JSON and as JUnit."""
     return [VERIFY_REPORTS / f"{image}-{kind}.{form}" for kind in ("pie", "syscalls") for form in _REPORT_FORMATS]
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """One thing that users get. `tasks`: of doit; `find`: says what they make, as files and folders below out/."""
+    """One artifact. `tasks`: the doit tasks that build it; `find`: returns its files and folders below out/."""
 
     name: str
     tasks: tuple[str, ...]
@@ -107,7 +107,7 @@ class Artifact:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Its files and folders. A property, since the name of a release's folder is known to git alone."""
+        """Its files and folders. A property, because the name of a release's folder depends on git."""
         return self.find()
 
 
@@ -136,7 +136,7 @@ ARTIFACTS: dict[str, Artifact] = {
     )
 }
 
-# Group of committed sums (digests/<group>.sha256) -> the files and folders summed. Headers of libc are in a package.
+# Group of committed sums (digests/<group>.sha256) -> its files and folders. The headers of libc are in a package.
 DIGEST_GROUPS: dict[str, tuple[Path, ...]] = {
     "kernel": (VMLINUX,),
     "libc": (MUSL / "lib", MUSL / "usr" / "lib"),

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """sha256 of files, folders, Python code and configuration data.
 
-Digests of files are remembered in a small database by (path, device, inode, size, mtime, ctime), so that a build with
-nothing to do reads no artifact again. The kernel sets ctime itself and nobody can set it back: a clamped mtime cannot
-hide a change. A file changed within the last moments is not remembered: a second change could carry the same times.
+A database caches the digests of files by (path, device, inode, size, mtime, ctime), so that a build without changes
+does not read artifacts again. The kernel sets ctime and no program can reset it, so a clamped mtime cannot hide a
+change. A file that has just changed is not cached: a second change could have the same times.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from nabla.core import manifest
 from nabla.core.paths import STATE
 
 _CHUNK = 1 << 20
-# The clock of a file system may tick as seldom as each 10 ms (jiffies); a change within this time could stay unseen.
+# The clock of a file system may have a resolution of 10 ms (jiffies); a change within this time could be missed.
 _SETTLED_NS = 50_000_000
 
 _connection: sqlite3.Connection | None = None
@@ -37,32 +37,32 @@ def sha256_bytes(data: bytes) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """Return the sha256 of a file, remembered while its status does not change. Raises OSError."""
-    return remembered("sha256", path, manifest.file_sha256)
+    """Return the sha256 of a file, cached while its status does not change. Raises OSError."""
+    return cached("sha256", path, manifest.file_sha256)
 
 
 def python_digest(path: Path) -> str:
-    """Return a digest of what a Python file does: comments, layout and docstrings do not count."""
-    return remembered("python", path, _python_digest)
+    """Return a digest of the code in a Python file, without comments, layout and docstrings."""
+    return cached("python", path, _python_digest)
 
 
 def config_digest(data: Any) -> str:
-    """Return the digest of JSON data; the order of keys does not count."""
+    """Return the digest of JSON data; the order of keys is irrelevant."""
     return sha256_bytes(canonical(data).encode())
 
 
 def canonical(data: Any) -> str:
-    """Return JSON data as the one text it always has. Raises TypeError for anything else than JSON data."""
+    """Return the canonical text of JSON data. Raises TypeError for other data."""
     return json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def tree_digest(root: Path) -> str:
-    """Return the digest of a folder's manifest, remembered while no entry's status changes. Raises OSError."""
-    return remembered("tree", root, manifest.digest)
+    """Return the digest of a folder's manifest, cached while no entry's status changes. Raises OSError."""
+    return cached("tree", root, manifest.digest)
 
 
 def path_digest(path: Path) -> str | None:
-    """Return the digest of a file or folder, or None where there is neither."""
+    """Return the digest of a file or folder, or None if it does not exist."""
     try:
         return tree_digest(path) if path.is_dir() else sha256_file(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -80,8 +80,8 @@ def _python_digest(path: Path) -> str:
     return sha256_bytes(ast.dump(module).encode())
 
 
-def remembered(kind: str, path: Path, compute: Callable[[Path], str]) -> str:
-    """Return `compute(path)`, taken from the database while the status of the file or folder does not change."""
+def cached(kind: str, path: Path, compute: Callable[[Path], str]) -> str:
+    """Return `compute(path)`, cached while the status of the file or folder does not change."""
     key = f"{kind}:{os.path.abspath(path)}"
     before, _ = _status(path)
     database = _database()
@@ -93,14 +93,14 @@ def remembered(kind: str, path: Path, compute: Callable[[Path], str]) -> str:
     digest = compute(path)
     after, changed_ns = _status(path)
     if database is not None and before == after and time.time_ns() - changed_ns > _SETTLED_NS:
-        # A database that is locked or full costs time, not correctness.
+        # Without a usable database the digest is computed again.
         with suppress(sqlite3.Error):
             database.execute("insert or replace into digests values (?, ?, ?)", (key, before, digest))
     return digest
 
 
 def _status(path: Path) -> tuple[str, int]:
-    """Return a text that changes whenever the file, or any entry of the folder, does, and the newest ctime in ns."""
+    """Return a text that changes with the file, or with any entry of the folder, and the newest ctime in ns."""
     info = path.stat()
     if not stat.S_ISDIR(info.st_mode):
         return _identity(info), info.st_ctime_ns
@@ -123,7 +123,7 @@ def _identity(info: os.stat_result) -> str:
 
 
 def _database() -> sqlite3.Connection | None:
-    """Return this process's own connection: SQLite's must not be used across a fork."""
+    """Return this process's connection; a connection of SQLite must not cross a fork."""
     global _connection, _owner
     if _connection is None or _owner != os.getpid():
         try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors which the user can repair: each says what is wrong in one line and, in `hint`, what to do about it.
+"""Errors that the user can fix: each has a message of one line with the cause, and a `hint` with the remedy.
 
-Exit codes of the whole program: 2 for every `NablaError`, 1 for a bug (any other exception), 130 when interrupted.
-Nothing in this package calls `sys.exit`; only the top level turns an error into text and a code.
+Exit codes: 2 for a `NablaError`, 1 for a bug (any other exception), 130 after an interruption. Only the top level turns
+an error into text and an exit code.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ EXIT_INTERRUPTED = 130
 
 
 class NablaError(Exception):
-    """Base of all errors that are told in plain words instead of a traceback.
+    """Base of all errors that are reported as a message instead of a traceback.
 
-    `message`: one line, the cause.  `hint`: what the user can do; may have several lines, may be empty.
+    `message`: the cause, one line. `hint`: the remedy, any number of lines.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -35,11 +35,11 @@ class NablaError(Exception):
 
 
 class RecipeError(NablaError):
-    """A recipe or image description is not valid; the message names file, line and key."""
+    """A recipe or image description is invalid; the message names file, line and key."""
 
 
 class FetchError(NablaError):
-    """No origin of a source could deliver the file."""
+    """No origin of a source delivered the file."""
 
 
 class OfflineError(FetchError):
@@ -47,15 +47,15 @@ class OfflineError(FetchError):
 
 
 class ChecksumError(FetchError):
-    """A file has another sha256 or size than the recipe says."""
+    """A file differs from the sha256 or size in the recipe."""
 
 
 class SignatureError(FetchError):
-    """An OpenPGP signature is missing, broken, or of another key."""
+    """An OpenPGP signature is missing, bad, or by another key."""
 
 
 class DiskFullError(NablaError):
-    """No space (or quota, or file size limit) left while writing."""
+    """The disk is full, or a quota or file size limit is reached."""
 
 
 class HostError(NablaError):
@@ -67,23 +67,23 @@ class PatchError(NablaError):
 
 
 class ConfigError(NablaError):
-    """A configuration option did not survive, or a setting makes no sense."""
+    """A configuration option did not survive, or a setting is invalid."""
 
 
 class ImageError(NablaError):
-    """A file system image could not be made or is damaged."""
+    """A file system image cannot be written or is damaged."""
 
 
 class VerifyError(NablaError):
-    """An artifact is not what it must be."""
+    """A check of an artifact failed."""
 
 
 class LockError(NablaError):
-    """A committed lock file is malformed or does not fit what was found."""
+    """A committed lock file is malformed or stale."""
 
 
 class CommandError(NablaError):
-    """A child process failed; the hint holds the last lines of its output, in `output` too, and a command to paste."""
+    """A child process failed. The hint contains the last lines of its output (also `output`) and a command to paste."""
 
     def __init__(self, message: str, hint: str = "", *, returncode: int = 1, output: Sequence[str] = ()) -> None:
         super().__init__(message, hint)
@@ -91,7 +91,7 @@ class CommandError(NablaError):
         self.output = tuple(output)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # doit -n sends exceptions between processes; the default would lose the keyword argument.
+        # doit -n pickles exceptions; the default would lose the keyword arguments.
         return (_command_error, (self.message, self.hint, self.returncode, self.output))
 
 

@@ -23,9 +23,9 @@ _UNUSED = 30 * 86400.0  # seconds
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Write a file in one step: readers see the old content or the new. Makes the folder. Raises `NablaError`."""
+    """Write a file atomically; creates its folder. Raises `NablaError`."""
     make_folder(path.parent)
-    # A name of its own for each process: two may write the same file.
+    # Two processes may write the same file.
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -36,7 +36,7 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Move a file or folder, also to another file system. Hard links stay hard links. Raises `CommandError`."""
+    """Move a file or folder, also to another file system; preserves hard links. Raises `CommandError`."""
     try:
         source.rename(target)
     except OSError as error:
@@ -47,7 +47,7 @@ def move(source: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all it holds, also where parts are write-protected; absent is fine."""
+    """Remove a file or a folder with its content, even if it is write-protected or absent."""
     if path.is_dir() and not path.is_symlink():
         path.chmod(0o755)
         for folder, names, _ in os.walk(path):
@@ -61,7 +61,7 @@ def remove(path: Path) -> None:
 
 
 def remove_unused(folders: Iterable[Path]) -> None:
-    """Remove folders of a cache that were not used for a month; each use sets the time of the folder."""
+    """Remove folders of a cache that were unused for a month; each use sets the time of the folder."""
     for folder in folders:
         with suppress(FileNotFoundError):  # another process may do the same
             if time.time() - folder.stat().st_mtime > _UNUSED:
@@ -70,9 +70,9 @@ def remove_unused(folders: Iterable[Path]) -> None:
 
 @contextmanager
 def lock(path: Path, waiting: str) -> Iterator[None]:
-    """Hold an exclusive lock on the file `path`, made if absent; shows `waiting` when it is taken.
+    """Hold an exclusive lock on the file `path`, created if absent; prints `waiting` if another process holds it.
 
-    The system frees it when the holder dies, however it dies.
+    The kernel releases the lock when its holder dies.
     """
     make_folder(path.parent)
     with path.open("a") as stream:
@@ -96,7 +96,7 @@ def scratch(parent: Path) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its parents. Raises `NablaError` where that is not possible."""
+    """Create a folder and its parents. Raises `NablaError` if that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -113,7 +113,7 @@ def sync_folder(path: Path) -> None:
 
 
 def raise_full(error: OSError, path: Path) -> NoReturn:
-    """Raise `DiskFullError` when `error` says so, else a `NablaError` with the system's reason."""
+    """Raise `DiskFullError` or another `NablaError` with the reason of `error`."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     if error.errno in _FULL:
         raise DiskFullError(

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a directory tree holds, in a form that two trees can be compared by; and whether it was touched since.
+"""Describe the content of a directory tree, compare two trees, and detect changes.
 
-A *manifest* is content: one line `type mode sha256 path [-> target]` for each entry, sorted by bytes; its sha256 names
-the tree. Owners and times are not in it. An *index* is the cheap way to notice damage: size, mode, time of each entry.
+A *manifest* describes the content: one line `type mode sha256 path [-> target]` for each entry, sorted by bytes,
+without owners and times; its sha256 identifies the tree. An *index* is a fast way to detect changes: size, mode and
+time of each entry.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from pathlib import Path
 
 
 def entries(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield path (relative to `root`, with slashes) and lstat of everything below `root`, in no particular order."""
+    """Yield path (relative to `root`, with slashes) and lstat of each entry below `root`, in any order."""
     stack = [""]
     while stack:
         prefix = stack.pop()
-        with os.scandir(root / prefix) as found:
-            for entry in found:
+        with os.scandir(root / prefix) as listing:
+            for entry in listing:
                 path = f"{prefix}{entry.name}"
                 yield path, entry.stat(follow_symlinks=False)
                 if entry.is_dir(follow_symlinks=False):
@@ -36,10 +37,10 @@ def file_sha256(path: Path) -> str:
 
 
 def manifest(root: Path) -> str:
-    """Return the manifest of a tree as text; entries that are neither file, link nor directory get type `?`."""
-    found = sorted(entries(root), key=lambda item: os.fsencode(item[0]))
-    with ThreadPoolExecutor() as pool:  # hashlib lets other threads run
-        return "".join(pool.map(lambda item: _line(root, *item), found))
+    """Return the manifest of a tree; other entries than files, links and directories have the type `?`."""
+    items = sorted(entries(root), key=lambda item: os.fsencode(item[0]))
+    with ThreadPoolExecutor() as pool:  # hashlib releases the GIL
+        return "".join(pool.map(lambda item: _line(root, *item), items))
 
 
 def _line(root: Path, path: str, status: os.stat_result) -> str:
@@ -61,18 +62,15 @@ def differences(one: str, other: str) -> list[str]:
     return sorted({line.split(" ", 3)[3] for line in set(one.splitlines()) ^ set(other.splitlines())})
 
 
-def settle(root: Path, epoch: int, programs: Collection[Path] = ()) -> None:
-    """Give a tree the modes and the time that it always has, whatever the umask is: 755 for folders and programs.
-
-    `epoch`: in seconds.
-    """
+def normalize_metadata(root: Path, epoch: int, programs: Collection[Path] = ()) -> None:
+    """Set the modes and the time of all entries: 755 for folders and programs, else 644. `epoch`: in seconds."""
     for path in (*root.rglob("*"), root):
         path.chmod(0o755 if path.is_dir() or path in programs else 0o644)
         os.utime(path, (epoch, epoch))
 
 
 def index(root: Path) -> str:
-    """Return the index of a tree as JSON: for each path type and mode, size and time (of directories the mode only)."""
+    """Return the index of a tree as JSON: path -> mode, and for other entries than directories size and time."""
     table: dict[str, list[int]] = {}
     for path, status in entries(root):
         directory = stat.S_ISDIR(status.st_mode)
@@ -81,7 +79,7 @@ def index(root: Path) -> str:
 
 
 def touched(root: Path, recorded: str) -> list[str]:
-    """Return the paths that were added, removed or changed since `recorded = index(root)`, sorted."""
+    """Return the paths that were added, removed or changed after `recorded = index(root)`, sorted."""
     before: dict[str, list[int]] = json.loads(recorded)
     now: dict[str, list[int]] = json.loads(index(root)) if root.is_dir() else {}
     return sorted(path for path in before.keys() | now.keys() if before.get(path) != now.get(path))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where everything lies. Nobody else joins these path strings; importing this module touches no file."""
+"""The paths of inputs and outputs. Importing this module touches no file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ KERNEL_CONFIG = ROOT / "kernel-config"
 TOOLCHAIN = ROOT / "toolchain"
 ROOTFS = ROOT / "rootfs"
 LAUNCHER_SRC = ROOT / "launcher"
-INIT_SRC = ROOT / "init"
 TESTS = ROOT / "tests"
 
 # Outputs, never committed; `doit clean` may remove any of them.
 OUT = ROOT / "out"
 LOGS = OUT / "logs"
 WORK = OUT / "work"
-STORE = OUT / "store"
 STATE = OUT / "state"
 IMAGES = OUT / "images"
 BIN = OUT / "bin"
@@ -36,7 +34,7 @@ APK = OUT / "apk"
 BUILT = OUT / "packages"
 VENV = OUT / "venv"
 
-# The artifacts that other parts name.
+# Artifacts.
 VMLINUX = KERNEL / "vmlinux"
 NABLA_RUN = BIN / "nabla-run"
 NABLA_INIT = INIT / "nabla-init"
@@ -44,11 +42,9 @@ BUSYBOX_BIN = BUSYBOX / "bin" / "busybox"
 
 
 def cache_dir() -> Path:
-    """Return the user's cache directory for downloads.
+    """Return the user's cache: `$NABLA_CACHE`, else `$XDG_CACHE_HOME/nabla`, else `~/.cache/nabla`.
 
-    `$NABLA_CACHE`, else `$XDG_CACHE_HOME/nabla`, else `~/.cache/nabla`.
-
-    It is shared by all checkouts of a user and survives `doit clean`. The directory need not exist yet.
+    All checkouts of a user share it, and `doit clean` does not remove it. It need not exist.
     """
     explicit = os.environ.get("NABLA_CACHE")
     if explicit:
@@ -59,7 +55,7 @@ def cache_dir() -> Path:
 
 
 def relative(path: Path) -> str:
-    """Return `path` as text relative to the checkout where it lies inside it, for messages and records."""
+    """Return a path relative to the checkout, or else absolute, for messages and records."""
     try:
         return str(path.relative_to(ROOT))
     except ValueError:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one place that starts processes.
+"""Start processes; no other module does.
 
-Environment, log file, interruption and the text of a failure are settled here once: a failed command shows the end
-of its log, where the log is, and a line that can be pasted into a shell to do the same again.
+This module handles the environment, the log file, interruptions and errors. The error of a failed command contains the
+end and the path of its log, and a command line that repeats it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _GRACE = 5.0  # seconds between SIGTERM and SIGKILL when a build is interrupted
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished process left: exit status (negative = signal number), captured text, wall time in seconds."""
+    """The result of a process: exit status (negative: signal number), captured text, wall-clock time in seconds."""
 
     returncode: int
     stdout: str
@@ -55,10 +55,10 @@ def run(
 ) -> Result:
     """Run one command to its end.
 
-    With `log`, both output streams are appended to that file and `progress` sees each line; `Result.stdout` is then
+    With `log`, both output streams are appended to that file, `progress` receives each line, and `Result.stdout` is
     empty. Without `log`, the streams are captured and returned as text. `env` is added to the caller's environment.
-    `timeout` is in seconds. Raises `CommandError` on a status other than 0 (unless `check` is false) or on timeout,
-    `HostError` when the program does not exist. The whole process group is ended when the caller is interrupted.
+    `timeout`: in seconds. Raises `CommandError` for a status other than 0 (unless `check` is false) and for a timeout,
+    `HostError` if the program does not exist. An interruption of the caller ends the whole process group.
     """
     words = [str(word) for word in argv]
     begin = time.monotonic()
@@ -101,9 +101,10 @@ def run(
 
 
 def interactive(argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> int:
-    """Run a command on the caller's own terminal and return its exit status (128+N when signal N ended it).
+    """Run a command on the caller's terminal and return its exit status (128+N after signal N).
 
-    The child stays in our process group, so that it may read the terminal; while it runs ^C is its own business.
+    The child stays in the caller's process group, so that it can read the terminal; the caller ignores ^C while it
+    runs.
     """
     words = [str(word) for word in argv]
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -112,7 +113,7 @@ def interactive(argv: Sequence[str | Path], *, cwd: Path | None = None, env: Map
             words,
             cwd=cwd,
             env=_environment(env),
-            # The ignored SIGINT would be inherited through exec.
+            # An ignored SIGINT would be inherited through exec.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
@@ -137,10 +138,10 @@ def on_terminal(
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
 ) -> Iterator[PtyProcess]:
-    """Start a command on a new terminal of the given size, as the leader of a session of its own.
+    """Start a command on a new terminal of the given size, as the leader of a new session.
 
-    The caller reads and writes the terminal's other end, `.fd`. On leaving the context the command is ended if it still
-    runs: by SIGTERM, some seconds later by SIGKILL. Raises `HostError` when the program does not exist.
+    The caller reads and writes the other end of the terminal, `.fd`. The exit of the context ends the command by
+    SIGTERM, some seconds later by SIGKILL. Raises `HostError` if the program does not exist.
     """
     words = [str(word) for word in argv]
 
@@ -166,7 +167,7 @@ def _end_on_terminal(process: PtyProcess) -> None:
     if process.isalive():
         process.kill(signal.SIGTERM)
     while process.isalive():
-        # What it still writes must not keep it from ending.
+        # Pending output must not block its exit.
         ready, _, _ = select.select([process.fd], [], [], 0.02)
         with suppress(OSError):
             if ready and not os.read(process.fd, 1 << 16):
@@ -177,14 +178,14 @@ def _end_on_terminal(process: PtyProcess) -> None:
 
 
 def paste_line(argv: Sequence[str | Path], cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
-    """Return a shell line that runs the same command in the same place."""
+    """Return a shell command line that runs the same command in the same folder."""
     words = [f"{name}={shlex.quote(value)}" for name, value in (env or {}).items()]
     line = " ".join([*words, shlex.join(str(word) for word in argv)])
     return f"cd {shlex.quote(str(cwd))} && {line}" if cwd is not None else line
 
 
 def describe_status(returncode: int) -> str:
-    """Say in words how a process ended."""
+    """Describe how a process ended."""
     if returncode < 0:
         return f"was ended by signal {-returncode} ({signal.strsignal(-returncode) or 'unknown'})"
     return f"failed with exit status {returncode}"
@@ -192,10 +193,10 @@ def describe_status(returncode: int) -> str:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Let handlers of SIGINT and SIGTERM run only after the body.
+    """Defer the handlers of SIGINT and SIGTERM until after the body.
 
-    One that raises between the start of a child and the moment we know about it would leave the child alone. Blocking
-    the signals instead would be inherited by the child.
+    A handler that raises between the start of a child and the return of its process object would leave the child
+    running. A child would inherit blocked signals.
     """
     held: list[tuple[int, FrameType | None]] = []
     before: dict[int, Callable[[int, FrameType | None], Any]] = {}
@@ -257,7 +258,7 @@ def _pump(
     if data is not None:
         raise ValueError("input and progress cannot be combined")
     assert process.stdout is not None
-    # A silent program gives no line to look at the clock: the alarm ends it from outside.
+    # A program without output does not reach a check of the clock: a timer ends it.
     late = threading.Event()
     alarm = threading.Timer(timeout or 0, _end_late, [process, late])
     if timeout is not None:
@@ -281,24 +282,24 @@ def _end_late(process: subprocess.Popen[bytes], late: threading.Event) -> None:
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a child and everything it started: first politely, after some seconds for sure."""
+    """End a child and all processes that it started: by SIGTERM, after some seconds by SIGKILL."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         process.wait(timeout=_GRACE)
-    # The child is gone or deaf; what it started may be deaf as well.
+    # The child has ended or ignores SIGTERM; its children may ignore it, too.
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
-    # Tools must speak English and print UTF-8 whatever the user's locale is: their messages are read by programs.
+    # Programs parse the messages of tools, which must not depend on the user's locale.
     return {**os.environ, "LC_ALL": "C.UTF-8", **(extra or {})}
 
 
 def _missing(program: str) -> HostError:
-    return HostError(f"program not found: {program}", "`./doit.sh doctor` lists what this host lacks")
+    return HostError(f"program not found: {program}", "`./doit.sh doctor` lists missing programs")
 
 
 def _text(data: bytes | None) -> str:
@@ -319,7 +320,7 @@ def _failure_hint(
 
 
 def tail(path: Path, count: int = TAIL_LINES, start: int = 0) -> list[str]:
-    """Return the last `count` lines of a text file behind `start`, without line ends; an absent file gives none."""
+    """Return the last `count` lines of a text file after `start`, without line ends; none if it is absent."""
     try:
         with path.open(encoding="utf-8", errors="replace") as stream:
             stream.seek(start)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Progress bars (tqdm): compiled objects of a build, bytes of a download.
 
-The number of objects is either counted beforehand (`make -n`) or remembered from the last complete build of the same
-component. If neither is known, the bar shows the count without a total.
+The total number of objects is counted in advance (`make -n`) or known from the last complete build of the component.
+Otherwise the bar shows the count without a total.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tqdm import tqdm
 from nabla.core import files, log
 from nabla.core.paths import STATE
 
-# kbuild's short form (`  CC      fs/open.o`) and a plain compiler call (`gcc … -c …`, musl and small programs).
+# kbuild's short form (`  CC      fs/open.o`) and a command line of the compiler (`gcc … -c …`).
 COMPILED = re.compile(r"^\s+(?:CC|AS|HOSTCC|HOSTCXX|LDS|AR|LD)\s|(?:^|/|\s)\S*(?:gcc|cc)(?:-\d+)?\s.*\s-c(?:\s|$)")
 
 
@@ -36,7 +36,7 @@ class Counter:
     done: int = 0
 
     def __call__(self, line: str) -> None:
-        """Look at one line of the build's output."""
+        """Process one line of the build's output."""
         if self.pattern.search(line):
             self.done += 1
             if self.bar.total is not None and self.done > self.bar.total:
@@ -46,20 +46,19 @@ class Counter:
 
 @contextmanager
 def counting(title: str, key: str, total: int | None = None, pattern: re.Pattern[str] = COMPILED) -> Iterator[Counter]:
-    """Show a bar while the body runs; without `total` the number remembered under `key` is used, if there is one.
+    """Show a bar while the body runs; the default of `total` is the number saved under `key`.
 
-    The number is remembered when the body ends well.
+    The number is saved if the body succeeds.
     """
-    remembered = _remembered().get(key)
-    with tqdm(total=total or remembered, desc=title, unit="obj", disable=None, leave=False) as bar:
+    with tqdm(total=total or _saved().get(key), desc=title, unit="obj", disable=None, leave=False) as bar:
         counter = Counter(bar, pattern)
         yield counter
     if total is None and counter.done:
-        _remember(key, counter.done)
+        _save(key, counter.done)
     log.info(f"{title}: {counter.done} objects")
 
 
-def _remembered() -> dict[str, int]:
+def _saved() -> dict[str, int]:
     try:
         table: dict[str, int] = json.loads((STATE / "objects.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -67,13 +66,13 @@ def _remembered() -> dict[str, int]:
     return table
 
 
-def _remember(key: str, number: int) -> None:
-    # Of two processes that write at the same time one loses its number, until the next build.
-    files.write(STATE / "objects.json", json.dumps({**_remembered(), key: number}, sort_keys=True))
+def _save(key: str, number: int) -> None:
+    # If two processes write at the same time, one number is lost until the next build.
+    files.write(STATE / "objects.json", json.dumps({**_saved(), key: number}, sort_keys=True))
 
 
 class Bar:
-    """One bar: `total` bytes (None: unknown), `done` of them already there."""
+    """A bar for bytes. `total`: None if unknown; `done`: the bytes at the start."""
 
     def __init__(self, title: str, total: int | None, done: int = 0) -> None:
         hidden = not sys.stderr.isatty() or log.is_quiet()
@@ -99,7 +98,7 @@ class Bar:
 
 @contextmanager
 def watch_folder(title: str, folder: Path, total: int) -> Iterator[None]:
-    """Show how many bytes lie below `folder` while another program downloads into it."""
+    """Show the number of bytes below `folder` while another program downloads into it."""
     finished = threading.Event()
 
     def watch(bar: Bar) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of measured results, bench/results/*.json: read and checked in one way."""
+"""Read files of measured results, bench/results/*.json."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _Read = TypeVar("_Read")
 
 
 def read(path: Path, kind: type[_Read], hint: str) -> _Read:
-    """Read one file of results; raises `ConfigError` with the hint when it is absent or malformed."""
+    """Read one file of results. Raises `ConfigError` with `hint` if it is absent or malformed."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except FileNotFoundError:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TOML files checked against msgspec structures, with errors that name file, line and key.
+"""Check TOML files against msgspec structures, with errors that name file, line and key.
 
-The standard parser keeps no positions, so the line of a key is searched only once an error is to be told: statements
-are cut out of the valid file one by one and parsed alone.
+The standard parser has no positions. The line of a key is therefore determined for an error only, by parsing the
+statements of the file one by one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Key = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Document:
-    """A parsed TOML file; `error` is the class of the errors raised about it."""
+    """A parsed TOML file. `error`: the class of errors about it."""
 
     path: Path
     text: str
@@ -33,12 +33,12 @@ class Document:
     error: type[NablaError]
 
     def convert(self, kind: type[T]) -> T:
-        """Return the data as `kind`; raises the document's error class for the first thing that does not fit."""
+        """Convert the data to `kind`. Raises the document's error class for the first invalid key."""
         try:
             return msgspec.convert(self.data, kind)
         except msgspec.ValidationError as problem:
-            text, _, place = str(problem).partition(" - at `")
-            key = _parse_place(place.rstrip("`"))
+            text, _, path = str(problem).partition(" - at `")
+            key = _parse_path(path.rstrip("`"))
             missing = re.search(r"unknown field `(.+)`", text)
             if missing:
                 key = (*key, missing.group(1))
@@ -51,7 +51,7 @@ class Document:
 
 
 def read(path: Path, error: type[NablaError]) -> Document:
-    """Read and parse a file; raises `error` when it is absent or is not TOML."""
+    """Read and parse a file. Raises `error` if it is absent or malformed."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -67,7 +67,7 @@ def read(path: Path, error: type[NablaError]) -> Document:
 
 
 def key_text(key: Sequence[str | int]) -> str:
-    """Return a key as people write it: `source[1].origin[2].sha256: `; empty for the whole file."""
+    """Return a key as text: `source[1].origin[2].sha256: `; empty for the whole file."""
     text = ""
     for part in key:
         text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else part
@@ -75,7 +75,7 @@ def key_text(key: Sequence[str | int]) -> str:
 
 
 def find_line(text: str, key: Key) -> int:
-    """Return the line (from 1) where `key` is set, or that of its nearest parent that is written in the file."""
+    """Return the line (from 1) of `key`, or of its nearest parent in the file."""
     lines = dict(_statements(text))
     for length in range(len(key), 0, -1):
         if key[:length] in lines:
@@ -84,7 +84,7 @@ def find_line(text: str, key: Key) -> int:
 
 
 def _statements(text: str) -> Iterator[tuple[Key, int]]:
-    """Yield each key of a valid TOML text with the line where its statement begins."""
+    """Yield each key of a valid TOML text with the first line of its statement."""
     lines = text.splitlines()
     counts: dict[Key, int] = {}
     table: Key = ()
@@ -135,10 +135,10 @@ def _walk(data: Any, prefix: Key) -> Iterator[Key]:
             yield from _walk(value, (*prefix, name))
 
 
-def _parse_place(place: str) -> Key:
+def _parse_path(path: str) -> Key:
     """Turn msgspec's `$.source[0].origin[1].sha256` into a key."""
     parts: list[str | int] = []
-    for name, index in re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", place):
+    for name, index in re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", path):
         if name:
             parts.append(name)
         elif index.isdigit():
@@ -147,7 +147,7 @@ def _parse_place(place: str) -> Key:
 
 
 def _plain(text: str) -> str:
-    """Say msgspec's messages in the words of TOML."""
+    """Reword msgspec's messages in the terms of TOML."""
     text = re.sub(r"^Object missing required field `(.+)`$", r"the key `\1` is missing", text)
     text = re.sub(r"^Object contains unknown field `(.+)`$", r"there is no such key", text)
     text = re.sub(r"^Invalid value '(.*)'$", r"the value '\1' is not allowed", text)

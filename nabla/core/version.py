@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The version of this checkout, from the tags of git; `v1.2.3` is the tag of version 1.2.3.
+"""The version of the checkout, from the tags of git; `v1.2.3` is the tag of version 1.2.3.
 
     tag on this commit      1.2.3
-    tag on an earlier one   1.2.3-dev, and 0.0.0-dev where there is none, or no git
-    $NABLA_VERSION          what it says
+    tag on an earlier one   1.2.3-dev; 0.0.0-dev without a tag or without git
+    $NABLA_VERSION          its value
 
-The version of a commit without a tag holds no digest of it: artifacts stay the same from commit to commit when nothing
-they are made of changes. Which commit a release was made from is told by its provenance alone.
+The version of a commit without a tag does not contain its digest, so artifacts do not change between commits unless
+their inputs change. The provenance of a release names its commit.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _DESCRIBED = re.compile(r"v(?P<version>.+)-(?P<distance>[0-9]+)-g[0-9a-f]+")
 
 
 def version(root: Path = ROOT) -> str:
-    """Return the version of a checkout. Raises `ConfigError` when `$NABLA_VERSION` is none."""
+    """Return the version of a checkout. Raises `ConfigError` for an invalid `$NABLA_VERSION`."""
     return _explicit("NABLA_VERSION", _VERSION, "like 1.2.3 or 1.2.3-rc1") or _described(root)
 
 
 def commit(root: Path = ROOT) -> str | None:
-    """Return the commit of a checkout, `$NABLA_COMMIT` first; None where git knows of none.
+    """Return the commit of a checkout: `$NABLA_COMMIT`, else from git; None without git.
 
-    Raises `ConfigError` when the variable holds no commit.
+    Raises `ConfigError` if the variable is invalid.
     """
     return _explicit("NABLA_COMMIT", _COMMIT, "40 or 64 lower-case hexadecimal digits") or _git(
         root, "rev-parse", "--verify", "HEAD"
@@ -43,15 +43,15 @@ def commit(root: Path = ROOT) -> str | None:
 
 
 def is_modified(root: Path = ROOT) -> bool:
-    """Tell whether files of a checkout differ from its commit; untracked ones count, ignored ones do not.
+    """Return whether files of a checkout differ from its commit, including untracked files, but not ignored ones.
 
-    Who gives the commit by `$NABLA_COMMIT` vouches for it.
+    With `$NABLA_COMMIT` the user is responsible for that.
     """
     return not os.environ.get("NABLA_COMMIT") and bool(_git(root, "status", "--porcelain"))
 
 
 def has_history(root: Path = ROOT) -> bool:
-    """Tell whether a checkout belongs to git, whether or not the program git is there."""
+    """Return whether a checkout belongs to git, even if the program git is missing."""
     return (root / ".git").exists()
 
 
@@ -65,10 +65,10 @@ def _described(root: Path) -> str:
 
 
 def _git(root: Path, *words: str) -> str | None:
-    # Without the look at .git, git would find the repository of a folder above.
+    # Without the check for .git, git would find the repository of a parent folder.
     if not has_history(root) or shutil.which("git") is None:
         return None
-    # A checkout that belongs to another user is only read here.
+    # Reading a checkout of another user is safe.
     result = run(["git", "-c", f"safe.directory={root}", "-C", root, *words], check=False)
     return result.stdout.strip() if result.returncode == 0 else None
 

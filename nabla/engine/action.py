@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens when a step runs: its function writes the outputs beside their places, then they are renamed.
+"""Run a step: its function writes the outputs to temporary paths, which are then renamed.
 
-A killed or failed step leaves the previous outputs as they were. A cacheable step restores its outputs from the cache
+A killed or failed step does not change the previous outputs. A cacheable step restores its outputs from the cache
 if an earlier run, in any checkout, had the same inputs, configuration and code.
 """
 
@@ -28,7 +28,7 @@ from nabla.engine.uptodate import ConfigUnchanged, input_digests, real_path
 
 @dataclass
 class Job:
-    """What the function of a step gets: the task's name, its log file, paths for its outputs."""
+    """The argument of a step's function: the task's name, its log file, paths for its outputs."""
 
     name: str
     log: Path
@@ -36,7 +36,7 @@ class Job:
     _scratch: Path | None = None
 
     def out(self, output: Path | Tree) -> Path:
-        """Return where to write a declared output: a path beside the real one, absent at the start."""
+        """Return the temporary path of a declared output, which does not exist at the start."""
         if output not in self.outputs:
             raise ValueError(f"{self.name}: {output} is not among the outputs of this task")
         return _partial(real_path(output))
@@ -46,7 +46,7 @@ class Job:
         return run(argv, log=self.log, **options)
 
     def scratch(self) -> Path:
-        """Return an empty folder below out/work for the task's own use; removed after success, kept after failure."""
+        """Return an empty folder below out/work for the task, which is removed after success only."""
         if self._scratch is None:
             self._scratch = WORK / self.name.replace(":", "-")
             files.remove(self._scratch)
@@ -67,7 +67,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Action:
-    """The doit action of a step: calls the function, checks the inputs again, publishes the outputs."""
+    """The doit action of a step: calls the function, checks the inputs again, renames the outputs."""
 
     name: str
     function: Callable[..., None]
@@ -100,7 +100,7 @@ class Action:
         job.clean_up()
 
     def _produce(self, job: Job, partials: dict[str, Path]) -> None:
-        """Write all outputs beside their places: from the cache, or by the function."""
+        """Write all outputs to their temporary paths, from the cache or by the function."""
         before = input_digests(self.inputs)
         key = result_cache.key("step", self.name, self.config.record, self.config.code(), before)
         with ExitStack() as stack:
@@ -117,7 +117,7 @@ class Action:
 
 
 def guarded(name: str, function: Callable[[], None]) -> BaseFail | None:
-    """Call a function; map errors of the user (exit code 2) and bugs (exit code 1) to doit's two kinds of failure."""
+    """Call a function; map a `NablaError` (exit code 2) and a bug (exit code 1) to doit's two kinds of failure."""
     try:
         function()
     except NablaError as error:
@@ -140,7 +140,7 @@ def _partial(path: Path) -> Path:
 
 
 def _publish(name: str, item: Path | Tree) -> None:
-    """Give one finished output its real name."""
+    """Rename one complete output to its real path."""
     path = real_path(item)
     partial = _partial(path)
     if not partial.exists() or partial.is_dir() != isinstance(item, Tree):
@@ -154,7 +154,7 @@ def _publish(name: str, item: Path | Tree) -> None:
         files.remove(old)
         files.write(item.stamp, digest.tree_digest(path) + "\n")
         return
-    # Whatever the umask is: folders are compared with the modes of what they hold.
+    # The mode must not depend on the umask: manifests of folders contain modes.
     partial.chmod(0o755 if partial.stat().st_mode & 0o100 else 0o644)
     with partial.open("rb") as stream:
         os.fsync(stream.fileno())

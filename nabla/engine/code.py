@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The code that a step depends on: the module of its action and every project module imported from there, at any depth.
+"""The code that a step depends on: the module of its action and all project modules that it imports, at any depth.
 
-The imports are read from the source, also those inside functions. `core` and `engine` do not count: they run steps and
-decide nothing about what a step makes. Comments, layout and docstrings do not count either (nabla.core.digest).
+The imports are read from the source, including those in functions. `core` and `engine` are excluded: they run steps and
+do not affect their results. Comments, layout and docstrings are excluded, too (nabla.core.digest).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path
 from nabla.core import digest
 from nabla.core.paths import ROOT
 
-_APART = ("nabla.core", "nabla.engine")
+_EXCLUDED = ("nabla.core", "nabla.engine")
 
 
 @cache
 def closure(module: str) -> Mapping[str, str]:
-    """Return the digest of each module that the named module needs, itself included, by path below the checkout."""
-    found: dict[str, str] = {}
+    """Return path -> digest of a module and of all modules that it imports."""
+    digests: dict[str, str] = {}
     pending = [module]
     seen = {module}
     while pending:
@@ -30,16 +30,16 @@ def closure(module: str) -> Mapping[str, str]:
         path = _file(name)
         if path is None:
             continue
-        found[str(path.relative_to(ROOT))] = _digest(path)
-        wanted = {each for each in _imports(name, path) if not _is_apart(each)} - seen
-        seen |= wanted
-        pending += wanted
-    return dict(sorted(found.items()))
+        digests[str(path.relative_to(ROOT))] = _digest(path)
+        new = {each for each in _imports(name, path) if not _is_excluded(each)} - seen
+        seen |= new
+        pending += new
+    return dict(sorted(digests.items()))
 
 
 @cache
 def _file(module: str) -> Path | None:
-    """Return the file of a module of this checkout; None for modules of others."""
+    """Return the file of a module of this project; None for other modules."""
     base = ROOT.joinpath(*module.split("."))
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
@@ -51,15 +51,15 @@ def _digest(path: Path) -> str:
 
 @cache
 def _imports(module: str, path: Path) -> tuple[str, ...]:
-    """Return the project modules that a file imports, and the packages around them."""
+    """Return the project modules that a file imports, and their parent packages."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    names = digest.remembered("imports", path, lambda file: "\n".join(_names(file, package))).split()
+    names = digest.cached("imports", path, lambda file: "\n".join(_names(file, package))).split()
     found = {name for name in names if _file(name) is not None}
     return tuple(sorted(found | {each for name in (*found, module) for each in _packages(name)}))
 
 
 def _names(path: Path, package: str) -> Iterator[str]:
-    """Yield the names after each `import`; a name after `from … import` may be a module or what is in one."""
+    """Yield the names after each `import`; a name after `from … import` may be a module or an object in one."""
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -74,5 +74,5 @@ def _packages(module: str) -> Iterator[str]:
         yield module
 
 
-def _is_apart(module: str) -> bool:
-    return any(module == name or module.startswith(f"{name}.") for name in _APART)
+def _is_excluded(module: str) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in _EXCLUDED)

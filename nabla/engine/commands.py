@@ -26,12 +26,12 @@ _REASONS = {
 }
 
 _DIGITS = 12  # of a digest
-_SHOWN = 100  # characters of a value at most
+_SHOWN = 100  # maximum characters of a value
 _CONTEXT = 20  # characters before a difference
 
 
 class Run(run.Run):
-    """doit's own command `run`: one at a time in a checkout, several workers in critical-path order."""
+    """doit's command `run` with the lock of the checkout; several workers run in critical-path order."""
 
     name = "run"
 
@@ -40,7 +40,7 @@ class Run(run.Run):
         lock.acquire()
         return super().execute(params, args)
 
-    # doit looks at the parameters of this method.
+    # doit inspects the parameters of this method.
     @functools.wraps(run.Run._execute)
     def _execute(self, **options: Any) -> Any:
         names = {task.name for task in self.task_list}
@@ -51,9 +51,9 @@ class Run(run.Run):
 
 
 class Explain(DoitCmdBase):
-    """Tell why a task would run, and what its outputs are made of."""
+    """Explain why a task would run, and list its inputs and outputs."""
 
-    doc_purpose = "tell why a task would run and what it is made of"
+    doc_purpose = "explain why a task would run; list its inputs and outputs"
     doc_usage = "TASK ..."
     doc_description = "Compares the inputs, configuration, code and outputs of a task with its last success."
     cmd_options = ()
@@ -69,23 +69,23 @@ class Explain(DoitCmdBase):
     def _explain(self, task: Any, tasks: Mapping[str, Any]) -> None:
         status = self.dep_manager.get_status(task, tasks, get_log=True)
         values = self.dep_manager.get_values(task.name)
-        self._say(f"{task.name}: {task.doc or ''}")
-        self._say(f"  {'up to date' if status.status == 'up-to-date' else 'would run'}")
+        self._print(f"{task.name}: {task.doc or ''}")
+        self._print(f"  {'up to date' if status.status == 'up-to-date' else 'would run'}")
         if status.status != "up-to-date":
             for line in self._reasons(task.name, status.reasons, values):
-                self._say(f"    because: {line}")
+                self._print(f"    because: {line}")
         producers = {target: other.name for other in tasks.values() for target in other.targets}
         for path in sorted(task.file_dep):
-            made_by = f"  (made by {producers[path]})" if path in producers else ""
-            self._say(f"  from {relative(Path(path))}{made_by}")
+            task_name = f"  (by {producers[path]})" if path in producers else ""
+            self._print(f"  input  {relative(Path(path))}{task_name}")
         if values.get("record", {}).get("config"):
-            self._say(f"  with {json.dumps(values['record']['config'], ensure_ascii=False)[:300]}")
-        for path, made in values.get("outputs", {}).items():
-            self._say(f"  made {path}  sha256 {made}")
+            self._print(f"  config {json.dumps(values['record']['config'], ensure_ascii=False)[:300]}")
+        for path, output in values.get("outputs", {}).items():
+            self._print(f"  output {path}  sha256 {output}")
 
     def _reasons(self, name: str, reasons: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[str]:
         if not values:
-            yield "it has never ended well here"
+            yield "it has never succeeded here"
             return
         for check, _, _ in reasons.get("uptodate_false", []):
             if isinstance(check, ConfigUnchanged):
@@ -96,9 +96,9 @@ class Explain(DoitCmdBase):
                 before = values.get("outputs", {})
                 yield from (f"output damaged or missing: {path}" for path in now if now[path] != before.get(path))
             elif check is False:
-                yield "it runs whenever it is asked for"
+                yield "it always runs"
             else:
-                yield f"not so: {getattr(check, '__name__', type(check).__name__)}"
+                yield f"failed check: {getattr(check, '__name__', type(check).__name__)}"
         for kind, words in _REASONS.items():
             for path in reasons.get(kind, []):
                 line = f"{words}: {relative(Path(path))}"
@@ -107,19 +107,19 @@ class Explain(DoitCmdBase):
                     line += f", sha256 {before[:_DIGITS]}… → {digest.sha256_file(Path(path))[:_DIGITS]}…"
                 yield line
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         self.outstream.write(line + "\n")
 
 
 class Clean(DoitCmdBase):
-    """Remove what was built: the outputs of the tasks named, or all of out/.
+    """Remove the outputs of the given tasks, or all of out/.
 
-    The virtual environment stays, and so does out/run: what was changed inside of machines cannot be built again.
+    The virtual environment and out/run stay: changes in VMs cannot be built again.
     """
 
-    doc_purpose = "remove what was built (downloads stay in the cache)"
+    doc_purpose = "remove outputs (downloads stay in the cache)"
     doc_usage = "[TASK ...]"
-    doc_description = "Without a task, everything in out/ goes but the virtual environment and the machines' disks."
+    doc_description = "Without a task, removes out/ except for the virtual environment and the disks of VMs."
     cmd_options = ()
 
     def _execute(self, pos_args: list[str]) -> int:
@@ -166,21 +166,21 @@ def _code_changes(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator
             yield f"the code of the task changed: {path}"
 
 
-def _compare(place: str, before: Any, now: Any) -> Iterator[str]:
+def _compare(path: str, before: Any, now: Any) -> Iterator[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted({*before, *now}):
             if before.get(key) != now.get(key):
-                yield from _compare(f"{place}.{key}" if place else key, before.get(key), now.get(key))
+                yield from _compare(f"{path}.{key}" if path else key, before.get(key), now.get(key))
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         for index, (old, new) in enumerate(zip(before, now, strict=True)):
             if old != new:
-                yield from _compare(f"{place}[{index}]", old, new)
+                yield from _compare(f"{path}[{index}]", old, new)
     else:
         old, new = (json.dumps(value, ensure_ascii=False) for value in (before, now))
-        # Of long texts, from where they differ.
+        # Long texts start near their first difference.
         same = next((index for index, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), 0)
         begin = same - _CONTEXT if max(len(old), len(new)) > _SHOWN else 0
-        yield f"{place} changed from {_part(old, begin)} to {_part(new, begin)}"
+        yield f"{path} changed from {_part(old, begin)} to {_part(new, begin)}"
 
 
 def _part(text: str, begin: int) -> str:

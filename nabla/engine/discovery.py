@@ -20,7 +20,7 @@ from nabla.core.errors import EXIT_USER, NablaError
 
 TaskCreator = Callable[..., Any]
 
-PACKAGES = ("nabla", "demo", "tests.programs")
+PACKAGES = ("nabla", "demo", "tests.busybox", "tests.programs")
 
 
 def discover() -> dict[str, TaskCreator]:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lock of the checkout: one doit at a time runs tasks in it.
 
-`doit` takes the lock before it looks for what is out of date, so a second doit waits and then finds the first one's
-results. A command that runs as long as its user likes (a VM, a shell, the tests) releases the lock; the next step takes
-it again. Workers of `doit -n` share the lock of their doit and never release it, as other workers may be building.
+`doit` takes the lock before it checks what is out of date, so a second doit waits and then finds the results of the
+first. A command that runs for any length of time (a VM, a shell, the tests) releases the lock; the next step takes it
+again. Workers of `doit -n` share the lock of their doit and never release it, because other workers may be building.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _owner = 0
 
 
 def acquire() -> None:
-    """Take the lock, unless this doit has it; says so when another doit holds it."""
+    """Take the lock, unless this doit holds it; prints a message while another doit holds it."""
     global _stream, _owner
     if _stream is not None:
         return
@@ -35,7 +35,7 @@ def acquire() -> None:
 
 
 def release() -> None:
-    """Let another doit run tasks. In a worker nothing happens."""
+    """Release the lock; does nothing in a worker."""
     global _stream
     if _stream is not None and _owner == os.getpid():
         _stream.close()

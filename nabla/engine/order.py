@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Critical-path order: of the tasks that `doit -n` may start, the one with the longest remaining path comes first.
 
-doit takes tasks in the order in which they are selected. With several workers that leaves the longest chain of packages
-for the end and processors idle; list scheduling by critical path (Graham 1969) comes close to the best order. Durations
-come from the measured build (bench/results/build.json); an unmeasured task counts as one second.
+doit runs tasks in the order of their selection. With several workers, the longest chain of packages would run last and
+leave processors idle; list scheduling by critical path (Graham 1969) is close to the best order. Durations come from
+the measured build (bench/results/build.json); an unmeasured task counts as one second.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MEASURED = ROOT / "bench" / "results" / "build.json"
 
 
 def ordered(tasks: Iterable[Any], selected: Iterable[str]) -> list[str]:
-    """Return the selected tasks of doit and all that they need, the longest remaining path first."""
+    """Return the selected tasks of doit and all their dependencies, the longest remaining path first."""
     by_name = {task.name: task for task in tasks}
     makers = {target: task.name for task in by_name.values() for target in task.targets}
     needs: dict[str, set[str]] = {}
@@ -36,10 +36,10 @@ def ordered(tasks: Iterable[Any], selected: Iterable[str]) -> list[str]:
 
 
 def remaining_paths(needs: Mapping[str, Iterable[str]], seconds: Mapping[str, float]) -> dict[str, float]:
-    """Return for each task the least time from its start to the end of the last task that needs it.
+    """Return for each task the minimum time from its start to the end of the last task that depends on it.
 
-    `needs`: the tasks that must have ended, by task. `seconds`: by task, where known. Nothing for a graph with a cycle,
-    which doit reports.
+    `needs`: task -> its dependencies. `seconds`: task -> measured duration. Empty for a graph with a cycle, which doit
+    reports.
     """
     behind = dict.fromkeys(needs, 0.0)
     try:
@@ -55,7 +55,7 @@ def remaining_paths(needs: Mapping[str, Iterable[str]], seconds: Mapping[str, fl
 
 
 def _measured() -> dict[str, float]:
-    # No build fails for lack of a measurement; nabla.report.benchmarks checks the file.
+    # A build needs no measurement; nabla.report.benchmarks checks the file.
     with suppress(OSError, ValueError, KeyError, TypeError):
         steps = json.loads(_MEASURED.read_text(encoding="utf-8"))["steps"]
         return {step["name"]: float(step["seconds"]) for step in steps}

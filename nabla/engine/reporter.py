@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What doit shows: one line as a task starts and one as it ends, failures in plain words, a sum at the end."""
+"""Print one line at the start and one at the end of each task, errors without tracebacks, and a summary."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ class Reporter(ConsoleReporter):
             log.info(f"{task.name}: {task.doc or 'running'} …")
 
     def add_success(self, task: Any) -> None:
-        """A task ended well."""
+        """A task succeeded."""
         if task.actions:
             self._counts["done"] += 1
             log.info(f"{task.name}: done in {log.seconds(self._elapsed(task.name))}")
 
     def skip_uptodate(self, task: Any) -> None:
-        """A task had nothing to do."""
+        """A task is up to date."""
         if task.actions:
             self._counts["up to date"] += 1
 
     def add_failure(self, task: Any, fail: BaseFail) -> None:
-        """A task failed, or was not run because another one failed."""
+        """A task failed, or did not run because another one failed."""
         self._counts["failed"] += 1
         if isinstance(fail, UnmetDependency):
-            log.error(f"{task.name}: not run, as {fail.message} failed")
+            log.error(f"{task.name}: not run, because {fail.message} failed")
             return
         log.error(f"{task.name}: failed after {log.seconds(self._elapsed(task.name))}")
         log.error(fail.get_msg().rstrip())
@@ -59,7 +59,7 @@ class Reporter(ConsoleReporter):
         log.error(exception.get_msg())
 
     def complete_run(self) -> None:
-        """All is over."""
+        """The run ended."""
         for message in self.runtime_errors:
             log.error(message)
         if self._counts["done"] or self._counts["up to date"] or self._counts["failed"]:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results in the user's cache, shared by all checkouts: nothing is built twice from the same inputs.
+"""Results in the user's cache, shared by all checkouts: a step with the same inputs runs once.
 
     <cache>/results/ab/abcd…/manifest.json   a title and the digest of each file and folder beside it
     <cache>/results/ab/abcd…/<name>          the results themselves
 
-The key is the digest of all that decides a result; paths of the checkout do not count. An entry appears by one rename,
-is checked by its digests before each use and is built again if it is damaged. One that nobody used for a month is
-removed. With `NABLA_FRESH=1` no result is reused.
+The key is the digest of all inputs that determine a result, without the path of the checkout. An entry appears by one
+rename. Its digests are checked before each use, and a damaged entry is built again. An entry that is unused for a month
+is removed. With `NABLA_FRESH=1` no result is reused.
 
 A second build that only repeats a sample (`NABLA_SAMPLE_OF` is the first build's cache) also reuses the results of the
 first build, except for one of SAMPLE keys, which their digests select: a changed step is drawn again.
@@ -29,15 +29,15 @@ from nabla.core.errors import CommandError
 from nabla.core.paths import ROOT, cache_dir
 from nabla.core.process import run
 
-# To be raised with every change of the layout of entries, or of what is computed outside of the code in the keys.
+# Increment it with each change of the layout of entries, or of code that is not part of the keys.
 CACHE_VERSION = 2
-# One of so many keys is in the sample of a second build.
+# The sample of a second build contains one of this number of keys.
 SAMPLE = 8
 
 
-def key(*facts: Any) -> str:
-    """Return the key of what these facts, JSON data, decide."""
-    text = digest.canonical([CACHE_VERSION, *facts])
+def key(*inputs: Any) -> str:
+    """Return the key of a result that is determined by these inputs, which are JSON data."""
+    text = digest.canonical([CACHE_VERSION, *inputs])
     return digest.sha256_bytes(text.replace(f"{ROOT}/", "").encode())
 
 
@@ -47,7 +47,7 @@ def lock(name: str) -> AbstractContextManager[None]:
 
 
 def is_reusable() -> bool:
-    """Tell whether results of earlier builds may be reused."""
+    """Return whether results of earlier builds may be reused."""
     return os.environ.get("NABLA_FRESH", "0") in ("", "0")
 
 
@@ -60,12 +60,12 @@ def entry(name: str) -> Path:
 
 
 def is_in_sample(name: str) -> bool:
-    """Tell whether a second build of a sample repeats what has this key."""
+    """Return whether a second build of a sample repeats the step with this key."""
     return int(name[:8], 16) % SAMPLE == 0
 
 
 def find(name: str) -> Path | None:
-    """Return the folder of a key's results after checking them; None if there are none, or damaged ones."""
+    """Return the folder of a key's results after checking them; None if they are absent or damaged."""
     folder = entry(name)
     try:
         digests = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["digests"]
@@ -80,7 +80,7 @@ def find(name: str) -> Path | None:
 
 
 def restore(name: str, targets: Mapping[str, Path]) -> bool:
-    """Copy a key's results to `targets` (name in the entry -> path); False and no target if that is not possible."""
+    """Copy a key's results to `targets` (name in the entry -> path); return False and write none if that fails."""
     folder = find(name) if is_reusable() else None
     if folder is None:
         return False
@@ -95,7 +95,7 @@ def restore(name: str, targets: Mapping[str, Path]) -> bool:
 
 
 def add(name: str, title: str, sources: Mapping[str, Path], *, move: bool = False) -> Path:
-    """Keep copies of `sources` (name in the entry -> file or folder) under a key, or with `move` these themselves.
+    """Store copies of `sources` (name in the entry -> file or folder) under a key; with `move`, move them.
 
     Returns the folder of the entry. Raises `DiskFullError`, `CommandError`.
     """

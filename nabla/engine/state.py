@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""doit's memory of finished tasks, saved after each task: nothing is lost when doit is killed.
+"""doit's database of finished tasks, saved after each task, so that a killed doit loses nothing.
 
-doit's own back-ends write at the end of the run only (SIGTERM and SIGKILL lose all), and its default checker trusts the
-mtime, which reproducible outputs share.
+doit's back-ends write only at the end of a run, which SIGTERM and SIGKILL prevent. Its default checker relies on the
+mtime, which is the same for all reproducible outputs.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ _CACHEDIR_TAG = (
 
 
 class Sha256Checker(FileChangedChecker):
-    """A file is unchanged when its sha256 is; see nabla.core.digest for how that is fast."""
+    """A file is unchanged if its sha256 is; nabla.core.digest makes that fast."""
 
     def check_modified(self, file_path: str, file_stat: os.stat_result, state: str) -> bool:
-        """Tell whether the file's content differs from the saved state."""
+        """Return whether the file's content differs from the saved state."""
         return digest.sha256_file(Path(file_path)) != state
 
     def get_state(self, dep: str, current_state: str | None) -> str | None:
-        """Return the state to save, or None where it is saved already."""
+        """Return the state to save, or None if it is unchanged."""
         state = digest.sha256_file(Path(dep))
         return None if state == current_state else state
 
 
 class StateError(InvalidTask):
-    """The database cannot be used; the one kind of exception that doit tells without a traceback at any time."""
+    """The database cannot be used. doit always prints this kind of exception without a traceback."""
 
 
 class TaskStateDB:
-    """doit back-end: one JSON record for each task in SQLite, written in one transaction as the task ends.
+    """A back-end of doit: one JSON record for each task in SQLite, written in one transaction when the task ends.
 
-    A damaged database is put aside: all that is lost is the knowledge of what need not run again.
+    A damaged database is renamed; then all tasks run again.
     """
 
     desc = "SQLite, saved after each task"
@@ -55,7 +55,7 @@ class TaskStateDB:
         self._on_database(self._prepare)
 
     def get(self, task_id: str, dependency: str) -> Any:
-        """Return a saved value, None where there is none."""
+        """Return a saved value, or None."""
         return self._record(task_id).get(dependency)
 
     def set(self, task_id: str, dependency: str, value: Any) -> None:
@@ -68,7 +68,7 @@ class TaskStateDB:
             )
 
     def in_(self, task_id: str) -> bool:
-        """Tell whether something is saved for the task."""
+        """Return whether a value is saved for the task."""
         return bool(self._record(task_id))
 
     def remove(self, task_id: str) -> None:
@@ -82,7 +82,7 @@ class TaskStateDB:
         self._on_database(lambda: self._database.execute("delete from tasks"))
 
     def dump(self) -> None:
-        """Called by doit at the end of a run; all is saved already."""
+        """Called by doit at the end of a run, when all values are saved."""
         self._database.close()
 
     def _record(self, task_id: str) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class TaskStateDB:
         try:
             self._open(path)
         except sqlite3.OperationalError:
-            raise  # locked, or the disk is full: nothing is wrong with the file
+            raise  # locked, or the disk is full: the file is not damaged
         except sqlite3.DatabaseError as error:
             log.warn(f"{self.name} is damaged ({error}) and was put aside; all tasks run again")
             for suffix in ("-journal", "-wal", "-shm"):

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks of doit, with doit's traps designed out: steps, which make outputs, and commands, which a user asks for.
+"""Tasks of doit: steps, which write outputs, and commands, which a user runs.
 
     step("musl:build", build_musl, doc="…", inputs=[…], outputs=[Tree(MUSL)], config={…})
 
-gives the dictionary of one doit task `musl:build`. When it runs, `build_musl(job)` is called with a `Job`:
-`job.out(path)` is where a declared output is to be written, `job.run(argv)` starts a program with the task's log file.
+returns the dictionary of one doit task `musl:build`. The task calls `build_musl(job)` with a `Job`: `job.out(path)` is
+the temporary path of a declared output, `job.run(argv)` starts a program with the task's log file.
 
-A step runs again when an input's content, its configuration, its code or one of its outputs has changed since the last
-success. The code is the function's module and what that imports (nabla.engine.code). Functions must be those of a
-module (`doit -n 2` sends tasks to other processes), arguments plain data.
+A step runs again if the content of an input, its configuration, its code or one of its outputs has changed since the
+last success. The code consists of the function's module and its imports (nabla.engine.code). Functions must be those
+of a module, and arguments plain data, because `doit -n 2` sends tasks to other processes.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def step(
 ) -> TaskDict:
     """Return the doit task `area` or `area:step`.
 
-    `inputs`: files and `Tree`s; the tasks that make them run before. `after`: further tasks that must have run, none of
-    those. `config`: JSON data; the task runs again when it differs. `checks`: further conditions for being up to date.
-    `always`: run whenever asked for. `cacheable`: outputs go to the result cache and are restored from there
-    (nabla.engine.result_cache says when a step is).
+    `inputs`: files and `Tree`s; the tasks that build them run before. `after`: other tasks that must run before.
+    `config`: JSON data; the task runs again if it changes. `checks`: additional up-to-date checks. `always`: never up
+    to date. `cacheable`: outputs are stored in the result cache and restored from it (nabla.engine.result_cache defines
+    which steps are cacheable).
     """
     outs = tuple(outputs)
     ins = tuple(inputs)
@@ -79,10 +79,10 @@ def command(
     interactive: bool = False,
     grouped: bool = False,
 ) -> TaskDict:
-    """Return the doit task of a command: `action` is called with `args` and what the user wrote.
+    """Return the doit task of a command: `action` is called with `args`, options and arguments.
 
-    `params`: doit's description of options. `words`: name of the parameter that gets the other words of the command
-    line. `interactive`: it runs as long as the user likes, so other doits may run in this checkout meanwhile.
+    `params`: doit's description of options. `words`: name of the parameter that receives the other arguments.
+    `interactive`: it runs for any length of time and releases the lock, so that other doits can run in this checkout.
     `grouped`: it is a task of the group before the colon.
     """
     return {
@@ -98,12 +98,12 @@ def command(
 
 
 def group(name: str, doc: str, after: Iterable[str] = ()) -> TaskDict:
-    """Return the doit task that stands for all steps `name:…`; yield it beside them."""
+    """Return the doit task that runs all steps `name:…`; yield it with them."""
     return {"basename": name, "name": None, "doc": doc, "task_dep": list(after)}
 
 
 def ungrouped(task: TaskDict) -> TaskDict:
-    """Make the step `area:step` a task of its own, for an area whose name is a task that runs by itself."""
+    """Make the step `area:step` a separate task, for an area whose name is a task with actions."""
     return {
         **{key: value for key, value in task.items() if key != "name"},
         "basename": f"{task['basename']}:{task['name']}",
@@ -111,12 +111,12 @@ def ungrouped(task: TaskDict) -> TaskDict:
 
 
 def alias(name: str, doc: str, after: Iterable[str]) -> TaskDict:
-    """Return a task that does nothing but need others."""
+    """Return a task without actions that depends on others."""
     return {"basename": name, "doc": doc, "actions": None, "task_dep": list(after)}
 
 
 def guard(function: Callable[..., BaseFail | None], *, interactive: bool = False) -> Callable[..., BaseFail | None]:
-    """Return a doit action that reports a `NablaError` in one line; for tasks that are not made by `step`."""
+    """Return a doit action that reports a `NablaError` without a traceback, for tasks other than steps."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> BaseFail | None:
@@ -130,19 +130,19 @@ def guard(function: Callable[..., BaseFail | None], *, interactive: bool = False
 
 
 def source_files(folder: Path, *patterns: str) -> list[Path]:
-    """Return the committed-looking files below a folder of the repository, sorted, for use as inputs.
+    """Return the files below a folder of the repository, sorted, for use as inputs.
 
-    `patterns` (default all) are shell patterns on the path relative to `folder`. Hidden files, Python byte code and
-    editors' copies are left out.
+    `patterns` (default: all) are shell patterns for the path relative to `folder`. Hidden files, Python byte code and
+    copies of editors are left out.
     """
-    found = []
+    files = []
     for path in folder.rglob("*"):
         name = path.relative_to(folder)
         if any(part.startswith(".") or part == "__pycache__" for part in name.parts) or path.name.endswith("~"):
             continue
         if path.is_file() and (not patterns or any(fnmatch.fnmatch(str(name), p) for p in patterns)):
-            found.append(path)
-    return sorted(found)
+            files.append(path)
+    return sorted(files)
 
 
 def _names(name: str) -> TaskDict:

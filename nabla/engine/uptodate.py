@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Up-to-date checks of steps, beside doit's own of the inputs: the configuration, the code, the outputs."""
+"""Up-to-date checks of a step's configuration, code and outputs; doit checks the inputs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from nabla.engine import code
 
 @dataclass(frozen=True)
 class ConfigUnchanged:
-    """The configuration and the code are those of the last success. `record`: JSON data, kept for `doit explain`."""
+    """The configuration and the code are those of the last success. `record`: JSON data, saved for `doit explain`."""
 
     record: Any
     module: str
 
     def configure_task(self, task: Any) -> None:
-        """Called by doit: have the values saved after each success."""
+        """Called by doit; registers the values that it saves after each success."""
         task.value_savers.append(self.values)
 
     def values(self) -> dict[str, Any]:
-        """Return what is saved in doit's database."""
+        """Return the values for doit's database."""
         return {"record": self.record, "record_digest": digest.config_digest(self.record), "code": self.code()}
 
     def code(self) -> dict[str, str]:
@@ -40,20 +40,20 @@ class ConfigUnchanged:
 
 @dataclass(frozen=True)
 class OutputsUnchanged:
-    """The outputs are what the last success wrote, neither damaged nor edited since."""
+    """The outputs are those of the last success, neither damaged nor edited."""
 
     outputs: tuple[Path | Tree, ...]
 
     def configure_task(self, task: Any) -> None:
-        """Called by doit: have the digests saved after each success."""
+        """Called by doit; registers the digests that it saves after each success."""
         task.value_savers.append(self.values)
 
     def values(self) -> dict[str, Any]:
-        """Return what is saved in doit's database."""
+        """Return the values for doit's database."""
         return {"outputs": self.digests()}
 
     def digests(self) -> dict[str, str | None]:
-        """Return the digest of each output as it is now, by path relative to the checkout; None where it is absent."""
+        """Return path -> present digest of each output, relative to the checkout; None if it is absent."""
         paths = [real_path(item) for item in self.outputs]
         return {relative(path): digest.path_digest(path) for path in paths}
 
@@ -72,5 +72,5 @@ def tracked_path(item: Path | Tree) -> Path:
 
 
 def input_digests(items: Iterable[Path | Tree]) -> dict[str, str | None]:
-    """Return the digest of each input by path relative to the checkout; None where it is absent."""
+    """Return path -> digest of each input, relative to the checkout; None if it is absent."""
     return {relative(path): digest.path_digest(path) for path in map(tracked_path, items)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Alpine's own tools, apk and e2fsprogs, as roots of sandboxes that hold nothing else, taken from the Alpine base."""
+"""Alpine's apk and e2fsprogs, extracted from the Alpine base as roots of minimal sandboxes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nabla.fs.nodes import Node, Tree, put, read_base
 from nabla.sources import recipe
 from nabla.sources.archives import fetched
 
-# What every root needs: a shell to try the sandbox with, the C library. Links are followed by name.
+# Each root needs a shell, which tests the sandbox, and the C library. Libraries are matched by name, links included.
 _COMMON = ("/bin/busybox", "/lib/ld-musl-x86_64.so.1", "/lib/libc.musl-x86_64.so.1")
 APK = ("/etc/group", "/etc/passwd", "/sbin/apk")
 APK_LIBRARIES = ("libapk.so", "libcrypto.so", "libssl.so", "libz.so")
@@ -24,26 +24,26 @@ EXT3_LIBRARIES = ("libblkid", "libcom_err", "libe2p", "libext2fs", "libss", "lib
 
 
 def make_apk_tools(job: Job) -> None:
-    """Step: fill the root of apk's sandbox."""
+    """Step: create the root of apk's sandbox."""
     extract(base_archive(), APK, APK_LIBRARIES, job.out(APK_TOOLS), APK_FOLDERS)
 
 
 def make_image_tools(job: Job) -> None:
-    """Step: fill the root of the sandbox in which images are made."""
+    """Step: create the root of the sandbox that writes images."""
     extract(base_archive(), EXT3, EXT3_LIBRARIES, job.out(IMAGE_TOOLS))
 
 
 def base_archive() -> Path:
-    """Return the wheel that holds the Alpine base. Raises `NablaError` if it was not fetched."""
+    """Return the wheel with the Alpine base. Raises `NablaError` if it was not fetched."""
     return next(iter(fetched(recipe.load(BASE)).values()))
 
 
 def extract(
     wheel: Path, programs: Sequence[str], libraries: Sequence[str], root: Path, folders: Sequence[str] = ()
 ) -> None:
-    """Copy programs, and libraries by the beginnings of their names, to the folder `root`. `folders`: mount points.
+    """Copy programs, and libraries by the prefixes of their names, to the folder `root`. `folders`: mount points.
 
-    Raises `ImageError` when the base lacks one.
+    Raises `ImageError` if the base lacks a program.
     """
     base = read_base(wheel)
     tools: Tree = {}
@@ -57,7 +57,7 @@ def extract(
             put(tools, path, node)
     for name in ("sh", "true"):
         put(tools, f"/bin/{name}", Node("link", 0o777, target="busybox"))
-    # A read-only root cannot get mount points later.
+    # The root is mounted read-only, so its mount points must exist.
     for folder in ("/dev", "/proc", "/tmp", SCRATCH, *folders):
         put(tools, folder, Node("dir", 0o755))
     stage(tools, root)

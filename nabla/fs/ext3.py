@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write a file tree as an ext3 image: the same bytes each time, without root.
+"""Write a file tree as a reproducible ext3 image, without root privileges.
 
-The tools are those of the Alpine base, run in a sandbox whose root is made of nothing but them. mke2fs fills the file
-system from a staging folder; what the staging folder cannot hold (other owners, special modes, device nodes) is set in
-the image by debugfs. Then the image is checked twice: by e2fsck, and by reading it back with a parser that shares no
-code with e2fsprogs and comparing every entry with the tree.
+The tools are those of the Alpine base; the root of their sandbox contains nothing else. mke2fs fills the file system
+from a staging folder. debugfs then sets the properties that a staging folder cannot have: other owners, special modes,
+device nodes. The image is checked twice: by e2fsck, and by a parser that shares no code with e2fsprogs, which compares
+every entry with the tree.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from nabla.sandbox import bwrap
 from verify.epoch import SOURCE_DATE_EPOCH
 
 BLOCK = 4096  # bytes
-# Of ext4, beside those of ext3: fallocate(), large files without a map of each block, many subdirectories.
+# Features of ext4: fallocate(), large files without block maps, many subdirectories.
 FEATURES = "extent,huge_file,dir_nlink"
-SCRATCH = "/scratch"  # where tools in a sandbox of their own find what they work on
+SCRATCH = "/scratch"  # the working folder in the sandbox of the tools
 
 _LETTERS = {"char": "c", "block": "b", "fifo": "p"}  # of debugfs
 _MODES = {"dir": 0o755, "file": 0o644}
@@ -33,7 +33,7 @@ _MODES = {"dir": 0o755, "file": 0o644}
 
 @dataclass(frozen=True)
 class Geometry:
-    """What makes one file system differ from another with the same content. `size` in bytes."""
+    """Properties of a file system besides its content. `size`: in bytes."""
 
     size: int
     uuid: str
@@ -44,8 +44,8 @@ class Geometry:
 def write(tree: Tree, geometry: Geometry, image: Path, *, tools: Path, scratch: Path, log: Path) -> None:
     """Write `tree` to the file `image`, which must not exist.
 
-    `scratch`: an empty folder. The result depends on nothing but tree, geometry and tools. Raises `ImageError` when the
-    tree does not fit or a check fails.
+    `scratch`: an empty folder. The result depends only on tree, geometry and tools. Raises `ImageError` if the tree is
+    too large or a check fails.
     """
     _check_names(tree)
     stage(tree, scratch / "stage")
@@ -62,14 +62,14 @@ def write(tree: Tree, geometry: Geometry, image: Path, *, tools: Path, scratch: 
     try:
         run(_sandbox(tools, scratch, script), log=log)
     except CommandError as error:
-        raise ImageError(f"{geometry.label}: making the image failed ({error.message})", error.hint) from error
+        raise ImageError(f"{geometry.label}: writing the image failed ({error.message})", error.hint) from error
     _check_debugfs(scratch / "debugfs.out")
     compare(tree, read_ext(scratch / "image"))
     (scratch / "image").rename(image)
 
 
 def check(image: Path, *, tools: Path) -> str:
-    """Run e2fsck over an image without changing it; return what it says. Raises `ImageError` when it finds a fault."""
+    """Run e2fsck on an image without changing it; return its output. Raises `ImageError` if it finds a fault."""
     words = _sandbox(tools, image.parent, f"e2fsck -fn {shlex.quote(image.name)}")
     result = run(words, check=False)
     if result.returncode != 0:
@@ -78,26 +78,26 @@ def check(image: Path, *, tools: Path) -> str:
 
 
 def compare(wanted: Tree, found: Tree) -> None:
-    """Raise `ImageError` naming the first differences between two trees."""
+    """Raise `ImageError` with the first differences between two trees, if there are any."""
     problems = [f"{path} is missing" for path in wanted if path not in found]
     problems += [f"{path} should not be there" for path in found if path not in wanted]
     for path in sorted(wanted.keys() & found.keys()):
         want, have = wanted[path], found[path]
         for field in ("kind", "mode", "uid", "gid", "mtime", "target", "device"):
-            # The mode of a link means nothing.
+            # The mode of a link has no effect.
             if not (want.kind == "link" and field == "mode") and getattr(want, field) != getattr(have, field):
                 problems.append(f"{path}: {field} is {getattr(have, field)!r} instead of {getattr(want, field)!r}")
         if want.kind == have.kind == "file" and want.content() != have.content():
             problems.append(f"{path}: the content differs")
     if problems:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
-        raise ImageError("the image is not what was to be written" + more, "\n".join(problems[:5]))
+        raise ImageError("the image differs from the tree" + more, "\n".join(problems[:5]))
 
 
 def _sandbox(tools: Path, work: Path, script: str) -> list[str]:
-    """Return the command that runs a script in the tools' own root, as mapped root, in `work`."""
+    """Return the command that runs a script in the tools' root, as root of a user namespace, in `work`."""
     return [
-        # The user is 0 inside, so that files of whoever calls become root's in the image.
+        # The user is 0 in the sandbox, so that root owns the caller's files in the image.
         *bwrap.base(tools, user=0),
         *("--die-with-parent", "--new-session"),
         *("--bind", str(work), SCRATCH, "--chdir", SCRATCH),
@@ -107,25 +107,25 @@ def _sandbox(tools: Path, work: Path, script: str) -> list[str]:
 
 
 def stage(tree: Tree, root: Path) -> None:
-    """Lay out the entries that a host folder can hold without privileges, in plain modes."""
+    """Write the entries that a host folder can have without privileges, with ordinary modes."""
     root.mkdir()
     root.chmod(0o755)
     for path in sorted(tree):
-        node, place = tree[path], root / path[1:]
+        node, target = tree[path], root / path[1:]
         if node.kind == "dir":
-            place.mkdir()
+            target.mkdir()
         elif node.kind == "link":
-            place.symlink_to(node.target)
+            target.symlink_to(node.target)
         elif node.kind == "file":
             if isinstance(node.data, Path):
-                shutil.copyfile(node.data, place)
+                shutil.copyfile(node.data, target)
             else:
-                place.write_bytes(node.data)
+                target.write_bytes(node.data)
         else:
             continue
         if node.kind != "link":
-            place.chmod(_staged_mode(node))
-    # Children first: making an entry changes the time of its folder.
+            target.chmod(_staged_mode(node))
+    # Children first: a new entry changes the time of its folder.
     for path in sorted(tree, reverse=True):
         if tree[path].kind in ("dir", "file", "link"):
             os.utime(root / path[1:], (tree[path].mtime,) * 2, follow_symlinks=False)
@@ -133,14 +133,14 @@ def stage(tree: Tree, root: Path) -> None:
 
 
 def _staged_mode(node: Node) -> int:
-    """Return the mode on the host: the real one where the owner may read it and nothing in it is special."""
+    """Return the mode in the staging folder: the real one if the owner can read the entry and no special bit is set."""
     readable = 0o500 if node.kind == "dir" else 0o400
     plain = not node.mode & 0o7000 and node.mode & readable == readable
     return node.mode if plain else _MODES[node.kind]
 
 
 def _fixes(tree: Tree) -> Iterator[str]:
-    """Yield the lines for debugfs that make the image what the staging folder could not be."""
+    """Yield the debugfs commands that set the properties that the staging folder cannot have."""
     folder = None
     touched: set[str] = set()
     for path in sorted(tree):
@@ -149,7 +149,7 @@ def _fixes(tree: Tree) -> Iterator[str]:
             if folder != str(name.parent):
                 folder = str(name.parent)
                 yield f"cd {_quote(folder)}"
-            # mknod knows no paths, only names in the current folder.
+            # mknod accepts no paths, only names in the current folder.
             device = f" {node.device[0]} {node.device[1]}" if node.kind != "fifo" else ""
             yield f"mknod {_quote(name.name)} {_LETTERS[node.kind]}{device}"
             touched.add(folder)
@@ -182,16 +182,16 @@ def _quote(text: str) -> str:
 
 
 def _check_names(tree: Tree) -> None:
-    """Refuse names that debugfs could not read back from its script."""
+    """Reject names that a debugfs script cannot contain."""
     for path in tree:
         if '"' in path or "\n" in path:
-            raise ImageError(f"the name {path!r} holds a quotation mark or a line end")
+            raise ImageError(f"the name {path!r} contains a quotation mark or a line feed")
 
 
 def _check_debugfs(output: Path) -> None:
-    """Raise if debugfs complained: it repeats its commands, says why one failed, and ends with status 0 anyway."""
+    """Raise `ImageError` if debugfs failed: it prints its commands and errors, and exits with status 0 in any case."""
     usual = ("debugfs:", "debugfs 1.", "Allocated inode")
     lines = output.read_text(errors="replace").splitlines()
-    said = [line for line in lines if line.strip() and not line.startswith(usual)]
-    if said:
-        raise ImageError(f"debugfs could not finish the image: {said[0]}", "\n".join(said[:5]))
+    errors = [line for line in lines if line.strip() and not line.startswith(usual)]
+    if errors:
+        raise ImageError(f"debugfs could not finish the image: {errors[0]}", "\n".join(errors[:5]))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""File trees in memory, and where they come from: Alpine's root file system, archives of other recipes.
+"""File trees in memory, read from Alpine's root file system and from archives of recipes.
 
-A tree is a dictionary from absolute path to `Node`; owners, modes and times are values in it, never those of files on
-the host, so that no step needs root and none depends on who runs it.
+A tree is a dictionary from absolute path to `Node`. Owners, modes and times are values in it and not those of host
+files, so no step needs root privileges or depends on the user.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from verify.ext import Kind
 
 @dataclass(frozen=True)
 class Node:
-    """One entry of a tree. `mtime`: seconds since 1970. `data`: content of a file, or the host file that holds it."""
+    """One entry of a tree. `mtime`: seconds since 1970. `data`: content of a file, or the host file with it."""
 
     kind: Kind
     mode: int
@@ -42,9 +42,9 @@ Tree = dict[str, Node]
 
 
 def put(tree: Tree, path: str, node: Node) -> None:
-    """Set one entry, making missing folders above it. Raises `ImageError` when something above it is no folder.
+    """Set one entry and create missing parent folders. Raises `ImageError` if a parent is not a folder.
 
-    A folder may take the place of a folder, anything else that of anything but a folder.
+    A folder replaces a folder; another entry replaces an entry that is not a folder.
     """
     for parent in reversed(PurePosixPath(path).parents[:-1]):
         above = tree.setdefault(str(parent), Node("dir", 0o755))
@@ -52,16 +52,16 @@ def put(tree: Tree, path: str, node: Node) -> None:
             raise ImageError(f"{path}: {parent} is a {above.kind}, not a folder")
     old = tree.get(path)
     if old is not None and (old.kind == "dir") != (node.kind == "dir"):
-        raise ImageError(f"{path}: a {node.kind} cannot take the place of a {old.kind}")
+        raise ImageError(f"{path}: a {node.kind} cannot replace a {old.kind}")
     tree[path] = node
 
 
 def drop(tree: Tree, path: str) -> None:
-    """Remove an entry and everything below it. Raises `ImageError` when there is none: the list is out of date."""
-    doomed = [name for name in tree if name == path or name.startswith(f"{path}/")]
-    if not doomed:
-        raise ImageError(f"there is no {path} that could be dropped")
-    for name in doomed:
+    """Remove an entry and everything below it. Raises `ImageError` if it does not exist."""
+    names = [name for name in tree if name == path or name.startswith(f"{path}/")]
+    if not names:
+        raise ImageError(f"there is no {path} to drop")
+    for name in names:
         del tree[name]
 
 
@@ -70,14 +70,14 @@ def read_base(wheel: Path) -> Tree:
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if name.endswith(".qcow2")]
         if len(names) != 1:
-            raise ImageError(f"{wheel.name} holds {len(names)} qcow2 images instead of one")
+            raise ImageError(f"{wheel.name} contains {len(names)} qcow2 images instead of one")
         disk = io.BytesIO(archive.read(names[0]))
-    # Loading the parser takes longer than most tasks.
+    # Importing the parser takes longer than most tasks.
     from dissect.hypervisor.disk.qcow2 import QCow2
 
     try:
         return _tree(ext.read(QCow2(disk).open(), wheel.name))
-    # The parsers of dissect raise errors of many kinds for damaged input.
+    # The parsers of dissect raise many kinds of exceptions for damaged input.
     except Exception as error:
         raise ImageError(f"cannot read the file system in {wheel.name}: {error}") from error
 
@@ -95,9 +95,9 @@ def _tree(entries: Mapping[str, ext.Entry]) -> Tree:
 
 
 def read_archive(path: Path, member: str | None) -> Tree:
-    """Return the files of a zip (a wheel) or tar; with `member`, those of the tar that is this entry of the zip.
+    """Return the files of a zip (a wheel) or tar; with `member`, those of the tar with this name in the zip.
 
-    Owners are dropped (all is root's); the modes of a zip made by a wheel builder say only what is executable.
+    root owns all entries. The modes in a wheel only indicate which files are executable.
     """
     if member is None:
         return _read_zip(path) if zipfile.is_zipfile(path) else _read_tar(path.name, io.BytesIO(path.read_bytes()))
@@ -105,7 +105,7 @@ def read_archive(path: Path, member: str | None) -> Tree:
         try:
             data = archive.read(member)
         except KeyError:
-            raise ImageError(f"{path.name} holds no {member}") from None
+            raise ImageError(f"{path.name} contains no {member}") from None
     return _read_tar(member, io.BytesIO(data))
 
 
@@ -141,13 +141,13 @@ def _read_tar(title: str, stream: io.BytesIO) -> Tree:
                 assert file is not None
                 put(tree, name, Node("file", mode, mtime=int(info.mtime), data=file.read()))
             else:
-                raise ImageError(f"{title}: {info.name} is of a type that is not supported")
+                raise ImageError(f"{title}: {info.name} has an unsupported type")
     return tree
 
 
 def _safe(title: str, name: str) -> str:
-    """Return an archive's name as absolute path; an archive must not reach out of the place it is unpacked to."""
+    """Return a name in an archive as an absolute path. Raises `ImageError` for a path outside of the tree."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise ImageError(f"{title}: the entry {name!r} would lie outside of the tree")
+        raise ImageError(f"{title}: the entry {name!r} is outside of the tree")
     return f"/{path}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a description to the file tree of an image: base, minus what is dropped, plus our programs and files."""
+"""Compose the file tree of an image from its description: the base without dropped paths, plus programs and files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nabla.sources.archives import fetched
 from verify.epoch import SOURCE_DATE_EPOCH
 
 _LOADER = "/lib/ld-musl-x86_64.so.1"
-_LIBC_LINK = "/lib/libc.musl-x86_64.so.1"  # the name by which Alpine's programs ask for libc
+_LIBC_LINK = "/lib/libc.musl-x86_64.so.1"  # the name of libc in Alpine's programs
 _BUSYBOX = "/bin/busybox"
 _COMMAND_FOLDERS = ("/bin", "/sbin", "/usr/bin", "/usr/sbin")
 
@@ -32,7 +32,7 @@ Installer = Callable[[Tree], Tree]
 
 
 def make_image(job: Job, name: str) -> None:
-    """Step: compose the tree of one image and write it."""
+    """Step: compose the tree of one image and write the image."""
     description = descriptions.load(name)
     tree = compose(description, job.note, functools.partial(_install, job, description))
     job.note(f"{len(tree)} entries")
@@ -43,15 +43,16 @@ def make_image(job: Job, name: str) -> None:
 def _install(job: Job, description: Description, tree: Tree) -> Tree:
     scratch = job.scratch() / "packages"
     packages, parts = description.packages, description.parts or ()
-    done = install.install(tree, packages, parts, tools=APK_TOOLS.path, scratch=scratch, log=job.log)
+    installed = install.install(tree, packages, parts, tools=APK_TOOLS.path, scratch=scratch, log=job.log)
     files.remove(scratch)
-    return done
+    return installed
 
 
 def compose(description: Description, note: Note, installer: Installer | None = None) -> Tree:
-    """Return the file tree of an image; `note` gets lines for the log. Raises `ImageError`, `FetchError`.
+    """Return the file tree of an image. Raises `ImageError`, `FetchError`.
 
-    `installer` puts the described packages into a tree; where there are none it is not called.
+    `note` receives lines for the log. `installer` installs the packages of the description; it is not called if there
+    are none.
     """
     tree: Tree = read_base(_source(description.base)) if description.base is not None else {}
     for path in description.drop:
@@ -68,7 +69,7 @@ def compose(description: Description, note: Note, installer: Installer | None = 
         _PARTS[part](tree, note)
     _add_own(tree, description)
     for path, node in tree.items():
-        # What is younger than the date of all our builds would make an image depend on the day.
+        # A file newer than the date of all builds would make the image depend on the day.
         if node.mtime > SOURCE_DATE_EPOCH:
             tree[path] = _at(node, SOURCE_DATE_EPOCH)
     return tree
@@ -78,28 +79,28 @@ def _source(name: str) -> Path:
     """Return the one source file of a recipe, from the cache."""
     loaded = recipe.load(name)
     if len(loaded.source) != 1:
-        raise ImageError(f"the recipe {name} has {len(loaded.source)} sources; an image takes recipes with one")
+        raise ImageError(f"the recipe {name} has {len(loaded.source)} sources; an image needs recipes with one")
     return fetched(loaded)[loaded.source[0].name]
 
 
 def _add_archive(tree: Tree, archive: Archive) -> None:
-    found = read_archive(_source(archive.recipe), archive.member)
+    content = read_archive(_source(archive.recipe), archive.member)
     for path in archive.drop:
-        drop(found, path)
-    for path, node in found.items():
+        drop(content, path)
+    for path, node in content.items():
         put(tree, f"{archive.at}{path}", node)
 
 
 def _add_folder(tree: Tree, folder: Path, at: str) -> None:
     if not folder.is_dir():
-        raise ImageError(f"there is no folder {relative(folder)}", "the task that makes it has not run")
+        raise ImageError(f"there is no folder {relative(folder)}", "the task that creates it has not run")
     put(tree, at, Node("dir", 0o755))
     for path in sorted(folder.rglob("*")):
         put(tree, f"{at}/{path.relative_to(folder)}", _host_node(path))
 
 
 def _host_node(path: Path) -> Node:
-    """Return a host file as a node of root's with the date of all our builds."""
+    """Return a host file as a node of root with the date of all builds."""
     status = path.lstat()
     if stat.S_ISLNK(status.st_mode):
         return Node("link", 0o777, target=os.readlink(path))
@@ -119,17 +120,17 @@ def _add_musl(tree: Tree, note: Note) -> None:
 
 
 def _add_busybox(tree: Tree, note: Note) -> None:
-    """Put our busybox in place, with links for all its applets.
+    """Replace the base's busybox by nabla's, with links for all its applets.
 
-    A link of the base to an applet that ours lacks is removed: it would only tell that there is no such applet.
-    A program of the base that is no busybox link (those of kmod, e2fsprogs) stays.
+    A link of the base to an applet that nabla's busybox lacks is removed. A program of the base that is not a link to
+    busybox (kmod, e2fsprogs) stays.
     """
     put(tree, _BUSYBOX, Node("file", 0o755, data=BUSYBOX / "bin" / "busybox"))
     wanted = (BUSYBOX / "usr" / "share" / "busybox" / "busybox.links").read_text().split()
-    ours = {PurePosixPath(path).name for path in wanted}
+    applets = {PurePosixPath(path).name for path in wanted}
     for path in [path for path, node in tree.items() if node.kind == "link" and node.target == _BUSYBOX]:
-        if PurePosixPath(path).name not in ours:
-            note(f"dropped {path}: our busybox has no such applet")
+        if PurePosixPath(path).name not in applets:
+            note(f"dropped {path}: nabla's busybox has no such applet")
             del tree[path]
     present = {PurePosixPath(path).name for path, node in tree.items() if _runnable(path, node)}
     for path in wanted:
@@ -141,7 +142,7 @@ _PARTS: dict[str, Callable[[Tree, Note], None]] = {"init": _add_init, "musl": _a
 
 
 def _runnable(path: str, node: Node) -> bool:
-    """Tell whether a command of that name is already there, in whichever of the usual folders."""
+    """Return whether a node is a command, in one of the folders of commands."""
     return node.kind in ("file", "link") and str(PurePosixPath(path).parent) in _COMMAND_FOLDERS
 
 

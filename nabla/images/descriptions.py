@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image descriptions: rootfs/<name>.toml says what an image holds. Read and checked here, made in compose and image.
+"""Image descriptions: rootfs/<name>.toml lists the contents of an image; nabla.images.compose builds it.
 
-    name, summary    what it is
+    name, summary    the name, and a description in one line
     size             of the file, with K, M or G
-    extends          another description to start from: its lists come first, its other keys are the defaults
-    base             recipe whose root file system is the start; without one the tree is empty
-    parts            of our own programs: init, musl, busybox; they take the place of what the base has there
-    packages         of our repository, installed by apk with what they need (docs/packages.md)
-    drop             paths of the base that are left out, folders with all they hold
+    extends          a description to start from: its lists come first, its other keys are the defaults
+    base             the recipe of the root file system to start from; without it the tree is empty
+    parts            nabla's programs: init, musl, busybox; they replace those of the base
+    packages         of the repository, installed by apk with their dependencies (docs/packages.md)
+    drop             paths of the base to leave out; a folder includes its content
     [[archive]]      recipe, at, member, drop: unpack a source of a recipe below a folder
     [[tree]]         source, at: a folder below out/ that another task builds
     [[folder]]       path, mode, owner
@@ -15,7 +15,7 @@
     [[link]]         path, target
     [[node]]         path, type (char or block), major, minor, mode
 
-Later lists win over earlier ones. A mode is a string of octal digits, an owner is "uid:gid".
+Later lists override earlier ones. A mode is a string of octal digits, an owner is "uid:gid".
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from nabla.core.errors import ImageError
 from nabla.core.paths import OUT, ROOT, ROOTFS, relative
 from nabla.sources import recipe
 
-_UUIDS = uuid.UUID("6f9a6f8e-3a6b-5c0e-9d0b-0a5c2f6f3b1d")  # our own name space for UUIDs of images
+_UUIDS = uuid.UUID("6f9a6f8e-3a6b-5c0e-9d0b-0a5c2f6f3b1d")  # namespace of the images' UUIDs
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 Part = Literal["init", "musl", "busybox"]
@@ -45,7 +45,7 @@ Size = Annotated[str, msgspec.Meta(pattern="^[1-9][0-9]*[KMG]$", description="a 
 
 
 class Archive(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Content of a source of a recipe; with `member`, of the tar inside that zip. `drop`: paths in it to leave out."""
+    """The content of a recipe's source; with `member`, of this tar in the zip. `drop`: paths to leave out."""
 
     recipe: str
     at: Inside
@@ -54,7 +54,7 @@ class Archive(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class Folder(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """An empty folder, or the owner and mode of one that is there."""
+    """An empty folder, or the owner and mode of an existing one."""
 
     path: Inside
     mode: Mode = "0755"
@@ -62,7 +62,7 @@ class Folder(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A file with the given content, or with that of a file of this repository."""
+    """A file with the given content, or with the content of a file of this repository."""
 
     path: Inside
     mode: Mode = "0644"
@@ -79,7 +79,7 @@ class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A device node, for the moments in which no devtmpfs is mounted."""
+    """A device node, for the time before devtmpfs is mounted."""
 
     path: Inside
     type: Literal["char", "block"]
@@ -89,14 +89,14 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class BuiltTree(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Files which a task of ours has built: folder `source`, below out/, goes to `at`."""
+    """Files that a task builds: the folder `source`, below out/, is copied to `at`."""
 
     source: str
     at: Inside
 
 
 class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One file rootfs/<name>.toml, already joined with what it extends."""
+    """One file rootfs/<name>.toml, merged with the description that it extends."""
 
     name: Name
     summary: Annotated[str, msgspec.Meta(min_length=1)]
@@ -121,7 +121,7 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     @property
     def uuid(self) -> str:
-        """UUID of the file system: the same for the same name, different between images."""
+        """UUID of the file system, derived from the name."""
         return seeds(self.name)[0]
 
     @property
@@ -130,11 +130,11 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         return seeds(self.name)[1]
 
     def recipes(self) -> list[str]:
-        """Return the names of the recipes whose sources go into the image."""
+        """Return the recipes whose sources the image contains."""
         return sorted({*([self.base] if self.base else []), *(a.recipe for a in self.archive)})
 
     def sources(self) -> list[Path]:
-        """Return the files of this repository that go into the image."""
+        """Return the files of this repository that the image contains."""
         return sorted({ROOT / f.source for f in self.file if f.source is not None})
 
     def config(self) -> Any:
@@ -159,7 +159,7 @@ def names() -> list[str]:
 
 @cache
 def load(name: str) -> Description:
-    """Read and check rootfs/<name>.toml and what it extends; raises `ImageError`."""
+    """Read and check rootfs/<name>.toml and the description that it extends. Raises `ImageError`."""
     path = ROOTFS / f"{name}.toml"
     if not path.is_file():
         raise ImageError(f"there is no image {name!r}", f"known images: {', '.join(names()) or 'none yet'}")
@@ -167,17 +167,17 @@ def load(name: str) -> Description:
 
 
 def load_file(path: Path, loading: tuple[Path, ...] = ()) -> Description:
-    """Read and check one file; what it extends lies beside it. Raises `ImageError`."""
+    """Read and check one file and the description beside it that it extends. Raises `ImageError`."""
     document = toml.read(path, ImageError)
     description = document.convert(Description)
     _check(description, document)
     if description.extends is not None:
         parent = path.with_name(f"{description.extends}.toml")
         if parent in (path, *loading):
-            document.fail(("extends",), f"{description.extends!r} extends this image: a circle")
+            document.fail(("extends",), f"{description.extends!r} extends this image: a cycle")
         if not parent.is_file():
             document.fail(("extends",), f"there is no {relative(parent)}")
-        description = _join(load_file(parent, (path, *loading)), description)
+        description = _merge(load_file(parent, (path, *loading)), description)
     if description.size is None:
         document.fail(("size",), "the key `size` is missing")
     if description.parts is None:
@@ -185,7 +185,7 @@ def load_file(path: Path, loading: tuple[Path, ...] = ()) -> Description:
     return description
 
 
-def _join(parent: Description, child: Description) -> Description:
+def _merge(parent: Description, child: Description) -> Description:
     values: dict[str, Any] = {}
     for field in child.__struct_fields__:
         own, inherited = getattr(child, field), getattr(parent, field)
@@ -197,7 +197,7 @@ def _join(parent: Description, child: Description) -> Description:
 
 
 def _check(description: Description, document: toml.Document) -> None:
-    """Check what types cannot say."""
+    """Check what the types cannot express."""
     if description.name != document.path.stem:
         document.fail(("name",), f"the image's name {description.name!r} differs from its file {document.path.name!r}")
     known = recipe.names()
@@ -211,12 +211,12 @@ def _check(description: Description, document: toml.Document) -> None:
         if (file.content is None) == (file.source is None):
             document.fail(where, "a file has either `content` or `source`")
         if file.source is not None and not _within(ROOT / file.source, ROOT):
-            document.fail((*where, "source"), f"{file.source} does not lie in this repository")
+            document.fail((*where, "source"), f"{file.source} is not in this repository")
         if file.source is not None and not (ROOT / file.source).is_file():
             document.fail((*where, "source"), f"there is no file {file.source}")
     for number, tree in enumerate(description.tree):
         if not _within(ROOT / tree.source, OUT):
-            document.fail(("tree", number, "source"), f"{tree.source} does not lie below out/")
+            document.fail(("tree", number, "source"), f"{tree.source} is not below out/")
 
 
 def _within(path: Path, folder: Path) -> bool:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Put packages of the repository into the file tree of an image, by the real `apk add`, without root and network.
+"""Install packages of the repository in the file tree of an image by the real `apk add`, without root and network.
 
-apk works on a copy of the tree on the host, as mapped root. What it added or changed is taken over; everything else
-keeps what a folder of the host cannot hold: owners, device nodes. Only root owns files of packages; an image says other
-owners itself. Nothing is taken over unless apk ended well: it may record a package whose files it could not install.
+apk works on a copy of the tree on the host, as root of a user namespace. Its changes are copied back; all other entries
+keep the properties that a host folder cannot have: owners, device nodes. root owns all files of packages; an image
+description can set other owners. Nothing is copied back if apk fails: it may have recorded a package whose files it
+could not install.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from nabla.core.process import run
 from nabla.fs.ext3 import SCRATCH
 from nabla.fs.nodes import Node, Tree
 from nabla.packages import apk, catalog
-from nabla.packages.catalog import PackageError, Part
+from nabla.packages.catalog import BinaryPackage, PackageError
 from nabla.sandbox.bwrap import Bind
 from verify.epoch import SOURCE_DATE_EPOCH
 
 DATABASES = ("/lib/apk/db/installed", "/usr/lib/apk/db/installed")
-# Where apk and its scripts leave what belongs to no image.
-_LEFT_OVER = ("/var/log/apk.log",)
+# Files that apk writes and no image contains.
+_UNWANTED = ("/var/log/apk.log",)
 
 
 def recipes_for(packages: Sequence[str], parts: Collection[str]) -> list[str]:
-    """Return the recipes whose packages an image may need: asked for, depended on, or built against.
+    """Return the recipes of the packages that an image may need, including dependencies of both kinds.
 
-    `parts`: of the image; those that are recipes count too. Raises `PackageError` for a name that no recipe makes.
+    `parts`: of the image; those that are recipes are included. Raises `PackageError` for an unknown package.
     """
     for name in packages:
         if name not in catalog.owners():
@@ -52,30 +53,32 @@ def recipes_for(packages: Sequence[str], parts: Collection[str]) -> list[str]:
 def install(
     tree: Tree, packages: Sequence[str], parts: Collection[str], *, tools: Path, scratch: Path, log: Path
 ) -> Tree:
-    """Return `tree` with `packages` and what they need; packages of ours take the place of the base's of that name.
+    """Return `tree` with `packages` and their dependencies; they replace the base's packages with the same name.
 
-    `scratch`: an empty folder. Raises `ImageError` when apk cannot do it.
+    `scratch`: an empty folder. Raises `ImageError` if apk fails.
     """
-    offered = {part.name: part for name in recipes_for(packages, parts) for part in catalog.read_built(name).parts}
+    offered = {
+        part.name: part for name in recipes_for(packages, parts) for part in catalog.read_build_record(name).parts
+    }
     missing = [name for name in packages if name not in offered]
     if missing:
-        raise ImageError(f"the recipe {catalog.owners()[missing[0]]} made no package {missing[0]}")
+        raise ImageError(f"the recipe {catalog.owners()[missing[0]]} built no package {missing[0]}")
     wanted = sorted({*packages, *(name for name in _installed(tree) if name in offered)})
     root = scratch / "image"
     lay_out(tree, root)
     _add([offered[name] for name in wanted], list(offered.values()), root, tools, scratch, log)
-    done = read_back(tree, root)
+    installed = read_back(tree, root)
     for path in DATABASES:
-        if path in done:
-            text = without_sizes(done[path].content().decode(), offered)
-            done[path] = replace(done[path], data=text.encode())
-    return done
+        if path in installed:
+            text = without_sizes(installed[path].content().decode(), offered)
+            installed[path] = replace(installed[path], data=text.encode())
+    return installed
 
 
 def without_sizes(database: str, names: Collection[str]) -> str:
     """Return apk's database with the sizes of these packages' files set to 0.
 
-    A signature does not shrink evenly, so the size would tell whose key it was; nothing else in an image does.
+    The size includes the compressed signature, so it depends on the key; nothing else in an image does.
     """
     blocks = database.split("\n\n")
     for number, block in enumerate(blocks):
@@ -86,32 +89,32 @@ def without_sizes(database: str, names: Collection[str]) -> str:
 
 
 def lay_out(tree: Tree, root: Path) -> None:
-    """Write a tree to a folder, with its modes; devices and owners are left out."""
+    """Write a tree to a folder, with its modes, without devices and owners."""
     root.mkdir(parents=True)
     folders: list[str] = []
     for path in sorted(tree):
-        node, place = tree[path], root / path[1:]
+        node, target = tree[path], root / path[1:]
         if node.kind == "dir":
-            place.mkdir()
+            target.mkdir()
             folders.append(path)
         elif node.kind == "link":
-            place.symlink_to(node.target)
+            target.symlink_to(node.target)
         elif node.kind == "file":
-            place.write_bytes(node.content())
-            place.chmod(node.mode | stat.S_IRUSR | stat.S_IWUSR)
-            os.utime(place, (node.mtime, node.mtime))
+            target.write_bytes(node.content())
+            target.chmod(node.mode | stat.S_IRUSR | stat.S_IWUSR)
+            os.utime(target, (node.mtime, node.mtime))
     for path in folders:
         (root / path[1:]).chmod(tree[path].mode | stat.S_IRWXU)
 
 
 def read_back(tree: Tree, root: Path) -> Tree:
-    """Return what a folder holds; entries that are as in `tree` keep their node."""
+    """Read a folder as a tree; unchanged entries keep their node of `tree`."""
     found = {path: node for path, node in tree.items() if node.kind not in ("dir", "link", "file")}
     for folder, names, others in os.walk(root):
         for name in [*names, *others]:
             host = Path(folder) / name
             path = f"/{host.relative_to(root)}"
-            if path not in _LEFT_OVER and path not in found:
+            if path not in _UNWANTED and path not in found:
                 found[path] = _node(host, tree.get(path))
     return dict(sorted(found.items()))
 
@@ -126,7 +129,7 @@ def _node(host: Path, before: Node | None) -> Node:
         unchanged = before is not None and before.kind == "dir" and before.mode | stat.S_IRWXU == mode
         return before if unchanged and before is not None else Node("dir", mode)
     if not stat.S_ISREG(status.st_mode):
-        raise ImageError(f"a package made {host.name}, which is neither file nor link nor folder")
+        raise ImageError(f"a package contains {host.name}, which is neither a file nor a link nor a folder")
     data = host.read_bytes()
     if before is not None and before.kind == "file" and before.content() == data:
         if before.mode | stat.S_IRUSR | stat.S_IWUSR == mode:
@@ -136,12 +139,14 @@ def _node(host: Path, before: Node | None) -> Node:
 
 
 def _installed(tree: Tree) -> set[str]:
-    """Return the names of the packages that the tree's database knows."""
+    """Return the names of the packages in the tree's database."""
     texts = [tree[path].content().decode() for path in DATABASES if path in tree]
     return {line[2:] for text in texts for line in text.splitlines() if line.startswith("P:")}
 
 
-def _add(wanted: Sequence[Part], offered: Sequence[Part], root: Path, tools: Path, scratch: Path, log: Path) -> None:
+def _add(
+    wanted: Sequence[BinaryPackage], offered: Sequence[BinaryPackage], root: Path, tools: Path, scratch: Path, log: Path
+) -> None:
     index = scratch / "Packages.adb"
     apk.make_index([part.apk for part in offered], index, tools=tools, scratch=scratch / "index", log=log)
     keys = scratch / "keys"
@@ -153,13 +158,13 @@ def _add(wanted: Sequence[Part], offered: Sequence[Part], root: Path, tools: Pat
     for part in offered:
         os.link(part.apk, repository / part.apk.name)
     index.rename(repository / index.name)
-    words = ["/sbin/apk", "--root", "/image", "--keys-dir", "/keys", "--repositories-file", "/dev/null", "--no-network"]
-    words += ["--no-cache", "--no-logfile", "--no-progress", "-X", f"/repository/{index.name}", "add"]
-    words += ["--initdb", "--arch", ARCH] if not any((root / path[1:]).exists() for path in DATABASES) else []
-    words += [f"{part.name}={part.version}" for part in wanted]
+    argv = ["/sbin/apk", "--root", "/image", "--keys-dir", "/keys", "--repositories-file", "/dev/null", "--no-network"]
+    argv += ["--no-cache", "--no-logfile", "--no-progress", "-X", f"/repository/{index.name}", "add"]
+    argv += ["--initdb", "--arch", ARCH] if not any((root / path[1:]).exists() for path in DATABASES) else []
+    argv += [f"{part.name}={part.version}" for part in wanted]
     binds = [Bind(root, "/image", writable=True), Bind(repository, "/repository"), Bind(keys, "/keys")]
-    # Scripts of packages run in the image by chroot.
-    command = apk.command(tools, [*binds, Bind(scratch, SCRATCH, writable=True)], words, capable=True)
+    # apk runs scripts of packages in the image by chroot, which needs the capabilities.
+    command = apk.command(tools, [*binds, Bind(scratch, SCRATCH, writable=True)], argv, capable=True)
     try:
         run(command, log=log)
     except CommandError as error:

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Launcher, kernel and a disk image as a container image, written without a container engine: the same bytes each time.
+"""Write launcher, kernel and a disk image as a reproducible container image, without a container engine.
 
-It is a layout of the OCI image specification 1.1 with one layer. Nothing in it but these files is taken from the host:
-entries are sorted, owned by root and of one date, JSON is canonical, and the layer is compressed by the gzip of the
-Alpine base, as each zlib makes other bytes of the same content. gzip, because every tool reads it; compressed at all,
-because a disk image is mostly zeros.
+The result is a layout of the OCI image specification 1.1 with one layer. It depends only on these files: entries are
+sorted, owned by root and have the same date, JSON is canonical, and gzip of the Alpine base compresses the layer,
+because two versions of zlib produce different bytes. Every tool reads gzip, and a disk image consists mostly of zeros.
 
-    <layout>/oci-layout, index.json     what the specification asks for
-    <layout>/manifest.json              the same for engines that only know `docker save`
+    <layout>/oci-layout, index.json     required by the specification
+    <layout>/manifest.json              the same for engines that only support `docker save`
     <layout>/blobs/sha256/…             manifest, configuration, layer
 
 The specification: https://github.com/opencontainers/image-spec
@@ -44,12 +43,12 @@ from verify.epoch import SOURCE_DATE_EPOCH
 
 NAME = "nabla-linux"
 
-# An absolute kernel, as the default one is looked for in /proc, which a plain chroot has not.
+# The kernel's path is absolute: nabla-run finds its default kernel by /proc, which a plain chroot lacks.
 ENTRY_POINT = ("/nabla-run", "--kernel", "/vmlinux", "--ephemeral", "/alpine.ext3", "--")
-# The launcher becomes nobody by itself if root starts it; not to be root from the start asks less of the engine.
+# nabla-run changes to this user if root starts it; an engine needs fewer privileges to start it as this user.
 USER = "65534:65534"
 
-# What the machine does if it is given nothing to do: without a terminal there is nobody to type.
+# The default command: a shell on a terminal, otherwise a description of the VM.
 _DESCRIBE = """\
 [ -t 0 ] && exec /bin/sh -l
 . /etc/os-release
@@ -58,7 +57,7 @@ echo "Its shell: run it with --interactive --tty. A command: words behind the im
 """
 DEFAULT_COMMAND = ("/bin/sh", "-c", _DESCRIBE)
 
-# Of our own programs, kernel and libc; the SBOM has those of each program in the disk image.
+# Of nabla's programs, the kernel and libc; the SBOM lists those of the programs in the disk image.
 _LICENSES = "Apache-2.0 AND GPL-2.0-only AND MIT"
 
 # Mount points of container engines, so that the root may be read-only.
@@ -69,19 +68,19 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
 def reference(version: str) -> str:
-    """Return the name that the image has after it was loaded: the same in docker, podman and containerd."""
+    """Return the name of the loaded image, which is the same in docker, podman and containerd."""
     return f"localhost/{NAME}:{version}"
 
 
 def make_image(job: Job, version: str) -> None:
-    """Step: write the layout and the same as one file."""
+    """Step: write the layout and an archive of it."""
     layout = job.out(OCI_LAYOUT)
     make(version, NABLA_RUN, VMLINUX, image_path(OCI_IMAGE), layout, tools=IMAGE_TOOLS.path)
     archive(layout, job.out(OCI_ARCHIVE))
 
 
 def make_reference(job: Job) -> None:
-    """Step: write the archive as the task `oci` does."""
+    """Step: write the archive of the reference version."""
     layout = job.scratch() / "layout"
     make(REFERENCE_VERSION, NABLA_RUN, VMLINUX, image_path(OCI_IMAGE), layout, tools=IMAGE_TOOLS.path)
     archive(layout, job.out(REFERENCE_OCI))
@@ -90,25 +89,25 @@ def make_reference(job: Job) -> None:
 def make(version: str, nabla_run: Path, vmlinux: Path, image: Path, target: Path, *, tools: Path) -> None:
     """Write the layout of a container image to the folder `target`, which must not exist.
 
-    `image`: the disk image that becomes the machine's root. `tools`: the folder of `nabla.fs.ext3.make_tools`; its gzip
-    is used. Raises `ConfigError` when `version` cannot be a tag, `CommandError` when gzip fails.
+    `image`: the disk image of the VM. `tools`: the folder with the image tools, which contains gzip. Raises
+    `ConfigError` if `version` is not a valid tag, `CommandError` if gzip fails.
     """
     if not _TAG.fullmatch(version):
         raise ConfigError(
-            f"{version!r} cannot be the tag of a container image", "letters, digits, `.`, `_` and `-` can"
+            f"{version!r} is not a valid tag of a container image", "use letters, digits, `.`, `_` and `-`"
         )
     for folder in (target, target / "blobs", target / "blobs" / "sha256"):
         folder.mkdir()
-        folder.chmod(0o755)  # whatever the umask is
+        folder.chmod(0o755)  # independent of the umask
     content = {"nabla-run": (nabla_run, 0o755), "vmlinux": (vmlinux, 0o755), "alpine.ext3": (image, 0o644)}
     plain = target / "layer.tar"
     _write_tar(plain, _FOLDERS, content)
     diff_id = f"sha256:{manifest.file_sha256(plain)}"
     run(apk.command(tools, [Bind(target, SCRATCH, writable=True)], ["/bin/busybox", "gzip", plain.name]))
-    layer = _keep(target, f"{_MEDIA}.layer.v1.tar+gzip", target / f"{plain.name}.gz")
+    layer = _add_blob(target, f"{_MEDIA}.layer.v1.tar+gzip", target / f"{plain.name}.gz")
 
     labels = _labels(version)
-    config = _keep(target, f"{_MEDIA}.config.v1+json", _configuration(labels, diff_id))
+    config = _add_blob(target, f"{_MEDIA}.config.v1+json", _configuration(labels, diff_id))
     image_manifest = {
         "schemaVersion": 2,
         "mediaType": f"{_MEDIA}.manifest.v1+json",
@@ -116,14 +115,14 @@ def make(version: str, nabla_run: Path, vmlinux: Path, image: Path, target: Path
         "layers": [layer],
         "annotations": labels,
     }
-    found = _keep(target, f"{_MEDIA}.manifest.v1+json", image_manifest)
-    found["platform"] = {"architecture": "amd64", "os": "linux"}
-    # The first is what podman, skopeo and umoci ask for, the second is containerd's and docker's.
-    found["annotations"] = {
+    descriptor = _add_blob(target, f"{_MEDIA}.manifest.v1+json", image_manifest)
+    descriptor["platform"] = {"architecture": "amd64", "os": "linux"}
+    # podman, skopeo and umoci read the first one, containerd and docker the second.
+    descriptor["annotations"] = {
         "org.opencontainers.image.ref.name": f"{NAME}:{version}",
         "io.containerd.image.name": reference(version),
     }
-    index = {"schemaVersion": 2, "mediaType": f"{_MEDIA}.index.v1+json", "manifests": [found]}
+    index = {"schemaVersion": 2, "mediaType": f"{_MEDIA}.index.v1+json", "manifests": [descriptor]}
     saved = {"Config": _blob(config), "RepoTags": [reference(version)], "Layers": [_blob(layer)]}
     _write(target / "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
     _write(target / "index.json", _json(index))
@@ -131,22 +130,22 @@ def make(version: str, nabla_run: Path, vmlinux: Path, image: Path, target: Path
 
 
 def archive(layout: Path, target: Path) -> None:
-    """Write a layout as one file, as engines load it."""
-    found = sorted(path for path in layout.rglob("*"))
-    folders = {str(path.relative_to(layout)): 0o755 for path in found if path.is_dir()}
-    files = {str(path.relative_to(layout)): (path, 0o644) for path in found if path.is_file()}
+    """Write a layout as an archive that engines can load."""
+    paths = sorted(layout.rglob("*"))
+    folders = {str(path.relative_to(layout)): 0o755 for path in paths if path.is_dir()}
+    files = {str(path.relative_to(layout)): (path, 0o644) for path in paths if path.is_file()}
     _write_tar(target, folders, files)
 
 
 def _labels(version: str) -> dict[str, str]:
-    facts = {
+    values = {
         "created": _date(),
         "description": "A Linux virtual machine inside one ordinary process, without a hypervisor; Alpine Linux in it",
         "licenses": _LICENSES,
         "title": "Nabla Linux",
         "version": version,
     }
-    return {f"org.opencontainers.image.{name}": value for name, value in facts.items()}
+    return {f"org.opencontainers.image.{name}": value for name, value in values.items()}
 
 
 def _configuration(labels: Mapping[str, str], diff_id: str) -> Any:
@@ -170,8 +169,8 @@ def _date() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(SOURCE_DATE_EPOCH))
 
 
-def _keep(target: Path, media: str, content: Path | Any) -> dict[str, Any]:
-    """Move a file, or write JSON data, among the blobs; return its descriptor."""
+def _add_blob(target: Path, media: str, content: Path | Any) -> dict[str, Any]:
+    """Move a file, or write JSON data, to the blobs; return its descriptor."""
     if not isinstance(content, Path):
         data = _json(content)
         content = target / "blob"
@@ -196,7 +195,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _write_tar(target: Path, folders: Mapping[str, int], files: Mapping[str, tuple[Path, int]]) -> None:
-    """Write a tar of folders (with modes) and files (content and mode), sorted by name, all of root and of one date."""
+    """Write a tar of folders (modes) and files (content, mode), sorted by name, owned by root, with the same date."""
     with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as writer:
         for name in sorted({*folders, *files}):
             if name in folders:

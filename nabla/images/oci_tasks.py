@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The container image: `doit oci` makes it, `doit run:oci [-- COMMAND…]` runs a command in it by podman.
+"""The container image: `doit oci` writes it, `doit run:oci [-- COMMAND…]` runs a command in it by podman.
 
 launcher, kernel, rootfs:alpine -> oci -> out/oci/layout, out/oci/nabla-linux.oci.tar -> run:oci
 """
@@ -33,7 +33,7 @@ def task_oci() -> TaskDict:
     return step(
         "oci",
         oci.make_image,
-        doc="write launcher, kernel and Alpine as a container image, as folder and as archive",
+        doc="write launcher, kernel and Alpine as a container image: a folder and an archive",
         inputs=[NABLA_RUN, VMLINUX, image_path(OCI_IMAGE), IMAGE_TOOLS],
         outputs=[OCI_LAYOUT, OCI_ARCHIVE],
         args=[version.version()],
@@ -41,12 +41,12 @@ def task_oci() -> TaskDict:
 
 
 def task_digests_oci() -> Iterator[TaskDict]:
-    """Write the container image of the reference form."""
+    """Write the container image of the reference version."""
     yield task.ungrouped(
         task.step(
             "digests:oci",
             oci.make_reference,
-            doc="the container image of a version 0",
+            doc="write the container image of the reference version 0",
             inputs=[NABLA_RUN, VMLINUX, image_path(OCI_IMAGE), IMAGE_TOOLS],
             outputs=[REFERENCE_OCI],
         )
@@ -68,8 +68,8 @@ def task_run_oci() -> TaskDict:
 def run_image(words: list[str]) -> None:
     """Load the image and run a command in it on the caller's terminal.
 
-    Where podman's defaults do not work, it is called again with fewer wishes, and what it loads is forgotten.
-    Raises `HostError` without podman, `CommandError` when nothing helps or the command fails.
+    If podman's defaults do not work, podman runs again with fewer features and a temporary storage. Raises `HostError`
+    without podman, `CommandError` if podman or the command fails.
     """
     podman_run.check()
     name = version.version()
@@ -78,16 +78,16 @@ def run_image(words: list[str]) -> None:
     if not complaint:
         _run(usual, name, words)
         return
-    log.warn(f"podman cannot run containers here as it does by default: {complaint.splitlines()[-1]}")
-    log.info("again without cgroups and network, with small limits, in namespaces of its own")
+    log.warn(f"podman cannot run containers with its defaults on this host: {complaint.splitlines()[-1]}")
+    log.info("trying again without cgroups and network, with small limits, in separate namespaces")
     with tempfile.TemporaryDirectory(prefix="nabla-oci-") as folder:
-        modest = podman_run.restricted(Path(folder))
-        modest.load(OCI_ARCHIVE)
-        _run(modest, name, words)
+        restricted = podman_run.restricted(Path(folder))
+        restricted.load(OCI_ARCHIVE)
+        _run(restricted, name, words)
 
 
 def _prepare(podman: Podman, name: str) -> str:
-    """Load the image and try it; return what stands against it, nothing if it works."""
+    """Load the image and run it; return podman's error message, empty if it works."""
     try:
         podman.load(OCI_ARCHIVE)
     except CommandError as error:

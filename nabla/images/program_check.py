@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of programs, in images and by themselves, by verify/pie.py and verify/syscalls.py."""
+"""Check programs, in images and by themselves, by verify/pie.py and verify/syscalls.py."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ COMPONENTS = (Tree(MUSL), Tree(BUSYBOX), NABLA_INIT, NABLA_RUN)
 
 
 def check_image(job: Job, name: str) -> None:
-    """Step: write what the checkers find in an image; fail on a program that is not position-independent.
+    """Step: write the reports about an image; fail on a program that is not position-independent.
 
-    Raw system calls work, they are only slow: they are told, and fail nothing.
+    Raw system calls work, but slowly: they are reported and do not fail the check.
     """
-    found = contents.read(image_path(name))
-    programs = pie.examine_all(found)
-    calls = syscalls.examine_all(found)
+    files = contents.read(image_path(name))
+    programs = pie.examine_all(files)
+    calls = syscalls.examine_all(files)
     texts = (
         *(pie.as_table(programs), report.as_json([asdict(each) for each in programs]), pie.as_junit(programs)),
         *(syscalls.as_table(calls), report.as_json([asdict(each) for each in calls]), syscalls.as_junit(calls)),
@@ -40,9 +40,9 @@ def check_image(job: Job, name: str) -> None:
 
 
 def check_pie(job: Job) -> None:
-    """Step: fail on the first program that is not position-independent; all are in the log."""
-    places = [item.path if isinstance(item, Tree) else item for item in COMPONENTS]
-    findings = [pie.examine(file) for place in places for file in pie.find(place)]
+    """Step: fail if a program is not position-independent; the log lists all programs."""
+    paths = [item.path if isinstance(item, Tree) else item for item in COMPONENTS]
+    findings = [pie.examine(file) for path in paths for file in pie.find(path)]
     rows = [[relative(Path(f.path)), f.kind, ", ".join(f.problems) or "ok"] for f in findings]
     job.note(report.table(["file", "kind", "result"], rows))
     bad = [row for row, finding in zip(rows, findings, strict=True) if finding.problems]

@@ -2,8 +2,8 @@
 """Disk images of the guest, each described in rootfs/<name>.toml.
 
 fetch:alpine-base -> rootfs:tools (mke2fs, debugfs, e2fsck of Alpine) ---+
-fetch:<recipe>, musl, busybox, init, what else the description names ----+-> rootfs:<name> -> out/images/<name>.ext3
-packages:<recipe> of what it says to install, and of what that needs ----+
+fetch:<recipe>, musl, busybox, init, other inputs of the description ----+-> rootfs:<name> -> out/images/<name>.ext3
+packages:<recipe> of its packages and of their dependencies -------------+
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nabla.images import compose, descriptions, install
 from nabla.images.descriptions import Description
 from nabla.packages import catalog
 
-# Part of an image -> what it consists of.
+# Part of an image -> its files.
 _PARTS: dict[str, Path | Tree] = {"init": NABLA_INIT, "musl": Tree(MUSL), "busybox": Tree(BUSYBOX)}
 
 
@@ -39,7 +39,7 @@ def task_rootfs() -> Iterator[TaskDict]:
     yield task.step(
         "rootfs:tools",
         alpine_tools.make_image_tools,
-        doc="take the programs that make images out of the Alpine base",
+        doc="extract the programs that write images from the Alpine base",
         inputs=[source_record(BASE)],
         outputs=[IMAGE_TOOLS],
     )

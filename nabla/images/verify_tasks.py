@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of finished artifacts by the stand-alone checkers in verify/.
+"""Check built artifacts by the stand-alone checkers in verify/.
 
 musl, busybox, launcher, init -> verify:pie
 kernel:build -> verify:kernel
 rootfs:<name> -> verify:<name> -> out/verify/<name>-{pie,syscalls}.{txt,json,xml}
-apk:tools, rootfs:tools -> verify:release, of any folder (default: this checkout's release, which must be there)
+apk:tools, rootfs:tools -> verify:release, of any folder (default: this checkout's release, which must exist)
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def task_verify() -> Iterator[TaskDict]:
     yield task.step(
         "verify:kernel",
         kernel_check.check_kernel,
-        doc="the kernel leaves the guest's registers alone and enters the host in few places",
+        doc="the kernel does not use the guest's registers and calls the host in few places",
         inputs=[VMLINUX, kernel_code.POLICY, BUILD_ROOT],
     )
     for name in descriptions.names():
         yield task.step(
             f"verify:{name}",
             program_check.check_image,
-            doc=f"every program of the image {name} is position-independent and finds what it needs; raw system calls",
+            doc=f"every program of the image {name} is position-independent and has its libraries; raw system calls",
             inputs=[image_path(name)],
             outputs=verify_reports(name),
             args=[name],
@@ -61,10 +61,10 @@ def task_verify_release() -> TaskDict:
 
 
 def check_release(words: list[str]) -> None:
-    """Run the stand-alone checker on the caller's terminal. Raises `VerifyError` when it finds something."""
+    """Run the stand-alone checker on the caller's terminal. Raises `VerifyError` if it finds a fault."""
     options = words or [str(ARTIFACTS["release"].paths[0])]
     status = process.interactive([sys.executable, "-m", "verify.release", *options], cwd=ROOT)
     if status == EXIT_USER:
         raise CommandError("the release cannot be checked", "see above", returncode=status)
     if status != 0:
-        raise VerifyError("this is not what its signer made", "the table above says what differs")
+        raise VerifyError("the release is not what its signer published", "the table above lists the differences")

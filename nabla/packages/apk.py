@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real apk: makes packages, indexes and installs them. It is that of the Alpine base, run by its own loader.
+"""Write, index and install packages by the real apk, which is that of the Alpine base.
 
-It runs in a sandbox whose root holds nothing but itself, as mapped root: it looks the names of owners up, so that who
-builds becomes root. Packages and index are signed with the user's own RSA key, made here when there is
-none; RSA signatures of the same bytes are the same bytes.
+apk runs in a sandbox that contains only itself, as root of a user namespace: it looks up the names of owners, and so
+the user who builds becomes root. The user's RSA key signs packages and index; it is generated if there is none. RSA
+signatures are deterministic.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nabla.core.artifacts import ARCH, INDEX, PACKAGE_KEY, REPOSITORY
 from nabla.core.errors import CommandError
 from nabla.core.process import run
 from nabla.fs.ext3 import SCRATCH
-from nabla.packages.catalog import Built, PackageError, Part
+from nabla.packages.catalog import BinaryPackage, BuildRecord, PackageError
 from nabla.sandbox import bwrap, lockfile
 from nabla.sandbox.bwrap import Bind, Sandbox
 from verify.epoch import SOURCE_DATE_EPOCH
@@ -28,15 +28,15 @@ _KEY_BITS = 4096
 
 
 def ensure_key() -> tuple[Path, Path]:
-    """Return the user's private and public key, made now if there is none. Raises `CommandError`, `DiskFullError`."""
+    """Return the user's private and public key; generate them if absent. Raises `CommandError`, `DiskFullError`."""
     folder = keys_dir()
     private, public = folder / PACKAGE_KEY, folder / f"{PACKAGE_KEY}.pub"
     if private.is_file() and public.is_file():
         return private, public
     files.make_folder(folder)
-    with files.lock(folder / ".lock", "waiting for another process that makes the key"):
+    with files.lock(folder / ".lock", "waiting for another process that generates the key"):
         if not (private.is_file() and public.is_file()):
-            place = Sandbox((Bind(folder, "/build", writable=True),), pins=lockfile.PACKAGING)
+            sandbox = Sandbox((Bind(folder, "/build", writable=True),), pins=lockfile.PACKAGING)
             script = f"""
                 umask 077
                 openssl genrsa -out new.rsa {_KEY_BITS}
@@ -44,15 +44,15 @@ def ensure_key() -> tuple[Path, Path]:
                 chmod 644 {public.name}
                 mv new.rsa {private.name}
             """
-            place.run(script, title="make a key to sign packages with")
+            sandbox.run(script, title="generate the key that signs packages")
     return private, public
 
 
 def make_package(
-    built: Built, part: Part, content: Path, target: Path, *, tools: Path, scratch: Path, log: Path
+    built: BuildRecord, part: BinaryPackage, content: Path, target: Path, *, tools: Path, scratch: Path, log: Path
 ) -> None:
-    """Make the package file `target` of the files below `content`. Raises `PackageError`."""
-    facts: dict[str, str] = {
+    """Write the package file `target` from the files below `content`. Raises `PackageError`."""
+    metadata: dict[str, str] = {
         "name": part.name,
         "version": part.version,
         "arch": ARCH,
@@ -64,30 +64,30 @@ def make_package(
         "replaces": " ".join(part.replaces),
         "url": built.homepage or "",
     }
-    words = ["mkpkg", "--files", "/files"]
-    for name, value in facts.items():
-        words += ["-I", f"{name}:{value}"] if value else []
+    argv = ["mkpkg", "--files", "/files"]
+    for name, value in metadata.items():
+        argv += ["-I", f"{name}:{value}"] if value else []
     files.make_folder(scratch)
     for kind, text in part.scripts.items():
         (scratch / kind).write_text(text, encoding="utf-8")
-        words += ["-s", f"{kind}:{SCRATCH}/{kind}"]
-    _sign(words, [Bind(content, "/files")], f"the package {part.name}", target, tools=tools, scratch=scratch, log=log)
+        argv += ["-s", f"{kind}:{SCRATCH}/{kind}"]
+    _sign(argv, [Bind(content, "/files")], f"the package {part.name}", target, tools=tools, scratch=scratch, log=log)
 
 
 def make_index(packages: Sequence[Path], target: Path, *, tools: Path, scratch: Path, log: Path) -> None:
-    """Make the signed index of packages that lie in the repository. Raises `PackageError`."""
+    """Write the signed index of packages in the repository. Raises `PackageError`."""
     _, public = ensure_key()
     files.make_folder(scratch / "keys")
     shutil.copyfile(public, scratch / "keys" / public.name)
     names = [f"/repository/{path.name}" for path in sorted(packages)]
-    words = ["mkndx", "--keys-dir", f"{SCRATCH}/keys", *names]
-    _sign(words, [Bind(REPOSITORY, "/repository")], "the index", target, tools=tools, scratch=scratch, log=log)
+    argv = ["mkndx", "--keys-dir", f"{SCRATCH}/keys", *names]
+    _sign(argv, [Bind(REPOSITORY, "/repository")], "the index", target, tools=tools, scratch=scratch, log=log)
 
 
 def unsigned(packages: Sequence[Path], target: Path, *, tools: Path, log: Path) -> None:
-    """Fill the new folder `target` with these packages and an index, all without signatures.
+    """Write these packages and an index to the new folder `target`, all without signatures.
 
-    These are the bytes that everybody gets, whoever signs. Raises `PackageError`.
+    Their bytes do not depend on the signer. Raises `PackageError`.
     """
     target.mkdir()
     for path in packages:
@@ -95,42 +95,42 @@ def unsigned(packages: Sequence[Path], target: Path, *, tools: Path, log: Path) 
     names = sorted(path.name for path in packages)
     binds = [Bind(target, SCRATCH, writable=True)]
 
-    def make(words: Sequence[str]) -> None:
-        _run([words[0], "--allow-untrusted", *words[1:]], binds, "packages without signatures", tools=tools, log=log)
+    def run_apk(argv: Sequence[str]) -> None:
+        _run([argv[0], "--allow-untrusted", *argv[1:]], binds, "packages without signatures", tools=tools, log=log)
 
-    # It compresses each package once more, by one processor.
+    # apk compresses each package again, with one thread.
     with ThreadPoolExecutor(bwrap.jobs()) as pool:
-        list(pool.map(make, (["adbsign", "--reset-signatures", name] for name in names)))
-    make(["mkndx", "-o", INDEX.name, *names])
+        list(pool.map(run_apk, (["adbsign", "--reset-signatures", name] for name in names)))
+    run_apk(["mkndx", "-o", INDEX.name, *names])
 
 
 def _sign(
-    words: Sequence[str], binds: Sequence[Bind], what: str, target: Path, *, tools: Path, scratch: Path, log: Path
+    argv: Sequence[str], binds: Sequence[Bind], what: str, target: Path, *, tools: Path, scratch: Path, log: Path
 ) -> None:
-    """Let apk make `target`, signed with the user's key."""
+    """Write `target` by apk, signed with the user's key."""
     private, _ = ensure_key()
-    made = "made.adb"
+    output = "output.adb"
     _run(
-        [words[0], "--sign-key", f"/keys/{PACKAGE_KEY}", "-o", f"{SCRATCH}/{made}", *words[1:]],
+        [argv[0], "--sign-key", f"/keys/{PACKAGE_KEY}", "-o", f"{SCRATCH}/{output}", *argv[1:]],
         [*binds, Bind(private.parent, "/keys"), Bind(scratch, SCRATCH, writable=True)],
         what,
         tools=tools,
         log=log,
     )
-    (scratch / made).rename(target)
+    (scratch / output).rename(target)
 
 
-def _run(words: Sequence[str], binds: Sequence[Bind], what: str, *, tools: Path, log: Path) -> None:
+def _run(argv: Sequence[str], binds: Sequence[Bind], what: str, *, tools: Path, log: Path) -> None:
     try:
-        run(command(tools, binds, ["/sbin/apk", *words]), log=log)
+        run(command(tools, binds, ["/sbin/apk", *argv]), log=log)
     except CommandError as error:
-        raise PackageError(f"apk could not make {what} ({error.message})", error.hint) from error
+        raise PackageError(f"apk could not write {what} ({error.message})", error.hint) from error
 
 
-def command(tools: Path, binds: Sequence[Bind], words: Sequence[str], *, capable: bool = False) -> list[str]:
-    """Return the host command that runs a program of the tools' root as mapped root.
+def command(tools: Path, binds: Sequence[Bind], argv: Sequence[str], *, capable: bool = False) -> list[str]:
+    """Return the host command that runs a program of the tools' root, as root of a user namespace.
 
-    `capable`: with all capabilities over what is mapped, as installing needs them. The working folder is `SCRATCH`.
+    `capable`: with all capabilities in that namespace, which an installation needs. The working folder is `SCRATCH`.
     """
     mounts: list[str] = []
     for bind in binds:
@@ -141,5 +141,5 @@ def command(tools: Path, binds: Sequence[Bind], words: Sequence[str], *, capable
         *("--die-with-parent", "--new-session", *mounts, "--chdir", SCRATCH),
         *("--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
         *("--setenv", "SOURCE_DATE_EPOCH", str(SOURCE_DATE_EPOCH), "--setenv", "TZ", "UTC", "--setenv", "LC_ALL", "C"),
-        *words,
+        *argv,
     ]

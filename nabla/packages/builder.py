@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build one recipe for the repository: compile against a sysroot of its own, install, split into packages.
+"""Build one recipe for the repository: compile against its own sysroot, install, split into packages.
 
-    out/work/<recipe>/sysroot       libc, libgcc and the files of all packages it is built against, by hard links
+    out/work/<recipe>/sysroot       libc, libgcc and the files of all its build dependencies, by hard links
     out/work/<recipe>/build/<name>  a copy of the patched source, /build/<name> in the sandbox
     out/work/<recipe>/build/dest    $DESTDIR
 
-The installed files and the packages split from them go to the result cache, each under a key of its own inputs: no
-checkout builds the same thing twice, and another division into packages compiles nothing. The key of a dependent holds
-the digest of the files it is built against, so a change that makes no difference to them stops there.
+The result cache stores the installed files and the packages split from them under separate keys: no checkout builds the
+same recipe twice, and a changed division into packages compiles nothing. The key of a dependent contains the digest of
+the files that it is built against, so a change that does not affect them rebuilds nothing else.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from nabla.core.paths import MUSL, TOOLCHAIN, cache_dir
 from nabla.engine import code, result_cache, task
 from nabla.engine.action import Job
 from nabla.packages import apk, catalog, elf, split
-from nabla.packages.catalog import Built, PackageError, built_tree, closure, read_built
+from nabla.packages.catalog import BuildRecord, PackageError, built_tree, closure, read_build_record
 from nabla.sandbox import bwrap, lockfile
 from nabla.sandbox.bwrap import Bind, Sandbox
 from nabla.sources.archives import read_record
@@ -40,10 +40,10 @@ TRIPLET = "x86_64-nabla-linux-musl"
 CROSS = TOOLCHAIN / "cross"
 STEPS = ("prepare", "build", "package")
 
-# Names of folders on the build machine, indexes over several packages; of no use on a system with packages.
+# These contain paths of the build machine, or are indexes of several packages; a package must not contain them.
 _UNWANTED = re.compile(r".*\.la|usr/share/info/dir|.*/perllocal\.pod|.*/\.packlist|.*/__pycache__/.*")
 
-# No debug information: it would name paths, and be cut off anyway.
+# No debug information: it contains paths, and the packages are stripped anyway.
 _FLAGS = "-O2 -g0 -pipe -Wformat -Werror=format-security"
 ENVIRONMENT = {
     "PATH": "/tools/cross/bin:/usr/bin:/usr/sbin",
@@ -68,7 +68,7 @@ ENVIRONMENT = {
 
 
 def compile_inputs(loaded: PackageRecipe) -> dict[str, Any]:
-    """Return all that decides what a recipe installs, as JSON data."""
+    """Return the inputs that determine the installed files of a recipe, as JSON data."""
     package = loaded.package
     tree = built_tree(loaded)
     archives = {archive.source: archive.sha256 for archive in read_record(loaded.name)} if loaded.is_remote else {}
@@ -85,13 +85,13 @@ def compile_inputs(loaded: PackageRecipe) -> dict[str, Any]:
         "root": lockfile.read_lock(lockfile.PACKAGING.lock).tree,
         "toolchain": digest.tree_digest(CROSS),
         "musl": Tree(MUSL).stamp.read_text(encoding="utf-8").strip(),
-        "depends": {each: read_built(each).tree for each in closure(loaded.name)},
+        "depends": {each: read_build_record(each).tree for each in closure(loaded.name)},
         "environment": [sorted({**bwrap.ENVIRONMENT, **ENVIRONMENT}.items()), _UNWANTED.pattern],
     }
 
 
 def split_inputs(loaded: PackageRecipe, installed: str) -> dict[str, Any]:
-    """Return all that decides a recipe's packages; `installed`: digest of what it installed."""
+    """Return the inputs that determine a recipe's packages. `installed`: digest of its installed files."""
     package = msgspec.to_builtins(loaded.package)
     for step in (*STEPS, "env", "options", "makedepends", "check"):
         package.pop(step, None)
@@ -104,17 +104,17 @@ def split_inputs(loaded: PackageRecipe, installed: str) -> dict[str, Any]:
 
 
 def extra_files(loaded: Recipe) -> list[Path]:
-    """Return the files beside recipe.toml which a step may read."""
+    """Return the files beside recipe.toml, which a step may read."""
     return [path for path in task.source_files(loaded.folder) if path.name != "recipe.toml"]
 
 
 def files_path(key: str, part: str) -> Path:
-    """Return the folder that holds the files of one package."""
+    """Return the folder with the files of one package."""
     return result_cache.entry(key) / "files" / part
 
 
-def obtain(job: Job, loaded: PackageRecipe) -> Built:
-    """Return the packages of a recipe: from the cache, or built now. Raises `PackageError`, `CommandError`."""
+def obtain(job: Job, loaded: PackageRecipe) -> BuildRecord:
+    """Return the packages of a recipe, from the cache or after a build. Raises `PackageError`, `CommandError`."""
     installed = _installed(job, loaded)
     key = result_cache.key("package", split_inputs(loaded, digest.tree_digest(installed)))
     with result_cache.lock(key):
@@ -122,11 +122,11 @@ def obtain(job: Job, loaded: PackageRecipe) -> Built:
         if entry is None or not result_cache.is_reusable():
             compose_sysroot(job, sysroot_path(loaded.name), closure(loaded.name))
             entry = _split(job, loaded, installed, key)
-    return msgspec.json.decode((entry / "built.json").read_bytes(), type=Built)
+    return msgspec.json.decode((entry / "built.json").read_bytes(), type=BuildRecord)
 
 
 def enter(loaded: PackageRecipe) -> Sandbox:
-    """Return the sandbox in which a recipe is built, its sysroot as the last build left it."""
+    """Return the sandbox in which a recipe is built, with the sysroot of its last build."""
     work = Work(loaded.name)
     binds = [
         Bind(work.build, "/build", writable=True),
@@ -146,21 +146,21 @@ def sysroot_path(name: str) -> Path:
 
 
 def compose_sysroot(job: Job, root: Path, recipes: Sequence[str]) -> None:
-    """Link libc and the packages of these recipes together. Raises `PackageError` when two packages hold one file."""
+    """Link libc and the packages of these recipes into `root`. Raises `PackageError` if two contain the same file."""
     files.remove(root)
     root.mkdir(parents=True)
     _link_tree(MUSL, root, "libc")
     for each in recipes:
-        built = read_built(each)
+        built = read_build_record(each)
         if result_cache.find(built.key) is None:
-            # Removed from the cache as long unused, or damaged.
+            # The entry was unused and removed, or is damaged.
             built = obtain(job, catalog.load(each))
         for part in built.parts:
             _link_tree(files_path(built.key, part.name), root, part.name)
 
 
 def _installed(job: Job, loaded: PackageRecipe) -> Path:
-    """Return the folder with all that a recipe installs, from the cache or built now."""
+    """Return the folder with the installed files of a recipe, from the cache or after a build."""
     key = result_cache.key("installed", compile_inputs(loaded))
     with result_cache.lock(key):
         entry = result_cache.find(key) if result_cache.is_reusable() else None
@@ -168,7 +168,7 @@ def _installed(job: Job, loaded: PackageRecipe) -> Path:
             _compile(job, loaded)
             build = Work(loaded.name).build
             entry = result_cache.add(key, f"{loaded.name}: installed", {"installed": build / "dest"}, move=True)
-            # What was built lies in the cache now; a failed build keeps its folder, for `doit shell`.
+            # The result is in the cache. A failed build keeps its folder, for `doit shell`.
             files.remove(build)
         else:
             job.note(f"restored from the cache: {key}")
@@ -196,11 +196,11 @@ def _compile(job: Job, loaded: PackageRecipe) -> None:
                 sandbox.run(script, title=title, log=job.log, progress=counter)
         else:
             sandbox.run(script, title=title, log=job.log)
-    _tidy(sandbox, job, loaded, destination)
+    _strip(sandbox, job, loaded, destination)
 
 
-def _tidy(sandbox: Sandbox, job: Job, loaded: PackageRecipe, destination: Path) -> None:
-    """Remove what no package shall hold, cut off symbols."""
+def _strip(sandbox: Sandbox, job: Job, loaded: PackageRecipe, destination: Path) -> None:
+    """Remove unwanted files and strip programs, libraries and archives."""
     name, options = loaded.name, loaded.package.options
     programs: list[str] = []
     archives: list[str] = []
@@ -229,10 +229,10 @@ def _tidy(sandbox: Sandbox, job: Job, loaded: PackageRecipe, destination: Path) 
 
 
 def _split(job: Job, loaded: PackageRecipe, installed: Path, key: str) -> Path:
-    """Divide what was installed into packages; return the entry of the cache."""
+    """Split the installed files into packages; return the entry of the cache."""
     with files.scratch(cache_dir() / "tmp") as scratch:
         parts = split.split(installed, scratch / "files", loaded, sysroot_path(loaded.name), job.note)
-        built = Built(
+        built = BuildRecord(
             recipe=loaded.name,
             license=loaded.license,
             homepage=loaded.homepage,
@@ -247,17 +247,15 @@ def _split(job: Job, loaded: PackageRecipe, installed: Path, key: str) -> Path:
 
 def _link_tree(source: Path, target: Path, what: str) -> None:
     if not source.is_dir():
-        raise NablaError(f"the files of {what} are missing: {source}", f"run the task that makes {what} again")
+        raise NablaError(f"the files of {what} are missing: {source}", f"run the task that builds {what} again")
     for folder, names, others in os.walk(source):
         inside = target / os.path.relpath(folder, source)
         inside.mkdir(exist_ok=True)
         for entry in [*others, *(each for each in names if os.path.islink(os.path.join(folder, each)))]:
-            place = inside / entry
-            if place.is_symlink() or place.exists():
-                raise PackageError(
-                    f"{what} holds {place.relative_to(target)}, which something else in the sysroot holds too"
-                )
-            _link(Path(folder) / entry, place)
+            path = inside / entry
+            if path.is_symlink() or path.exists():
+                raise PackageError(f"{what} and another package in the sysroot contain {path.relative_to(target)}")
+            _link(Path(folder) / entry, path)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -266,7 +264,7 @@ def _link(source: Path, target: Path) -> None:
         return
     try:
         os.link(source, target)
-    except OSError:  # the cache lies on another file system
+    except OSError:  # the cache is on another file system
         shutil.copy2(source, target)
 
 
@@ -275,13 +273,13 @@ def _local(path: Path) -> dict[str, str]:
 
 
 def make_packages(job: Job, name: str) -> None:
-    """Step: build one recipe, or take what the cache has, and make its package files."""
+    """Step: build one recipe, or restore it from the cache, and write its package files."""
     loaded = catalog.load(name)
     built = obtain(job, loaded)
     parts = {part.apk: part for part in built.parts}
     for path in catalog.apks(loaded):
         if path not in parts:
-            raise PackageError(f"{name}: no file is left for the package {path.stem}", "see docs/packages.md")
+            raise PackageError(f"{name}: the package {path.stem} contains no file", "see docs/packages.md")
         content = files_path(built.key, parts[path].name)
         scratch = job.scratch() / parts[path].name
         apk.make_package(built, parts[path], content, job.out(path), tools=APK_TOOLS.path, scratch=scratch, log=job.log)

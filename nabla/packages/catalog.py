@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Packages: what recipes with a [package] table become, in which order they are built, and what is known of each.
+"""The packages of the recipes with a [package] table: names, files, dependencies and the order of their builds.
 
-    recipe --build--> files of each of its packages, in the cache by the digest of all that went in (package_store)
-           --record-> out/packages/<recipe>.json: versions, digests, what each provides and needs
+    recipe --build--> the files of its packages, in the result cache
+           --record-> out/packages/<recipe>.json: versions, digests, what each package provides and depends on
            --apk----> out/apk/x86_64/<package>-<version>.apk
 
-Every recipe is built against the libc, libgcc and what its `makedepends` name, and against nothing else.
+Each recipe is built against the libc, libgcc and its `makedepends`, and nothing else.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from nabla.core.paths import OUT, relative
 from nabla.sources import recipe
 from nabla.sources.recipe import PackageRecipe, Recipe, Subpackage
 
-# The recipe that all others are built with, unless they come before it.
+# All recipes that are built after this one depend on it.
 RUNTIME = "libgcc"
-# The recipe whose [build] is the sysroot of all.
+# The recipe whose [build] is the base of every sysroot.
 LIBC = "musl"
 
-# Endings of package names and the files which such packages take where they say nothing else.
+# Suffix of a package name -> the default patterns of its files.
 USUAL_FILES: dict[str, tuple[str, ...]] = {
     "-dev": (
         "usr/include",
@@ -49,11 +49,11 @@ USUAL_FILES: dict[str, tuple[str, ...]] = {
 
 
 class PackageError(NablaError):
-    """A package is not what it must be, or could not be made."""
+    """A package is invalid or cannot be built."""
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one package after its build. `files`: paths without leading slash, folders left out."""
+class BinaryPackage(msgspec.Struct, frozen=True, kw_only=True):
+    """One package after its build. `files`: paths without leading slash, without folders."""
 
     name: str
     version: str
@@ -62,7 +62,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     provides: tuple[str, ...]
     replaces: tuple[str, ...]
     files: tuple[str, ...]
-    # Name of a script of apk -> its text.
+    # Name of an apk script -> its text.
     scripts: dict[str, str]
 
     @property
@@ -71,39 +71,39 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
         return REPOSITORY / f"{self.name}-{self.version}.apk"
 
 
-class Built(msgspec.Struct, frozen=True, kw_only=True):
-    """What a recipe was built to. `key`: digest of what went in; `tree`: of the files that came out."""
+class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of a recipe's build. `key`: digest of its inputs; `tree`: digest of the files of its packages."""
 
     recipe: str
     license: str
     homepage: str | None
     key: str
     tree: str
-    parts: tuple[Part, ...]
+    parts: tuple[BinaryPackage, ...]
 
 
 def names() -> list[str]:
-    """Return the names of the recipes that become packages, sorted."""
+    """Return the names of the recipes with a [package] table, sorted."""
     return [each.name for each in recipes()]
 
 
 def recipes() -> list[PackageRecipe]:
-    """Return the recipes that become packages, sorted by name."""
+    """Return the recipes with a [package] table, sorted by name."""
     return [each for each in map(recipe.load, recipe.names()) if isinstance(each, PackageRecipe)]
 
 
 def load(name: str) -> PackageRecipe:
-    """Return a recipe that becomes packages. Raises `RecipeError` if it has no [package] table."""
+    """Return a recipe by name. Raises `RecipeError` if it has no [package] table."""
     loaded = recipe.load(name)
     if not isinstance(loaded, PackageRecipe):
         raise RecipeError(f"{relative(loaded.path)}: the recipe has no table [package]")
     return loaded
 
 
-def read_built(name: str) -> Built:
-    """Read what a recipe was built to; raises `PackageError` where that is not known."""
+def read_build_record(name: str) -> BuildRecord:
+    """Read the record of a recipe's build. Raises `PackageError` if it is missing or damaged."""
     try:
-        return msgspec.json.decode(package_record(name).read_bytes(), type=Built)
+        return msgspec.json.decode(package_record(name).read_bytes(), type=BuildRecord)
     except (FileNotFoundError, msgspec.DecodeError):
         raise PackageError(
             f"{relative(package_record(name))} is missing or damaged", f"run `doit packages:{name}`"
@@ -116,12 +116,12 @@ def apks(loaded: PackageRecipe) -> list[Path]:
 
 
 def all_apks() -> list[Path]:
-    """Return the files of all packages."""
+    """Return the package files of all recipes."""
     return [path for loaded in recipes() for path in apks(loaded)]
 
 
 def version(loaded: PackageRecipe) -> str:
-    """Return the version of all packages of a recipe, as apk writes it."""
+    """Return the version of a recipe's packages in apk's format."""
     return f"{loaded.version}-r{loaded.package.revision}"
 
 
@@ -131,48 +131,46 @@ def part_names(loaded: PackageRecipe) -> list[str]:
 
 
 def built_tree(loaded: Recipe) -> Tree | None:
-    """Return what the [build] of a recipe made, where it has one beside [package]."""
+    """Return the output of a recipe's [build], if it has one besides [package]."""
     return Tree(OUT / loaded.name) if loaded.build is not None else None
 
 
 def files_of(part: Subpackage) -> tuple[str, ...]:
-    """Return the patterns of the files that a subpackage takes."""
+    """Return the patterns of a subpackage's files."""
     return part.files or next(files for ending, files in USUAL_FILES.items() if part.name.endswith(ending))
 
 
 @cache
 def owners() -> dict[str, str]:
-    """Return package -> recipe. Raises `RecipeError` when two recipes make packages of one name."""
+    """Return package -> recipe. Raises `RecipeError` if two recipes build packages with the same name."""
     found: dict[str, str] = {}
     for loaded in recipes():
         for part in part_names(loaded):
             if part in found:
-                raise RecipeError(
-                    f"{relative(loaded.path)}: the package {part} is also made by the recipe {found[part]}"
-                )
+                raise RecipeError(f"{relative(loaded.path)}: the recipe {found[part]} also builds the package {part}")
             found[part] = loaded.name
     return found
 
 
 @cache
 def needs(name: str) -> tuple[str, ...]:
-    """Return the recipes that must be built right before this one. Raises `RecipeError` for a name nobody makes."""
+    """Return the recipes that this one is built against directly. Raises `RecipeError` for an unknown name."""
     loaded = load(name)
-    # What has a [build] comes before the toolchain of packages: the libc is part of every sysroot.
+    # A recipe with a [build] precedes the toolchain of packages: the libc is part of every sysroot.
     found = set() if name == RUNTIME or loaded.build is not None else {RUNTIME}
     for wanted in loaded.package.makedepends:
         if wanted not in owners():
             raise RecipeError(f"{relative(loaded.path)}: makedepends: there is no package {wanted!r}")
         if owners()[wanted] == LIBC:
-            raise RecipeError(f"{relative(loaded.path)}: makedepends: {wanted} is there without being named")
+            raise RecipeError(f"{relative(loaded.path)}: makedepends: every sysroot contains {wanted}")
         found.add(owners()[wanted])
     return tuple(sorted(found))
 
 
 def closure(name: str) -> tuple[str, ...]:
-    """Return all recipes that must be built before this one, in an order in which that is possible.
+    """Return all recipes that must be built before this one, in the order of their builds.
 
-    Raises `RecipeError` that shows the circle when there is one.
+    Raises `RecipeError` that shows the cycle if there is one.
     """
     order: list[str] = []
     _visit(name, (), order)
@@ -180,14 +178,14 @@ def closure(name: str) -> tuple[str, ...]:
 
 
 def depends(name: str) -> set[str]:
-    """Return the recipes whose packages are named as needed beside those of this one, libraries left out."""
+    """Return the recipes of the packages that this one lists in `depends`, which does not include libraries."""
     loaded = load(name)
     texts = [*loaded.package.depends, *(text for part in loaded.package.subpackage for text in part.depends)]
     return {owners()[_bare(text)] for text in texts if _bare(text) in owners()}
 
 
 def check_graph() -> None:
-    """Raise `RecipeError` when a recipe needs itself, or something that is not there."""
+    """Raise `RecipeError` if a recipe depends on itself or on an unknown package."""
     order: list[str] = []
     for name in names():
         _visit(name, (), order)
@@ -197,16 +195,16 @@ def _visit(name: str, path: tuple[str, ...], order: list[str]) -> None:
     if name in order:
         return
     if name in path:
-        circle = " -> ".join([*path[path.index(name) :], name])
-        raise RecipeError(f"{relative(recipe.load(name).path)}: makedepends go in a circle: {circle}")
+        cycle = " -> ".join([*path[path.index(name) :], name])
+        raise RecipeError(f"{relative(recipe.load(name).path)}: makedepends form a cycle: {cycle}")
     for needed in needs(name):
         _visit(needed, (*path, name), order)
     order.append(name)
 
 
-def conflicts(built: Sequence[Built]) -> Iterator[str]:
-    """Yield a sentence for each file that two packages own and neither replaces the other."""
-    owner: dict[str, Part] = {}
+def conflicts(built: Sequence[BuildRecord]) -> Iterator[str]:
+    """Yield a sentence for each file of two packages of which neither replaces the other."""
+    owner: dict[str, BinaryPackage] = {}
     for part in (part for each in built for part in each.parts):
         for path in part.files:
             other = owner.setdefault(path, part)
@@ -214,8 +212,8 @@ def conflicts(built: Sequence[Built]) -> Iterator[str]:
                 yield f"/{path} is in two packages, {other.name} and {part.name}"
 
 
-def unmet(built: Sequence[Built], known: set[str]) -> Iterator[str]:
-    """Yield a sentence for each library or other dependency that no package provides and `known` does not hold."""
+def unmet(built: Sequence[BuildRecord], known: set[str]) -> Iterator[str]:
+    """Yield a sentence for each dependency that no package provides and `known` does not contain."""
     parts = [part for each in built for part in each.parts]
     offered = {_bare(text) for part in parts for text in part.provides} | {part.name for part in parts} | known
     for part in parts:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the files of a package provide to others and need from them, in the words of Alpine's packages.
+"""Determine what the files of a package provide and require, in the notation of Alpine's packages.
 
-so:libz.so.1=1.3.1     a shared library, by its SONAME, with the version in its file name
-cmd:xz=5.8.1-r0        a program in one of the usual folders
+so:libz.so.1=1.3.1     a shared library: SONAME, version in the file name
+cmd:xz=5.8.1-r0        a program in one of the folders of commands
 pc:zlib=1.3.1          a description for pkg-config
 """
 
@@ -20,7 +20,7 @@ from elftools.elf.elffile import ELFFile
 
 LIBRARY_FOLDERS = ("lib", "usr/lib")
 _COMMAND_FOLDERS = ("bin", "sbin", "usr/bin", "usr/sbin")
-# Ours says libc.so, Alpine's the other name; the loader takes both for itself.
+# nabla's programs name libc.so, Alpine's the other; the loader accepts both as itself.
 LIBC = "libc.musl-x86_64.so.1"
 _LIBC_NAMES = ("libc.so", LIBC)
 _PC_FOLDERS = ("usr/lib/pkgconfig", "usr/share/pkgconfig")
@@ -28,14 +28,14 @@ _PC_FOLDERS = ("usr/lib/pkgconfig", "usr/share/pkgconfig")
 
 @dataclass
 class Interface:
-    """What one package offers and asks for."""
+    """What one package provides and depends on."""
 
     provides: set[str] = field(default_factory=set)
     depends: set[str] = field(default_factory=set)
 
 
 def is_elf(path: Path) -> bool:
-    """Tell whether a host file is an ELF file."""
+    """Return whether a host file is an ELF file."""
     if path.is_symlink() or not path.is_file():
         return False
     with path.open("rb") as stream:
@@ -43,9 +43,9 @@ def is_elf(path: Path) -> bool:
 
 
 def dynamic(path: Path) -> tuple[str | None, tuple[str, ...]]:
-    """Return SONAME and NEEDED of an ELF file; nothing for an object file or a static program.
+    """Return SONAME and NEEDED of an ELF file; an object file or a static program has neither.
 
-    Raises `ELFError` where it cannot be parsed.
+    Raises `ELFError` for a malformed file.
     """
     with path.open("rb") as stream:
         for segment in ELFFile(stream).iter_segments():
@@ -64,7 +64,7 @@ def dynamic(path: Path) -> tuple[str | None, tuple[str, ...]]:
 def interface(root: Path, files: Iterable[str], version: str) -> Interface:
     """Return what the files of a package (paths below `root`) provide and depend on.
 
-    `version`: of the package, for its programs. Needs that the package meets itself are left out.
+    `version`: of the package, for its programs. Dependencies that the package itself provides are left out.
     """
     found = Interface()
     own: set[str] = set()
@@ -88,7 +88,7 @@ def interface(root: Path, files: Iterable[str], version: str) -> Interface:
         soname, needed = dynamic(path)
         if soname and folder in LIBRARY_FOLDERS:
             found.provides.add(f"so:{soname}={_library_version(pure.name)}")
-        # In a folder of the package's own it is found by a run path, and nobody else's business.
+        # In another folder, only the package itself finds the library, by a run path.
         own |= {f"so:{soname or pure.name}", f"so:{pure.name}"}
         found.depends |= {f"so:{LIBC if each in _LIBC_NAMES else each}" for each in needed}
     found.depends -= own
@@ -96,7 +96,7 @@ def interface(root: Path, files: Iterable[str], version: str) -> Interface:
 
 
 def libraries(root: Path) -> dict[str, Path]:
-    """Return SONAME -> file of the shared libraries in the usual folders of a tree."""
+    """Return SONAME -> file of the shared libraries in the library folders of a tree."""
     found = {}
     for folder in LIBRARY_FOLDERS:
         for path in sorted((root / folder).glob("*.so*")):
@@ -110,7 +110,7 @@ def libraries(root: Path) -> dict[str, Path]:
 
 
 def missing(root: Path, files: Iterable[str], known: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
-    """Yield (file, library) for each library that a file below `root` needs and neither the tree nor `known` has."""
+    """Yield (file, library) for each library that a file needs and neither the tree nor `known` contains."""
     names = list(files)
     here = {PurePosixPath(name).name for name in names} | set(libraries(root)) | set(known) | set(_LIBC_NAMES)
     for name in names:
@@ -119,12 +119,12 @@ def missing(root: Path, files: Iterable[str], known: Mapping[str, Path]) -> Iter
 
 
 def pc_version(text: str) -> str | None:
-    """Return the version that a .pc file tells, its variables filled in."""
+    """Return the version in a .pc file, with its variables expanded."""
     return _pc_field(text, "Version")
 
 
 def pc_requires(text: str) -> list[str]:
-    """Return the modules that a .pc file requires, the private ones too."""
+    """Return the modules that a .pc file requires, including private ones."""
     words = ",".join(filter(None, (_pc_field(text, "Requires"), _pc_field(text, "Requires.private"))))
     # Versions follow an operator: `zlib >= 1.2, libfoo`.
     return re.findall(r"[A-Za-z0-9][\w.+-]*", re.sub(r"[<>=!]+\s*[\w.+~-]+", " ", words))
@@ -142,13 +142,13 @@ def _pc_field(text: str, name: str) -> str | None:
 
 
 def _library_version(name: str) -> str:
-    """Return the version at the end of a library's file name; 0 where there is none."""
+    """Return the version at the end of a library's file name; 0 if there is none."""
     match = re.search(r"\.so\.(\d+(\.\d+)*)$", name)
     return match.group(1) if match else "0"
 
 
 def alpine_names(wheel: Path) -> set[str]:
-    """Return what the packages of the Alpine base are named and provide, without versions."""
+    """Return the names of the base's packages and of what they provide, without versions."""
     from nabla.fs import nodes
 
     found: set[str] = set()

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what a recipe installed to the files of its packages: check, divide, find out who needs whom.
+"""Split the installed files of a recipe into packages: check them, divide them, determine their dependencies.
 
-Each file goes to the first subpackage whose patterns take it, the rest to the main package. A `*` in a pattern stays
-within one folder; a pattern that fits a folder takes all in it. Documentation that no -doc package takes is left out.
+Each file goes to the first subpackage with a matching pattern, or else to the main package. A `*` in a pattern matches
+within one folder; a pattern that matches a folder includes all its files. Documentation is dropped if there is no -doc
+subpackage.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from elftools.common.exceptions import ELFError
 
 from nabla.core.paths import relative
 from nabla.packages import elf
-from nabla.packages.catalog import PackageError, Part, files_of, version
+from nabla.packages.catalog import BinaryPackage, PackageError, files_of, version
 from nabla.sources.recipe import PackageRecipe, Subpackage
 from verify import pie
 
@@ -25,16 +26,16 @@ _DOCUMENTATION = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share
 Note = Callable[[str], None]
 
 
-def split(destination: Path, result: Path, loaded: PackageRecipe, sysroot: Path, note: Note) -> list[Part]:
-    """Link the files below `destination` to `result`/<package>/ and return what each package is.
+def split(destination: Path, result: Path, loaded: PackageRecipe, sysroot: Path, note: Note) -> list[BinaryPackage]:
+    """Link the files below `destination` to `result`/<package>/ and return the packages.
 
-    `sysroot`: where needed libraries may be. Raises `PackageError`: nothing was installed, a subpackage gets no file, a
-    program is not position-independent, a library is not to be had.
+    `sysroot`: the tree with the needed libraries. Raises `PackageError` if no file is installed, a subpackage has no
+    file, a program is not position-independent, or a library is missing.
     """
     entries = _entries(destination)
     if not any(part.name.endswith("-doc") for part in loaded.package.subpackage):
         entries = [path for path in entries if not any(_fits(path, folder) for folder in _DOCUMENTATION)]
-        # The folder above them, should it hold nothing else.
+        # Drop their parent folder if it contains nothing else.
         entries = [p for p in entries if p != "usr/share" or any(other.startswith("usr/share/") for other in entries)]
     _check(destination, entries, loaded, sysroot)
     main = Subpackage(
@@ -47,27 +48,29 @@ def split(destination: Path, result: Path, loaded: PackageRecipe, sysroot: Path,
     )
     claimed: dict[str, str] = {}
     for part in loaded.package.subpackage:
-        mine = [path for path in entries if path not in claimed and any(_fits(path, p) for p in files_of(part))]
-        if not mine and not part.depends:
+        own = [path for path in entries if path not in claimed and any(_fits(path, p) for p in files_of(part))]
+        if not own and not part.depends:
             raise PackageError(
-                f"{loaded.name}: no file fits the package {part.name}", f"its patterns: {files_of(part)}"
+                f"{loaded.name}: no file matches the package {part.name}", f"its patterns: {files_of(part)}"
             )
-        claimed.update(dict.fromkeys(mine, part.name))
+        claimed.update(dict.fromkeys(own, part.name))
     chosen = {
         part.name: (part, [p for p in entries if claimed.get(p) == part.name]) for part in loaded.package.subpackage
     }
     rest = [path for path in entries if path not in claimed and _is_own(destination, path, claimed)]
-    made = [(main, rest), *chosen.values()] if rest or main.depends else list(chosen.values())
+    contents = [(main, rest), *chosen.values()] if rest or main.depends else list(chosen.values())
     if not rest:
-        note(f"nothing is left for the main package {loaded.name}")
-    facts = [(part, mine, _interface(destination, mine, part, loaded)) for part, mine in made]
-    for part, mine, _ in facts:
-        _link(destination, result / part.name, mine)
-    return [_part(part, result, interface, loaded) for part, _, interface in facts]
+        note(f"no file is left for the main package {loaded.name}")
+    interfaces = [_interface(destination, paths, part, loaded) for part, paths in contents]
+    for part, paths in contents:
+        _link(destination, result / part.name, paths)
+    return [
+        _package(part, result, interface, loaded) for (part, _), interface in zip(contents, interfaces, strict=True)
+    ]
 
 
-def _part(part: Subpackage, result: Path, interface: elf.Interface, loaded: PackageRecipe) -> Part:
-    return Part(
+def _package(part: Subpackage, result: Path, interface: elf.Interface, loaded: PackageRecipe) -> BinaryPackage:
+    return BinaryPackage(
         name=part.name,
         version=version(loaded),
         summary=part.summary or f"{loaded.summary} ({part.name.rpartition('-')[2]})",
@@ -87,14 +90,14 @@ def _interface(root: Path, paths: list[str], part: Subpackage, loaded: PackageRe
 
 
 def _check(destination: Path, entries: list[str], loaded: PackageRecipe, sysroot: Path) -> None:
-    """Refuse what could not run in the guest."""
+    """Raise `PackageError` for a file that cannot run in the guest."""
     names = [path for path in entries if not _is_folder(destination / path)]
     if not names:
-        raise PackageError(f"{loaded.name}: the step `package` installed nothing below $DESTDIR")
+        raise PackageError(f"{loaded.name}: the step `package` installed no file below $DESTDIR")
     for path in names:
         full = destination / path
         if not full.is_symlink() and not stat.S_ISREG(full.stat().st_mode):
-            raise PackageError(f"{loaded.name}: /{path} is neither file nor link; apk cannot package it")
+            raise PackageError(f"{loaded.name}: /{path} is neither a file nor a link; apk cannot package it")
         if elf.is_elf(full):
             finding = pie.examine(full)
             if finding.problems:
@@ -102,30 +105,29 @@ def _check(destination: Path, entries: list[str], loaded: PackageRecipe, sysroot
     known = elf.libraries(sysroot)
     for path, library in elf.missing(destination, names, known):
         raise PackageError(
-            f"{loaded.name}: /{path} needs {library}, which is in no package that it is built against",
-            f"name the package that has it in makedepends of {relative(loaded.path)}",
+            f"{loaded.name}: /{path} needs {library}, which no build dependency contains",
+            f"add the package with it to makedepends in {relative(loaded.path)}",
         )
 
 
 def _is_own(root: Path, path: str, claimed: dict[str, str]) -> bool:
-    """Tell whether an entry that no subpackage took belongs to the main package: folders count if they are empty."""
+    """Return whether an entry of no subpackage belongs to the main package. A folder does if it is empty."""
     if not _is_folder(root / path):
         return True
     return not any(other.startswith(f"{path}/") for other in claimed) and not any((root / path).iterdir())
 
 
 def _link(source: Path, target: Path, paths: list[str]) -> None:
-    """Make entries again in another folder of the same file system, with the modes of the folders above them."""
+    """Hard-link entries to another folder of the same file system, and copy the modes of their parent folders."""
     target.mkdir(parents=True)
     target.chmod(0o755)
     for path in paths:
-        place = target / path
         _make_parents(source, target, path)
         if _is_folder(source / path):
-            place.mkdir(exist_ok=True)
-            place.chmod(stat.S_IMODE((source / path).stat().st_mode))
+            (target / path).mkdir(exist_ok=True)
+            (target / path).chmod(stat.S_IMODE((source / path).stat().st_mode))
         else:
-            os.link(source / path, place, follow_symlinks=False)
+            os.link(source / path, target / path, follow_symlinks=False)
 
 
 def _make_parents(source: Path, target: Path, path: str) -> None:
@@ -136,7 +138,7 @@ def _make_parents(source: Path, target: Path, path: str) -> None:
 
 
 def _fits(path: str, pattern: str) -> bool:
-    """Tell whether a pattern takes a path, or a folder above it."""
+    """Return whether a pattern matches a path or one of its parent folders."""
     parts, wanted = path.split("/"), pattern.rstrip("/").split("/")
     return len(parts) >= len(wanted) and all(map(fnmatchcase, parts, wanted))
 

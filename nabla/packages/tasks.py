@@ -13,18 +13,8 @@ from collections.abc import Iterator
 import msgspec
 
 from nabla.build import source_tree
-from nabla.core.artifacts import (
-    APK_TOOLS,
-    BASE,
-    BUILD_ROOT,
-    INDEX,
-    PACKAGING_ROOT,
-    PUBLIC_KEY,
-    REFERENCE_REPOSITORY,
-    Tree,
-    package_record,
-    source_record,
-)
+from nabla.core import artifacts
+from nabla.core.artifacts import Tree
 from nabla.core.paths import MUSL
 from nabla.engine import task
 from nabla.engine.task import TaskDict
@@ -35,31 +25,37 @@ from verify.release.layout import keys_dir
 
 
 def task_apk() -> Iterator[TaskDict]:
-    """Make the package tool, the key and the index."""
+    """Prepare apk and the key, and write the index."""
     yield task.group("apk", "the real apk, the key that signs, and the index of all packages")
     yield task.step(
         "apk:tools",
         alpine_tools.make_apk_tools,
-        doc="take apk out of the Alpine base",
-        inputs=[source_record(BASE)],
-        outputs=[APK_TOOLS],
+        doc="extract apk from the Alpine base",
+        inputs=[artifacts.source_record(artifacts.BASE)],
+        outputs=[artifacts.APK_TOOLS],
     )
     yield task.step(
         "apk:key",
         repository.show_key,
-        doc="make the user's key, once; put its public half where images and people find it",
-        inputs=[PACKAGING_ROOT],
-        outputs=[PUBLIC_KEY],
+        doc="generate the user's key, once, and copy the public key to out/apk/keys",
+        inputs=[artifacts.PACKAGING_ROOT],
+        outputs=[artifacts.PUBLIC_KEY],
         config=str(keys_dir()),
         checks=[repository.same_key],
     )
-    records = [package_record(name) for name in catalog.names()]
+    records = [artifacts.package_record(name) for name in catalog.names()]
     yield task.step(
         "apk:index",
         repository.make_index,
-        doc="check that packages fit together and write the signed index of all",
-        inputs=[APK_TOOLS, PUBLIC_KEY, source_record(BASE), *records, *catalog.all_apks()],
-        outputs=[INDEX],
+        doc="check all packages against each other and write the signed index",
+        inputs=[
+            artifacts.APK_TOOLS,
+            artifacts.PUBLIC_KEY,
+            artifacts.source_record(artifacts.BASE),
+            *records,
+            *catalog.all_apks(),
+        ],
+        outputs=[artifacts.INDEX],
     )
 
 
@@ -72,15 +68,15 @@ def task_packages() -> Iterator[TaskDict]:
 
 
 def task_digests_packages() -> Iterator[TaskDict]:
-    """Write the packages without signatures."""
+    """Copy the packages without their signatures."""
     yield task.ungrouped(
         task.step(
             "digests:packages",
             repository.unsign,
             doc="all packages and their index without signatures",
-            inputs=[APK_TOOLS, *catalog.all_apks()],
-            outputs=[REFERENCE_REPOSITORY],
-            # apk compresses all of it once more.
+            inputs=[artifacts.APK_TOOLS, *catalog.all_apks()],
+            outputs=[artifacts.REFERENCE_REPOSITORY],
+            # apk compresses all packages again.
             cacheable=True,
         )
     )
@@ -98,15 +94,15 @@ def _package_step(loaded: PackageRecipe) -> TaskDict:
             *source_tree.source_inputs(loaded),
             *loaded.patches,
             *builder.extra_files(loaded),
-            *(BUILD_ROOT, PACKAGING_ROOT),
+            *(artifacts.BUILD_ROOT, artifacts.PACKAGING_ROOT),
             *task.source_files(builder.CROSS),
             *([Tree(MUSL)] if name != catalog.LIBC else []),
-            APK_TOOLS,
-            PUBLIC_KEY,
+            artifacts.APK_TOOLS,
+            artifacts.PUBLIC_KEY,
             *([tree] if tree else []),
-            *(package_record(each) for each in catalog.needs(name)),
+            *(artifacts.package_record(each) for each in catalog.needs(name)),
         ],
-        outputs=[package_record(name), *catalog.apks(loaded)],
+        outputs=[artifacts.package_record(name), *catalog.apks(loaded)],
         config=[loaded.version, loaded.license, loaded.summary, loaded.homepage, table, list(catalog.closure(name))],
         args=[name],
     )

@@ -88,7 +88,7 @@ def render(name: str, version: str, found: SourcePackage | None) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]*", name):
         raise RecipeError(f"{name!r} cannot be the name of a package", "lower-case letters, digits, + . -")
     if not re.fullmatch(recipe.APK_VERSION, version):
-        raise RecipeError(f"{version!r} is no version that apk could compare", "such as 1.2.3 or 6.5_p20250216")
+        raise RecipeError(f"{version!r} is not a version that apk can compare", "such as 1.2.3 or 6.5_p20250216")
     if found is not None and found.tarball is not None:
         origin = _DEBIAN.format(
             suite=found.suite,

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the tests that upstream made for a package, in the machine, and record what came out.
+"""Run upstream's tests of a package in a VM, and record the result.
 
-A recipe says by `check` what to run: shell, in an image that holds the package and its tests. Its last word is a line
-"<number> tests, <number> failed". The record names the package's version and files, so that it is told which build was
-tested:
+A recipe's `check` is a shell script for an image with the package and its tests. Its last line of output is
+"<number> tests, <number> failed". The record contains the package's version and the digest of its files, which identify
+the tested build:
 
     out/check/<recipe>.json     recipe, version, tree, key, seconds, tests, failed, and the last lines of output
 
-A check that passed is kept in the user's cache under a digest of all that decides it: the script, the package, the
-image, kernel and launcher. Nothing is run twice on the same bytes.
+The result cache stores a passed check under the digest of its inputs: script, package, image, kernel and launcher.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from nabla.core.process import run
 from nabla.engine import result_cache
 from nabla.engine.action import Job
 from nabla.packages import catalog
-from nabla.packages.catalog import read_built
+from nabla.packages.catalog import read_build_record
 from nabla.sources.recipe import PackageRecipe
 
 MEMORY = "1536M"
@@ -41,8 +40,8 @@ _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a package's tests. `tree`: digest of its files, as in out/packages; `key`: of all that decided this;
-    `seconds`: of the clock."""
+    """The result of a package's tests. `tree`: digest of its files, as in out/packages; `key`: digest of all inputs;
+    `seconds`: wall-clock time."""
 
     recipe: str
     version: str
@@ -55,7 +54,7 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PackageCheckError(NablaError):
-    """A package's own tests fail in the machine."""
+    """Upstream's tests of a package fail in the VM."""
 
 
 def record_path(recipe: str) -> Path:
@@ -64,7 +63,7 @@ def record_path(recipe: str) -> Path:
 
 
 def check_package(job: Job, name: str) -> None:
-    """Step: run a package's own tests in the image that holds them."""
+    """Step: run upstream's tests of a package in the image with the packages."""
     log = job.log.with_name(f"check:{name}-guest.log")
     result = check(catalog.load(name), IMAGE, job.out(record_path(name)), log)
     for line in result.output:
@@ -72,9 +71,9 @@ def check_package(job: Job, name: str) -> None:
 
 
 def check(loaded: PackageRecipe, image: Path, record: Path, log: Path) -> CheckResult:
-    """Run a recipe's `check`, or take the result of the cache, and write it to `record`.
+    """Run a recipe's `check`, or restore its result from the cache, and write it to `record`.
 
-    Raises `PackageCheckError` when a test fails, or when the script does not say that any was run.
+    Raises `PackageCheckError` if a test fails, or if the script does not report any tests.
     """
     key = _key(loaded, image)
     with result_cache.lock(key):
@@ -87,8 +86,8 @@ def check(loaded: PackageRecipe, image: Path, record: Path, log: Path) -> CheckR
     return msgspec.json.decode(record.read_bytes(), type=CheckResult)
 
 
-def counted(lines: Sequence[str]) -> tuple[int, int] | None:
-    """Return how many tests were run and how many failed, as the last line that says so has it; None without one."""
+def counts(lines: Sequence[str]) -> tuple[int, int] | None:
+    """Return the numbers of tests and of failed tests from the last line that reports them; None if no line does."""
     for line in reversed(lines):
         if match := _COUNTED.fullmatch(line.strip()):
             return int(match[1]), int(match[2])
@@ -96,23 +95,23 @@ def counted(lines: Sequence[str]) -> tuple[int, int] | None:
 
 
 def _run(loaded: PackageRecipe, key: str, image: Path, log: Path) -> CheckResult:
-    words: list[str | Path] = [NABLA_RUN, "--ephemeral", "--memory", MEMORY, image]
+    argv: list[str | Path] = [NABLA_RUN, "--ephemeral", "--memory", MEMORY, image]
     log.unlink(missing_ok=True)
     began = time.monotonic()
     try:
-        run([*words, "--", "/bin/sh", "-ec", loaded.package.check], log=log, timeout=TIMEOUT)
+        run([*argv, "--", "/bin/sh", "-ec", loaded.package.check], log=log, timeout=TIMEOUT)
         status = 0
     except CommandError as error:
         status = error.returncode
     text = _COLORS.sub("", log.read_text(encoding="utf-8", errors="replace"))
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
-    tests, failed = counted(lines) or (0, 0)
-    name, built = loaded.name, read_built(loaded.name)
+    tests, failed = counts(lines) or (0, 0)
+    name, built = loaded.name, read_build_record(loaded.name)
     if status != 0 or failed or not tests:
         what = f"status {status}, {failed} of {tests}" if tests else f"status {status}, no count of tests"
         raise PackageCheckError(
-            f"{name}: its own tests fail in the machine ({what})",
-            "\n".join([*lines[-_LINES:], f"the whole output: {relative(log)}"]),
+            f"{name}: upstream's tests fail in the VM ({what})",
+            "\n".join([*lines[-_LINES:], f"full output: {relative(log)}"]),
         )
     return CheckResult(
         recipe=name,
@@ -128,4 +127,4 @@ def _run(loaded: PackageRecipe, key: str, image: Path, log: Path) -> CheckResult
 
 def _key(loaded: PackageRecipe, image: Path) -> str:
     machine = [digest.sha256_file(path) for path in (image, VMLINUX, NABLA_RUN)]
-    return result_cache.key("check", loaded.package.check, read_built(loaded.name).tree, machine, MEMORY)
+    return result_cache.key("check", loaded.package.check, read_build_record(loaded.name).tree, machine, MEMORY)

@@ -54,7 +54,7 @@ def read_rates(path: Path = RATES) -> Rates:
     return results.read(path, Rates, "measure: python -m bench.host_calls --commit")
 
 
-def words(rule: Rule) -> str:
+def describe(rule: Rule) -> str:
     """Return the description of a rule, for the page."""
     if rule.equals is not None:
         return f"the VM's {rule.equals.lower()}" if isinstance(rule.equals, str) else f"{rule.equals}"
@@ -79,7 +79,7 @@ def render(policy: Policy, rates: Rates) -> str:
         .render(
             policy=policy,
             rates=rates,
-            words=words,
+            describe=describe,
             ordinary=sum("base" in call.features for call in policy.calls),
             vdso=[call.name for call in policy.calls if "vdso" in call.origins],
             size=len(compile_policy(policy)),

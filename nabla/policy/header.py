@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The policy's filter as the C header that the kernel compiles, arch/um/nommu/policy.h."""
+"""Render the policy's filter as the C header of the kernel, arch/um/nommu/policy.h."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 
 def environment(folder: Path = TEMPLATES) -> jinja2.Environment:
-    """Return how the templates of a folder are read: an undefined name is an error."""
+    """Return the environment of the templates in a folder; an undefined name is an error."""
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         undefined=jinja2.StrictUndefined,
@@ -35,7 +35,7 @@ def render(policy: Policy) -> str:
         .render(
             calls=policy.calls,
             constants=CONSTANTS,
-            holes=[(index, line.hole) for index, line in enumerate(lines) if line.hole],
+            fixups=[(index, line.fixup) for index, line in enumerate(lines) if line.fixup],
             lines=lines,
             vdso=" and ".join(vdso) or "nothing",
         )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a running machine may ask of its host: launcher/policy.toml, read and checked.
+"""The rules for a VM's host calls: read and check launcher/policy.toml.
 
-The comments in that file describe the format. nabla.policy.compiler makes the seccomp filter of it.
+The comments in that file describe the format. nabla.policy.compiler compiles the seccomp filter.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from verify import syscall_table
 
 POLICY = LAUNCHER_SRC / "policy.toml"
 
-# Words of 64 bits that the kernel puts into the filter when it installs it, in the order of its enum policy_constant.
+# 64-bit values that the kernel sets in the filter before it installs it, in the order of its enum policy_constant.
 RANGES = ("RAM", "TEXT", "VDSO")
 SETS = ("STREAM_IN", "STREAM_OUT", "DISK_READ", "DISK_WRITE")
 CONSTANTS = (
@@ -37,13 +37,13 @@ ARGUMENTS = 6
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 Reason = Annotated[str, msgspec.Meta(min_length=10)]
 Origin = Literal["kernel", "vdso"]
-# What a 64-bit register holds, read with or without a sign; TOML itself ends at 2^63-1.
+# A value of a 64-bit register, signed or unsigned; TOML ends at 2^63-1.
 Word = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 Low = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """What one argument may be; exactly one of the keys is set (see launcher/policy.toml)."""
+    """The permitted values of one argument. Exactly one key is set (see launcher/policy.toml)."""
 
     equals: Word | str | None = None
     one_of: Annotated[tuple[Low, ...], msgspec.Meta(min_length=1)] | None = None
@@ -60,7 +60,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Allow(msgspec.Struct, frozen=True, kw_only=True):
-    """One way to make a call: all rules hold. `rules` has one for each argument of the call, in its order."""
+    """One permitted form of a call: all rules must hold. `rules`: one for each argument, in order."""
 
     what: Reason
     rules: tuple[Rule, ...]
@@ -77,7 +77,7 @@ class _CallTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A set of machines. `constant`: where the filter itself asks whether this machine is one of them."""
+    """A set of VMs. `constant`: the constant by which the filter checks whether this VM is one of them."""
 
     summary: Reason
     constant: str | None = None
@@ -91,7 +91,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One system call of the host that is allowed, in one or more ways."""
+    """One permitted system call of the host, in one or more forms."""
 
     name: str
     number: int
@@ -104,20 +104,20 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole policy; what none of its calls covers kills the machine."""
+    """The whole policy. Any other call kills the VM."""
 
     features: dict[str, Feature]
     descriptors: dict[str, str]
     calls: tuple[Call, ...]
 
     def conditions(self, call: Call) -> tuple[str, ...]:
-        """Return the constants of which one must be set for a call; empty when it is never forbidden as a whole."""
+        """Return the constants of which one must be set for a call; empty if no constant forbids it."""
         wanted = [self.features[name].constant for name in call.features]
         return tuple(name for name in wanted if name) if all(wanted) else ()
 
 
 def load(path: Path = POLICY) -> Policy:
-    """Read and check the policy; raises `ConfigError` naming file, line and key."""
+    """Read and check the policy. Raises `ConfigError` with file, line and key."""
     document = toml.read(path, ConfigError)
     parsed = document.convert(_File)
     features = {name: _feature(name, entry, document) for name, entry in parsed.feature.items()}
@@ -129,7 +129,7 @@ def load(path: Path = POLICY) -> Policy:
             document.fail(("descriptors", name), _unknown("set of descriptors", name, SETS))
     for name in SETS:
         if name not in parsed.descriptors:
-            document.fail(("descriptors",), f"the set {name} is not described")
+            document.fail(("descriptors",), f"the set {name} has no description")
     calls = tuple(_call(parsed, number, document) for number in range(len(parsed.call)))
     _check_features(parsed, document)
     return Policy(features=features, descriptors=parsed.descriptors, calls=calls)
@@ -148,16 +148,16 @@ def _call(parsed: _File, number: int, document: toml.Document) -> Call:
     if table.name not in syscall_table.numbers():
         document.fail((*where, "name"), f"x86-64 has no system call {table.name!r}")
     if table.name in (before.name for before in parsed.call[:number]):
-        document.fail((*where, "name"), f"{table.name} is there already")
+        document.fail((*where, "name"), f"the call {table.name} is listed twice")
     for key in ("features", "origins", "arguments"):
         values = getattr(table, key)
         if len(set(values)) != len(values):
-            document.fail((*where, "from" if key == "origins" else key), "the same word stands there twice")
+            document.fail((*where, "from" if key == "origins" else key), "an item is listed twice")
     for name in table.features:
         if name not in parsed.feature:
             document.fail((*where, "features"), _unknown("feature", name, tuple(parsed.feature)))
     if "what" in table.arguments:
-        document.fail((*where, "arguments"), "`what` is taken by the description")
+        document.fail((*where, "arguments"), "`what` is the key of the description")
     return Call(
         name=table.name,
         number=syscall_table.numbers()[table.name],
@@ -182,11 +182,11 @@ def _allow(
     try:
         what = msgspec.convert(entry.get("what"), Reason)
     except msgspec.ValidationError:
-        document.fail((*where, "what"), "say in words what is allowed here")
+        document.fail((*where, "what"), "describe what is permitted")
     rules = []
     for name in arguments:
         if name not in entry:
-            document.fail(where, f"the argument `{name}` has no rule", 'if it may be anything: { any = "why" }')
+            document.fail(where, f"the argument `{name}` has no rule", 'to permit any value: { any = "why" }')
         rules.append(_rule(entry[name], (*where, name), document))
     return Allow(what=what, rules=tuple(rules))
 
@@ -201,7 +201,7 @@ def _rule(entry: object, where: tuple[str | int, ...], document: toml.Document) 
     try:
         rule = msgspec.convert(entry, Rule)
     except msgspec.ValidationError as problem:
-        document.fail((*where, key), f"{value!r} does not fit: {str(problem).partition(' - at ')[0]}")
+        document.fail((*where, key), f"{value!r} is invalid: {str(problem).partition(' - at ')[0]}")
     for what, name, known in (
         ("value", rule.equals, VALUES),
         ("limit", rule.at_most, LIMITS),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that a patch adds, read from and replaced in the text of a `git format-patch`.
+"""Read and replace a file that a patch adds, in the text of a `git format-patch`.
 
-Only what such a change touches is rewritten: the lines of the file, its hunk's count, the blob's name and the diffstat,
-so that the patch is again what git itself would write.
+The replacement changes the lines of the file, the count of its hunk, the name of the blob and the diffstat, so that the
+result equals the output of git.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class Added:
 
 
 def find(patches: Sequence[Path], path: str) -> Added:
-    """Return the one patch of a series that adds `path`; raises `PatchError` when none does or another touches it."""
+    """Return the patch of a series that adds `path`. Raises `PatchError` if none does or another one changes it."""
     header = re.compile(rf"^diff --git a/{re.escape(path)} b/{re.escape(path)}$", re.MULTILINE)
     touching = [patch for patch in patches if header.search(patch.read_text(encoding="utf-8"))]
     if len(touching) != 1:
         names = ", ".join(patch.name for patch in touching) or "none"
-        raise PatchError(f"exactly one patch must add {path}; these touch it: {names}")
+        raise PatchError(f"exactly one patch must add {path}; patches that change it: {names}")
     text = touching[0].read_text(encoding="utf-8")
     part = _part(touching[0], text, path)
     lines = text[part["start"] : part["end"]].splitlines()
@@ -44,9 +44,9 @@ def find(patches: Sequence[Path], path: str) -> Added:
 
 
 def replace(added: Added, text: str) -> str:
-    """Return the patch with another text of the file; equal texts give an equal patch. Raises `PatchError`."""
+    """Return the patch with another text of the file. Raises `PatchError`."""
     if not text.endswith("\n"):
-        raise PatchError(f"{added.path}: a text ends with a line feed")
+        raise PatchError(f"{added.path}: the text must end with a line feed")
     old = added.patch.read_text(encoding="utf-8")
     part = _part(added.patch, old, added.path)
     lines = text.splitlines()
@@ -65,7 +65,7 @@ def replace(added: Added, text: str) -> str:
 
 
 def _part(patch: Path, text: str, path: str) -> dict[str, int]:
-    """Return positions in the patch: of the blob's name, of the hunk's count, of the file's lines."""
+    """Return the positions of the blob's name, the hunk's count and the file's lines in the patch."""
     found = re.search(
         rf"^diff --git a/{re.escape(path)} b/{re.escape(path)}\nnew file mode 100644\n"
         rf"index 0+\.\.(?P<blob>[0-9a-f]+)\n--- /dev/null\n\+\+\+ b/{re.escape(path)}\n"
@@ -90,7 +90,7 @@ def _part(patch: Path, text: str, path: str) -> dict[str, int]:
 
 
 def _restat(text: str, path: str, lines: int) -> str:
-    """Write the diffstat anew; git scales all of its bars by the longest."""
+    """Update the diffstat; git scales all bars by the longest one."""
     head, mark, rest = text.partition("\ndiff --git ")
     added: dict[str, int] = {}
     removed: dict[str, int] = {}
@@ -100,7 +100,7 @@ def _restat(text: str, path: str, lines: int) -> str:
     assert added[path] == lines
     shown = [match["name"] for match in _STAT.finditer(head)]
     if set(shown) != set(added):
-        return text  # shortened names: left alone, nothing reads them
+        return text  # shortened names stay unchanged
     most = max(added[name] + removed[name] for name in shown)
     names, digits = max(map(len, shown)), len(str(most))
     room = _WIDTH - names - digits - 6
@@ -121,15 +121,12 @@ def _restat(text: str, path: str, lines: int) -> str:
 
 
 def _parts(diffs: str) -> list[tuple[str, str]]:
-    found = []
-    for part in re.split(r"^diff --git ", diffs, flags=re.MULTILINE)[1:]:
-        name = part.partition("\n")[0].rpartition(" b/")[2]
-        found.append((name, part))
-    return found
+    parts = re.split(r"^diff --git ", diffs, flags=re.MULTILINE)[1:]
+    return [(part.partition("\n")[0].rpartition(" b/")[2], part) for part in parts]
 
 
 def _scale(plus: int, minus: int, room: int, most: int) -> tuple[int, int]:
-    """As scale_linear() of git's diff.c: what is not nothing gets at least one character."""
+    """Scale as scale_linear() in git's diff.c: a count that is not zero has at least one character."""
 
     def linear(count: int) -> int:
         return 1 + count * (room - 1) // most if count else 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is made from launcher/policy.toml and committed: the kernel's filter and a page of the documentation.
+"""Committed files that are generated from launcher/policy.toml: the kernel's filter and a page of the documentation.
 
 lock:policy (on demand) -> arch/um/nommu/policy.h inside patches/linux, docs/host-syscalls.md
 """
@@ -27,7 +27,7 @@ def lock_steps() -> Iterator[TaskDict]:
     """Yield `lock:policy`, one of the group `lock`."""
     yield task.step(
         "lock:policy",
-        renew,
+        update,
         doc="write the filter of launcher/policy.toml into its kernel patch, and its page in docs/",
         always=True,
     )
@@ -53,14 +53,14 @@ def task_policy() -> Iterator[TaskDict]:
 
 
 def dump(settings: list[str]) -> None:
-    """Write the filter with the given constants. Raises `ConfigError` for an unknown constant or a wrong policy."""
+    """Write the filter with the given constants. Raises `ConfigError` for an unknown constant or an invalid policy."""
     from nabla.policy import compiler
 
     constants = dict.fromkeys(model.CONSTANTS, 0)
     for setting in settings:
         name, _, value = setting.partition("=")
         if name not in constants:
-            raise ConfigError(f"there is no constant {name!r}", f"known are {', '.join(constants)}")
+            raise ConfigError(f"there is no constant {name!r}", f"known constants: {', '.join(constants)}")
         try:
             constants[name] = int(value, 0)
         except ValueError:
@@ -70,16 +70,16 @@ def dump(settings: list[str]) -> None:
     log.info(f"{relative(FILTER)}: {len(lines)} instructions")
 
 
-def renew(job: Job) -> None:
-    """Write what differs; raises `ConfigError` for a wrong policy, `PatchError` when no patch adds the header."""
-    # The library of templates takes time, which every start of doit would pay.
+def update(job: Job) -> None:
+    """Write changed files. Raises `ConfigError` for an invalid policy, `PatchError` if no patch adds the header."""
+    # Imported when needed: the template library would delay each start of doit.
     from nabla.policy import document, header
 
-    wanted = model.load()
+    policy = model.load()
     added = patch_text.find(recipe.load("linux").patches, HEADER)
     written = [
-        _write(added.patch, patch_text.replace(added, header.render(wanted))),
-        _write(document.PAGE, document.render(wanted, document.read_rates())),
+        _write(added.patch, patch_text.replace(added, header.render(policy))),
+        _write(document.PAGE, document.render(policy, document.read_rates())),
     ]
     for line in written:
         log.info(line)
@@ -88,6 +88,6 @@ def renew(job: Job) -> None:
 
 def _write(path: Path, text: str) -> str:
     if path.exists() and path.read_text(encoding="utf-8") == text:
-        return f"{relative(path)}: nothing changed"
+        return f"{relative(path)}: unchanged"
     files.write(path, text)
     return f"{relative(path)}: written"

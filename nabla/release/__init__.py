@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The release folder: assembly, signatures, provenance, expected digests."""
+"""Releases: assembly, signatures, provenance, committed sums."""

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of a release: everything that users get, with sums, provenance and signatures; the same bytes each time.
+"""Assemble the folder of a release: all artifacts with sums, provenance and signatures, reproducibly.
 
-    bin/nabla-run, kernel/vmlinux              what starts a machine; nabla-run finds the kernel there
-    images/<image>.ext3.zst, images/SHA256SUMS compressed images, and the sums of what they decompress to
+    bin/nabla-run, kernel/vmlinux              launcher and kernel; nabla-run finds the kernel there
+    images/<image>.ext3.zst, images/SHA256SUMS compressed images, and the sums of the decompressed files
     apk/x86_64/                                the repository of packages, with its signed index
     oci/                                       the container image, as layout and as one file
-    sbom/, licenses.md, licenses/              bills of materials, licences with full texts
-    report/index.html                          what was built, to look at
-    keys/                                      public keys: of packages and index, and of the release's signer
-    provenance/nabla.intoto.json               what it was made from, signed
-    SHA256SUMS, SHA256SUMS.sig                 of every file but these two; OpenSSH's signature of that
+    sbom/, licenses.md, licenses/              bills of materials, licenses with full texts
+    report/index.html                          the release report
+    keys/                                      public keys of packages and index, and of the release's signer
+    provenance/nabla.intoto.json               the inputs of the release, signed
+    SHA256SUMS, SHA256SUMS.sig                 sums of every other file, and OpenSSH's signature of them
 
-Modes and times of files are fixed, too. verify/release checks a release; verify/release/layout.py names its files.
+Modes and times of files are fixed, too. verify/release checks a release; verify/release/layout.py lists its files.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from verify.epoch import SOURCE_DATE_EPOCH
 from verify.release.layout import IMAGE_SUMS, PROGRAMS, SIGNATURE, SIGNERS, STATEMENT, SUMS
 from verify.release.statement import MEDIA_TYPE, Dependency, Statement
 
-# 19 is smaller by a twentieth and takes thirty times as long.
+# Level 19 is five percent smaller and takes thirty times as long.
 _LEVEL = 9
 
 
 class ReleaseError(NablaError):
-    """A release cannot be made."""
+    """A release cannot be assembled."""
 
 
-def below(place: str, folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield each file below a folder, with its path in a release when the folder lies at `place` there."""
+def below(target: str, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield (path in the release, file) for each file below a folder, whose path in the release is `target`."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            yield f"{place}/{path.relative_to(folder)}", path
+            yield f"{target}/{path.relative_to(folder)}", path
 
 
 def make(
@@ -55,10 +55,10 @@ def make(
     """Write a release to the folder `target`, which must not exist.
 
     `files`: path in the release -> file to copy. `images`: disk images. `keys`: the signer's private and public
-    key, see `signing.ensure_key`. The result depends on nothing but this. Raises `SigningError`, `ProvenanceError`.
+    key, see `signing.ensure_key`. The result depends only on these. Raises `SigningError`, `ProvenanceError`.
     """
-    for place, source in files.items():
-        path = target / place
+    for inner, source in files.items():
+        path = target / inner
         make_folder(path.parent)
         shutil.copyfile(source, path)
     make_folder((target / IMAGE_SUMS).parent)
@@ -73,38 +73,38 @@ def make(
 
 
 def seal(version: str, dependencies: Iterable[Dependency], private: Path, target: Path) -> None:
-    """Write statement, sums and signature of what lies in the folder `target`, and fix modes and times of all of it."""
-    for place in (STATEMENT, SUMS, SIGNATURE):
-        (target / place).unlink(missing_ok=True)
+    """Write statement, sums and signature of the files in the folder `target`, and set all modes and times."""
+    for name in (STATEMENT, SUMS, SIGNATURE):
+        (target / name).unlink(missing_ok=True)
     make_folder((target / STATEMENT).parent)
     payload = provenance.serialize(Statement(version, digests(target), tuple(dependencies)))
     (target / STATEMENT).write_text(signing.seal(payload, MEDIA_TYPE, private), encoding="utf-8")
     text = sums(digests(target))
     (target / SUMS).write_text(text, encoding="utf-8")
     (target / SIGNATURE).write_text(signing.sign(text.encode(), private), encoding="utf-8")
-    manifest.settle(target, SOURCE_DATE_EPOCH, {target / place for place in PROGRAMS})
+    manifest.normalize_metadata(target, SOURCE_DATE_EPOCH, {target / program for program in PROGRAMS})
 
 
 def digests(folder: Path, but: Collection[str] = ()) -> dict[str, str]:
-    """Return path -> sha256 of all files below a folder, but those at these paths."""
-    found = ((str(path.relative_to(folder)), path) for path in folder.rglob("*") if path.is_file())
-    return {place: manifest.file_sha256(path) for place, path in found if place not in but}
+    """Return path -> sha256 of all files below a folder, except for the paths in `but`."""
+    files = ((str(path.relative_to(folder)), path) for path in folder.rglob("*") if path.is_file())
+    return {inner: manifest.file_sha256(path) for inner, path in files if inner not in but}
 
 
-def sums(found: Mapping[str, str]) -> str:
-    """Return digests in the form of sha256sum(1), in binary mode, sorted by path."""
-    for place in found:
-        # sha256sum would escape it.
-        if "\n" in place or "\\" in place:
-            raise ReleaseError(f"a file of a release cannot be called {place!r}")
-    return "".join(f"{found[place]} *{place}\n" for place in sorted(found))
+def sums(digests: Mapping[str, str]) -> str:
+    """Return digests in the format of sha256sum(1), in binary mode, sorted by path."""
+    for path in digests:
+        # sha256sum escapes these characters.
+        if "\n" in path or "\\" in path:
+            raise ReleaseError(f"a file of a release cannot have the name {path!r}")
+    return "".join(f"{digests[path]} *{path}\n" for path in sorted(digests))
 
 
 def _compress(image: Path, target: Path) -> None:
-    """Compress a file by zstd, in one frame that tells its size and a checksum of its content."""
+    """Compress a file by zstd, in one frame with its size and a checksum of its content."""
     import zstandard
 
-    # One thread: with more, the bytes depend on how many.
+    # One thread: with more, the bytes depend on their number.
     compressor = zstandard.ZstdCompressor(level=_LEVEL, threads=0, write_checksum=True, write_content_size=True)
     with image.open("rb") as source, target.open("wb") as sink:
         compressor.copy_stream(source, sink, size=os.fstat(source.fileno()).st_size)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this checkout's release consists of, and the step that makes it."""
+"""The content of this checkout's release, and the step that assembles it."""
 
 from __future__ import annotations
 
@@ -7,22 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nabla.core import version
-from nabla.core.artifacts import (
-    ARTIFACTS,
-    CYCLONEDX,
-    INDEX,
-    LICENSE_LIST,
-    LICENSE_TEXTS,
-    OCI_ARCHIVE,
-    OCI_LAYOUT,
-    PUBLIC_KEY,
-    RELEASED_IMAGES,
-    REPORT,
-    SPDX,
-    Tree,
-    image_path,
-)
+from nabla.core import artifacts, version
+from nabla.core.artifacts import Tree
 from nabla.core.errors import HostError
 from nabla.core.paths import NABLA_RUN, VMLINUX
 from nabla.engine.action import Job
@@ -31,48 +17,50 @@ from nabla.release import assembly, provenance, signing
 from verify.release import layout, signatures, statement
 
 # Path in a release -> folder.
-FOLDERS = {"oci/layout": OCI_LAYOUT, "licenses": LICENSE_TEXTS}
+FOLDERS = {"oci/layout": artifacts.OCI_LAYOUT, "licenses": artifacts.LICENSE_TEXTS}
 
 
 def folder() -> Tree:
     """Return the folder of this checkout's release."""
-    return Tree(ARTIFACTS["release"].paths[0])
+    return Tree(artifacts.ARTIFACTS["release"].paths[0])
 
 
 def files() -> dict[str, Path]:
-    """Return path in a release -> file, for what is a file by itself; folders come beside them."""
+    """Return path in a release -> file, without the files of `FOLDERS`."""
     apks = catalog.all_apks()
     return {
         "bin/nabla-run": NABLA_RUN,
         "kernel/vmlinux": VMLINUX,
-        **{f"apk/{path.parent.name}/{path.name}": path for path in (INDEX, *apks)},
-        f"keys/{PUBLIC_KEY.name}": PUBLIC_KEY,
-        f"oci/{OCI_ARCHIVE.name}": OCI_ARCHIVE,
-        f"sbom/{SPDX.name}": SPDX,
-        f"sbom/{CYCLONEDX.name}": CYCLONEDX,
-        LICENSE_LIST.name: LICENSE_LIST,
-        f"report/{REPORT.name}": REPORT,
+        **{f"apk/{path.parent.name}/{path.name}": path for path in (artifacts.INDEX, *apks)},
+        f"keys/{artifacts.PUBLIC_KEY.name}": artifacts.PUBLIC_KEY,
+        f"oci/{artifacts.OCI_ARCHIVE.name}": artifacts.OCI_ARCHIVE,
+        f"sbom/{artifacts.SPDX.name}": artifacts.SPDX,
+        f"sbom/{artifacts.CYCLONEDX.name}": artifacts.CYCLONEDX,
+        artifacts.LICENSE_LIST.name: artifacts.LICENSE_LIST,
+        f"report/{artifacts.REPORT.name}": artifacts.REPORT,
     }
 
 
 def make(job: Job) -> None:
-    """Step: assemble, sign and settle the release."""
+    """Step: assemble and sign the release."""
     name = version.version()
     if version.has_history() and version.commit() is None:
-        raise HostError("git cannot tell the version and the commit of this checkout", "install the package git")
-    wanted = files()
-    for place, found in FOLDERS.items():
-        wanted.update(assembly.below(place, found.path))
-    images = [image_path(each) for each in RELEASED_IMAGES]
+        raise HostError(
+            "the version and the commit of this checkout are unknown without git", "install the package git"
+        )
+    content = files()
+    for target, tree in FOLDERS.items():
+        content.update(assembly.below(target, tree.path))
+    images = [artifacts.image_path(each) for each in artifacts.RELEASED_IMAGES]
     dependencies = provenance.dependencies()
-    assembly.make(name, wanted, images, dependencies, signing.ensure_key(), job.out(folder()))
-    job.note(f"{name}: {len(wanted)} files, {len(images)} images, {len(dependencies)} dependencies")
+    assembly.make(name, content, images, dependencies, signing.ensure_key(), job.out(folder()))
+    job.note(f"{name}: {len(content)} files, {len(images)} images, {len(dependencies)} dependencies")
 
 
 def same_origin(task: Any, values: Mapping[str, Any]) -> bool:
-    """Up-to-date check: the release states this commit and these locks, and is signed by the user's present key.
+    """Up-to-date check: the release states this commit and these locks, and the user's present key signed it.
 
-    git and all recipes are only read when a release is wanted.
+    Only this task runs git and reads all recipes.
     """
     release = folder().path
     try:

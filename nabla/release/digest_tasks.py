@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The committed sums of everything: `doit digests` compares, `doit lock:digests` writes them anew.
+"""The committed sums of artifacts: `doit digests` compares them, `doit lock:digests` updates them.
 
 packages -> digests:packages -> digests:sbom -+
 kernel, rootfs:<released image> -> digests:oci +-> digests, lock:digests -> digests/*.sha256
@@ -23,11 +23,11 @@ _AFTER = (
 
 
 def task_digests() -> Iterator[TaskDict]:
-    """Compare what was built with the committed sums."""
+    """Compare the artifacts with the committed sums."""
     yield task.step(
         "digests",
         compare,
-        doc="compare what was built with the committed sums in digests/",
+        doc="compare the artifacts with the committed sums in digests/",
         after=_AFTER,
         always=True,
     )
@@ -37,29 +37,29 @@ def lock_steps() -> Iterator[TaskDict]:
     """Yield `lock:digests`, one of the group `lock`."""
     yield task.step(
         "lock:digests",
-        renew,
-        doc="write the sums of what was built to digests/; commit them with the change that causes them",
+        update,
+        doc="write the sums of the artifacts to digests/; commit them with the change that causes them",
         after=_AFTER,
         always=True,
     )
 
 
 def compare(job: Job) -> None:
-    """Fail where a sum is not the committed one."""
+    """Fail if a sum differs from the committed one."""
     count = digests.check(_sums())
-    job.note(f"{count} sums as committed")
-    log.info(f"{count} files have the sums that this commit promises")
+    job.note(f"{count} sums are as committed")
+    log.info(f"{count} files have the committed sums")
 
 
-def renew(job: Job) -> None:
+def update(job: Job) -> None:
     """Write all sums."""
     changed = 0
-    for group, found in _sums().items():
-        for line in digests.write(group, found):
+    for group, sums in _sums().items():
+        for line in digests.write(group, sums):
             changed += 1
             job.note(line)
             log.info(line)
-    log.info(f"{changed} sums changed" if changed else "digests/: nothing changed")
+    log.info(f"{changed} sums changed" if changed else "digests/: unchanged")
 
 
 def _sums() -> dict[str, dict[str, str]]:

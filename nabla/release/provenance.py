@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a release was made from: an in-toto statement (v1) with SLSA's predicate for provenance (v1).
+"""The provenance of a release: an in-toto statement (v1) with SLSA's predicate for provenance (v1).
 
-Subjects are the files of the release, resolved dependencies what the repository locks: the lists of compilers and
-Python packages, each recipe with every form of its sources, and the commit. No time, no name of a host and no random
-number is in it, so that two builds of the same things tell the same.
+The subjects are the files of the release. The resolved dependencies are the locked inputs: the lock files, each recipe
+with all archives of its sources, and the commit. The statement contains no time, host name or random number, so it is
+reproducible.
 
-in-toto's own `Statement.validate` accepts any predicate at all; the predicate goes through SLSA's protocol buffers,
-which know no field but those of the standard. verify/release/statement.py reads it again, without these libraries.
+in-toto's `Statement.validate` accepts any predicate. The predicate is therefore built by SLSA's protocol buffers, which
+only have the fields of the standard. verify/release/statement.py reads it again, without these libraries.
 
 The specifications: https://github.com/in-toto/attestation/tree/main/spec/v1, https://slsa.dev/spec/v1.0/provenance
 """
@@ -27,16 +27,16 @@ from verify.release.statement import BUILD_TYPE, BUILDER, COMMAND, PREDICATE, RE
 
 
 class ProvenanceError(NablaError):
-    """A statement is not what it must be."""
+    """A statement is invalid."""
 
 
 def dependencies(root: Path = ROOT) -> tuple[Dependency, ...]:
-    """Return what this checkout locks, sorted. Raises `RecipeError`."""
+    """Return the locked inputs of this checkout, sorted. Raises `RecipeError`."""
     return tuple(sorted({*_locks(root), *_sources(), *_commit(root)}))
 
 
 def serialize(statement: Statement) -> bytes:
-    """Return the statement as canonical JSON. Raises `ProvenanceError` when it is not valid."""
+    """Return the statement as canonical JSON. Raises `ProvenanceError` if it is invalid."""
     from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]
     from in_toto_attestation.predicates.provenance.v1 import provenance_pb2  # type: ignore[import-untyped]
     from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor  # type: ignore[import-untyped]
@@ -49,23 +49,23 @@ def serialize(statement: Statement) -> bytes:
     definition.internal_parameters.update({"SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH)})
     for each in statement.dependencies:
         annotations = {"modified": True} if each.modified else None
-        found = ResourceDescriptor(
+        resource = ResourceDescriptor(
             each.name,
             digest={each.algorithm: each.digest},
             download_location=each.place,
             annotations=annotations,
         )
-        definition.resolved_dependencies.append(found.pb)
+        definition.resolved_dependencies.append(resource.pb)
     predicate.run_details.builder.id = BUILDER
     subjects = [
         ResourceDescriptor(name, digest={"sha256": statement.subjects[name]}).pb for name in sorted(statement.subjects)
     ]
-    made = InTotoStatement(subjects, PREDICATE, MessageToDict(predicate))
+    in_toto = InTotoStatement(subjects, PREDICATE, MessageToDict(predicate))
     try:
-        made.validate()
+        in_toto.validate()
     except ValueError as error:
         raise ProvenanceError(f"the statement is not valid: {error}") from error
-    return (digest.canonical(MessageToDict(made.pb)) + "\n").encode()
+    return (digest.canonical(MessageToDict(in_toto.pb)) + "\n").encode()
 
 
 def _locks(root: Path) -> Iterator[Dependency]:
@@ -79,8 +79,8 @@ def _sources() -> Iterator[Dependency]:
         yield _file(loaded.path, RECIPES.parent)
         for source in loaded.source:
             for origin in source.origin:
-                place = origin.url[0] if isinstance(origin, UrlOrigin) else ""
-                yield Dependency(f"{RECIPES.name}/{name}/{origin.file}", "sha256", origin.sha256, place)
+                url = origin.url[0] if isinstance(origin, UrlOrigin) else ""
+                yield Dependency(f"{RECIPES.name}/{name}/{origin.file}", "sha256", origin.sha256, url)
 
 
 def _commit(root: Path) -> Iterator[Dependency]:

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signatures of releases, with an Ed25519 key that the project makes for its user and keeps beside the key of packages.
+"""Sign releases with the user's Ed25519 key, which is generated and stored beside the key of packages.
 
-Files are signed and verified by OpenSSH (`ssh-keygen -Y`, see ssh-keygen(1) and OpenSSH's PROTOCOL.sshsig), which is on
-most machines already. Statements are signed with the same key in a DSSE envelope, the form that tools for provenance
-read (https://github.com/secure-systems-lab/dsse). Ed25519 needs no random numbers: a signature of the same bytes with
-the same key is the same bytes.
+Files are signed and verified by OpenSSH (`ssh-keygen -Y`, see ssh-keygen(1) and OpenSSH's PROTOCOL.sshsig), which most
+hosts have. Statements are signed with the same key in a DSSE envelope, the format of tools for provenance
+(https://github.com/secure-systems-lab/dsse). Ed25519 signatures are deterministic.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ class SigningError(NablaError):
 
 
 def ensure_key() -> tuple[Path, Path]:
-    """Return the user's private and public key, made now if there is none. Raises `CommandError`, `HostError`."""
+    """Return the user's private and public key; generates them if absent. Raises `CommandError`, `HostError`."""
     folder = keys_dir()
     private, public = folder / SIGNING_KEY, folder / f"{SIGNING_KEY}.pub"
     if private.is_file() and public.is_file():
         return private, public
     files.make_folder(folder)
-    with files.lock(folder / ".lock", "waiting for another process that makes the key"):
+    with files.lock(folder / ".lock", "waiting for another process that generates the key"):
         if private.is_file():
-            # Never overwritten: what it has signed would not verify any more.
+            # Never overwritten: its signatures would no longer verify.
             public.write_text(run(["ssh-keygen", "-y", "-f", private], input="").stdout)
         else:
             new = folder / f".{SIGNING_KEY}.new"
@@ -49,7 +48,7 @@ def allowed_signers(public: Path) -> str:
     try:
         kind, key, *_ = public.read_text(encoding="ascii").split()
     except (OSError, ValueError) as error:
-        raise SigningError(f"{public} is no public key of OpenSSH: {error}") from error
+        raise SigningError(f"{public} is not a public key of OpenSSH: {error}") from error
     return allowed_signers_line(f"{kind} {key}")
 
 
@@ -72,9 +71,9 @@ def seal(payload: bytes, kind: str, private: Path) -> str:
     try:
         key = load_ssh_private_key(private.read_bytes(), None)
     except (OSError, ValueError, TypeError) as error:
-        raise SigningError(f"cannot read the key {private}: {error}", "it must be without a pass phrase") from error
+        raise SigningError(f"cannot read the key {private}: {error}", "the key must not have a passphrase") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise SigningError(f"{private} is no Ed25519 key")
+        raise SigningError(f"{private} is not an Ed25519 key")
     envelope = Envelope(payload, kind, {})
     envelope.sign(CryptoSigner(key))
     return digest.canonical(envelope.to_dict()) + "\n"

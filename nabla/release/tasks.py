@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Releases: `doit release` makes one, `doit verify:release [FOLDER]` checks one.
+"""Releases: `doit release` assembles one, `doit verify:release [FOLDER]` checks one.
 
 launcher, kernel, packages, rootfs:<released image>, oci, sbom, report -> release -> out/release/<version>
 """
@@ -14,12 +14,12 @@ from verify.release.layout import keys_dir
 
 
 def task_release() -> TaskDict:
-    """Make the release."""
+    """Assemble the release."""
     images = [image_path(name) for name in RELEASED_IMAGES]
     return task.step(
         "release",
         contents.make,
-        doc="everything that users get, with sums, provenance and signatures, in out/release/<version>",
+        doc="assemble all artifacts with sums, provenance and signatures in out/release/<version>",
         inputs=[*contents.files().values(), *images, *contents.FOLDERS.values()],
         outputs=[contents.folder()],
         config=str(keys_dir()),

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report page of a release."""
+"""The report about a release, a web page."""

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was measured, for the report: the committed files of bench/results/, as tables.
+"""The measurements of the report: tables from the committed files in bench/results/.
 
-A release must come out the same twice, so that nothing of it is timed while it is made: these files are inputs like any
-other, written by the programs in bench/ on a machine that they describe.
+A release is reproducible, so its build measures nothing: these files are inputs, which the programs in bench/ write on
+a machine that the files describe.
 
     build.json           seconds of each step of a build from nothing   python -m bench.build_times LOG
     boot.json            milliseconds from start to exit                python -m bench.boot --commit
     latency.json         nanoseconds of single operations               python -m bench.latency --commit
     network.json         a server in the guest and on the host          python -m bench.network (then copied)
     host-syscalls.json   host calls a second                            python -m bench.host_calls --commit
-    upstream-tests.json  what came of upstream's own tests              python -m bench.upstream_tests
+    upstream-tests.json  results of upstream's tests                    python -m bench.upstream_tests
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
-    """The machine of a measurement. `load`: its load average when the measurement ended, where that is known."""
+    """The machine of a measurement. `load`: its load average at the end of the measurement, if known."""
 
     cpu: str
     cores: int
@@ -49,21 +49,21 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One task of doit, and the seconds that it took."""
+    """One task of doit and its duration."""
 
     name: Annotated[str, msgspec.Meta(min_length=1)]
     seconds: _Seconds
 
 
 class BuildTimes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The steps of one build, in the order in which they ended."""
+    """The steps of one build, in the order of their ends."""
 
     host: Host
     steps: Annotated[tuple[Step, ...], msgspec.Meta(min_length=1)]
 
 
 class UpstreamTests(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What came of the tests of one package. `tree`: digest of the files that were tested, as in its record."""
+    """The result of one package's tests. `tree`: digest of the tested files, as in its record."""
 
     recipe: str
     version: str
@@ -118,7 +118,7 @@ class _NetworkFile(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A table of the report: the first column holds names, the others numbers. `command`: what measures it."""
+    """A table of the report: names in the first column, numbers in the others. `command`: measures it."""
 
     title: str
     about: str
@@ -129,17 +129,17 @@ class Benchmark:
 
 
 def read_build(path: Path) -> BuildTimes:
-    """Read how long a build took. Raises `ConfigError`."""
+    """Read the durations of a build. Raises `ConfigError`."""
     return read(path, BuildTimes, "measure: ./doit.sh 2>&1 | tee LOG; python -m bench.build_times LOG")
 
 
 def read_upstream(path: Path) -> tuple[UpstreamTests, ...]:
-    """Read what came of upstream's own tests. Raises `ConfigError`."""
+    """Read the results of upstream's tests. Raises `ConfigError`."""
     return read(path, tuple[UpstreamTests, ...], "run: ./doit.sh check; python -m bench.upstream_tests")
 
 
 def read_busybox(path: Path) -> tuple[int, int, int]:
-    """Read what came of busybox's own suite in the guest: passed, failed, skipped. Raises `ConfigError`."""
+    """Read the results of busybox's suite in the guest: passed, failed, skipped. Raises `ConfigError`."""
     match = re.search(r"^\| guest, ours \| (\d+) \| (\d+) \| (\d+) \|", path.read_text(encoding="utf-8"), re.MULTILINE)
     if match is None:
         raise ConfigError(f"{relative(path)} has no row about the guest", "run `doit check:busybox`")
@@ -147,12 +147,12 @@ def read_busybox(path: Path) -> tuple[int, int, int]:
 
 
 def benchmarks(boot: Path, latency: Path, network: Path) -> list[Benchmark]:
-    """Return the tables of what was measured. Raises `ConfigError`."""
+    """Return the tables of measurements. Raises `ConfigError`."""
     return [_boot(boot), _latency(latency), _network(network)]
 
 
 def host_calls(rates: Rates) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return head and rows of a table: host calls a second by kind, for each load."""
+    """Return head and rows of a table: host calls per second by kind, for each load."""
     names = dict.fromkeys(name for load in rates.loads for name in load.calls)
     rows = [(name, *(load.rate(name) for load in rates.loads)) for name in names]
     rows.append(("all", *(load.total() for load in rates.loads)))
@@ -160,46 +160,46 @@ def host_calls(rates: Rates) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 
 
 def _boot(path: Path) -> Benchmark:
-    found = read(path, _BootFile, "measure: python -m bench.boot --commit")
+    results = read(path, _BootFile, "measure: python -m bench.boot --commit")
     return Benchmark(
         title="Start to exit",
         about="Milliseconds from the start of the process to its end, 64 MB. First the kernel with an init that exits "
-        "at once; then launcher, kernel, our init and a dynamic program; to compare, that program in new namespaces.",
-        head=("what", "median", "least", "95 of 100", "runs"),
-        rows=tuple((r.name, f"{r.median:.2f}", f"{r.min:.2f}", f"{r.p95:.2f}", str(r.runs)) for r in found.results),
-        host=found.host,
+        "at once; then launcher, kernel, nabla-init and a dynamic program; for comparison the program in namespaces.",
+        head=("operation", "median", "minimum", "95 of 100", "runs"),
+        rows=tuple((r.name, f"{r.median:.2f}", f"{r.min:.2f}", f"{r.p95:.2f}", str(r.runs)) for r in results.results),
+        host=results.host,
         command="python -m bench.boot",
     )
 
 
 def _latency(path: Path) -> Benchmark:
-    found = read(path, _LatencyFile, "measure: python -m bench.latency --commit")
-    guest, host = found.results.guest, found.results.host
+    results = read(path, _LatencyFile, "measure: python -m bench.latency --commit")
+    guest, host = results.results.guest, results.results.host
     if guest.keys() != host.keys():
-        raise ConfigError(f"{relative(path)}: guest and host did not measure the same")
+        raise ConfigError(f"{relative(path)}: guest and host measured different operations")
     return Benchmark(
         title="Operations of the kernel",
         about="Nanoseconds of one operation, the best of several batches; the same program runs in the guest and on "
-        "the host. Below 1 in the last column the guest is the faster one.",
+        "the host. If the last column is below 1, the guest is faster.",
         head=("operation", "guest", "host", "guest / host"),
         rows=tuple((n.replace("_", " "), _ns(guest[n]), _ns(host[n]), _ratio(guest[n] / host[n])) for n in guest),
-        host=found.host,
+        host=results.host,
         command="python -m bench.latency",
     )
 
 
 def _network(path: Path) -> Benchmark:
-    found = read(path, _NetworkFile, "measure: python -m bench.network")
+    results = read(path, _NetworkFile, "measure: python -m bench.network")
     return Benchmark(
         title="A server behind a published port",
         about=f"The client runs on the host, the same server in the guest and on the host; the best of "
-        f"{found.results.runs} runs.",
-        head=("what", "unit", "guest", "host", "guest / host"),
+        f"{results.results.runs} runs.",
+        head=("operation", "unit", "guest", "host", "guest / host"),
         rows=tuple(
             (m.name, m.unit, f"{m.best.guest:,.0f}", f"{m.best.host:,.0f}", _ratio(m.best.guest / m.best.host))
-            for m in found.results.measurements
+            for m in results.results.measurements
         ),
-        host=found.host,
+        host=results.host,
         command="python -m bench.network",
     )
 
@@ -213,5 +213,5 @@ def _ratio(value: float) -> str:
 
 
 def as_json(value: Any) -> bytes:
-    """Return results as the text of a file: one space of indent, a line end at the end."""
+    """Return results as the text of a file, with an indent of one space and a line feed at the end."""
     return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the boxes and lines of a dependency graph go: layers from left to right, as in Sugiyama's method.
+"""Lay out a dependency graph in layers from left to right, by Sugiyama's method.
 
-What needs nothing stands on the left, everything else right of all that it needs. Lines that follow from others are
-left out, long ones pass through places of their own, each layer is ordered by the middle of its neighbours as long as
-that saves crossings, and heights are the least-squares best that keep the distances. Same graph, same drawing.
+Each box is to the right of all its dependencies. Redundant lines are left out, and long lines pass through bends in
+each layer. The order of a layer follows the mean positions of its neighbors as long as that reduces crossings. Heights
+are the least-squares solution that keeps the distances. The layout is deterministic.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from itertools import pairwise
 from statistics import fmean
 
 BOX_HEIGHT = 26
-_CHARACTER = 7.3  # width of one in the drawing's fixed-width font
+_CHARACTER = 7.3  # width of a character in the fixed-width font
 _PADDING = 10
 _GAP = 58  # between layers
-_ROW = 36  # between the middles of two boxes
-_BEND_ROW = 24  # of a box and a line that passes it
-_LINE_ROW = 12  # of two such lines
+_ROW = 36  # between the centers of two boxes
+_BEND_ROW = 24  # between a box and a line
+_LINE_ROW = 12  # between two lines
 _MARGIN = 14
 _SWEEPS = 24
 
 
 @dataclass(frozen=True)
 class Box:
-    """One name. `x`, `y`: of its left upper corner."""
+    """A box with a name. `x`, `y`: of its upper left corner."""
 
     name: str
     x: int
@@ -36,7 +36,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Line:
-    """From what is needed to what needs it; `path` as in SVG."""
+    """A line from a dependency to its dependent. `path`: in the syntax of SVG."""
 
     source: str
     target: str
@@ -45,7 +45,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Drawing:
-    """The whole graph, in units of CSS pixels."""
+    """The whole graph, in CSS pixels."""
 
     width: int
     height: int
@@ -54,7 +54,7 @@ class Drawing:
 
 
 def reduce(needs: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """Leave out each need that another need has anyway. The graph must have no circle, and all names as keys."""
+    """Remove dependencies that other dependencies imply. The graph must be acyclic, and all names must be keys."""
     reach: dict[str, set[str]] = {}
 
     def visit(name: str) -> set[str]:
@@ -69,7 +69,7 @@ def reduce(needs: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
 
 
 def draw(needs: Mapping[str, Sequence[str]]) -> Drawing:
-    """Lay a graph out: name -> the names that it needs."""
+    """Lay out a graph: name -> its dependencies."""
     edges = reduce(needs)
     depth: dict[str, int] = {}
 
@@ -91,24 +91,24 @@ def draw(needs: Mapping[str, Sequence[str]]) -> Drawing:
         links += pairwise(chain)
     layers = _order(layers, links)
     middle = _heights(layers, links)
-    return _place(layers, middle, chains)
+    return _draw(layers, middle, chains)
 
 
 def _chain(name: str, other: str, depth: Mapping[str, int]) -> list[str]:
-    """Return the places of a line from left to right; the bends' names cannot be those of boxes."""
+    """Return the points of a line from left to right; names of bends contain a space."""
     return [other, *(f"{other} {name} {step}" for step in range(depth[other] + 1, depth[name])), name]
 
 
 def _order(layers: list[list[str]], links: Sequence[tuple[str, str]]) -> list[list[str]]:
-    """Order each layer so that few lines cross."""
-    left, right = _neighbours(links)
+    """Order the layers to reduce the crossings of lines."""
+    left, right = _neighbors(links)
     best, fewest = [list(layer) for layer in layers], _crossings(layers, right)
     for sweep in range(_SWEEPS):
         forward = sweep % 2 == 0
         for number in range(1, len(layers)) if forward else reversed(range(len(layers) - 1)):
-            near = {name: place for place, name in enumerate(layers[number - 1 if forward else number + 1])}
+            near = {name: index for index, name in enumerate(layers[number - 1 if forward else number + 1])}
             seen = left if forward else right
-            here = {name: place for place, name in enumerate(layers[number])}
+            here = {name: index for index, name in enumerate(layers[number])}
             middles = {
                 name: fmean(near[each] for each in seen[name]) if seen.get(name) else float(here[name])
                 for name in layers[number]
@@ -120,7 +120,7 @@ def _order(layers: list[list[str]], links: Sequence[tuple[str, str]]) -> list[li
     return best
 
 
-def _neighbours(links: Sequence[tuple[str, str]]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+def _neighbors(links: Sequence[tuple[str, str]]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     left: dict[str, list[str]] = {}
     right: dict[str, list[str]] = {}
     for source, target in links:
@@ -132,17 +132,17 @@ def _neighbours(links: Sequence[tuple[str, str]]) -> tuple[dict[str, list[str]],
 def _crossings(layers: Sequence[Sequence[str]], right: Mapping[str, Sequence[str]]) -> int:
     count = 0
     for layer, following in pairwise(layers):
-        place = {name: number for number, name in enumerate(following)}
-        ends = [sorted(place[each] for each in right.get(name, ())) for name in layer]
+        index = {name: number for number, name in enumerate(following)}
+        ends = [sorted(index[each] for each in right.get(name, ())) for name in layer]
         flat = [end for each in ends for end in each]
         count += sum(a > b for number, a in enumerate(flat) for b in flat[number + 1 :])
     return count
 
 
 def _heights(layers: Sequence[Sequence[str]], links: Sequence[tuple[str, str]]) -> dict[str, float]:
-    """Return the height of the middle of each box and bend."""
-    left, right = _neighbours(links)
-    middle = {name: float(place * _ROW) for layer in layers for place, name in enumerate(layer)}
+    """Return the height of the center of each box and bend."""
+    left, right = _neighbors(links)
+    middle = {name: float(index * _ROW) for layer in layers for index, name in enumerate(layer)}
     for sweep in range(_SWEEPS):
         for layer in layers if sweep % 2 == 0 else reversed(layers):
             wanted = []
@@ -155,7 +155,7 @@ def _heights(layers: Sequence[Sequence[str]], links: Sequence[tuple[str, str]]) 
 
 
 def _spread(layer: Sequence[str], wanted: Sequence[float]) -> list[float]:
-    """Return the heights next to the wanted ones that keep order and distances (pool adjacent violators)."""
+    """Return the closest heights that keep order and distances (pool adjacent violators)."""
     offsets = [0.0]
     for above, below in pairwise(layer):
         offsets.append(offsets[-1] + (_ROW, _BEND_ROW, _LINE_ROW)[(" " in above) + (" " in below)])
@@ -168,7 +168,7 @@ def _spread(layer: Sequence[str], wanted: Sequence[float]) -> list[float]:
     return [height + offset for height, offset in zip(flat, offsets, strict=True)]
 
 
-def _place(
+def _draw(
     layers: Sequence[Sequence[str]], middle: Mapping[str, float], chains: Sequence[tuple[str, str, list[str]]]
 ) -> Drawing:
     boxes: dict[str, Box] = {}
@@ -188,7 +188,7 @@ def _place(
 
 
 def _path(chain: Sequence[str], spans: Mapping[str, tuple[int, int]], middle: Mapping[str, float]) -> Iterator[str]:
-    """Yield the parts of a smooth line that leaves a box on its right and ends at the left of another one."""
+    """Yield the parts of a smooth line from the right of one box to the left of another."""
     yield f"M{spans[chain[0]][1]} {_level(middle, chain[0])}"
     for source, target in pairwise(chain):
         begin, end = spans[source][1], spans[target][0]

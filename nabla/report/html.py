@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report as a page: tables as data, and the template that draws them as one HTML file that needs no other.
+"""Render the report: tables as data, and a template for one self-contained HTML file.
 
-Whatever is put into the page is escaped by the template engine; the page besides forbids itself (by its content
-security policy) every script and style but its own, known by their digests, and every connection.
+The template engine escapes all values. The content security policy of the page forbids connections and all scripts and
+styles but its own, which it lists by digest.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 Kind = Literal["text", "number", "code", "bar"]
 _BAR = 1000  # units of a whole bar
-_LEAST = 4  # so that a small number is still a bar
+_MINIMUM = 4  # units of the smallest bar
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar of a chart: `part` of the longest one, from 0 to 1; `whole` a paler one behind it. `title` says it."""
+    """A bar of a chart. `part`: of the longest bar, from 0 to 1; `whole`: a paler bar behind it."""
 
     title: str
     part: float
@@ -36,8 +36,8 @@ class Bar:
 
     @property
     def width(self) -> int:
-        """Units of the drawing; never nothing."""
-        return max(_LEAST, round(self.part * _BAR))
+        """Units of the bar, at least the minimum."""
+        return max(_MINIMUM, round(self.part * _BAR))
 
     @property
     def track(self) -> int:
@@ -47,7 +47,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Cell:
-    """One field. `sort`: what counts when the column is sorted, where that is not the text."""
+    """One cell. `sort`: the sort key, if it is not the text."""
 
     text: str
     href: str | None = None
@@ -58,7 +58,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table; links lead to its `id`."""
+    """A row of a table. `id`: the target of links."""
 
     cells: tuple[Cell, ...]
     id: str | None = None
@@ -66,7 +66,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Column:
-    """The head of a column, and how its fields look."""
+    """The title of a column and the kind of its cells."""
 
     title: str
     kind: Kind = "text"
@@ -74,7 +74,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; the first column names what the row is about."""
+    """A table; the first column contains the names of rows."""
 
     id: str
     caption: str
@@ -86,7 +86,7 @@ class Table:
 def table(
     name: str, caption: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell | str]], **options: Any
 ) -> Table:
-    """Return a table of cells, or of texts where a cell is nothing else."""
+    """Return a table; a text stands for a cell."""
     full = tuple(Row(tuple(Cell(each) if isinstance(each, str) else each for each in row)) for row in rows)
     for row in full:
         if len(row.cells) != len(columns):
@@ -100,7 +100,7 @@ def number(value: float, text: str | None = None) -> Cell:
 
 
 def size(count: int) -> str:
-    """Return a number of bytes in words, in powers of ten: `125 kB`, `5.0 MB`."""
+    """Return a number of bytes as text, with decimal units: `125 kB`, `5.0 MB`."""
     for unit, width in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= width:
             value = count / width
@@ -109,23 +109,23 @@ def size(count: int) -> str:
 
 
 def anchor(text: str) -> str:
-    """Return a name that may stand in an address; different texts of package and file names stay different."""
+    """Return a name that is valid in an address; different texts have different names."""
     return re.sub(r"[^A-Za-z0-9._-]", lambda match: f"_{ord(match[0]):x}_", text)
 
 
 def code(text: str) -> markupsafe.Markup:
-    """Escape a text and show what stands between back-quotes as code."""
+    """Escape a text and mark parts in back-quotes as code."""
     return markupsafe.Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(markupsafe.escape(text))))
 
 
-def render(template: str, facts: dict[str, Any]) -> str:
-    """Return the page: the template with its style and script inside. Raises jinja2's errors for a name not set."""
+def render(template: str, values: dict[str, Any]) -> str:
+    """Return the page with its style and script. Raises jinja2's errors for an undefined name."""
     style, script = (TEMPLATES.joinpath(f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     engine = environment(TEMPLATES).overlay(autoescape=True)
     engine.filters |= {"code": code, "size": size, "anchor": anchor}
     engine.globals |= {"BAR": _BAR}
     text: str = engine.get_template(template).render(
-        **facts,
+        **values,
         style=markupsafe.Markup(style),
         script=markupsafe.Markup(script),
         style_digest=_digest(style),

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report about a release: one HTML page that says what it holds, how it was made, and what was found out about it.
+"""The report about a release: one HTML page about its content, its build, and the results of all checks.
 
     inputs (artifacts, records of packages, results of the checkers, digests, measurements)
-        -> report_tables (each part as a table) -> report_page + templates/report.html.j2 -> index.html
+        -> tables (each part as a table) -> html + templates/report.html.j2 -> index.html
 
-The page needs no other file and no network. Its links lead to places in itself, to the projects' own pages, and to
-files of the release, beside whose folder `report` they lie. Same inputs, same bytes.
+The page needs no other file and no network. Its links lead to its own sections, to home pages of projects, and to files
+of the release, relative to the folder `report`. The page is reproducible.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nabla.packages import catalog
-from nabla.packages.catalog import Built
+from nabla.packages.catalog import BuildRecord
 from nabla.policy import document, model
 from nabla.policy.compiler import compile_policy
 from nabla.report import benchmarks, graph, html, tables
@@ -28,11 +28,11 @@ TEMPLATE = "report.html.j2"
 
 @dataclass(frozen=True)
 class Inputs:
-    """Where the report finds what it tells.
+    """The inputs of the report.
 
-    `images`: name -> ext3 file. `further`: other files of the release, as paths in it -> file. `verified`: folder with
-    what the checkers wrote about the images. `components`: recipes of which something is in the release.
-    `expected`: the sums that each build must have, by groups; `sums`: those that this one has.
+    `images`: name -> ext3 file. `further`: path in the release -> other file. `verified`: folder with the checkers'
+    reports about images. `components`: recipes of the components of the release. `expected`: the committed sums by
+    group; `sums`: the sums of this build.
     """
 
     vmlinux: Path
@@ -40,7 +40,7 @@ class Inputs:
     images: dict[str, Path]
     repository: Path
     verified: Path
-    built: Sequence[Built]
+    built: Sequence[BuildRecord]
     components: Sequence[str]
     expected: Sums
     sums: Sums
@@ -51,12 +51,12 @@ class Inputs:
 
 
 def page(version: str, commit: str | None, inputs: Inputs) -> str:
-    """Return the text of index.html. Raises `NablaError` when an input is absent or malformed."""
+    """Return the text of index.html. Raises `NablaError` if an input is absent or malformed."""
     products = tables.products(
         version, inputs.vmlinux, inputs.launcher, inputs.images, inputs.repository, inputs.further
     )
     packages = tables.packages(inputs.built, inputs.repository)
-    images = [tables.examined(name, inputs.verified) for name in sorted(inputs.images)]
+    images = [tables.read_checks(name, inputs.verified) for name in sorted(inputs.images)]
     build = benchmarks.read_build(inputs.results / benchmarks.BUILD.name)
     rules = model.load(inputs.policy)
     rates = document.read_rates(inputs.results / document.RATES.name)
@@ -92,7 +92,7 @@ def page(version: str, commit: str | None, inputs: Inputs) -> str:
             "syscalls": tables.syscall_table(images),
             "policy": rules,
             "policy_size": len(compile_policy(rules)),
-            "words": document.words,
+            "describe": document.describe,
             "rates": rates,
             "host_calls": tables.rate_table(rates),
             "digests": sums,
@@ -100,19 +100,19 @@ def page(version: str, commit: str | None, inputs: Inputs) -> str:
             "benchmarks": [tables.benchmark_table(each) for each in measured],
             "upstream": tables.upstream_table(upstream, inputs.built),
             "busybox": benchmarks.read_busybox(inputs.busybox),
-            "licences": tables.licence_table(components),
-            "licence_count": len({each.license for each in components}),
+            "licenses": tables.license_table(components),
+            "license_count": len({each.license for each in components}),
         },
     )
 
 
 def made_for(version: str, commit: str | None) -> str:
-    """Return what the page says in its head of the version and the commit that it is about."""
+    """Return the version and the commit for the head of the page."""
     return f"{version} {commit or ''}".rstrip()
 
 
 def needs(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return what each recipe is built against, the libc included, which is in every sysroot."""
+    """Return recipe -> its build dependencies, including the libc, which is in every sysroot."""
     return {
         name: (*catalog.needs(name), *((catalog.LIBC,) if name != catalog.LIBC and catalog.LIBC in names else ()))
         for name in names

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report about what was built, as one HTML page.
+"""The report about the artifacts, an HTML page.
 
 kernel, launcher, packages, rootfs:<released image>, verify:<released image>, oci, sbom, digests:*, bench/results
     -> report -> out/report/index.html
@@ -7,19 +7,8 @@ kernel, launcher, packages, rootfs:<released image>, verify:<released image>, oc
 
 from __future__ import annotations
 
-from nabla.core.artifacts import (
-    DIGEST_GROUPS,
-    INDEX,
-    REFERENCE_OCI,
-    REFERENCE_REPOSITORY,
-    REFERENCE_SBOM,
-    RELEASED_IMAGES,
-    REPORT,
-    Tree,
-    image_path,
-    package_record,
-    verify_reports,
-)
+from nabla.core import artifacts
+from nabla.core.artifacts import Tree
 from nabla.core.paths import BUSYBOX, MUSL, NABLA_INIT, NABLA_RUN, VMLINUX
 from nabla.engine import task
 from nabla.engine.task import TaskDict
@@ -36,22 +25,34 @@ def task_report() -> TaskDict:
     return task.step(
         "report",
         inputs.write,
-        doc="write out/report/index.html: what was built and what was found out about it, as one page",
+        doc="write out/report/index.html: the artifacts and the results of all checks, as one page",
         inputs=[
-            *(VMLINUX, NABLA_RUN, INDEX),
-            *(image_path(name) for name in RELEASED_IMAGES),
-            *(path for name in RELEASED_IMAGES for path in verify_reports(name) if path.suffix == ".json"),
-            *(package_record(each.name) for each in packages),
+            *(VMLINUX, NABLA_RUN, artifacts.INDEX),
+            *(artifacts.image_path(name) for name in artifacts.RELEASED_IMAGES),
+            *(
+                path
+                for name in artifacts.RELEASED_IMAGES
+                for path in artifacts.verify_reports(name)
+                if path.suffix == ".json"
+            ),
+            *(artifacts.package_record(each.name) for each in packages),
             *(path for each in packages for path in catalog.apks(each)),
             *inputs.FURTHER.values(),
-            *(digests.file_of(group) for group in DIGEST_GROUPS),
-            *(Tree(MUSL), Tree(BUSYBOX), NABLA_INIT, REFERENCE_REPOSITORY, REFERENCE_SBOM, REFERENCE_OCI),
+            *(digests.file_of(group) for group in artifacts.DIGEST_GROUPS),
+            *(
+                Tree(MUSL),
+                Tree(BUSYBOX),
+                NABLA_INIT,
+                artifacts.REFERENCE_REPOSITORY,
+                artifacts.REFERENCE_SBOM,
+                artifacts.REFERENCE_OCI,
+            ),
             *(recipe.load(name).path for name in inputs.components()),
             *(model.POLICY, document.RATES),
             *(benchmarks.BUILD, benchmarks.BOOT, benchmarks.LATENCY, benchmarks.NETWORK, benchmarks.UPSTREAM),
             benchmarks.BUSYBOX,
             *task.source_files(html.TEMPLATES),
         ],
-        outputs=[REPORT],
+        outputs=[artifacts.REPORT],
         checks=[inputs.same_version],
     )

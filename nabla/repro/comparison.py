@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare what two builds made; where they differ, say in which bytes (diffoscope) and because of what.
+"""Compare the artifacts of two builds; report differing bytes (by diffoscope) and the cause of the difference.
 
-Each checkout's state knows of every task that ended well: the digests of its inputs, its configuration and code, the
-digests of its outputs. Going back from what differs, through the tasks that made it, to the first whose outputs differ
-although no input made by another task does, ends either at an input that differs, or at a step that gives other bytes
-for the same inputs.
+The state of each checkout contains a record of each finished task: the digests of its inputs, configuration and code,
+and of its outputs. The search for the cause starts at a differing output and follows differing inputs back through the
+tasks that wrote them. It ends at a differing input that no task wrote, or at a step with equal inputs and different
+outputs.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ _REPORT_BYTES = 1 << 20
 
 
 class DifferenceError(NablaError):
-    """Two builds of the same thing differ."""
+    """Two builds of the same artifact differ."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What the state of a checkout says about a task. Paths are relative to the checkout."""
+    """The record of a task in the state of a checkout. Paths are relative to the checkout."""
 
     name: str
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
-    facts: Any = None
+    config: Any = None  # configuration and code
 
 
 @dataclass(frozen=True)
 class Checkout:
-    """One of the two: its root, and what it knows of its tasks."""
+    """One of the two checkouts."""
 
     root: Path
 
     def records(self) -> dict[str, Record]:
-        """Return the tasks that ended well here, by name. Raises `NablaError`."""
+        """Return the records of finished tasks by name. Raises `NablaError`."""
         path = self.root / _DATABASE
         try:
             with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as database:
@@ -66,7 +66,7 @@ class Checkout:
             if path in saved:
                 inputs[self._inside(path)] = _state(saved[path])
         text = json.dumps([values.get("record"), values.get("code")], ensure_ascii=False, sort_keys=True)
-        # Arguments hold absolute paths.
+        # Arguments contain absolute paths.
         return Record(name, inputs, values.get("outputs", {}), json.loads(text.replace(str(self.root), "")))
 
     def _inside(self, path: str) -> str:
@@ -74,7 +74,7 @@ class Checkout:
 
 
 def differing(one: Path, other: Path) -> list[str]:
-    """Return what differs between two files or folders: entries, sorted; `.` for a file. Raises `NablaError`."""
+    """Return the differing entries of two folders, sorted, or `.` for differing files. Raises `NablaError`."""
     for path in (one, other):
         if not path.exists():
             raise NablaError(f"{path} was not built")
@@ -85,51 +85,53 @@ def differing(one: Path, other: Path) -> list[str]:
 
 
 def check(artifacts: Sequence[Path], first: Path, second: Path, report: Path) -> list[str]:
-    """Compare artifacts below the checkout `first` with those of `second`; return a line `sha256  path` for each.
+    """Compare artifacts of the checkout `first` with those of `second`; return a line `sha256  path` for each.
 
-    Raises `DifferenceError` for the first one that differs; what diffoscope says of it goes to the file `report`.
+    Raises `DifferenceError` for the first differing one, and writes diffoscope's output about it to `report`.
     """
     lines = []
     for one in artifacts:
         inside = one.relative_to(first)
-        found = differing(one, second / inside)
-        if found:
-            place = inside / found[0].split(" -> ")[0]
+        entries = differing(one, second / inside)
+        if entries:
+            path = inside / entries[0].split(" -> ")[0]
             hint = [first_cause(str(inside), Checkout(first).records(), Checkout(second).records())]
-            hint.append(_look(first / place, second / place, report))
-            more = f" and {len(found) - 1} other entries of it" if len(found) > 1 else ""
-            raise DifferenceError(f"two builds differ: {place}{more}", "\n".join(hint))
+            hint.append(_diffoscope(first / path, second / path, report))
+            more = f" and {len(entries) - 1} other entries of it" if len(entries) > 1 else ""
+            raise DifferenceError(f"two builds differ: {path}{more}", "\n".join(hint))
         lines.append(f"{digest.path_digest(one)}  {inside}")
     return lines
 
 
 def first_cause(path: str, one: Mapping[str, Record], other: Mapping[str, Record]) -> str:
-    """Say in one sentence which input differs first on the way to `path`, which differs itself."""
+    """Describe the first differing input that leads to the differing output `path`."""
     makers = {output: record for record in one.values() for output in record.outputs}
     maker = makers.get(path)
     if maker is None:
-        return f"no task of the first build says that it made {path}"
+        return f"no task of the first build has the output {path}"
     seen: set[str] = set()
     while maker.name not in seen:
         seen.add(maker.name)
         twin = other.get(maker.name)
         if twin is None:
-            return f"the task {maker.name} did not end well in the second build"
+            return f"the task {maker.name} did not succeed in the second build"
         earlier: Record | None = None
         for name in _differing_inputs(maker, twin):
-            made = makers.get(_output(name))
-            if made is None:
+            producer = makers.get(_output(name))
+            if producer is None:
                 return (
                     f"first differing input: {name} of the task {maker.name}: "
                     f"sha256 {maker.inputs.get(name, 'none')} and {twin.inputs.get(name, 'none')}"
                 )
-            earlier = earlier or made
+            earlier = earlier or producer
         if earlier is None:
-            if maker.facts != twin.facts:
-                return f"first differing input: {_facts(maker.facts, twin.facts)} of the task {maker.name}"
-            return f"no input differs: the step {maker.name} itself gives other bytes for the same inputs"
+            if maker.config != twin.config:
+                return (
+                    f"first differing input: {_config_difference(maker.config, twin.config)} of the task {maker.name}"
+                )
+            return f"no input differs: the step {maker.name} writes different bytes for the same inputs"
         maker = earlier
-    return f"the inputs of {maker.name} go in a circle"
+    return f"the inputs of {maker.name} form a cycle"
 
 
 def _differing_inputs(one: Record, other: Record) -> Iterator[str]:
@@ -139,13 +141,13 @@ def _differing_inputs(one: Record, other: Record) -> Iterator[str]:
 
 
 def _output(name: str) -> str:
-    """Return the output that an input is: a folder stands as the file which holds its digest."""
+    """Return the output that corresponds to an input; a stamp file corresponds to its folder."""
     if name.startswith(_TREES):
         return name.removeprefix(_TREES).removesuffix(".sha256").replace("+", "/")
     return name
 
 
-def _facts(one: Any, other: Any) -> str:
+def _config_difference(one: Any, other: Any) -> str:
     if one[1] != other[1]:
         return "the code"
     for key in ("config", "args", "code"):
@@ -162,22 +164,22 @@ def _state(saved: Any) -> str:
     return saved if isinstance(saved, str) else json.dumps(saved)
 
 
-def _look(one: Path, other: Path, report: Path) -> str:
-    """Let diffoscope write to `report` what differs; return where that stands."""
+def _diffoscope(one: Path, other: Path, report: Path) -> str:
+    """Write the differences to `report` by diffoscope; return a sentence about it."""
     report.parent.mkdir(parents=True, exist_ok=True)
     report.unlink(missing_ok=True)
     words = ["diffoscope", "--no-progress", "--max-text-report-size", str(_REPORT_BYTES), "--text"]
     try:
-        # 1: they differ.
+        # Exit status 1: they differ.
         result = run([*words, report, one, other], check=False, timeout=_DIFFOSCOPE_SECONDS)
     except HostError:
         return f"diffoscope would show how {one} and {other} differ: apt-get install diffoscope-minimal"
     except CommandError:
         return f"diffoscope took too long; compare {one} with {other}"
     if result.returncode == 1 and report.exists():
-        return f"what differs: {relative(report)}"
+        return f"differences: {relative(report)}"
     if result.returncode == 0:
-        # Of two files that it is asked about diffoscope leaves the modes out.
+        # diffoscope does not compare the modes of its arguments.
         modes = " and ".join(f"{stat.S_IMODE(path.lstat().st_mode):o}" for path in (one, other))
-        return f"what differs: the mode, {modes}; the content is the same"
+        return f"differences: the mode, {modes}; the content is the same"
     return f"diffoscope failed ({result.stderr.strip()[-200:]}); compare {one} with {other}"

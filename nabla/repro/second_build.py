@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build a second time, as differently as this host allows; nabla.repro.comparison compares what came out.
+"""Build a second time in an environment that differs as much as possible; nabla.repro.comparison compares the results.
 
-The second build happens in a copy of the checkout: in another path (with a blank and a letter outside ASCII), as
-another user on a host of another name (in namespaces, as only root could really become one), with another umask, clock,
-time zone, locale, home and environment, on other processors, in shuffled folders (nabla.sandbox.variation).
+The second build runs in a copy of the checkout: in another path (with a space and a letter outside ASCII), as another
+user and with another host name (in namespaces), with another umask, clock, time zone, locale, home and environment, on
+other processors, in shuffled folders (nabla.sandbox.variation).
 
-It has a cache of its own, <cache>/second/<what is varied>: compiled objects, results and packages of earlier second
-builds that varied the same are used again, none of the first build's is, except outside the sample that the tests
-repeat. Only checked downloads and the user's keys are shared.
+It has its own cache, <cache>/second/<digest of the variations>: it reuses objects, results and packages of earlier
+second builds with the same variations, but none of the first build, except outside of the sample that the tests repeat.
+Only verified downloads and the user's keys are shared.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from nabla.sandbox import bwrap, lockfile, variation
 from verify.release.layout import keys_dir
 
 _RECORD = STATE / "second-build"
-# git's folder is copied: from it come the version, and the commit that a release tells of.
+# .git is copied: it determines the version and the commit of a release.
 _NOT_COPIED = ("out", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache")
 _DISORDERFS = ("disorderfs", "--quiet", "--shuffle-dirents=yes", "--sort-dirents=no")
 _MEMORY = Path("/dev/shm")
-_NEEDED = 10 << 30  # bytes of a second checkout with everything built, generously
+_NEEDED = 10 << 30  # upper limit for the bytes of a second checkout after a full build
 _LEFT_FREE = 6 << 30
-_WORKERS = 2  # tasks at a time; each of their steps gets one processor
+_WORKERS = 2  # parallel tasks; the steps of each run on one processor
 
 
 @dataclass(frozen=True)
@@ -47,33 +47,33 @@ class SecondBuild:
 
     @property
     def base(self) -> Path:
-        """The folder of all that belongs to this second build and dies with it."""
+        """The folder of all files of this second build."""
         return self.root.parent
 
     def build(self, tasks: Sequence[str], task_log: Path, *, shuffle: bool = True, sample: bool = False) -> None:
-        """Run doit there, offline. Raises `CommandError`.
+        """Run doit in the copy, offline. Raises `CommandError`.
 
-        `shuffle`: compilers see folders shuffled, which is slow. `sample`: outside a sample of the cacheable steps, the
-        first build's results are reused.
+        `shuffle`: shuffle folders for compilers, too, which is slow. `sample`: reuse the first build's results outside
+        of a sample of the cacheable steps.
         """
         cache = own_cache(shuffle)
         _share_downloads(cache)
-        look = shuffled(self.root / "out" / "work", self.base / "shuffled") if shuffle else nullcontext()
-        with look as view:
+        mount = shuffled(self.root / "out" / "work", self.base / "shuffled") if shuffle else nullcontext()
+        with mount as view:
             environment = self._environment(cache, view)
             if sample:
                 environment["NABLA_SAMPLE_OF"] = str(cache_dir())
-            run(self._command(tasks), cwd=self.root, env=environment, log=task_log, progress=_tell)
+            run(self._command(tasks), cwd=self.root, env=environment, log=task_log, progress=_report)
 
     def _command(self, tasks: Sequence[str]) -> list[str]:
         user = str(variation.USER)
         words = ["bwrap", "--unshare-user", "--uid", user, "--gid", user]
         words += ["--unshare-uts", "--hostname", variation.HOSTNAME, "--dev-bind", "/", "/"]
-        # ssh-keygen, which signs releases, wants its user to have a name.
+        # ssh-keygen, which signs releases, requires a user name.
         names = self.base / "passwd"
         names.write_text(f"{Path('/etc/passwd').read_text(encoding='utf-8')}someone:x:{user}:{user}::/:/bin/sh\n")
         words += ["--ro-bind", str(names), "/etc/passwd"]
-        # umask has no program of its own, hence the shell.
+        # umask is a command of the shell only.
         words += ["/bin/sh", "-c", 'umask 077; exec "$@"', "sh"]
         return [*words, sys.executable, "-m", "doit", "-n", str(_WORKERS), *tasks]
 
@@ -94,8 +94,8 @@ class SecondBuild:
 
 
 def prepare() -> SecondBuild:
-    """Make a second checkout. Raises `NablaError`, `DiskFullError`."""
-    base = Path(tempfile.mkdtemp(prefix="nabla-second-", dir=_place())).resolve()
+    """Create a second checkout. Raises `NablaError`, `DiskFullError`."""
+    base = Path(tempfile.mkdtemp(prefix="nabla-second-", dir=_parent())).resolve()
     second = SecondBuild(base / "ein anderer Ört")
     with log.step(f"copy the checkout to {second.root}"):
         shutil.copytree(ROOT, second.root, symlinks=True, ignore=_ignored)
@@ -111,15 +111,15 @@ def discard(second: SecondBuild) -> None:
         files.remove(second.base)
 
 
-def remember(second: SecondBuild) -> None:
-    """Let `current` return this checkout; that of before is removed."""
-    forget()
+def register(second: SecondBuild) -> None:
+    """Make `current` return this checkout; removes the previous one."""
+    discard_current()
     files.make_folder(STATE)
     _RECORD.write_text(str(second.root))
 
 
 def current() -> SecondBuild:
-    """Return the second checkout to work in. Raises `NablaError` where there is none."""
+    """Return the present second checkout. Raises `NablaError` if there is none."""
     try:
         second = SecondBuild(Path(_RECORD.read_text()))
     except OSError:
@@ -129,8 +129,8 @@ def current() -> SecondBuild:
     return second
 
 
-def forget() -> None:
-    """Remove the checkout that `current` would return, if there is one."""
+def discard_current() -> None:
+    """Remove the present second checkout, if there is one."""
     try:
         second = SecondBuild(Path(_RECORD.read_text()))
     except FileNotFoundError:
@@ -140,14 +140,18 @@ def forget() -> None:
 
 
 def own_cache(shuffle: bool) -> Path:
-    """Return the folder that second builds under the present variations have as their cache; it exists then.
+    """Return the cache of second builds with the present variations; creates it.
 
-    Its name is the digest of these, so that whoever varies more sees everything built anew. Those that nobody used for
-    a month are removed.
+    Its name is the digest of the variations, so that a new variation builds everything again. Caches that are unused
+    for a month are removed.
     """
     code = [Path(variation.__file__), ROOT / "nabla" / "repro" / "site" / "sitecustomize.py"]
-    facts = [shuffle and not _not_shuffled(), digest.sha256_file(lockfile.VARY.lock), *map(digest.python_digest, code)]
-    folder = cache_dir() / "second" / digest.config_digest(facts)[:16]
+    variations = [
+        shuffle and not _not_shuffled(),
+        digest.sha256_file(lockfile.VARY.lock),
+        *map(digest.python_digest, code),
+    ]
+    folder = cache_dir() / "second" / digest.config_digest(variations)[:16]
     files.make_folder(folder)
     os.utime(folder)
     files.remove_unused(folder.parent.iterdir())
@@ -155,15 +159,15 @@ def own_cache(shuffle: bool) -> Path:
 
 
 def empty_cache() -> None:
-    """Remove what earlier second builds have left: the next one compiles everything."""
+    """Remove the caches of second builds: the next one compiles everything."""
     files.remove(cache_dir() / "second")
 
 
 def varied() -> tuple[list[str], list[str]]:
-    """Return what a second build varies here, and what it cannot, with the reason."""
+    """Return what a second build varies on this host, and what it cannot vary, with the reason."""
     able = ["checkout path", "user", "umask", "time zone", "locale", "host name", "environment", "number of jobs"]
     able += ["clock of compilers", "directory order for doit"]
-    unable = ["clock of doit (a faked one stops programs that fork)"]
+    unable = ["clock of doit (libfaketime deadlocks programs that fork)"]
     if len(os.sched_getaffinity(0)) > 1 and shutil.which("taskset"):
         able.append("processors (one for each step)")
     else:
@@ -178,9 +182,9 @@ def varied() -> tuple[list[str], list[str]]:
 
 @contextmanager
 def shuffled(folder: Path, view: Path) -> Iterator[Path | None]:
-    """Show `folder` at `view`, where the order of entries changes with each look; None where this host cannot.
+    """Mount `folder` at `view` with a random order of entries; yields None if this host cannot.
 
-    Only the sandbox looks there: copying a source through it would take minutes, and it ends hard links.
+    Only the sandbox uses the view: copying a source through it would take minutes, and it does not preserve hard links.
     """
     if _not_shuffled():
         yield None
@@ -195,16 +199,16 @@ def shuffled(folder: Path, view: Path) -> Iterator[Path | None]:
         _unmount(view)
 
 
-def _tell(line: str) -> None:
-    """Show what the second doit says of a task's end: all of it takes many minutes."""
+def _report(line: str) -> None:
+    """Print the second doit's message about the end of a task: the build takes many minutes."""
     if re.match(r"\S+: (done in|failed) ", line):
         log.info(f"second build: {line.strip()}")
 
 
-def _place() -> str | None:
-    """Return where second checkouts lie: in memory where there is plenty, else where temporary files do.
+def _parent() -> str | None:
+    """Return the parent folder of second checkouts: /dev/shm with sufficient memory, or else the temporary folder.
 
-    It is another file system then, and the removal of some hundred thousand files takes no time.
+    /dev/shm is another file system, and removes some hundred thousand files quickly.
     """
     status = os.statvfs(_MEMORY) if os.access(_MEMORY, os.W_OK) else None
     if status is None or os.environ.get("TMPDIR") or status.f_flag & os.ST_NOEXEC:
@@ -215,17 +219,17 @@ def _place() -> str | None:
 
 
 def _not_shuffled() -> str:
-    """Return why directory order cannot be varied here; nothing where it can."""
+    """Return the reason why this host cannot vary directory order; empty if it can."""
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         return "no /dev/fuse"
     if shutil.which("disorderfs") is None or shutil.which("fusermount") is None:
-        return "no disorderfs; to have it: apt-get install disorderfs"
+        return "no disorderfs: apt-get install disorderfs"
     return ""
 
 
 def _unmount(folder: Path) -> None:
     if os.path.ismount(folder):
-        # What a killed task left running may still hold it: let go of it then, at the latest, when that ends.
+        # A process of a killed task may still use it: unmount lazily.
         try:
             run(["fusermount", "-u", folder])
         except CommandError:
@@ -240,18 +244,18 @@ def _ignored(folder: str, names: list[str]) -> set[str]:
 
 
 def _share_downloads(cache: Path) -> None:
-    """Offer the checked downloads to the second build: links where possible, they are never written to."""
+    """Share the verified downloads with the second build, by hard links if possible; no build writes to them."""
     for path in (cache_dir() / "sha256").glob("??/*"):
         target = cache / path.relative_to(cache_dir())
         if target.exists():
             continue
         files.make_folder(target.parent)
-        # Under another name first: another second build may do the same at this moment.
+        # Another second build may do the same at this time.
         partial = target.with_name(f".{target.name}.{os.getpid()}")
         try:
             os.link(path, partial)
         except OSError:
             shutil.copy(path, partial)
         partial.rename(target)
-        # Renaming one link to a file to another link to it does nothing.
+        # A rename between two links to the same file does nothing.
         partial.unlink(missing_ok=True)

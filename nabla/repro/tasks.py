@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does a second, different build give the same bytes? See nabla/repro/second_build.py for what is varied.
+"""Compare the bytes of a second, varied build; nabla/repro/second_build.py describes the variations.
 
-first build of what is compared -> repro:prepare -> repro (everything), or repro:musl, :kernel, :packages, …
+first build of the artifacts -> repro:prepare -> repro (everything), or repro:musl, :kernel, :packages, …
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from nabla.repro.comparison import DifferenceError
 
 
 def task_repro() -> Iterator[TaskDict]:
-    """Build everything a second time, differently, and compare the bytes."""
+    """Build everything a second time, in a different environment, and compare the bytes."""
     needs = [task for artifact in ARTIFACTS.values() for task in artifact.tasks]
     yield task.step(
         "repro",
         compare,
-        doc="build everything a second time, differently, and compare the bytes; `doit fresh=1 repro` compiles it all",
+        doc="build everything again, in a different environment, and compare; `doit fresh=1 repro` compiles it all",
         after=[*needs, "repro:prepare"],
         args=[list(ARTIFACTS)],
         always=True,
@@ -36,7 +36,7 @@ def task_repro() -> Iterator[TaskDict]:
         task.step(
             "repro:prepare",
             prepare,
-            doc="copy the checkout to another place, for another user",
+            doc="copy the checkout to another path, for another user",
             after=["fetch", "toolchain"],
             always=True,
         ),
@@ -55,21 +55,21 @@ def task_repro() -> Iterator[TaskDict]:
 
 
 def prepare(job: Job) -> None:
-    """Make the second checkout; say what it will vary."""
-    second_build.forget()
+    """Create the second checkout; print what varies."""
+    second_build.discard_current()
     if get_var("fresh"):
         second_build.empty_cache()
     second = second_build.prepare()
-    second_build.remember(second)
+    second_build.register(second)
     job.note(str(second.root))
     able, unable = second_build.varied()
     log.info(f"varied: {', '.join(able)}")
     if unable:
-        log.warn(f"not varied here: {', '.join(unable)}")
+        log.warn(f"not varied on this host: {', '.join(unable)}")
 
 
 def compare(job: Job, names: Sequence[str]) -> None:
-    """Build artifacts in the second checkout, at once; print their sums, or fail where bytes differ."""
+    """Build artifacts in the second checkout by one doit; print their sums, or fail if bytes differ."""
     second = second_build.current()
     artifacts = [ARTIFACTS[name] for name in names]
     second.build([task for artifact in artifacts for task in artifact.tasks], job.log)
@@ -77,12 +77,12 @@ def compare(job: Job, names: Sequence[str]) -> None:
         job.note(line)
         log.info(f"identical: {line}")
     if len(names) == len(ARTIFACTS):
-        # It is large, and may lie in memory; after a difference it stays, to be looked at.
-        second_build.forget()
+        # It is large and may be in memory. After a difference it stays for inspection.
+        second_build.discard_current()
 
 
 def compare_all(artifacts: Sequence[Artifact], second: second_build.SecondBuild) -> list[str]:
-    """Return a line `sha256  path` for each file and folder. Raises `DifferenceError` that names all which differ."""
+    """Return a line `sha256  path` for each file and folder. Raises `DifferenceError` with all differing ones."""
     lines: list[str] = []
     problems: list[NablaError] = []
     for artifact in artifacts:

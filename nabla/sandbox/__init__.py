@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where builds run: the locked build root, bubblewrap, the variation of second builds."""
+"""The environment of builds: the locked build root, bubblewrap, the variation of second builds."""

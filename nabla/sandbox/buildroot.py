@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The locked build root: a small Debian tree which every build runs in, unpacked from exact, committed package pins.
+"""The locked build root: a small Debian tree in which every build runs, unpacked from pinned packages.
 
-It lies in the user's cache directory under the digest of its content, shared by all checkouts, and is only ever
-mounted read-only. It comes into being by one rename after its digest was found to be the one in the lock; each use
-looks whether an entry changed since, and a damaged tree is unpacked again.
+The tree is in the user's cache, named by the digest of its content, shared by all checkouts, and mounted read-only. It
+appears by one rename after its digest was compared with the lock. Each use checks whether an entry has changed since;
+a damaged tree is unpacked again.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import os
 import shutil
@@ -17,54 +18,52 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
 
-from tqdm import tqdm
-
-from nabla.core import log, manifest
+from nabla.core import files, log, manifest
 from nabla.core.errors import ChecksumError, LockError, OfflineError
 from nabla.core.paths import cache_dir
+from nabla.core.progress import Bar
 from nabla.sandbox import deb, lockfile
 from nabla.sources import store
 from nabla.sources.apt import Apt, DebFile
 from nabla.sources.store import is_offline
 
-_BATCH = 12  # packages for one apt-get: few enough that two run side by side, enough to keep a connection busy
-_JUST_MADE = 60.0  # seconds
+_BATCH = 12  # packages for each apt-get: several run in parallel, and each keeps its connection busy
+_NEW = 60.0  # seconds in which the creator of a folder locks it
 
 
 def directory() -> Path:
-    """Return the folder of all unpacked build roots of this user."""
+    """Return the folder of the user's unpacked build roots."""
     return cache_dir() / "buildroot"
 
 
 def root_path(lock: lockfile.Lock) -> Path:
-    """Return where the tree of `lock` lies when it is unpacked."""
+    """Return the path of the unpacked tree of `lock`."""
     return directory() / lock.tree[:32]
 
 
 def ensure(pins: lockfile.Pins = lockfile.BASE) -> Path:
-    """Return a build root's path, after fetching and unpacking what is missing.
+    """Fetch and unpack a build root if it is missing; return its path.
 
-    Raises `LockError` (lock and packages.toml disagree; the tree is not the locked one), `FetchError`, `OfflineError`.
+    Raises `LockError` if the lock is stale or the tree differs from the locked one, `FetchError`, `OfflineError`.
     """
-    wish, lock = lockfile.current(pins)
+    requirements, lock = lockfile.current(pins)
     root = root_path(lock)
     if intact(lock):
         return root
     with _exclusive():
-        if intact(lock):  # another process was faster
+        if intact(lock):  # another process has unpacked it
             return root
         if root.exists():
             log.warn(f"the build root {root} was changed or is incomplete; it is unpacked again")
         packages = fetch(lock)
         with log.step(f"unpack the build root ({len(packages)} packages)"):
-            _install(wish, lock, packages, root)
+            _install(requirements, lock, packages, root)
     return root
 
 
 def intact(lock: lockfile.Lock) -> bool:
-    """Tell quickly (no content is read) whether the tree of `lock` is there and was not touched."""
+    """Return whether the tree of `lock` exists with unchanged entries. Reads no content, hence fast."""
     root = root_path(lock)
     try:
         recorded = _index_file(root).read_text(encoding="utf-8")
@@ -74,7 +73,7 @@ def intact(lock: lockfile.Lock) -> bool:
 
 
 def verify(pins: lockfile.Pins = lockfile.BASE) -> list[str]:
-    """Read the whole tree and return what differs from what was unpacked, by path; empty = sound."""
+    """Read the whole tree; return the paths that differ from the unpacked ones."""
     _, lock = lockfile.current(pins)
     root = root_path(lock)
     if not root.is_dir():
@@ -83,26 +82,25 @@ def verify(pins: lockfile.Pins = lockfile.BASE) -> list[str]:
     return manifest.differences(_manifest_file(root).read_text(encoding="utf-8"), now)
 
 
-def resolve(wish: lockfile.Wish) -> lockfile.Lock:
-    """Make a new lock for `wish` from the suite's signed lists; unpacks the tree once to learn its digest."""
+def resolve(requirements: lockfile.Requirements) -> lockfile.Lock:
+    """Resolve requirements by the suite's signed lists; unpacks the tree to determine its digest."""
     with tempfile.TemporaryDirectory(prefix="nabla-apt-") as scratch:
-        apt = Apt(Path(scratch), wish.suite)
+        apt = Apt(Path(scratch), requirements.suite)
         apt.update()
-        files = tuple(apt.resolve(list(wish.packages)))
-    draft = lockfile.Lock(wish.suite, wish.digest, "0" * 64, files)
-    with _exclusive(), log.step(f"fetch and unpack {len(files)} packages"):
-        packages = fetch(draft)
-        made = _unpack(wish, packages)
-        lock = lockfile.Lock(wish.suite, wish.digest, manifest.digest(made), files)
+        resolved = tuple(apt.resolve(list(requirements.packages)))
+    draft = lockfile.Lock(requirements.suite, requirements.digest, "0" * 64, resolved)
+    with _exclusive(), log.step(f"fetch and unpack {len(resolved)} packages"):
+        tree = _unpack(requirements, fetch(draft))
+        lock = dataclasses.replace(draft, tree=manifest.digest(tree))
         if intact(lock):
-            shutil.rmtree(made)  # a sound tree may be in use
+            shutil.rmtree(tree)  # an intact tree may be in use
         else:
-            _publish(made, root_path(lock))
+            _publish(tree, root_path(lock))
     return lock
 
 
 def fetch(lock: lockfile.Lock) -> list[Path]:
-    """Return the package files of `lock` in its order, each checked; missing ones are downloaded into the cache."""
+    """Return the verified package files of `lock` in its order; downloads missing ones into the cache."""
     missing = [file for file in lock.files if not _cached(file)]
     if missing:
         if is_offline():
@@ -120,15 +118,11 @@ def _download(suite: str, missing: Sequence[DebFile]) -> None:
     with _downloads() as scratch:
         apt = Apt(scratch, suite)
         apt.update()
-        with (
-            tqdm(total=total, unit="B", unit_scale=True, desc="build root", disable=None) as bar,
-            ThreadPoolExecutor(4) as pool,
-        ):
-            for _ in pool.map(lambda batch: _download_batch(apt, batch, bar), batches):
-                pass
+        with Bar("build root", total) as bar, ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda batch: _download_batch(apt, batch, bar), batches))
 
 
-def _download_batch(apt: Apt, batch: Sequence[DebFile], bar: tqdm[NoReturn]) -> None:
+def _download_batch(apt: Apt, batch: Sequence[DebFile], bar: Bar) -> None:
     with tempfile.TemporaryDirectory(dir=apt.directory) as scratch:
         into = Path(scratch)
         apt.download(batch, into)
@@ -137,11 +131,11 @@ def _download_batch(apt: Apt, batch: Sequence[DebFile], bar: tqdm[NoReturn]) -> 
             path = arrived.get(file.sha256)
             if path is None:
                 raise ChecksumError(
-                    f"package {file.name} {file.version}: the archive delivered another file than the locked one",
-                    "if Debian replaced it, run `doit lock:update` and look at the change",
+                    f"package {file.name} {file.version}: the archive delivered a file that is not the locked one",
+                    "if Debian replaced it, run `doit lock:update` and review the change",
                 )
             store.cache().add(path, file.sha256)
-            bar.update(file.size)
+            bar.advance(file.size)
 
 
 def _cached(file: DebFile) -> bool:
@@ -157,20 +151,20 @@ def _cached(file: DebFile) -> bool:
     return False
 
 
-def _install(wish: lockfile.Wish, lock: lockfile.Lock, packages: Sequence[Path], root: Path) -> None:
-    made = _unpack(wish, packages)
-    found = manifest.digest(made)
-    if found != lock.tree:
-        shutil.rmtree(made)
+def _install(requirements: lockfile.Requirements, lock: lockfile.Lock, packages: Sequence[Path], root: Path) -> None:
+    tree = _unpack(requirements, packages)
+    digest = manifest.digest(tree)
+    if digest != lock.tree:
+        shutil.rmtree(tree)
         raise LockError(
-            f"the packages unpack to tree {found[:16]}…, the lock says {lock.tree[:16]}…",
+            f"the packages unpack to tree {digest[:16]}…, the lock says {lock.tree[:16]}…",
             "the unpacker or the list of packages changed: run `doit lock:update`",
         )
-    _publish(made, root)
+    _publish(tree, root)
 
 
-def _unpack(wish: lockfile.Wish, packages: Sequence[Path]) -> Path:
-    """Unpack all packages into a new temporary directory and return it."""
+def _unpack(requirements: lockfile.Requirements, packages: Sequence[Path]) -> Path:
+    """Unpack all packages into a new temporary directory; return it."""
     directory().mkdir(parents=True, exist_ok=True)
     root = Path(tempfile.mkdtemp(prefix="new-", dir=directory()))
     try:
@@ -181,30 +175,30 @@ def _unpack(wish: lockfile.Wish, packages: Sequence[Path]) -> Path:
         with ProcessPoolExecutor(os.cpu_count()) as pool:
             for package, paths in zip(packages, pool.map(deb.unpack, packages, [root] * len(packages)), strict=True):
                 for path in paths:
-                    # Then the tree would depend on which of them came last.
+                    # Otherwise the tree would depend on the order of packages.
                     if path in owner:
                         raise LockError(f"two packages hold {path}: {owner[path].name[:12]} and {package.name[:12]}")
                     owner[path] = package
-        _complete(wish, root)
+        _complete(requirements, root)
     except BaseException:
         shutil.rmtree(root, ignore_errors=True)
         raise
     return root
 
 
-def _complete(wish: lockfile.Wish, root: Path) -> None:
-    """Add what maintainer scripts would have made, and give directories and links a fixed mode and time."""
-    for path in wish.directories:
+def _complete(requirements: lockfile.Requirements, root: Path) -> None:
+    """Add the files that maintainer scripts would create; set the modes and times of directories and links."""
+    for path in requirements.directories:
         (root / path).mkdir(parents=True, exist_ok=True)
-    for path, target in wish.links.items():
+    for path, target in requirements.links.items():
         (root / path).symlink_to(target)
-    for path, text in wish.files.items():
+    for path, text in requirements.files.items():
         (root / path).write_text(text, encoding="utf-8")
         (root / path).chmod(0o644)
         os.utime(root / path, (0, 0))
     root.chmod(0o755)
-    for parent, names, files in os.walk(root, topdown=False):
-        for name in [*names, *files]:
+    for parent, folders, others in os.walk(root, topdown=False):
+        for name in [*folders, *others]:
             path = os.path.join(parent, name)
             if os.path.islink(path):
                 os.utime(path, (0, 0), follow_symlinks=False)
@@ -213,19 +207,17 @@ def _complete(wish: lockfile.Wish, root: Path) -> None:
                 os.utime(path, (0, 0))
 
 
-def _publish(made: Path, root: Path) -> None:
-    """Give a finished tree its name; an older tree of that name, being damaged, is removed first."""
-    _index_file(root).unlink(missing_ok=True)  # from here on the old tree no longer counts as sound
+def _publish(tree: Path, root: Path) -> None:
+    """Rename a complete tree to its final name; replaces a damaged tree of that name."""
+    _index_file(root).unlink(missing_ok=True)  # invalidates the old tree
     if root.exists():
-        doomed = Path(tempfile.mkdtemp(prefix="old-", dir=directory()))
-        root.rename(doomed / "root")
-        shutil.rmtree(doomed)
-    _manifest_file(root).write_text(manifest.manifest(made), encoding="utf-8")
-    recorded = manifest.index(made)
-    made.rename(root)
-    partial = _index_file(root).with_suffix(".new")
-    partial.write_text(recorded, encoding="utf-8")
-    partial.rename(_index_file(root))
+        old = Path(tempfile.mkdtemp(prefix="old-", dir=directory()))
+        root.rename(old / "root")
+        shutil.rmtree(old)
+    files.write(_manifest_file(root), manifest.manifest(tree))
+    index = manifest.index(tree)
+    tree.rename(root)
+    files.write(_index_file(root), index)
 
 
 def _index_file(root: Path) -> Path:
@@ -238,30 +230,28 @@ def _manifest_file(root: Path) -> Path:
 
 @contextmanager
 def _exclusive() -> Iterator[None]:
-    """Let one process at a time unpack, and remove what a killed one left behind."""
-    directory().mkdir(parents=True, exist_ok=True)
-    with (directory() / "lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    """Let one process at a time unpack; remove the remains of killed ones."""
+    with files.lock(directory() / "lock", "waiting for another process that unpacks a build root"):
         for pattern in ("new-*", "old-*"):
             for leftover in directory().glob(pattern):
                 shutil.rmtree(leftover, ignore_errors=True)
         for folder in directory().glob("fetch-*"):
-            if _is_left(folder):
+            if _is_abandoned(folder):
                 shutil.rmtree(folder, ignore_errors=True)
         yield
 
 
 @contextmanager
 def _downloads() -> Iterator[Path]:
-    """A folder for downloads, which go on while others unpack; in the cache's own file system: entering is a rename."""
+    """A folder for downloads, which continue while others unpack. A rename moves its files into the cache."""
     directory().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="fetch-", dir=directory()) as scratch, _held(Path(scratch)):
+    with tempfile.TemporaryDirectory(prefix="fetch-", dir=directory()) as scratch, _locked(Path(scratch)):
         yield Path(scratch)
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder; raises BlockingIOError where somebody has it, FileNotFoundError where it is gone."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a folder. Raises BlockingIOError if another process holds the lock, FileNotFoundError."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -270,8 +260,8 @@ def _held(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _is_left(folder: Path) -> bool:
-    """Tell whether nobody downloads into a folder any more. One just made may not be held yet."""
-    with suppress(BlockingIOError, FileNotFoundError), _held(folder):
-        return time.time() - folder.stat().st_mtime > _JUST_MADE
+def _is_abandoned(folder: Path) -> bool:
+    """Return whether no process downloads into a folder. Its creator may not have locked a new one yet."""
+    with suppress(BlockingIOError, FileNotFoundError), _locked(folder):
+        return time.time() - folder.stat().st_mtime > _NEW
     return False

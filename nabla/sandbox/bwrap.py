@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run commands in the locked build root through bubblewrap, so that nothing of the host gets into a build.
+"""Run commands in the locked build root by bubblewrap, so that a build does not depend on the host.
 
-Inside there is no network, the root is read-only, paths, user, host name, environment, time zone and umask are fixed,
-and the only writable places are those which the caller binds. The same holds for root, for an ordinary user, and inside
-a container, as long as it lets us make user, mount and network namespaces.
+The sandbox has no network and a read-only root. Paths, user, host name, environment, time zone and umask are fixed, and
+only the folders that the caller binds are writable. This works as root, as an ordinary user, and in a container that
+permits user, mount and network namespaces.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ENVIRONMENT: Mapping[str, str] = {
 _NAMESPACES = ("--unshare-user", "--unshare-ipc", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
 _IDENTITY = ("--hostname", "build", "--cap-drop", "ALL")
 
-# Two ways to have /proc; a container that masks parts of its own lets nobody mount a new one.
+# Two ways to provide /proc: a container that masks parts of its own /proc forbids mounting a new one.
 _PROC_VARIANTS = (("--unshare-pid", "--proc", "/proc"), ("--ro-bind", "/proc", "/proc"))
 
 _HINT = (
@@ -60,33 +60,33 @@ class Bind:
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A place to run commands in: a build root, the tools of this repository, ccache, and the caller's binds."""
+    """An environment for commands: a build root, the tools of this repository, ccache, and the caller's binds."""
 
     binds: tuple[Bind, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str = "/build"
     pins: lockfile.Pins = lockfile.BASE
-    shell_command: str = ""  # opens a shell in the same place
+    shell_command: str = ""  # command that opens a shell in this sandbox
 
     def argv(self, command: Sequence[str], *, terminal: bool = False) -> list[str]:
-        """Return the complete host command that runs `command` inside.
+        """Return the host command that runs `command` in the sandbox.
 
-        Unpacks the build root when needed. `terminal` keeps the caller's terminal as controlling terminal.
+        Unpacks the build root if it is missing. `terminal` keeps the caller's controlling terminal.
         """
         root = buildroot.ensure(self.pins)
         ccache = cache_dir() / "ccache"
         ccache.mkdir(parents=True, exist_ok=True)
         binds = [Bind(TOOLCHAIN, "/tools"), Bind(ccache, "/ccache", writable=True), *self.binds]
-        varied = variation.of(root)
-        words = [*base(root), *varied.user, *varied.mounts, "--die-with-parent"]
+        varied = variation.current(root)
+        argv = [*base(root), *varied.user, *varied.mounts, "--die-with-parent"]
         if not terminal:
-            words.append("--new-session")
+            argv.append("--new-session")
         for bind in binds:
-            words += ["--bind" if bind.writable else "--ro-bind", str(variation.view(bind.source)), bind.target]
-        words.append("--clearenv")
+            argv += ["--bind" if bind.writable else "--ro-bind", str(variation.shuffled_view(bind.source)), bind.target]
+        argv.append("--clearenv")
         for name, value in sorted({**ENVIRONMENT, **ccache_environment(root), **self.env, **varied.env}.items()):
-            words += ["--setenv", name, value]
-        return [*words, "--chdir", self.cwd, *command]
+            argv += ["--setenv", name, value]
+        return [*argv, "--chdir", self.cwd, *command]
 
     def run(
         self,
@@ -96,48 +96,48 @@ class Sandbox:
         log: Path | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> Result:
-        """Run a shell script (`set -eu`) inside. Raises `CommandError`, its message beginning with `title`.
+        """Run a shell script (`set -eu`) in the sandbox. Raises `CommandError` with a message that starts with `title`.
 
-        With a log, the error shows the failed line of the script and the last lines of its output.
+        With `log`, the error shows the failed line of the script and the last lines of its output.
         """
         text = textwrap.dedent(script).strip()
         traced = step_script.traced(text) if log is not None else text
-        words = self.argv(["/bin/sh", "-euc", f"umask 022\n{traced}"])
+        argv = self.argv(["/bin/sh", "-euc", f"umask 022\n{traced}"])
         try:
-            return run(words, log=log, progress=progress)
+            return run(argv, log=log, progress=progress)
         except CommandError as error:
             message = f"{title} {describe_status(error.returncode)}"
             hint = error.hint if log is None else self._failure(text, log, error.output)
             raise CommandError(message, hint, returncode=error.returncode, output=error.output) from error
 
     def _failure(self, script: str, log: Path, output: Sequence[str]) -> str:
-        """Return what helps to understand a failed script, without the long command line of the sandbox."""
+        """Return the hint about a failed script; omits the long command line of the sandbox."""
         number = step_script.failed_line(output)
         lines = [] if number is None else [f"line {number} of the step: {script.splitlines()[number - 1].strip()}"]
         shown = step_script.without_report(output)
         lines += [f"last lines of {relative(log)}:", *(f"  {line}" for line in shown)] if shown else []
         if self.shell_command:
-            lines.append(f"to look into it: {self.shell_command}")
+            lines.append(f"to inspect it: {self.shell_command}")
         return "\n".join(lines)
 
     def shell(self) -> int:
-        """Open an interactive shell inside, on the caller's terminal; returns its exit status."""
+        """Open an interactive shell in the sandbox on the caller's terminal; return its exit status."""
         term = os.environ.get("TERM", "dumb")
         return interactive(self.argv(["/usr/bin/env", f"TERM={term}", "/bin/bash", "--norc"], terminal=True))
 
 
 def base(root: Path, user: int = 1000) -> list[str]:
-    """Return bubblewrap's words for namespaces, identity and the fixed parts of the file system.
+    """Return bubblewrap's options for namespaces, identity and the fixed parts of the file system.
 
-    `user`: number which the caller has inside, without any capability there; files of the caller seem to belong to it.
-    Raises `HostError` when this host does not let us make such a sandbox.
+    `user`: id of the caller in the sandbox, where it has no capability; it owns the caller's files there. Raises
+    `HostError` if the host does not permit the sandbox.
     """
-    varied = variation.of()
+    varied = variation.current()
     return [*varied.prefix, *_usable(root), "--uid", str(user), "--gid", str(user), *_IDENTITY, *varied.identity]
 
 
 def ccache_environment(root: Path) -> dict[str, str]:
-    """Return ccache's settings: entries belong to one build root, whose name is the digest of its content."""
+    """Return ccache's settings: entries belong to one build root, named by the digest of its content."""
     return {
         "CCACHE_DIR": "/ccache",
         "CCACHE_COMPILERCHECK": f"string:{root.name}",
@@ -147,25 +147,25 @@ def ccache_environment(root: Path) -> dict[str, str]:
 
 
 def jobs() -> int:
-    """Return how many compilers to run at once: `NABLA_JOBS`, else the cores this process may use."""
-    wanted = os.environ.get("NABLA_JOBS", "")
-    if wanted.isdecimal() and int(wanted) > 0:
-        return int(wanted)
+    """Return the number of parallel compilers: `NABLA_JOBS`, else the number of cores available to this process."""
+    jobs = os.environ.get("NABLA_JOBS", "")
+    if jobs.isdecimal() and int(jobs) > 0:
+        return int(jobs)
     return len(os.sched_getaffinity(0))
 
 
 @cache
 def _usable(root: Path) -> tuple[str, ...]:
-    """Find the way of entering the root that this host allows, by trying."""
+    """Return the bubblewrap command that this host permits, found by trying."""
     program = shutil.which("bwrap")
     if program is None:
         raise HostError("bubblewrap is missing: every build runs in it", "install the package bubblewrap")
     message = ""
     for proc in _PROC_VARIANTS:
-        words = (program, *_NAMESPACES, "--ro-bind", str(root), "/", "--dev", "/dev", "--tmpfs", "/tmp", *proc)
-        result = run([*words, "--uid", "1000", "--gid", "1000", *_IDENTITY, "/bin/true"], check=False)
+        argv = (program, *_NAMESPACES, "--ro-bind", str(root), "/", "--dev", "/dev", "--tmpfs", "/tmp", *proc)
+        result = run([*argv, "--uid", "1000", "--gid", "1000", *_IDENTITY, "/bin/true"], check=False)
         if result.returncode == 0:
-            return words
+            return argv
         reason = result.stderr.strip().splitlines()
         message = message or (reason[-1] if reason else "no reason given")
-    raise HostError(f"this host does not allow the build sandbox: {message}", _HINT)
+    raise HostError(f"this host does not permit the build sandbox: {message}", _HINT)

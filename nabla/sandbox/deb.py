@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Unpack Debian binary packages without dpkg, without root and without maintainer scripts.
 
-The result depends on the packages alone: not on the user, the umask, the time zone or the order of unpacking. Owners
-are dropped (everything belongs to the caller), modes become 644 or 755, and the merged-/usr layout of Debian 12 is
-applied to the paths, as the real system does by links.
+The result depends only on the packages, not on user, umask, time zone or order. The caller owns all files, modes become
+644 or 755, and paths follow the merged-/usr layout of Debian 12, as they do on a real system by links.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from nabla.core.errors import LockError
 
 MERGED = ("bin", "sbin", "lib", "lib64")
 
-# Not needed to build anything, and a quarter of the entries: texts for people, translations, shell comforts.
+# A quarter of the entries, and no build needs them: documentation, translations, shell completions.
 SKIPPED = tuple(
     f"usr/share/{name}/"
     for name in (
@@ -43,7 +42,7 @@ _AR_HEADER = 60
 
 
 def ar_members(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of each member of an ar archive. Raises `LockError` when it is none or is cut off."""
+    """Yield name and content of each member of an ar archive. Raises `LockError` for a damaged archive."""
     if not data.startswith(_AR_MAGIC):
         raise LockError("not an ar archive")
     at = len(_AR_MAGIC)
@@ -54,13 +53,13 @@ def ar_members(data: bytes) -> Iterator[tuple[str, bytes]]:
         size = int(header[48:58])
         body = data[at + _AR_HEADER : at + _AR_HEADER + size]
         if len(body) < size:
-            raise LockError("ar archive is cut off")
+            raise LockError("truncated ar archive")
         yield header[:16].decode().strip().rstrip("/"), body
         at += _AR_HEADER + size + (size & 1)
 
 
 def data_archive(deb: Path) -> tarfile.TarFile:
-    """Open the file tree of a .deb. Raises `LockError` when the package is not one that we can read."""
+    """Open the file tree of a .deb. Raises `LockError` for a damaged package or an unknown compression."""
     for name, body in ar_members(deb.read_bytes()):
         match name:
             case "data.tar.xz":
@@ -75,7 +74,7 @@ def data_archive(deb: Path) -> tarfile.TarFile:
 
 
 def tree_path(name: str) -> str:
-    """Return where a member of a package belongs in the tree (relative, merged /usr); "" for the root itself."""
+    """Return the path of a package's member in the tree (relative, merged /usr); "" for the root."""
     path = PurePosixPath(name.removeprefix("./").lstrip("/"))
     if ".." in path.parts:
         raise LockError(f"unsafe path in package: {name}")
@@ -84,12 +83,12 @@ def tree_path(name: str) -> str:
 
 
 def unpack(deb: Path, root: Path) -> list[str]:
-    """Unpack one package into `root` and return the paths of its files and links (directories not), relative to it.
+    """Unpack one package into `root`; return the relative paths of its files and links, without directories.
 
-    `root` must have its merged-/usr links already. Two packages that hold the same path are the caller's to find.
-    Raises `LockError` for a member that has no place in a build root (device, unsafe path).
+    `root` must contain the merged-/usr links. The caller checks for files of several packages. Raises `LockError` for a
+    member that is a device or has an unsafe path.
     """
-    made: list[str] = []
+    unpacked: list[str] = []
     with data_archive(deb) as archive:
         for member in archive:
             path = tree_path(member.name)
@@ -100,14 +99,14 @@ def unpack(deb: Path, root: Path) -> list[str]:
                 target.mkdir(parents=True, exist_ok=True)
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
-            _place(archive, member, root, target, deb.name)
-            made.append(path)
-    return made
+            _extract(archive, member, root, target, deb.name)
+            unpacked.append(path)
+    return unpacked
 
 
-def _place(archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path, target: Path, package: str) -> None:
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path, target: Path, package: str) -> None:
     if not target.parent.resolve().is_relative_to(root.resolve()):
-        raise LockError(f"{package}: {member.name} would leave the tree")
+        raise LockError(f"{package}: {member.name} is outside of the tree")
     target.unlink(missing_ok=True)
     if member.issym():
         target.symlink_to(member.linkname)
@@ -120,4 +119,4 @@ def _place(archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path, target
         target.chmod(0o755 if member.mode & 0o111 else 0o644)
         os.utime(target, (member.mtime, member.mtime))
     else:
-        raise LockError(f"{package}: {member.name} is neither file nor link")
+        raise LockError(f"{package}: {member.name} is neither a file nor a link")

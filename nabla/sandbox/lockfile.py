@@ -1,24 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two committed files behind a build root: what is wanted (packages.toml) and what that came to (buildroot.lock).
+"""The two committed files of a build root: its requirements (packages.toml) and their resolution (buildroot.lock).
 
-The lock is one line for each package, `name version architecture size sha256 path`, sorted, after a head which says for
-which wish it was made and which tree it unpacks to. Both digests are checked, so neither file can go stale unseen.
+A lock has one line for each package, `name version architecture size sha256 path`, sorted, after a header with the
+digests of the requirements that it resolves and of the tree that it unpacks to. Both are checked, so a stale file is
+noticed.
 
-There are three such pairs for builds: `BASE` for kernel, libc and all that is ours; `PACKAGING`, which `extends` it by
-what other projects' sources need to be built (C++, perl, cmake …), so that one more tool there leaves the kernel alone;
-and `VARY`, which is no build root but holds what second builds are varied with. The sets of programs that tests run in
-the guest (tests.programs) are locked in the same form.
+Builds use three such pairs: `BASE` for kernel, libc and all of nabla's programs; `PACKAGING`, which extends it by the
+tools that other projects need (C++, perl, cmake …), so that an added tool does not rebuild the kernel; and `VARY`,
+which is not a build root but contains the tools that vary second builds. The sets of programs in tests/programs have
+the same format.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Annotated
 
+import msgspec
+
+from nabla.core import toml
 from nabla.core.errors import LockError
 from nabla.core.paths import TOOLCHAIN, relative
 from nabla.sources.apt import DebFile
@@ -26,12 +30,19 @@ from nabla.sources.apt import DebFile
 PACKAGES = TOOLCHAIN / "packages.toml"
 LOCK = TOOLCHAIN / "buildroot.lock"
 
+_InTree = Annotated[
+    str, msgspec.Meta(pattern=r"^(?!/)(?!(.*/)?\.\.(/|$)).+$", description="a path inside the tree, without leading /")
+]
+_Beside = Annotated[
+    str, msgspec.Meta(pattern=r"^(\.\./)?[^/]+$", description="a file beside this one, or in the folder above")
+]
+
 
 @dataclass(frozen=True)
 class Pins:
     """The files of one build root."""
 
-    wish: Path
+    requirements: Path
     lock: Path
 
 
@@ -42,9 +53,22 @@ VARY = Pins(TOOLCHAIN / "vary.toml", TOOLCHAIN / "vary.lock")
 _RENEW = "run `doit lock:update`, for a set of tests/programs `doit lock:programs`, and commit both files"
 
 
+class _Mounts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    directories: tuple[_InTree, ...] = ()
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    packages: Annotated[dict[str, str], msgspec.Meta(min_length=1)]
+    extends: _Beside | None = None
+    suite: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    links: dict[_InTree, str] = {}
+    files: dict[_InTree, str] = {}
+    mounts: _Mounts = _Mounts()
+
+
 @dataclass(frozen=True)
-class Wish:
-    """packages.toml: the packages to start from, and what to add to their files."""
+class Requirements:
+    """packages.toml: the packages to resolve, each with a reason, and what to add to their files."""
 
     suite: str
     packages: Mapping[str, str]
@@ -54,17 +78,17 @@ class Wish:
 
     @property
     def digest(self) -> str:
-        """sha256 of everything that decides the tree; the reasons do not."""
-        facts = [self.suite, sorted(self.packages), dict(self.links), dict(self.files), self.directories]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        """sha256 of everything that determines the tree; the reasons do not."""
+        content = [self.suite, sorted(self.packages), dict(self.links), dict(self.files), self.directories]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Lock:
-    """buildroot.lock: the exact packages; `tree` is the digest of the tree they unpack to."""
+    """buildroot.lock: the exact packages. `requirements`: their digest; `tree`: digest of the unpacked tree."""
 
     suite: str
-    wish: str
+    requirements: str
     tree: str
     files: tuple[DebFile, ...]
 
@@ -74,52 +98,29 @@ class Lock:
         return sum(file.size for file in self.files)
 
 
-def read_wish(path: Path = PACKAGES) -> Wish:
-    """Read packages.toml, or one that extends it. Raises `LockError` naming the file and what is wrong."""
-    name = relative(path)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise LockError(f"{name} is missing") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise LockError(f"{name}: {error}") from error
-    unknown = set(table) - {"extends", "suite", "packages", "links", "files", "mounts"}
-    if unknown:
-        raise LockError(f"{name}: unknown key {sorted(unknown)[0]}")
-    extends = table.get("extends")
-    if extends is not None and (not isinstance(extends, str) or not _is_near(extends) or extends == path.name):
-        raise LockError(f"{name}: extends: must be the name of a file beside this one, or of one in the folder above")
-    below = read_wish(path.parent / extends) if extends is not None else Wish("", {}, {}, {}, ())
-    suite = table.get("suite", below.suite)
-    if not isinstance(suite, str) or not suite:
-        raise LockError(f"{name}: suite: must be a text")
-    parts = {key: _texts(table.get(key, {}), key, name) for key in ("packages", "links", "files")}
-    if not parts["packages"]:
-        raise LockError(f"{name}: packages: nothing is wanted")
-    directories = table.get("mounts", {}).get("directories", [])
-    if not isinstance(directories, list) or not all(isinstance(item, str) for item in directories):
-        raise LockError(f"{name}: mounts.directories: must be a list of texts")
-    for path_text in [*parts["links"], *parts["files"], *directories]:
-        pure = PurePosixPath(path_text)
-        if pure.is_absolute() or ".." in pure.parts:
-            raise LockError(f"{name}: {path_text}: must be a path inside the tree")
-    return Wish(
+def read_requirements(path: Path = PACKAGES) -> Requirements:
+    """Read packages.toml and the file that it extends. Raises `LockError` naming file, line and key."""
+    document = toml.read(path, LockError)
+    file = document.convert(_File)
+    base = Requirements("", {}, {}, {}, ())
+    if file.extends is not None:
+        if file.extends == path.name:
+            document.fail(("extends",), "a file cannot extend itself")
+        base = read_requirements(path.parent / file.extends)
+    suite = file.suite or base.suite
+    if not suite:
+        document.fail(("suite",), "the key `suite` is missing")
+    return Requirements(
         suite,
-        {**below.packages, **parts["packages"]},
-        {**below.links, **parts["links"]},
-        {**below.files, **parts["files"]},
-        (*below.directories, *directories),
+        {**base.packages, **file.packages},
+        {**base.links, **file.links},
+        {**base.files, **file.files},
+        (*base.directories, *file.mounts.directories),
     )
 
 
-def _texts(value: object, key: str, name: str) -> dict[str, str]:
-    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
-        raise LockError(f"{name}: {key}: must be a table of texts")
-    return value
-
-
 def read_lock(path: Path = LOCK) -> Lock:
-    """Read the lock. Raises `LockError` naming file and line for anything that is not exactly as `render` writes it."""
+    """Read a lock. Raises `LockError` naming file and line for anything that `render` would not write."""
     name = relative(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -130,35 +131,35 @@ def read_lock(path: Path = LOCK) -> Lock:
     for number, line in enumerate(lines, 1):
         words = line.split()
         if words[:1] == ["#"]:
-            if len(words) == 3 and words[1] in ("suite", "wish", "tree"):
+            if len(words) == 3 and words[1] in ("suite", "requirements", "tree"):
                 head[words[1]] = words[2]
             continue
         if len(words) != 6 or not words[3].isdecimal() or not _is_sha256(words[4]) or not _is_pool(words[5]):
             raise LockError(f"{name}:{number}: not `name version architecture size sha256 path`", _RENEW)
         files.append(DebFile(words[0], words[1], words[2], int(words[3]), words[4], words[5]))
-    missing = {"suite", "wish", "tree"} - set(head)
+    missing = {"suite", "requirements", "tree"} - set(head)
     if missing or not files:
         raise LockError(f"{name}: no {sorted(missing)[0] if missing else 'package'} in it", _RENEW)
     if files != sorted(files) or len({file.name for file in files}) != len(files):
-        raise LockError(f"{name}: lines are not sorted or a package stands twice", _RENEW)
-    return Lock(head["suite"], head["wish"], head["tree"], tuple(files))
+        raise LockError(f"{name}: lines are not sorted or a package is listed twice", _RENEW)
+    return Lock(head["suite"], head["requirements"], head["tree"], tuple(files))
 
 
-def current(pins: Pins = BASE) -> tuple[Wish, Lock]:
-    """Return both files, checked against each other. Raises `LockError` when the lock was made for another wish."""
-    wish, lock = read_wish(pins.wish), read_lock(pins.lock)
-    if lock.wish != wish.digest or lock.suite != wish.suite:
-        raise LockError(f"{relative(pins.wish)} was changed after {relative(pins.lock)} was made", _RENEW)
-    return wish, lock
+def current(pins: Pins = BASE) -> tuple[Requirements, Lock]:
+    """Return both files. Raises `LockError` if the lock resolves other requirements."""
+    requirements, lock = read_requirements(pins.requirements), read_lock(pins.lock)
+    if lock.requirements != requirements.digest or lock.suite != requirements.suite:
+        raise LockError(f"{relative(pins.requirements)} was changed after {relative(pins.lock)} was written", _RENEW)
+    return requirements, lock
 
 
-def render(lock: Lock, wish: str = PACKAGES.name, task: str = "lock:update") -> str:
-    """Return the text of a lock file; `wish` is the name of the file that it was made from, `task` what makes it."""
+def render(lock: Lock, source: str = PACKAGES.name, task: str = "lock:update") -> str:
+    """Return the text of a lock file. `source`: name of the requirements' file; `task`: the task that writes it."""
     head = [
         "# SPDX-License-Identifier: Apache-2.0",
-        f"# Made by `doit {task}` from {wish}; do not edit. name version architecture size sha256 path",
+        f"# Written by `doit {task}` from {source}; do not edit. name version architecture size sha256 path",
         f"# suite {lock.suite}",
-        f"# wish {lock.wish}",
+        f"# requirements {lock.requirements}",
         f"# tree {lock.tree}",
     ]
     rows = [f"{f.name} {f.version} {f.architecture} {f.size} {f.sha256} {f.path}" for f in sorted(lock.files)]
@@ -166,7 +167,7 @@ def render(lock: Lock, wish: str = PACKAGES.name, task: str = "lock:update") -> 
 
 
 def changes(old: Lock | None, new: Lock) -> list[str]:
-    """Say what differs between two locks, a line for each package: `+ new`, `- gone`, `~ changed`."""
+    """Return a line for each package that differs between two locks: `+ new`, `- gone`, `~ changed`."""
     before = {file.name: file for file in old.files} if old else {}
     after = {file.name: file for file in new.files}
     lines = []
@@ -186,10 +187,6 @@ def changes(old: Lock | None, new: Lock) -> list[str]:
 
 def _is_sha256(text: str) -> bool:
     return len(text) == 64 and all(c in "0123456789abcdef" for c in text)
-
-
-def _is_near(text: str) -> bool:
-    return "/" not in text.removeprefix("../")
 
 
 def _is_pool(text: str) -> bool:

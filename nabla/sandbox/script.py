@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shell scripts of build steps: how a failed one reports its line.
+"""Report the line in which the shell script of a build step failed.
 
-The sandbox's shell, dash, does not say which command failed. So each command at the outermost level of a script is
-preceded by an assignment of its line number, and a trap prints the number when the script fails.
+dash, the shell of the sandbox, does not report the failed command. An assignment of the line number therefore precedes
+each command at the outermost level of a script, and a trap prints the number if the script fails.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PARSE = 'for text; do if /bin/sh -n -c "$text" 2>/dev/null; then echo 1; else e
 
 
 def traced(script: str) -> str:
-    """Return a script that does the same, and reports the line of the command in which it failed."""
+    """Return an equivalent script that reports the line of the command that fails."""
     lines = script.split("\n")
     starts = _command_starts(lines)
     marked = (f"nabla_line={number}\n{line}" if number in starts else line for number, line in enumerate(lines, 1))
@@ -39,14 +39,14 @@ def without_report(output: Sequence[str]) -> list[str]:
 
 
 def _command_starts(lines: Sequence[str]) -> set[int]:
-    """Return the numbers of the lines at which a command of the outermost level begins."""
+    """Return the numbers of the lines at which a command of the outermost level starts."""
     prefixes = ["\n".join(lines[:count]) for count in range(len(lines))]
     complete = run(["/bin/sh", "-c", _PARSE, "sh", *prefixes]).stdout.split()
     starts = set()
     delimiter = None
     for number, line in enumerate(lines, 1):
         if delimiter is not None:
-            # A shell takes an unfinished document for complete; what looks like one but is none only costs precision.
+            # A shell accepts an unterminated here-document. A false match only makes the report less precise.
             if line.strip() == delimiter:
                 delimiter = None
             continue

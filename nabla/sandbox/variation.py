@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a second build differs from the first: outside, where doit runs, and inside the sandbox, where compilers run.
+"""The differences between a second build and the first: on the host, where doit runs, and in the sandbox.
 
-The sandbox gives all builds one path (/build), one home and one umask: these are fixed, not varied. What programs could
-learn of the machine in spite of it is varied by force, in every build that has `NABLA_VARY` in its environment:
+The sandbox gives all builds the same path (/build), home and umask; these do not vary. Other properties of the machine
+that programs can observe vary in each build with `NABLA_VARY` in its environment:
 
-    clock           400 days later, by libfaketime (toolchain/vary.lock) through /etc/ld.so.preload, which no `env -i`
-                    drops and which only programs of the build root's libc read
+    clock           400 days later, by libfaketime (toolchain/vary.lock) in /etc/ld.so.preload, which survives `env -i`
+                    and affects only programs of the build root's libc
     processors      one for each step, while two steps run at once
     user, host name, time zone, locale, further variables
-    directory order build folders are shown through disorderfs, which shuffles what readdir() gives; for doit itself
-                    nabla/repro/site does that
+    directory order disorderfs shuffles the entries of build folders; nabla/repro/site does the same for doit
 
-The value is the folder at which out/work is shown so, or 1 where that cannot be. doit and the steps in Python see the
-host's own clock: a faked one stops programs that fork while they have threads, as doit does.
+The value is the mount point of the shuffled view of out/work, or 1 if this host cannot mount one. doit and the steps in
+Python use the real clock: libfaketime deadlocks programs that fork while they have threads, as doit does.
 """
 
 from __future__ import annotations
@@ -32,19 +31,19 @@ from nabla.sandbox import buildroot, lockfile
 VARIABLE = "NABLA_VARY"
 USER = 4321
 HOSTNAME = "anderswo"
-ZONE = "<+1345>-13:45"  # in the form that needs no data base; nobody lives there
+ZONE = "<+1345>-13:45"  # in the format that needs no time zone database; no such zone exists
 
 _OFFSET = "+400d"
 _LIBRARY = "usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
-_SHOWN_AT = "/tmp/.nabla-vary/libfaketime.so.1"
+_LIBRARY_AT = "/tmp/.nabla-vary/libfaketime.so.1"
 _LOCALES = "usr/lib/locale"
 _LOCALES_AT = "/tmp/.nabla-vary/locale"
-# Times of files are shown as they are: with shifted ones, a file that was copied with its times would get them twice.
-# ccache alone sees the host's clock: to another one its unfinished files look a year old, and it throws them away and
-# compiles once more. The compilers that it starts see the other clock.
+# File times stay real: otherwise a file copied with its times would be shifted twice. ccache uses the real clock: with
+# the other one, its unfinished files look a year old, so it removes them and compiles again. Its compilers use the
+# other clock.
 _FAKETIME = {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1", "FAKETIME_SKIP_CMDS": "ccache"}
 
-# What doit and the steps in Python see.
+# The environment of doit and of the steps in Python.
 OUTSIDE_ENVIRONMENT = {
     "PYTHONHASHSEED": "4321",
     "TZ": ZONE,
@@ -68,7 +67,7 @@ _INSIDE_ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Variation:
-    """What the sandbox adds to its own words. `user`, `mounts`, `env`: for roots with the build root's libc."""
+    """Additions to bubblewrap's command. `user`, `mounts`, `env`: for roots with the build root's libc only."""
 
     prefix: tuple[str, ...] = ()
     identity: tuple[str, ...] = ()
@@ -77,16 +76,16 @@ class Variation:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-NONE = Variation()
+NO_VARIATION = Variation()
 
 
-def of(root: Path | None = None) -> Variation:
-    """Return how this process is to vary its sandboxes; nothing in a first build. `root`: the build root, if it is one.
+def current(root: Path | None = None) -> Variation:
+    """Return the variation of this process's sandboxes; none in a first build. `root`: the build root, if there is one.
 
-    Raises `LockError`, `OfflineError` where the library cannot be had.
+    Raises `LockError`, `OfflineError` if the library is missing.
     """
     if not os.environ.get(VARIABLE):
-        return NONE
+        return NO_VARIATION
     prefix = ("taskset", "--cpu-list", str(_processor())) if shutil.which("taskset") else ()
     mounts = _etc(root) if root is not None else ()
     identity = ("--hostname", HOSTNAME)
@@ -94,16 +93,16 @@ def of(root: Path | None = None) -> Variation:
     return Variation(prefix, identity, user, mounts, _INSIDE_ENVIRONMENT)
 
 
-def view(path: Path) -> Path:
-    """Return the place at which a folder below out/work is to be shown to the sandbox: with its entries shuffled."""
-    shown = os.environ.get(VARIABLE, "")
-    if os.path.isabs(shown) and path.is_relative_to(WORK):
-        return Path(shown) / path.relative_to(WORK)
+def shuffled_view(path: Path) -> Path:
+    """Return the path at which the entries of a folder below out/work are shuffled."""
+    mount_point = os.environ.get(VARIABLE, "")
+    if os.path.isabs(mount_point) and path.is_relative_to(WORK):
+        return Path(mount_point) / path.relative_to(WORK)
     return path
 
 
 def _processor() -> int:
-    """Return the processor of this worker's steps: doit -n numbers its workers, each gets its own."""
+    """Return the processor for the steps of this worker: doit -n numbers its workers."""
     allowed = sorted(os.sched_getaffinity(0))
     digits = "".join(filter(str.isdigit, multiprocessing.current_process().name))
     return allowed[int(digits or 0) % len(allowed)]
@@ -111,11 +110,11 @@ def _processor() -> int:
 
 @functools.cache
 def _etc(root: Path) -> tuple[str, ...]:
-    """Return bubblewrap's words for the root's own /etc with another user's name and the two files of the clock."""
+    """Return bubblewrap's options for the root's /etc with another user name and the two files of libfaketime."""
     folder = STATE / "vary"
     files.make_folder(folder)
     texts = {
-        "ld.so.preload": f"{_SHOWN_AT}\n",
+        "ld.so.preload": f"{_LIBRARY_AT}\n",
         "faketimerc": f"{_OFFSET}\n",
         "passwd": f"root:x:0:0:root:/root:/bin/sh\nsomeone:x:{USER}:{USER}:someone:/build:/bin/sh\n",
         "group": f"root:x:0:\nsomeone:x:{USER}:\n",
@@ -128,12 +127,10 @@ def _etc(root: Path) -> tuple[str, ...]:
         elif path.name not in texts:
             words += ["--ro-bind", str(path), inside]
     for name, text in texts.items():
-        partial = folder / f"{name}.{os.getpid()}"
-        partial.write_text(text)
-        partial.rename(folder / name)
+        files.write(folder / name, text)
         words += ["--ro-bind", str(folder / name), f"/etc/{name}"]
     words += ["--remount-ro", "/etc"]
     tools = buildroot.ensure(lockfile.VARY)
-    for place, shown in ((_LIBRARY, _SHOWN_AT), (_LOCALES, _LOCALES_AT)):
-        words += ["--ro-bind", str(tools / place), shown]
+    for source, target in ((_LIBRARY, _LIBRARY_AT), (_LOCALES, _LOCALES_AT)):
+        words += ["--ro-bind", str(tools / source), target]
     return tuple(words)

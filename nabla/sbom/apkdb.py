@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is installed in a root file system, as apk's own database tells it."""
+"""Read apk's database of installed packages from a root file system."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nabla.images.install import DATABASES
 
 @dataclass(frozen=True)
 class Installed:
-    """One package of the database. `origin`: the source package it was made of."""
+    """One package of the database. `origin`: its source package."""
 
     name: str
     version: str
@@ -32,12 +32,12 @@ class Installed:
 
 
 def parse(text: str) -> tuple[Installed, ...]:
-    """Return the packages of an installed database in its text form (apk-installed(5)), in its order."""
+    """Parse a database in its text format (apk-installed(5))."""
     return tuple(_block(block) for block in text.split("\n\n") if block.strip())
 
 
 def read_image(image: Path) -> tuple[tuple[Installed, ...], frozenset[str]]:
-    """Return what is installed in an ext image, and which of its packages' files are there.
+    """Return the packages of an ext image, and those of their files that exist.
 
     An image without a database has no packages. Raises `ImageError` for a damaged image.
     """
@@ -58,9 +58,9 @@ def read_image(image: Path) -> tuple[tuple[Installed, ...], frozenset[str]]:
 
 
 def _lookup(system: Any) -> Callable[[str], bool]:
-    """Return a function that tells whether a path is there.
+    """Return a function that checks whether a path exists.
 
-    It reads each folder once; dissect would read all folders above a file again for each file.
+    It reads each folder once; dissect reads all parent folders again for each file.
     """
 
     @functools.cache
@@ -86,7 +86,7 @@ def bare(word: str) -> str:
 
 
 def resolve(depends: Sequence[str], providers: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the references of those who provide what is needed; words that nobody provides are left out."""
+    """Return the references of the packages that provide the dependencies; omits unknown ones."""
     wanted = {bare(word) for word in depends if not word.startswith("!")}
     return tuple(sorted({providers[word] for word in wanted if word in providers}))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fill an inventory from recipes, records of built packages, images, and the Alpine base."""
+"""Collect the inventory from recipes, records of built packages, images, and the Alpine base."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from nabla.sources.archives import fetched
 from nabla.sources.recipe import DebianOrigin, DebOrigin, Origin, PypiOrigin, Recipe, UrlOrigin
 from verify.epoch import SOURCE_DATE_EPOCH
 
-# What is shipped as a file of its own, or inside of images without being a package.
+# Components that are files of a release, or parts of images that are not packages.
 FIXED: Mapping[str, Kind] = {
     "linux": "kernel",
     "musl": "library",
@@ -45,32 +45,32 @@ FIXED: Mapping[str, Kind] = {
     "nabla-init": "program",
     "nabla-run": "program",
 }
-# Part of an image -> the recipe that makes it.
+# Part of an image -> its recipe.
 _PARTS = {"init": "nabla-init", "musl": "musl", "busybox": "busybox"}
-# Who needs whom of them: busybox is linked against libc; the launcher starts the kernel, and that the first program.
+# Component -> its dependencies: busybox is linked against libc, and the launcher starts the kernel.
 _NEEDS = {"busybox": ("musl",), "nabla-run": ("linux",)}
 _CVE = re.compile(r"^CVE:[ \t]*(CVE-\d{4}-\d{4,}(?:[ ,\t]+CVE-\d{4}-\d{4,})*)[ \t]*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What an inventory is made of.
+    """The inputs of an inventory.
 
-    `version`: of the release. `files`: recipe of `FIXED` -> the file that it makes. `images`: name -> file.
-    `repository`: the folder of the package files. `built`: recipe -> what it was built to; `base`: recipe of the root
-    file system that images start from.
+    `version`: of the release. `files`: recipe in `FIXED` -> its file. `images`: name -> file. `repository`: the folder
+    of the package files. `built`: recipe -> record of its build. `base`: recipe of the root file system of images.
+    `recipes`: overrides recipes of the repository.
     """
 
     version: str
     files: Mapping[str, Path]
     images: Mapping[str, Path]
     repository: Path
-    built: Mapping[str, catalog.Built]
+    built: Mapping[str, catalog.BuildRecord]
     base: str = "alpine-base"
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
 
     def load(self, name: str) -> Recipe:
-        """Return a recipe; one of `recipes` comes before that of the repository."""
+        """Return a recipe by name; `recipes` take precedence over the repository."""
         return self.recipes.get(name) or recipe.load(name)
 
 
@@ -79,18 +79,18 @@ def collect(inputs: Inputs) -> Inventory:
     sources: dict[str, Source] = {}
     wheels: dict[str, Component] = {}
 
-    def made_of(name: str) -> tuple[str, ...]:
-        """Return the references of a recipe's sources, which are noted."""
-        found = list(_sources(inputs.load(name)))
-        sources.update({source.ref: source for source in found})
-        return tuple(source.ref for source in found)
+    def add_sources(name: str) -> tuple[str, ...]:
+        """Add the sources of a recipe; return their references."""
+        own = list(_sources(inputs.load(name)))
+        sources.update({source.ref: source for source in own})
+        return tuple(source.ref for source in own)
 
     components: list[Component] = []
     for name, kind in FIXED.items():
-        components.append(_fixed(inputs, name, kind, made_of(name)))
+        components.append(_fixed(inputs, name, kind, add_sources(name)))
     providers = _providers(inputs.built)
     for name, built in inputs.built.items():
-        refs = made_of(name)
+        refs = add_sources(name)
         inside = _wheels(inputs.load(name), wheels)
         components += [_package(inputs, built, part, refs, inside, providers) for part in built.parts]
     started = _base_packages(inputs, wheels)
@@ -103,20 +103,18 @@ def collect(inputs: Inputs) -> Inventory:
 
 
 def read_patch(path: Path, fixes: Mapping[str, Sequence[str]]) -> Patch:
-    """Return what is to tell of a patch: lines `CVE: CVE-2024-12345` before its diff, and the recipe's table, name
-    what it mends.
-    """
+    """Read a patch. Its message (`CVE: CVE-2024-12345`) and the recipe's table list the CVEs that it fixes."""
     data = path.read_bytes()
     message = data.decode(errors="replace").split("\ndiff --git ", 1)[0]
     listed = {number for line in _CVE.findall(message) for number in re.findall(r"CVE-\d{4}-\d+", line)}
     listed |= {number for number, names in fixes.items() if path.name in names}
-    # A long subject goes on in the next lines, which begin with a blank.
+    # A long subject continues in the next lines, which start with a space.
     subject = re.search(r"^Subject: (?:\[PATCH[^\]]*\] )?(.*(?:\n[ \t].*)*)", message, re.MULTILINE)
     title = " ".join(subject[1].split()) if subject else path.stem
-    place = path.relative_to(ROOT) if path.is_relative_to(ROOT) else Path(*path.parts[-3:])
+    inner = path.relative_to(ROOT) if path.is_relative_to(ROOT) else Path(*path.parts[-3:])
     backport = re.search(r"^[\[(]?(cherry picked from )?commit [0-9a-f]{40}\b", message, re.MULTILINE) is not None
     sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest()
-    return Patch(str(place), title, hashlib.sha256(data).hexdigest(), sha1, tuple(sorted(listed)), backport)
+    return Patch(str(inner), title, hashlib.sha256(data).hexdigest(), sha1, tuple(sorted(listed)), backport)
 
 
 def _patches(loaded: Recipe) -> tuple[Patch, ...]:
@@ -125,7 +123,7 @@ def _patches(loaded: Recipe) -> tuple[Patch, ...]:
 
 def _fixed(inputs: Inputs, name: str, kind: Kind, refs: tuple[str, ...]) -> Component:
     loaded = inputs.load(name)
-    # What is our own has the version of the release.
+    # nabla's own components have the version of the release.
     own = not refs
     version = inputs.version if own else loaded.version
     return Component(
@@ -147,8 +145,8 @@ def _fixed(inputs: Inputs, name: str, kind: Kind, refs: tuple[str, ...]) -> Comp
 
 def _package(
     inputs: Inputs,
-    built: catalog.Built,
-    part: catalog.Part,
+    built: catalog.BuildRecord,
+    part: catalog.BinaryPackage,
     refs: tuple[str, ...],
     inside: tuple[str, ...],
     providers: Mapping[str, str],
@@ -176,33 +174,33 @@ def _package(
     )
 
 
-def _package_ref(part: catalog.Part) -> str:
+def _package_ref(part: catalog.BinaryPackage) -> str:
     return apk_purl("nabla", part.name, part.version, arch=ARCH)
 
 
-def _providers(built: Mapping[str, catalog.Built]) -> dict[str, str]:
-    """Return name or provided word -> reference of the package."""
+def _providers(built: Mapping[str, catalog.BuildRecord]) -> dict[str, str]:
+    """Return provided name -> reference of the package."""
     parts = [part for each in built.values() for part in each.parts]
-    found = {bare(word): _package_ref(part) for part in parts for word in part.provides}
-    return found | {part.name: _package_ref(part) for part in parts}
+    provided = {bare(word): _package_ref(part) for part in parts for word in part.provides}
+    return provided | {part.name: _package_ref(part) for part in parts}
 
 
 def _sources(loaded: Recipe) -> Iterator[Source]:
     for source in loaded.source:
         if source.local is not None:
             continue
-        forms: dict[str, SourceFile] = {}
+        files: dict[str, SourceFile] = {}
         for origin in source.origin:
-            form = _source_file(origin)
-            before = forms.get(form.sha256)
-            # The same bytes from several places are one form; the first name and package URL count.
-            forms[form.sha256] = (
-                form
+            file = _source_file(origin)
+            before = files.get(file.sha256)
+            # Several origins of the same file are merged; the first name and package URL are used.
+            files[file.sha256] = (
+                file
                 if before is None
-                else SourceFile(before.file, before.sha256, (*before.places, *form.places), before.purl or form.purl)
+                else SourceFile(before.file, before.sha256, (*before.places, *file.places), before.purl or file.purl)
             )
         ref = f"source:{loaded.name}/{source.name}"
-        yield Source(ref, source.name, loaded.version, loaded.license, tuple(forms.values()))
+        yield Source(ref, source.name, loaded.version, loaded.license, tuple(files.values()))
 
 
 def _source_file(origin: Origin) -> SourceFile:
@@ -222,7 +220,7 @@ def _deb_purl(origin: DebOrigin) -> str:
     if origin.file.endswith(".deb"):
         name, version, arch = origin.file.removesuffix(".deb").split("_")
         return purl("deb", name, version, namespace="debian", arch=arch)
-    # pool/main/z/zlib/zlib_1.3.orig.tar.gz: upstream's part of the version is all that the name tells
+    # pool/main/z/zlib/zlib_1.3.orig.tar.gz: the name contains upstream's version only
     name, version = origin.file.split(".orig.tar.")[0].split("_", 1)
     return purl("deb", name, version, namespace="debian", arch="source")
 
@@ -232,7 +230,7 @@ def _wheel_purl(origin: PypiOrigin) -> str:
 
 
 def _wheels(loaded: Recipe, found: dict[str, Component]) -> tuple[str, ...]:
-    """Note the wheels that are a recipe's sources, and what they brought along; return references of the wheels."""
+    """Add the wheels of a recipe and their bundled libraries to `found`; return the references of the wheels."""
     refs = []
     for source in loaded.source:
         for origin in source.origin:
@@ -259,7 +257,7 @@ def _wheels(loaded: Recipe, found: dict[str, Component]) -> tuple[str, ...]:
 
 
 def _bundled(wheel: Path, name: str) -> list[Component]:
-    """Return the libraries which a wheel tells that it holds (PEP 770: a CycloneDX document in .dist-info/sboms)."""
+    """Return the bundled libraries that a wheel lists (PEP 770: a CycloneDX document in .dist-info/sboms)."""
     with zipfile.ZipFile(wheel) as archive:
         documents = [
             json.loads(archive.read(member))
@@ -285,7 +283,7 @@ def _bundled(wheel: Path, name: str) -> list[Component]:
 
 
 def _base_packages(inputs: Inputs, wheels: dict[str, Component]) -> list[Component]:
-    """Return the packages of the base; the wheel that holds it is noted, and contains them."""
+    """Return the packages of the base; adds the wheel that contains them."""
     loaded = inputs.load(inputs.base)
     (ref,) = _wheels(loaded, wheels)
     tree = nodes.read_base(fetched(loaded)[loaded.source[0].name])
@@ -317,21 +315,23 @@ def _base_ref(each: Installed, release: str) -> str:
 
 
 def _image(inputs: Inputs, name: str, path: Path, known: Mapping[tuple[str, str], str]) -> Component:
-    """Return an image with what its own database says is installed, and with our programs in the place of others'."""
+    """Return an image with the packages of its database, and nabla's programs instead of those that they replace."""
     description = descriptions.load(name)
     installed, present = read_image(path)
     parts = [_PARTS[part] for part in description.parts or ()]
-    holds = [f"{NAME}:{part}" for part in parts]
+    contains = [f"{NAME}:{part}" for part in parts]
     for each in installed:
         ref = known.get((each.name, each.version))
         if ref is None:
-            raise SbomError(f"the image {name} has {each.name} {each.version}, which neither the base nor we made")
-        # Alpine's musl and busybox are still in the database where our files took their place.
+            raise SbomError(
+                f"the image {name} has {each.name} {each.version}, which is neither in the base nor in the repository"
+            )
+        # Alpine's musl and busybox are still in the database if nabla's files replaced them.
         replaced = each.name in parts and not ref.startswith("pkg:apk/nabla/")
-        # A package most of whose files the image leaves out (the base's kernel) is a line in the database, little else.
+        # An image drops most files of some packages (the base's kernel), which remain in the database.
         dropped = len(present & {*each.files}) * 2 < len(each.files)
         if not replaced and not dropped:
-            holds.append(ref)
+            contains.append(ref)
     started = [_wheel_ref(inputs.load(description.base))] if description.base else []
     return Component(
         ref=f"{NAME}:image/{name}",
@@ -343,7 +343,7 @@ def _image(inputs: Inputs, name: str, path: Path, known: Mapping[tuple[str, str]
         purl=purl("generic", f"{NAME}-{name}", inputs.version),
         origin=name,
         sha256=digest.sha256_file(path),
-        contains=tuple(sorted(holds)),
+        contains=tuple(sorted(contains)),
         depends=tuple(started),
     )
 

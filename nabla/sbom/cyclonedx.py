@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write an inventory as CycloneDX 1.6 in JSON, by cyclonedx-python-lib, checked against the standard's own schema."""
+"""Write an inventory as CycloneDX 1.6 in JSON, by cyclonedx-python-lib, validated by the standard's schema."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cyclonedx.model.contact import OrganizationalEntity
     from cyclonedx.model.license import DisjunctiveLicense, LicenseExpression
 
-_UUIDS = uuid.UUID("0f3f4f0e-6a53-5d0e-8b35-4b3f6f2f9a11")  # our own name space for serial numbers of documents
+_UUIDS = uuid.UUID("0f3f4f0e-6a53-5d0e-8b35-4b3f6f2f9a11")  # namespace of serial numbers
 _TYPES: dict[Kind, str] = {
     "kernel": "operating-system",
     "library": "library",
@@ -33,9 +33,9 @@ _TYPES: dict[Kind, str] = {
 
 
 def write(inventory: Inventory) -> str:
-    """Return the document, validated. Raises `SbomError` when it does not follow the schema.
+    """Return the validated document. Raises `SbomError` if it is invalid.
 
-    The serial number is made from the content; the time is the date of our builds.
+    The serial number is derived from the content; the time is the date of all builds.
     """
     from cyclonedx.model.bom import Bom
     from cyclonedx.model.component import Component as CdxComponent
@@ -56,7 +56,7 @@ def write(inventory: Inventory) -> str:
         bom.register_dependency(made[component.ref], [made[ref] for ref in sorted(needed)])
     inner = {ref for component in inventory.components for ref in component.contains}
     bom.register_dependency(root, [made[ref] for ref in sorted(made) if ref not in inner])
-    bom.serial_number = uuid.uuid5(_UUIDS, digest.config_digest(_content(inventory)))
+    bom.serial_number = uuid.uuid5(_UUIDS, digest.config_digest(inventory.content()))
     text = JsonV1Dot6(bom).output_as_string(indent=1) + "\n"
     _validate(text)
     return text
@@ -68,11 +68,6 @@ def _validate(text: str) -> None:
         raise SbomError(f"the CycloneDX document is not valid: {problem}"[:600])
 
 
-def _content(inventory: Inventory) -> list[str]:
-    """Return all that the document tells, for its serial number: the texts of frozen data classes name every field."""
-    return [inventory.version, str(inventory.epoch), *map(repr, inventory.components), *map(repr, inventory.sources)]
-
-
 def _supplier(name: str) -> OrganizationalEntity:
     from cyclonedx.model.contact import OrganizationalEntity
 
@@ -80,14 +75,14 @@ def _supplier(name: str) -> OrganizationalEntity:
 
 
 def _component(component: Component, sources: dict[str, Source], first: str) -> CdxComponent:
-    """Return a component; `first`: the one that tells where packages of the same recipe come from."""
+    """Return a component. `first`: the package that lists the sources of all packages of the same recipe."""
     from cyclonedx.model import HashAlgorithm, HashType, Property
     from cyclonedx.model.component import Component as CdxComponent
     from cyclonedx.model.component import ComponentType, Pedigree
     from packageurl import PackageURL
 
     brief = component.kind == "package" and component.ref != first
-    facts = {KIND: component.kind, ORIGIN: component.origin, BUILT_WITH: first if brief else None}
+    properties = {KIND: component.kind, ORIGIN: component.origin, BUILT_WITH: first if brief else None}
     return CdxComponent(
         name=component.name,
         version=component.version,
@@ -98,7 +93,7 @@ def _component(component: Component, sources: dict[str, Source], first: str) -> 
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=component.sha256)] if component.sha256 else None,
         licenses=_licenses(component.license),
         external_references=[] if brief else _references(component, sources),
-        properties=[Property(name=key, value=value) for key, value in facts.items() if value],
+        properties=[Property(name=key, value=value) for key, value in properties.items() if value],
         pedigree=Pedigree(patches=map(_patch, component.patches)) if component.patches and not brief else None,
     )
 
@@ -109,7 +104,7 @@ def _licenses(text: str) -> list[LicenseExpression | DisjunctiveLicense]:
     if not text or text == "NOASSERTION":
         return []
     expression = spdx_expression(text)
-    # What is no SPDX expression (Alpine's "custom ISC") is told by the name that its maker gave.
+    # A license that is not an SPDX expression (Alpine's "custom ISC") is written as a name.
     return [LicenseExpression(value=expression) if expression else DisjunctiveLicense(name=text)]
 
 
@@ -122,11 +117,11 @@ def _references(component: Component, sources: dict[str, Source]) -> list[Extern
     for source in (sources[ref] for ref in component.sources):
         for file in source.files:
             hashes = [HashType(alg=HashAlgorithm.SHA_256, content=file.sha256)]
-            for place in (*file.places, *((file.purl,) if file.purl else ())):
+            for url in (*file.places, *((file.purl,) if file.purl else ())):
                 found.append(
                     ExternalReference(
                         type=ExternalReferenceType.SOURCE_DISTRIBUTION,
-                        url=XsUri(place),
+                        url=XsUri(url),
                         comment=f"{source.name}: {file.file}",
                         hashes=hashes,
                     )

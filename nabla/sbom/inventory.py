@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a bill of materials tells, in a form that belongs to no standard: components, where each comes from, what
-changed it, what it needs and what holds it.
+"""The content of a bill of materials, independent of a standard: components, their sources, patches and relations.
 
-nabla.sbom.collect fills it; nabla.sbom.spdx and nabla.sbom.cyclonedx write it down; verify/scan reads it back.
-Everything is sorted and nothing depends on the day, the host or the user: the same inputs give the same bytes.
+nabla.sbom.collect collects it; nabla.sbom.spdx and nabla.sbom.cyclonedx write it. All items are sorted and independent
+of date, host and user, so the documents are reproducible.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ from nabla.core.errors import NablaError
 
 NAME = "nabla-linux"
 
-# kernel, library, program: what the recipes of kernel, libc, busybox, launcher and init make.
-# package: of our repository. base: of Alpine, in the root file system that images start from.
-# wheel: of Python's package index, unchanged. bundled: a library that a wheel says it brought along.
+# kernel, library, program: built from the recipes of kernel, libc, busybox, launcher and init.
+# package: of the repository. base: a package of Alpine, in the root file system of images.
+# wheel: of the Python package index, unchanged. bundled: a library that a wheel lists.
 Kind = Literal["kernel", "library", "program", "package", "base", "wheel", "bundled", "image"]
 
 
 class SbomError(NablaError):
-    """A bill of materials could not be made, or is not what it must be."""
+    """A bill of materials cannot be written or is invalid."""
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One form in which a source can be had. `places`: addresses; where there are none, `purl` says what it is."""
+    """One archive of a source. `places`: its addresses; `purl`: identifies an archive without an address."""
 
     file: str
     sha256: str
@@ -40,7 +39,7 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Source:
-    """A locked source: what a component is made of, in one or more forms that build to the same bytes."""
+    """A locked source of a component, as one or more archives that build to the same bytes."""
 
     ref: str
     name: str
@@ -51,9 +50,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Patch:
-    """One patch that we apply. `path`: in the repository. `fixes`: numbers of the vulnerabilities that it mends.
+    """One patch. `path`: in the repository. `fixes`: the CVEs that it fixes.
 
-    `backport`: it names the commit of upstream that it was taken from.
+    `backport`: whether the patch names the upstream commit that it comes from.
     """
 
     path: str
@@ -65,16 +64,17 @@ class Patch:
 
     @property
     def ref(self) -> str:
-        """Its name within the document."""
+        """The reference in the document."""
         return f"patch:{self.path.removeprefix('patches/')}"
 
 
 @dataclass(frozen=True)
 class Component:
-    """One thing that is shipped.
+    """One component of a release.
 
-    `license`: as its maker writes it, an SPDX expression or not. `origin`: the recipe, or Alpine's source package.
-    `sha256`: of the file, where it is one. `sources`: references of sources. `contains`, `depends`: of components.
+    `license`: the author's text, possibly not an SPDX expression. `origin`: the recipe, or Alpine's source package.
+    `sha256`: of the file, if the component is one. `sources`: references of sources. `contains`, `depends`: references
+    of components.
     """
 
     ref: str
@@ -95,7 +95,7 @@ class Component:
 
 @dataclass(frozen=True)
 class Inventory:
-    """All that a release holds. `epoch`: seconds since 1970, the date of all our builds."""
+    """The content of a release. `epoch`: the date of all builds, in seconds since 1970."""
 
     version: str
     epoch: int
@@ -104,9 +104,13 @@ class Inventory:
 
     @property
     def patches(self) -> tuple[Patch, ...]:
-        """Every patch once, sorted by its path."""
+        """All patches, sorted by path."""
         found = {patch.path: patch for component in self.components for patch in component.patches}
         return tuple(found[path] for path in sorted(found))
+
+    def content(self) -> list[str]:
+        """Return the content for a document's serial number: repr() of a data class includes the names of fields."""
+        return [self.version, str(self.epoch), *map(repr, self.components), *map(repr, self.sources)]
 
     def of_kind(self, *kinds: Kind) -> Iterator[Component]:
         """Yield the components of these kinds."""
@@ -114,11 +118,11 @@ class Inventory:
 
 
 def make_inventory(version: str, epoch: int, components: Sequence[Component], sources: Sequence[Source]) -> Inventory:
-    """Return a sorted inventory. Raises `SbomError` when two things have one name, or a relation leads nowhere."""
+    """Return a sorted inventory. Raises `SbomError` for a duplicate or dangling reference."""
     known: set[str] = set()
     for ref in (*(c.ref for c in components), *(s.ref for s in sources)):
         if ref in known:
-            raise SbomError(f"two components are called {ref}")
+            raise SbomError(f"two components have the reference {ref}")
         known.add(ref)
     for component in components:
         for ref in (*component.sources, *component.contains, *component.depends):
@@ -130,12 +134,12 @@ def make_inventory(version: str, epoch: int, components: Sequence[Component], so
 
 
 def apk_purl(owner: str, name: str, version: str, **qualifiers: str) -> str:
-    """Return the package URL of an apk package; `owner`: who makes it (nabla, alpine)."""
+    """Return the package URL of an apk package. `owner`: nabla or alpine."""
     return purl("apk", name, version, namespace=owner, **qualifiers)
 
 
 def purl(kind: str, name: str, version: str, *, namespace: str = "", **qualifiers: str) -> str:
-    """Return a package URL, in the canonical writing of the purl specification."""
+    """Return a package URL in the canonical form of the purl specification."""
     from packageurl import PackageURL
 
     return PackageURL(kind, namespace or None, name, version, qualifiers or None).to_string()
@@ -143,15 +147,15 @@ def purl(kind: str, name: str, version: str, *, namespace: str = "", **qualifier
 
 @functools.cache
 def licensing() -> Any:
-    """Return the parser of SPDX expressions with all names that SPDX knows."""
-    # Loading its list takes longer than a start of doit may.
+    """Return the parser of SPDX expressions with all names of SPDX."""
+    # Imported when needed: the import would delay each start of doit.
     from license_expression import get_spdx_licensing  # type: ignore[import-untyped]
 
     return get_spdx_licensing()
 
 
 def spdx_expression(text: str) -> str | None:
-    """Return a licence in SPDX's canonical writing; None where the text is no valid SPDX expression."""
+    """Return a license as a canonical SPDX expression; None if the text is not a valid one."""
     from license_expression import ExpressionError
 
     try:
@@ -161,6 +165,6 @@ def spdx_expression(text: str) -> str | None:
 
 
 def license_names(text: str) -> list[str]:
-    """Return the names of licences and exceptions in an expression, valid or not, in order."""
+    """Return the names of licenses and exceptions in an expression, valid or not, in order."""
     words = re.findall(r"[A-Za-z0-9.+-]+", text)
     return list(dict.fromkeys(word for word in words if word not in ("AND", "OR", "WITH")))

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The full texts of all licences, out of the locked archives that the parts were made from, and a report of them.
+"""The full texts of all licenses, from the locked archives of the components, and a list of them.
 
-    licenses/<recipe>/…        texts of what a recipe is made from, as they lie in its archives
-    licenses/standard/<name>   texts of licences by their SPDX names, for what comes in binary form from Alpine: its
-                               packages carry none
+    licenses/<recipe>/…        texts in the archives of a recipe
+    licenses/standard/<name>   texts by SPDX name, for Alpine's binary packages, which contain no texts
 
-A text is found by its name (LICENSE, COPYING, NOTICE …), or where a recipe's `license_files` says. What was read out of
-an archive is kept in the cache under the digest of the archive: a kernel is not unpacked twice for twenty pages.
+A text is recognized by its name (LICENSE, COPYING, NOTICE …) or listed in a recipe's `license_files`. The result cache
+stores the texts of an archive, so that a kernel is not unpacked again for a few files.
 """
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ from verify.epoch import SOURCE_DATE_EPOCH
 
 _NAME = re.compile(r"(un)?licen[cs]e|copying|copyright|notice", re.IGNORECASE)
 _NO_TEXT = (".py", ".sh", ".pm", ".h", ".c", ".in", ".tex", ".texi", ".xml", ".html", ".rtf", ".tpl", ".diff")
-# Folders that go into no package: texts and tests; and what is for building, or for other systems.
-_ASIDE = {
+# Folders that are not packaged: documentation, tests, build tools, files for other systems.
+_IGNORED = {
     *("doc", "docs", "documentation", "examples", "test", "tests", "testsuite"),
     *("build", "build-aux", "cmake", "contrib", "debian", "external", "mac", "package", "tools"),
 }
@@ -65,34 +64,34 @@ STANDARD: dict[str, tuple[str, str]] = {
     "Zlib": ("linux", "LICENSES/deprecated/Zlib"),
     "curl": ("curl", "COPYING"),
 }
-# Words in Alpine's license fields for which there is no text to be had here, and why; the report tells it.
+# Names in Alpine's license fields without a text, with the reason, which the list states.
 NO_STANDARD = {
-    "Public-Domain": "no licence: given to the public",
-    "custom": "Alpine's word for a project's own wording; its text is in no locked archive",
-    "cryptsetup-OpenSSL-exception": "its text is in no locked archive",
+    "Public-Domain": "no license: public domain",
+    "custom": "Alpine's term for a project's own wording; no locked archive contains the text",
+    "cryptsetup-OpenSSL-exception": "no locked archive contains the text",
 }
 
 
 class LicenseError(NablaError):
-    """The text of a licence is missing, or an expression is no SPDX expression."""
+    """The text of a license is missing, or an expression is not an SPDX expression."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """One text. `place`: where in the archive it lies, without the archive's own top folder."""
+    """One text. `path`: in the archive, without the archive's top folder."""
 
-    place: str
+    path: str
     content: str
 
     @property
     def file(self) -> str:
-        """Name of the file that holds it in the report's folder."""
-        return re.sub(r"[^A-Za-z0-9._+-]+", "_", self.place.rsplit("!", 1)[-1])
+        """Name of its file in the folder of texts."""
+        return re.sub(r"[^A-Za-z0-9._+-]+", "_", self.path.rsplit("!", 1)[-1])
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the report. `texts`: paths below the folder of texts. `remark`: what is to be said beside."""
+    """One row of the list. `texts`: paths below the folder of texts."""
 
     component: str
     version: str
@@ -102,31 +101,31 @@ class Row:
 
 
 def write(inventory: Inventory, folder: Path) -> str:
-    """Write all texts into `folder` and return the report, a page of Markdown that lies beside it.
+    """Write all texts to `folder` and return the list, a Markdown page for the parent folder.
 
     Raises `LicenseError` for a component without a text, `FetchError`.
     """
-    alien = {component.ref for component in inventory.of_kind("base")}
-    holders = [c for c in inventory.of_kind("wheel") if alien & {*c.contains}]
-    made = inventory.of_kind("kernel", "library", "program", "package", "wheel")
-    names = {c.origin for c in made if c.origin} - {c.origin for c in holders}
+    base = {component.ref for component in inventory.of_kind("base")}
+    holders = [c for c in inventory.of_kind("wheel") if base & {*c.contains}]
+    built = inventory.of_kind("kernel", "library", "program", "package", "wheel")
+    names = {c.origin for c in built if c.origin} - {c.origin for c in holders}
     recipes = [recipe.load(name) for name in sorted(names)]
     rows = []
     with ThreadPoolExecutor(2) as pool:
         for loaded, found in zip(recipes, pool.map(of_recipe, recipes), strict=True):
             check_expression(loaded.name, loaded.license)
             version = inventory.version if all(s.local for s in loaded.source) else loaded.version
-            rows.append(Row(loaded.name, version, loaded.license, _put(found, folder, loaded.name)))
+            rows.append(Row(loaded.name, version, loaded.license, _write(found, folder, loaded.name)))
     standard = _Standard(folder)
     rows += [standard.row(f"{c.name} (the base)", c.version, c.license) for c in holders]
     rows += [standard.row(f"{c.name} (Alpine)", c.version, c.license) for c in inventory.of_kind("base")]
     rows += _bundled(inventory, {row.component: row for row in rows})
-    manifest.settle(folder, SOURCE_DATE_EPOCH)
+    manifest.normalize_metadata(folder, SOURCE_DATE_EPOCH)
     return report(rows)
 
 
 def of_recipe(loaded: Recipe) -> list[Text]:
-    """Return the texts of a recipe's sources, each once. Raises `LicenseError` when one is missing, or all."""
+    """Return the texts of a recipe's sources without duplicates. Raises `LicenseError` if one is missing, or all."""
     found: list[Text] = []
     archives = fetched(loaded) if loaded.is_remote else {}
     for source in loaded.source:
@@ -134,27 +133,27 @@ def of_recipe(loaded: Recipe) -> list[Text]:
             found.append(Text("LICENSE", (ROOT / "LICENSE").read_text(encoding="utf-8")))
         else:
             found += of_archive(archives[source.name], loaded.license_files)
-    missing = set(loaded.license_files) - {text.place for text in found}
+    missing = set(loaded.license_files) - {text.path for text in found}
     if missing:
-        raise LicenseError(f"{loaded.name}: no source holds {min(missing)}, which `license_files` names")
+        raise LicenseError(f"{loaded.name}: no source contains {min(missing)}, which `license_files` lists")
     if not found:
         raise LicenseError(
-            f"{loaded.name}: no text of a licence was found in its sources",
-            f"name the files by `license_files` in recipes/{loaded.name}/recipe.toml (docs/sbom.md)",
+            f"{loaded.name}: its sources contain no license text",
+            f"list the files in `license_files` in recipes/{loaded.name}/recipe.toml (docs/sbom.md)",
         )
     once: dict[str, Text] = {}
-    for text in sorted(found, key=lambda each: (each.place.count("/"), each.place)):
+    for text in sorted(found, key=lambda each: (each.path.count("/"), each.path)):
         once.setdefault(text.content, text)
-    return sorted(once.values(), key=lambda each: each.place)
+    return sorted(once.values(), key=lambda each: each.path)
 
 
 def of_archive(archive: Path, wanted: Sequence[str] = ()) -> list[Text]:
-    """Return the texts in an archive whose name is its sha256; those `wanted`, or all that look like licences.
+    """Return the texts in an archive, whose file name is its sha256: those in `wanted`, or all license texts.
 
-    Raises `LicenseError` when it cannot be read.
+    Raises `LicenseError` if it is damaged.
     """
     key = result_cache.key("license texts", archive.name, sorted(wanted), dict(code.closure(__name__)))
-    # Two recipes may use one archive, and be asked for at the same time.
+    # Two recipes with the same archive may run in parallel.
     with result_cache.lock(key):
         entry = result_cache.find(key)
         if entry is None:
@@ -171,21 +170,21 @@ def of_archive(archive: Path, wanted: Sequence[str] = ()) -> list[Text]:
 
 
 def check_expression(name: str, text: str) -> None:
-    """Raise `LicenseError` when a licence of ours is no SPDX expression."""
+    """Raise `LicenseError` if a recipe's license is not an SPDX expression."""
     if spdx_expression(text) is None:
-        raise LicenseError(f"{name}: {text!r} is no SPDX license expression", "see https://spdx.org/licenses/")
+        raise LicenseError(f"{name}: {text!r} is not an SPDX license expression", "see https://spdx.org/licenses/")
 
 
 def report(rows: Iterable[Row]) -> str:
-    """Return the page; texts are linked as files below the folder `licenses` beside it."""
+    """Return the page, with links to the texts in the folder `licenses`."""
     lines = [
-        "# Licences",
+        "# Licenses",
         "",
-        "What is shipped, under which licence, and its full text. The texts of what we compile come out of its own",
-        "source archive. Packages that come from Alpine in binary form carry no texts; theirs are the standard ones of",
-        "the names that Alpine gives, so the names of copyright holders are not in them.",
+        "All components with their licenses and full texts. The texts of compiled components come from their source",
+        "archives. Binary packages of Alpine contain no texts; theirs are the standard texts of the licenses that",
+        "Alpine names, without the names of copyright holders.",
         "",
-        "| component | version | licence | texts |",
+        "| component | version | license | texts |",
         "|---|---|---|---|",
     ]
     for row in rows:
@@ -196,21 +195,21 @@ def report(rows: Iterable[Row]) -> str:
 
 
 class _Standard:
-    """Standard texts, written when first needed."""
+    """Standard texts, written on first use."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._paths: dict[str, str] = {}
 
     def row(self, component: str, version: str, expression: str) -> Row:
-        """Return the line of a component whose licence is known by its name only. Raises `LicenseError`."""
+        """Return the row of a component whose license is known only by name. Raises `LicenseError`."""
         names = license_names(expression)
         lacking = [name for name in names if name not in STANDARD]
         unknown = [name for name in lacking if name not in NO_STANDARD]
         if unknown or len(lacking) == len(names):
             name = (unknown or [expression])[0]
             raise LicenseError(
-                f"{component}: there is no text for the licence {name!r}", "add its place to nabla/sbom/licenses.py"
+                f"{component}: there is no text of the license {name!r}", "add its path to nabla/sbom/licenses.py"
             )
         remark = "; ".join(f"{name}: {NO_STANDARD[name]}" for name in lacking)
         texts = dict.fromkeys(self._path(name) for name in names if name in STANDARD)
@@ -218,19 +217,19 @@ class _Standard:
 
     def _path(self, name: str) -> str:
         if name not in self._paths:
-            holder, place = STANDARD[name]
-            archive, wanted = _holder(holder, place)
+            holder, path = STANDARD[name]
+            archive, wanted = _holder(holder)
             for text in of_archive(archive, wanted):
-                if text.place == place:
-                    self._paths[name] = _put([Text(name, text.content)], self._folder, "standard")[0]
+                if text.path == path:
+                    self._paths[name] = _write([Text(name, text.content)], self._folder, "standard")[0]
                     break
             else:
-                raise LicenseError(f"{holder} holds no {place}, the text of {name}")
+                raise LicenseError(f"{holder} contains no {path}, the text of {name}")
         return self._paths[name]
 
 
-def _holder(name: str, place: str) -> tuple[Path, Sequence[str]]:
-    """Return the archive that holds a standard text and what is to be read of it."""
+def _holder(name: str) -> tuple[Path, Sequence[str]]:
+    """Return an archive with standard texts, and the paths of its texts."""
     for file in (lock := lockfile.read_lock()).files:
         if file.name == name:
             (path,) = buildroot.fetch(dataclasses.replace(lock, files=(file,)))
@@ -240,15 +239,15 @@ def _holder(name: str, place: str) -> tuple[Path, Sequence[str]]:
 
 
 def _bundled(inventory: Inventory, rows: dict[str, Row]) -> Iterator[Row]:
-    """Yield the libraries inside of wheels: their licences are in the texts of the wheel."""
+    """Yield the libraries in wheels: the texts of the wheel contain their licenses."""
     for component in inventory.of_kind("bundled"):
         holder = next(c for c in inventory.of_kind("wheel") if component.ref in c.contains)
-        texts = rows[holder.origin or ""].texts[:1]  # the wheel's own, which names what it brings along
-        yield Row(f"{component.name} (in {holder.name})", component.version, "told by the wheel", texts)
+        texts = rows[holder.origin or ""].texts[:1]  # the wheel's own text, which lists its libraries
+        yield Row(f"{component.name} (in {holder.name})", component.version, "see the wheel", texts)
 
 
-def _put(texts: Sequence[Text], folder: Path, name: str) -> tuple[str, ...]:
-    """Write texts into a folder and return their paths below the one above. Two texts of one name get numbers."""
+def _write(texts: Sequence[Text], folder: Path, name: str) -> tuple[str, ...]:
+    """Write texts to `folder`/`name`; return their paths below `folder`. Texts with equal names get numbers."""
     files.make_folder(folder / name)
     paths: list[str] = []
     for text in texts:
@@ -270,7 +269,7 @@ def _read(archive: Path, wanted: Sequence[str]) -> Iterator[Text]:
     elif zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as whole:
             for name in sorted(whole.namelist()):
-                if not name.endswith("/") and (name in wanted if wanted else _looks(name)):
+                if not name.endswith("/") and (name in wanted if wanted else _is_license(name)):
                     yield Text(name, _decode(whole.read(name)))
     else:
         with tarfile.open(archive, "r|*") as tar:
@@ -278,31 +277,31 @@ def _read(archive: Path, wanted: Sequence[str]) -> Iterator[Text]:
 
 
 def _read_tar(tar: tarfile.TarFile, wanted: Sequence[str], prefix: str = "") -> Iterator[Text]:
-    """Yield the texts in a tar with one folder at its top. Reading ends when all that is wanted was there."""
+    """Yield the texts in a tar with one top folder. Stops after all `wanted` ones."""
     left = set(wanted)
     for member in tar:
-        place = "/".join(PurePosixPath(member.name).parts[1:])
-        if member.isfile() and (prefix + place in left if wanted else _looks(place)):
-            yield Text(prefix + place, _content(tar, member))
-            left.discard(prefix + place)
+        path = "/".join(PurePosixPath(member.name).parts[1:])
+        if member.isfile() and (prefix + path in left if wanted else _is_license(path)):
+            yield Text(prefix + path, _content(tar, member))
+            left.discard(prefix + path)
             if wanted and not left:
                 return
 
 
 def _read_deb(tar: tarfile.TarFile, wanted: Sequence[str]) -> Iterator[Text]:
-    """Yield the texts in a Debian package; a `!` in what is wanted leads into an archive inside."""
-    inner = {place.split("!")[0] for place in wanted if "!" in place}
+    """Yield the texts in a Debian package; a path with `!` is in an inner archive."""
+    inner = {path.split("!")[0] for path in wanted if "!" in path}
     for member in tar:
-        place = member.name.removeprefix("./")
+        path = member.name.removeprefix("./")
         if not member.isfile():
             continue
-        if place in inner:
+        if path in inner:
             stream = tar.extractfile(member)
             assert stream is not None
             with tarfile.open(fileobj=_buffered(stream), mode="r|*") as below:
-                yield from _read_tar(below, [each for each in wanted if each.startswith(f"{place}!")], f"{place}!")
-        elif place in wanted or (not wanted and re.fullmatch(r"usr/share/doc/[^/]+/copyright", place)):
-            yield Text(place, _content(tar, member))
+                yield from _read_tar(below, [each for each in wanted if each.startswith(f"{path}!")], f"{path}!")
+        elif path in wanted or (not wanted and re.fullmatch(r"usr/share/doc/[^/]+/copyright", path)):
+            yield Text(path, _content(tar, member))
 
 
 def _buffered(stream: IO[bytes]) -> IO[bytes]:
@@ -319,12 +318,12 @@ def _decode(data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
-        return data.decode("latin-1")  # texts of before 2000, with names in them
+        return data.decode("latin-1")  # old texts with names
 
 
-def _looks(place: str) -> bool:
-    """Tell whether a path looks like the text of a licence of what goes into packages."""
-    path = PurePosixPath(place)
-    if {part.lower() for part in path.parts[:-1]} & _ASIDE or path.suffix.lower() in _NO_TEXT:
+def _is_license(name: str) -> bool:
+    """Return whether a path is probably the license text of a packaged file."""
+    path = PurePosixPath(name)
+    if {part.lower() for part in path.parts[:-1]} & _IGNORED or path.suffix.lower() in _NO_TEXT:
         return False
     return _NAME.match(path.name) is not None or "LICENSES" in path.parts[:-1] or "licenses" in path.parts[:-1]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write an inventory as SPDX 2.3 in JSON, by spdx-tools, checked by its own validator.
+"""Write an inventory as SPDX 2.3 in JSON, by spdx-tools, checked by its validator.
 
 Components and sources are packages, patches are files. An image CONTAINS components, a component DEPENDS_ON others and
-is GENERATED_FROM sources; a patch is a PATCH_FOR the source and PATCH_APPLIED to what is made of it.
+is GENERATED_FROM sources; a patch is a PATCH_FOR a source and PATCH_APPLIED to the component.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from spdx_tools.spdx.model.package import ExternalPackageRef, Package
     from spdx_tools.spdx.model.relationship import Relationship
 
-_UUIDS = uuid.UUID("c2b3d8f4-7d8a-5c56-9b7c-6a1f0f1f3d22")  # our own name space for documents
+_UUIDS = uuid.UUID("c2b3d8f4-7d8a-5c56-9b7c-6a1f0f1f3d22")  # namespace of documents
 _PURPOSES: dict[Kind, str] = {
     "kernel": "OPERATING_SYSTEM",
     "library": "LIBRARY",
@@ -48,7 +48,7 @@ _DOCUMENT = "SPDXRef-DOCUMENT"
 
 
 def write(inventory: Inventory) -> str:
-    """Return the document, validated. Raises `SbomError` when it is not valid."""
+    """Return the validated document. Raises `SbomError` if it is invalid."""
     from spdx_tools.spdx.jsonschema.document_converter import DocumentConverter
     from spdx_tools.spdx.model.actor import Actor, ActorType
     from spdx_tools.spdx.model.document import CreationInfo, Document
@@ -60,7 +60,7 @@ def write(inventory: Inventory) -> str:
             spdx_version="SPDX-2.3",
             spdx_id=_DOCUMENT,
             name=f"{NAME}-{inventory.version}",
-            document_namespace=f"urn:uuid:{uuid.uuid5(_UUIDS, digest.config_digest(_content(inventory)))}",
+            document_namespace=f"urn:uuid:{uuid.uuid5(_UUIDS, digest.config_digest(inventory.content()))}",
             creators=[Actor(ActorType.ORGANIZATION, NAME)],
             created=datetime.fromtimestamp(inventory.epoch, UTC).replace(tzinfo=None),
         ),
@@ -85,13 +85,9 @@ def write(inventory: Inventory) -> str:
 
 
 def spdx_id(ref: str) -> str:
-    """Return the SPDX identifier of a reference; a short digest keeps apart what looks alike without its signs."""
+    """Return the SPDX identifier of a reference; a short digest makes it unique after the removal of characters."""
     plain = re.sub(r"[^A-Za-z0-9.]+", "-", ref.split("?")[0].removeprefix("pkg:")).strip("-")
     return f"SPDXRef-{plain}-{digest.sha256_bytes(ref.encode())[:8]}"
-
-
-def _content(inventory: Inventory) -> list[str]:
-    return [inventory.version, str(inventory.epoch), *map(repr, inventory.components), *map(repr, inventory.sources)]
 
 
 def _root(inventory: Inventory) -> Package:
@@ -158,8 +154,8 @@ def _source(source: Source) -> Package:
 
 
 def _also(first: SourceFile, others: list[SourceFile]) -> list[str]:
-    """Return a line for each further place, and for each form of a source that differs in its bytes."""
-    lines = [f"also at {place}" for place in first.places[1:]]
+    """Return a line for each other address of the first archive, and for each other archive of a source."""
+    lines = [f"also at {url}" for url in first.places[1:]]
     for file in others:
         lines.append(
             f"also as {file.file}, sha256 {file.sha256}: {', '.join([*file.places, file.purl or ''])}".rstrip(", ")
@@ -182,7 +178,7 @@ def _patch(patch: Patch) -> File:
 
 
 def _license(text: str) -> tuple[Any, str | None]:
-    """Return a licence for SPDX, and what there is to say where it is no SPDX expression."""
+    """Return a license for SPDX, and a comment if the text is not an SPDX expression."""
     from spdx_tools.spdx.model.spdx_no_assertion import SpdxNoAssertion
 
     expression = spdx_expression(text) if text and text != "NOASSERTION" else None
@@ -209,7 +205,7 @@ def _relationships(inventory: Inventory) -> list[Relationship]:
             found.add((spdx_id(NAME), "CONTAINS", own))
         found |= {(own, "CONTAINS", spdx_id(ref)) for ref in component.contains}
         found |= {(own, "GENERATED_FROM", spdx_id(ref)) for ref in component.sources}
-        # An image starts from the base's files, it does not need them beside it.
+        # An image starts from the base's files and does not depend on them.
         kind = "GENERATED_FROM" if component.kind == "image" else "DEPENDS_ON"
         found |= {(own, kind, spdx_id(ref)) for ref in component.depends}
         for patch in component.patches:

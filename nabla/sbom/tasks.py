@@ -13,20 +13,8 @@ from pathlib import Path
 
 from doit.exceptions import BaseFail, TaskFailed
 
-from nabla.core.artifacts import (
-    BASE,
-    CYCLONEDX,
-    LICENSE_LIST,
-    LICENSE_TEXTS,
-    REFERENCE_REPOSITORY,
-    REFERENCE_SBOM,
-    RELEASED_IMAGES,
-    SPDX,
-    Tree,
-    image_path,
-    package_record,
-    source_record,
-)
+from nabla.core import artifacts
+from nabla.core.artifacts import Tree
 from nabla.core.errors import NablaError
 from nabla.core.paths import BUSYBOX, MUSL, ROOT
 from nabla.engine import task
@@ -43,27 +31,27 @@ from verify.scan.advisories import ScanError
 def task_sbom() -> TaskDict:
     """Write the bills of materials."""
     packages = catalog.recipes()
-    recipes = sorted({*catalog.names(), *collect.FIXED, BASE})
+    recipes = sorted({*catalog.names(), *collect.FIXED, artifacts.BASE})
     loaded = [recipe.load(name) for name in recipes]
     return task.step(
         "sbom",
         documents.write,
-        doc="bills of materials (SPDX, CycloneDX), checked by their validators, and the texts of all licences",
+        doc="bills of materials (SPDX, CycloneDX), checked by their validators, and the texts of all licenses",
         inputs=[
             *(documents.FILES[name] for name in ("linux", "nabla-init", "nabla-run")),
             *(Tree(MUSL), Tree(BUSYBOX)),
-            *(image_path(name) for name in RELEASED_IMAGES),
-            *(package_record(each.name) for each in packages),
+            *(artifacts.image_path(name) for name in artifacts.RELEASED_IMAGES),
+            *(artifacts.package_record(each.name) for each in packages),
             *(path for each in packages for path in catalog.apks(each)),
-            *(source_record(each.name) for each in loaded if each.is_remote),
+            *(artifacts.source_record(each.name) for each in loaded if each.is_remote),
             *(each.path for each in loaded),
             *(patch for each in loaded for patch in each.patches),
             *(ROOT / "LICENSE", lockfile.LOCK),
         ],
-        outputs=[SPDX, CYCLONEDX, LICENSE_TEXTS, LICENSE_LIST],
+        outputs=[artifacts.SPDX, artifacts.CYCLONEDX, artifacts.LICENSE_TEXTS, artifacts.LICENSE_LIST],
         # Texts of licenses come from its packages.
         after=["fetch:buildroot"],
-        config=list(RELEASED_IMAGES),
+        config=list(artifacts.RELEASED_IMAGES),
         checks=[documents.same_version],
     )
 
@@ -75,8 +63,8 @@ def task_digests_sbom() -> Iterator[TaskDict]:
             "digests:sbom",
             documents.write_reference,
             doc="bills of materials of a version 0, of packages without signatures",
-            inputs=[REFERENCE_REPOSITORY, SPDX, CYCLONEDX],
-            outputs=[REFERENCE_SBOM],
+            inputs=[artifacts.REFERENCE_REPOSITORY, artifacts.SPDX, artifacts.CYCLONEDX],
+            outputs=[artifacts.REFERENCE_SBOM],
         )
     )
 
@@ -99,7 +87,9 @@ def task_scan() -> TaskDict:
 def scan(json: bool, sbom: str, databases: list[str]) -> BaseFail | None:
     """Print the findings; fail (status 1) if a vulnerability is open."""
     try:
-        count = match.show(Path(sbom) if sbom else CYCLONEDX, [Path(each) for each in databases], as_json=json)
+        count = match.show(
+            Path(sbom) if sbom else artifacts.CYCLONEDX, [Path(each) for each in databases], as_json=json
+        )
     except (ScanError, ToolError) as error:
         raise NablaError(str(error), error.hint) from error
     return TaskFailed(f"{count} known vulnerabilities are open") if count else None

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recipes and where their sources come from: origins, signatures, the download cache."""
+"""Recipes and their sources: origins, signatures, the download cache."""

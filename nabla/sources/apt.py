@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A private view of a Debian suite through the ordinary apt of the host.
+"""A private view of a Debian suite by the host's apt.
 
-Which server to ask is the host's business: the address comes from its own apt configuration (or `NABLA_DEBIAN_MIRROR`),
-so that proxies, caches and local mirrors work and no server name stands in this repository. Lists, status and downloads
-lie in a private directory; the host's packages are never touched. apt checks the chain InRelease (OpenPGP, by gpgv)
-→ Packages/Sources → file.
+The host's apt configuration (or `NABLA_DEBIAN_MIRROR`) determines the server, so that proxies, caches and local mirrors
+work and this repository contains no server name. Lists, status and downloads are in a private directory; the host's
+packages are not touched. apt verifies the chain InRelease (OpenPGP, by gpgv) → Packages/Sources → file.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 ARCHITECTURE = "amd64"
 
 _MIRROR_HINT = "set NABLA_DEBIAN_MIRROR to the address of a Debian mirror (the part before /dists)"
-# What the host wants done after its own updates is no business of ours (cleaning its cache, telling its desktop).
+# The host's hooks (clean its cache, notify its desktop) must not run.
 _NO_HOOKS = """\
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
@@ -70,81 +69,81 @@ class SourcePackage:
 
     @property
     def upstream(self) -> str:
-        """Upstream's part of the version (Debian Policy, section 5.6.12): without epoch and revision."""
+        """Upstream's version (Debian Policy, section 5.6.12): without epoch and revision."""
         return upstream_version(self.version)
 
     @property
     def tarball(self) -> SourceFile | None:
-        """What upstream made; None for a package that is Debian's own."""
+        """Upstream's archive; None for a native package of Debian."""
         return next((file for name, file in self.files.items() if re.search(r"\.orig\.tar\.\w+$", name)), None)
 
 
 def mirror() -> str:
-    """Return the address of a Debian mirror, with a slash at the end, as this host is configured.
+    """Return the address of the host's Debian mirror, with a slash at the end.
 
-    Raises `HostError` where there is no apt, or where its configuration names no Debian archive.
+    Raises `HostError` if there is no apt, or if its configuration lists no Debian archive.
     """
     explicit = os.environ.get("NABLA_DEBIAN_MIRROR")
     if explicit:
         return explicit.rstrip("/") + "/"
     if shutil.which("apt-get") is None:
         raise HostError("apt-get is missing: it fetches packages from Debian's archive", "install the package apt")
-    # ReleaseInfo=false lists the targets although nothing has been downloaded yet.
+    # ReleaseInfo=false lists the targets before any download.
     argv = ["apt-get", "indextargets", "-o", "APT::Get::IndexTargets::ReleaseInfo=false"]
     result = run([*argv, "--format", "$(REPO_URI) $(RELEASE)"], check=False)
     for line in result.stdout.splitlines():
         uri, _, release = line.partition(" ")
-        # The security archive has another layout; vendors' repositories have their own suite names.
+        # The security archive has a different layout; repositories of vendors have other suite names.
         if re.fullmatch(r"(old)*stable|testing|unstable|sid|bullseye|bookworm|trixie|forky", release) and (
             "security" not in uri
         ):
             return uri.rstrip("/") + "/"
-    raise HostError("this host's apt configuration names no Debian archive", _MIRROR_HINT)
+    raise HostError("this host's apt configuration lists no Debian archive", _MIRROR_HINT)
 
 
 @dataclass(frozen=True)
 class Apt:
-    """apt with lists of one suite and private directories under `directory`."""
+    """apt with the lists of one suite and private directories below `directory`."""
 
     directory: Path
     suite: str
     kind: str = "deb"  # or deb-src
 
     def update(self) -> None:
-        """Fetch the suite's signed lists. Raises `FetchError` when no list could be had or its signature is wrong."""
+        """Fetch the suite's signed lists. Raises `FetchError` if a list is unavailable or its signature is wrong."""
         for name in ("lists/partial", "cache/archives/partial", "state", "etc"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
-        # An empty status: what the host has installed must not change what is resolved.
+        # An empty status: packages on the host must not affect the resolution.
         (self.directory / "status").write_text("")
         option = f"signed-by={KEYRING} " if KEYRING.exists() else ""
         line = f"{self.kind} [{option}arch={ARCHITECTURE}] {mirror()} {self.suite} main\n"
         (self.directory / "sources.list").write_text(line)
         try:
-            # Without Error-Mode a list that cannot be had is only a warning.
+            # Without Error-Mode, an unavailable list is only a warning.
             self._apt("update", "-q", "-o", "APT::Update::Error-Mode=any")
         except CommandError as error:
             raise FetchError(f"Debian's {self.suite} lists could not be fetched", error.hint) from error
 
     def resolve(self, packages: Sequence[str]) -> list[DebFile]:
-        """Return `packages` and all they depend on (no recommended ones), sorted. Raises `LockError`."""
+        """Return `packages` and their dependencies (no recommendations), sorted. Raises `LockError`."""
         try:
             result = self._apt(
                 "install", "-y", "-qq", "--print-uris", "-o", "Acquire::ForceHash=SHA256", *sorted(packages)
             )
         except CommandError as error:
-            raise LockError("apt cannot resolve the wanted packages", error.hint) from error
+            raise LockError("apt cannot resolve the packages", error.hint) from error
         files = []
         for line in result.splitlines():
             match = _URI_LINE.fullmatch(line)
             if match is None:
-                raise LockError(f"apt said something unexpected: {line}")
+                raise LockError(f"unexpected output of apt: {line}")
             name, version, architecture = urllib.parse.unquote(match["file"]).removesuffix(".deb").rsplit("_", 2)
             path = _pool_path(match["uri"])
             files.append(DebFile(name, version, architecture, int(match["size"]), match["sha256"], path))
         return sorted(files)
 
     def download(self, files: Sequence[DebFile], into: Path) -> None:
-        """Put the given package files into `into`, under the names apt gives. Raises `FetchError`."""
+        """Download package files to the folder `into`, under apt's names. Raises `FetchError`."""
         try:
             self._apt(
                 "download", "-q", *(f"{file.name}:{file.architecture}={file.version}" for file in files), cwd=into
@@ -154,8 +153,8 @@ class Apt:
             raise FetchError(f"Debian's archive did not deliver one of: {names}", error.hint) from error
 
     def sources(self, names: Sequence[str]) -> list[SourcePackage]:
-        """Return all versions the suite has of these source packages, the newest of each first."""
-        # Names that the suite has not are left out with a warning.
+        """Return the suite's versions of these source packages, the newest of each first."""
+        # apt prints a warning for an unknown name.
         return parse_sources(self._apt("showsrc", "--only-source", *names, program="apt-cache"), self.suite)
 
     def _apt(self, *words: str, cwd: Path | None = None, program: str = "apt-get") -> str:
@@ -177,7 +176,7 @@ class Apt:
             "APT::Architecture": ARCHITECTURE,
             "APT::Architectures": ARCHITECTURE,
             "APT::Install-Recommends": "false",
-            "APT::Sandbox::User": "root",  # otherwise apt, run by root, becomes a user that may not write here
+            "APT::Sandbox::User": "root",  # otherwise root's apt changes to a user without write permission
             "Acquire::Languages": "none",
             "Acquire::Retries": "3",
             "Acquire::http::Timeout": "15",
@@ -188,9 +187,9 @@ class Apt:
 
 
 def source_packages(suite: str, names: Sequence[str], title: str) -> list[SourcePackage]:
-    """Return what a suite has of these source packages (`Apt.sources`), by its present lists. Raises `FetchError`.
+    """Return a suite's versions of these source packages (`Apt.sources`) by its present lists. Raises `FetchError`.
 
-    `title`: who asks, for the message while another process does.
+    `title`: prefix of the message while another process holds the lock.
     """
     archive = Apt(cache_dir() / "apt" / f"{suite}-src", suite, kind="deb-src")
     with files.lock(archive.directory / "lock", f"{title}: waiting for another apt"):
@@ -199,20 +198,20 @@ def source_packages(suite: str, names: Sequence[str], title: str) -> list[Source
 
 
 def parse_sources(printed: str, suite: str) -> list[SourcePackage]:
-    """Read what `apt-cache showsrc` prints: deb822 paragraphs (deb822(5), sources in deb-src-control(5))."""
-    found = []
+    """Parse the output of `apt-cache showsrc`: deb822 paragraphs (deb822(5), deb-src-control(5))."""
+    packages = []
     for paragraph in filter(str.strip, re.split(r"\n[ \t]*\n", printed)):
         fields = HeaderParser().parsestr(paragraph.lstrip("\n"))
         files = {}
         for line in (fields["Checksums-Sha256"] or "").strip().splitlines():
             sha256, size, name = line.split()
             files[name] = SourceFile(name, f"{fields['Directory']}/{name}", int(size), sha256)
-        found.append(SourcePackage(suite, fields["Package"], fields["Version"], files))
+        packages.append(SourcePackage(suite, fields["Package"], fields["Version"], files))
 
     def order(one: SourcePackage, other: SourcePackage) -> int:
         return compare(other.version, one.version) if one.name == other.name else -1 if one.name < other.name else 1
 
-    return sorted(found, key=cmp_to_key(order))
+    return sorted(packages, key=cmp_to_key(order))
 
 
 def upstream_version(version: str) -> str:
@@ -221,9 +220,9 @@ def upstream_version(version: str) -> str:
 
 
 def pool_path(package: str, file: str) -> str:
-    """Return where the archive keeps a file of a source package of main, relative to the mirror's root.
+    """Return the path of a file of a source package in main, relative to the mirror's root.
 
-    Sorted by the first letter, those of libraries by the first four (Debian Developer's Reference, section 4.6).
+    The pool has a folder for each first letter, or four letters for libraries (Developer's Reference, section 4.6).
     """
     return f"pool/main/{package[: 4 if package.startswith('lib') else 1]}/{package}/{file}"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fetched source files of a recipe, as its record names them (out/state/sources/<recipe>.json)."""
+"""The fetched source files of a recipe, which its record lists (out/state/sources/<recipe>.json)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ restore: Callable[[Recipe, str, str], None] = _none
 
 
 class Archive(msgspec.Struct, frozen=True, kw_only=True):
-    """One fetched file: the name of the source, its file name upstream, sha256 and size."""
+    """One fetched file: the name of its source, upstream's file name, sha256 and size."""
 
     source: str
     file: str
@@ -34,7 +34,7 @@ class Archive(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_record(recipe: str) -> list[Archive]:
-    """Read the record of a recipe. Raises `NablaError` if there is none."""
+    """Read the record of a recipe. Raises `NablaError` if it is missing or damaged."""
     path = source_record(recipe)
     try:
         return msgspec.json.decode(path.read_bytes(), type=list[Archive])
@@ -47,7 +47,7 @@ def fetched(loaded: Recipe) -> dict[str, Path]:
 
     Raises `NablaError` if that is impossible.
     """
-    found = {}
+    files = {}
     for archive in read_record(loaded.name):
         try:
             path = cache().get(archive.sha256, archive.size)
@@ -58,5 +58,5 @@ def fetched(loaded: Recipe) -> dict[str, Path]:
             path = cache().get(archive.sha256, archive.size)
         if path is None:
             raise NablaError(f"{archive.file} is no longer in the download cache", f"run `doit fetch:{loaded.name}`")
-        found[archive.source] = path
-    return found
+        files[archive.source] = path
+    return files

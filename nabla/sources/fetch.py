@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Get the sources of recipes into the cache: origins are tried in order, everything is checked before it enters.
+"""Fetch the sources of recipes into the cache: origins are tried in order, and each file is verified before it enters.
 
-The cache is content-addressed and shared by all checkouts of a user (nabla.sources.store). A file counts only when its
-sha256, its size and, where upstream signs, its OpenPGP signature are right. With `NABLA_OFFLINE=1` no connection is
-opened. `NABLA_WITHOUT=debian,pypi` does as if the recipes had no origins of these places, in the cache neither.
+The cache is content-addressed and shared by all checkouts of a user (nabla.sources.store). A file must have the right
+sha256, size and, if upstream signs, OpenPGP signature. With `NABLA_OFFLINE=1` no connection is opened.
+`NABLA_WITHOUT=debian,pypi` ignores the origins of these providers, and their files in the cache.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from nabla.sources.origins import Delivery, Request, debian, pypi
 from nabla.sources.recipe import DebianOrigin, DebOrigin, Origin, PypiOrigin, Recipe, Source, UrlOrigin
 from nabla.sources.store import Store, cache, is_offline
 
-# Who keeps what the origins of a type deliver.
-PLACES: dict[type[Origin], str] = {
+# Type of origin -> provider of its files.
+PROVIDERS: dict[type[Origin], str] = {
     UrlOrigin: "upstream",
     DebianOrigin: "debian",
     DebOrigin: "debian",
@@ -44,16 +44,16 @@ PLACES: dict[type[Origin], str] = {
 
 @dataclass(frozen=True)
 class Fetched:
-    """A verified file in the cache and the origin it is of."""
+    """A verified file in the cache, and its origin."""
 
     path: Path
     origin: Origin
 
 
 def fetch(source: Source, *, offline: bool | None = None, task_log: Path | None = None) -> Path:
-    """Return the verified file of a source, fetched if need be; for a `local` source its folder.
+    """Return the verified file of a source, after fetching it if necessary; for a `local` source its folder.
 
-    `offline` defaults to the environment. Raises `FetchError` and its kinds, `DiskFullError`, `HostError`.
+    `offline` defaults to the environment. Raises `FetchError` and its subclasses, `DiskFullError`, `HostError`.
     """
     if source.local_path is not None:
         return source.local_path
@@ -61,30 +61,30 @@ def fetch(source: Source, *, offline: bool | None = None, task_log: Path | None 
 
 
 def obtain(source: Source, *, offline: bool | None = None, task_log: Path | None = None) -> Fetched:
-    """Like `fetch`, and tell which origin the file is of. The origins of a source may differ in their bytes."""
+    """Like `fetch`, but return the file's origin, too. The files of a source's origins may differ."""
     store = cache()
     if not usable(source):
-        places = " and ".join(sorted(without()))
+        providers = " and ".join(sorted(without()))
         raise FetchError(
-            f"{source.name}: no origin is left without {places}",
-            "\n".join(f"it has {place(origin)}: {describe(origin)}" for origin in source.origin),
+            f"{source.name}: no origin is left without {providers}",
+            "\n".join(f"it has {provider(origin)}: {describe(origin)}" for origin in source.origin),
         )
     forbidden = is_offline() if offline is None else offline
     try:
-        found = cached(source, store)
+        file = cached(source, store)
     except ChecksumError:
         if forbidden:
             raise
-        found = None
-    if found is not None:
-        return found
+        file = None
+    if file is not None:
+        return file
     if forbidden:
         raise OfflineError(
             f"{source.name} is not in the cache and connections are forbidden (offline)",
             f"run `./doit.sh fetch` once with a network, or copy the cache folder {store.root}",
         )
     with store.lock(source.origin[0].sha256):
-        # Another process may have fetched it while we waited.
+        # Another process may have fetched it while this one waited.
         _set_damaged_aside(source, store)
         return cached(source, store) or _fetch_first(source, store, task_log)
 
@@ -120,23 +120,23 @@ archives.restore = restore
 
 
 def without() -> frozenset[str]:
-    """Return the places whose origins are left out: words of `NABLA_WITHOUT`. Raises `ConfigError` for another word."""
-    wanted = frozenset(filter(None, re.split(r"[\s,]+", os.environ.get("NABLA_WITHOUT", ""))))
-    known = sorted(set(PLACES.values()))
-    for word in sorted(wanted.difference(known)):
+    """Return the providers in `NABLA_WITHOUT`, whose origins are ignored. Raises `ConfigError` for an unknown one."""
+    ignored = frozenset(filter(None, re.split(r"[\s,]+", os.environ.get("NABLA_WITHOUT", ""))))
+    known = sorted(set(PROVIDERS.values()))
+    for word in sorted(ignored.difference(known)):
         raise ConfigError(f"without={word}: there are no such origins", f"known are {', '.join(known)}")
-    return wanted
+    return ignored
 
 
 def usable(source: Source) -> tuple[Origin, ...]:
-    """Return the origins of a source that are not left out, in the recipe's order."""
-    left_out = without()
-    return tuple(origin for origin in source.origin if place(origin) not in left_out)
+    """Return the origins of a source that are not ignored, in the recipe's order."""
+    ignored = without()
+    return tuple(origin for origin in source.origin if provider(origin) not in ignored)
 
 
-def place(origin: Origin) -> str:
-    """Return who keeps the file of an origin: "upstream", "debian" or "pypi"."""
-    return PLACES[type(origin)]
+def provider(origin: Origin) -> str:
+    """Return the provider of an origin's file: "upstream", "debian" or "pypi"."""
+    return PROVIDERS[type(origin)]
 
 
 def _cached_file(origin: Origin, store: Store) -> Path | None:
@@ -158,7 +158,7 @@ def _fetch_first(source: Source, store: Store, task_log: Path | None) -> Fetched
                     log.warn(f"{source.name}: {error}")
                 continue
         return Fetched(path, origin)
-    raise _sum_up(source, problems)
+    raise _combine(source, problems)
 
 
 def _fetch_from(origin: Origin, request: Request) -> Path:
@@ -167,11 +167,11 @@ def _fetch_from(origin: Origin, request: Request) -> Path:
 
 
 def accept(delivery: Delivery, origin: Origin, request: Request) -> Path:
-    """Check what an origin delivered and move it into the cache. Raises `ChecksumError`, `SignatureError`."""
+    """Verify a delivered file and move it into the cache. Raises `ChecksumError`, `SignatureError`."""
     try:
         _check(delivery, origin, request.folder)
     except (ChecksumError, SignatureError):
-        # An unfinished download of a wrong file must not be gone on with.
+        # A wrong file must not be resumed.
         delivery.file.unlink(missing_ok=True)
         raise
     return request.cache.add(delivery.file, origin.sha256)
@@ -206,7 +206,7 @@ def _check(delivery: Delivery, origin: Origin, scratch: Path) -> None:
 
 
 def describe(origin: Origin) -> str:
-    """Name an origin for people."""
+    """Describe an origin for messages."""
     match origin:
         case UrlOrigin():
             return origin.url[0]
@@ -224,8 +224,8 @@ def _as_fetch_error(origin: Origin, error: FetchError | CommandError | HostError
     return FetchError(f"{describe(origin)}: {error.message}", error.hint)
 
 
-def _sum_up(source: Source, problems: Sequence[FetchError]) -> FetchError:
-    """Make one error of all: a wrong hash or signature is the one to be told, not that another host was down."""
+def _combine(source: Source, problems: Sequence[FetchError]) -> FetchError:
+    """Combine all errors into one: a wrong hash or signature takes precedence over an unreachable host."""
     worst = next((error for error in problems if isinstance(error, ChecksumError | SignatureError)), problems[-1])
     lines = [error.message + (f"\n{error.hint}" if error.hint else "") for error in problems]
     if isinstance(worst, ChecksumError | SignatureError):
@@ -234,7 +234,7 @@ def _sum_up(source: Source, problems: Sequence[FetchError]) -> FetchError:
 
 
 def fetch_recipe(job: Job, name: str) -> None:
-    """Fetch all sources of one recipe and record what came."""
+    """Fetch all sources of one recipe and record the files."""
     record = []
     for source in recipe.load(name).source:
         if source.local is not None:
@@ -249,7 +249,7 @@ def fetch_recipe(job: Job, name: str) -> None:
 
 @dataclass(frozen=True)
 class InCache:
-    """Up-to-date check: the recorded files are still in the cache, which lies outside of this checkout."""
+    """Up-to-date check: the recorded files are still in the cache, which is outside of the checkout."""
 
     name: str
 

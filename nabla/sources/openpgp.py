@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Detached OpenPGP signatures, checked by gpgv against one committed public key.
+"""Verify detached OpenPGP signatures by gpgv with one committed public key.
 
-gpgv and not a stricter library: the signatures in question were made long ago and cannot be made again (musl's uses
-SHA-1, busybox's a DSA key of 1024 bits). What pins the content is the recipe's sha256; the signature tells who made it.
+A stricter library would reject old signatures that upstream cannot replace: musl's uses SHA-1, busybox's a DSA key of
+1024 bits. The recipe's sha256 pins the content; the signature identifies the author.
 """
 
 from __future__ import annotations
@@ -31,44 +31,35 @@ _READERS: dict[bytes, Callable[[Path], IO[bytes]]] = {
 
 
 def check(file: Path, signature_file: Path, wanted: Signature, scratch: Path | None = None) -> None:
-    """Raise `SignatureError` unless the wanted certificate made `signature_file` over `file`.
+    """Raise `SignatureError` unless `signature_file` is a signature of `file` by the given certificate.
 
-    `scratch`: where to decompress a file signed uncompressed (the kernel: 1.3 GB); default the temporary folder.
+    `scratch`: the folder for the decompressed data of a file that is signed uncompressed (the kernel: 1.3 GB); default:
+    the temporary folder.
     """
     with tempfile.TemporaryDirectory(prefix="gpgv-", dir=scratch) as name:
         folder = Path(name)
         keyring = folder / "keyring.gpg"
         keyring.write_bytes(dearmor(wanted.key_path.read_text(encoding="ascii")))
         data = _decompress(file, folder / "data") if wanted.over == "uncompressed" else file
-        argv: list[str | Path] = [
-            "gpgv",
-            "--homedir",
-            folder,
-            "--keyring",
-            keyring,
-            "--status-fd",
-            "1",
-            signature_file,
-            data,
-        ]
-        result = run(argv, check=False)
+        options: list[str | Path] = ["--homedir", folder, "--keyring", keyring, "--status-fd", "1"]
+        result = run([GPGV, *options, signature_file, data], check=False)
     valid = re.findall(r"^\[GNUPG:\] VALIDSIG (\S+) .*?(\S+)$", result.stdout, re.MULTILINE)
     if result.returncode == 0 and any(wanted.fingerprint in pair for pair in valid):
         return
     if valid:
         raise SignatureError(f"{file.name} is signed by {valid[0][-1]}, not by {wanted.fingerprint}")
-    said = [line.removeprefix("gpgv: ") for line in result.stderr.splitlines() if line.startswith("gpgv: ")]
-    raise SignatureError(f"the OpenPGP signature of {file.name} is not good: {said[-1] if said else 'gpgv failed'}")
+    errors = [line.removeprefix("gpgv: ") for line in result.stderr.splitlines() if line.startswith("gpgv: ")]
+    raise SignatureError(f"the OpenPGP signature of {file.name} is bad: {errors[-1] if errors else 'gpgv failed'}")
 
 
 def dearmor(text: str) -> bytes:
-    """Return the binary form of ASCII-armoured OpenPGP data (RFC 9580, section 6). Raises `SignatureError`."""
+    """Return the binary form of ASCII-armored OpenPGP data (RFC 9580, section 6). Raises `SignatureError`."""
     blocks = re.findall(r"^-----BEGIN PGP [^-]+-----\r?\n(.*?)^-----END PGP", text, re.MULTILINE | re.DOTALL)
     if not blocks:
-        raise SignatureError("a public key file holds no ASCII-armoured key")
+        raise SignatureError("a public key file contains no ASCII-armored key")
     binary = b""
     for block in blocks:
-        # Header lines end at the first empty line; a line with "=" in front is the checksum.
+        # Header lines end at the first empty line; a line that starts with "=" is the checksum.
         body = re.split(r"^\s*$", block, maxsplit=1, flags=re.MULTILINE)[-1]
         binary += base64.b64decode("".join(line for line in body.split() if not line.startswith("=")))
     return binary

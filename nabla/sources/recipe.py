@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recipes: one folder `recipes/<name>/` with a `recipe.toml` that says what is built from which locked sources.
+"""Recipes: a folder `recipes/<name>/` with a `recipe.toml`, which lists locked sources and build commands.
 
-The structures below *are* the schema: `load` refuses unknown keys, wrong types and malformed values with an error that
-names file, line and key. docs/recipes.md describes the format for packagers.
+The structures below are the schema: `load` rejects unknown keys, wrong types and malformed values with an error that
+names file, line and key. docs/recipes.md describes the format.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ Text = Annotated[str, msgspec.Meta(min_length=1)]
 FileName = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][^/\\s]*$", description="a file name without folders")]
 Url = Annotated[str, msgspec.Meta(pattern="^https?://[^\\s]+$", description="an http or https address")]
 Dependency = Annotated[
-    str, msgspec.Meta(pattern="^!?[a-z0-9/][a-z0-9+._:/-]*([<>=~]+[^\\s]+)?$", description="a package, as apk knows it")
+    str,
+    msgspec.Meta(pattern="^!?[a-z0-9/][a-z0-9+._:/-]*([<>=~]+[^\\s]+)?$", description="a package, as apk writes it"),
 ]
 Pattern = Annotated[
     str, msgspec.Meta(pattern="^(?!.*(^|/)\\.\\.(/|$))[^/\\s][^\\s]*$", description="a path without leading slash")
@@ -37,17 +38,17 @@ Cve = Annotated[str, msgspec.Meta(pattern="^CVE-[0-9]{4}-[0-9]{4,}$", descriptio
 Fingerprint = Annotated[str, msgspec.Meta(pattern="^[0-9A-F]{40}$", description="40 upper-case hexadecimal digits")]
 
 
-# Endings of subpackages whose files are the same everywhere.
-USUAL = ("-dev", "-doc", "-libs", "-static", "-openrc")
+# Suffixes of subpackages with default patterns.
+DEFAULT_SUFFIXES = ("-dev", "-doc", "-libs", "-static", "-openrc")
 APK_VERSION = r"\d+(\.\d+)*[a-z]?(_(alpha|beta|pre|rc|cvs|svn|git|hg|p)\d*)*"
 
 
 class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A detached OpenPGP signature made by upstream.
+    """A detached OpenPGP signature by upstream.
 
-    `key`: file in recipes/keys. `fingerprint`: the certificate in it which must have signed. `url`: where the signature
-    lies (origin `url`); `file`: its name beside the tarball (origin `debian`). `over`: whether the signature was made
-    over the file as it is or over the decompressed tar inside (kernel.org does that).
+    `key`: file in recipes/keys. `fingerprint`: the signer's certificate in it. `url`: addresses of the signature
+    (origin `url`); `file`: its name beside the tarball (origin `debian`). `over`: whether the file itself is signed or
+    the decompressed tar (as on kernel.org).
     """
 
     key: FileName
@@ -63,9 +64,9 @@ class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class UrlOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type", tag="url"):
-    """A file offered by upstream at one or more addresses, tried in order.
+    """A file on upstream's servers, at one or more addresses, which are tried in order.
 
-    `size` may be left out only where a `signature` is given.
+    `size` is optional if there is a `signature`.
     """
 
     url: Annotated[tuple[Url, ...], msgspec.Meta(min_length=1)]
@@ -75,14 +76,14 @@ class UrlOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     @property
     def file(self) -> str:
-        """File name, taken from the first address."""
+        """File name in the first address."""
         return PurePosixPath(self.url[0].split("?")[0]).name
 
 
 class DebianOrigin(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type", tag="debian"
 ):
-    """A file of a Debian source package (normally its *.orig* tarball), fetched by apt from the host's own mirror."""
+    """A file of a Debian source package (usually the *.orig* tarball), fetched by apt from the host's mirror."""
 
     suite: Name
     package: Name
@@ -94,7 +95,7 @@ class DebianOrigin(
 
 
 class DebOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type", tag="deb"):
-    """A file in the pool of Debian, by its path: a binary package `….deb` or an upstream tarball `….orig.tar.*`."""
+    """A file in Debian's pool: a binary package `….deb` or an upstream tarball `….orig.tar.*`."""
 
     pool: Annotated[
         str,
@@ -113,7 +114,7 @@ class DebOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class PypiOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type", tag="pypi"):
-    """A wheel of the Python package index, fetched by pip with the user's own pip configuration."""
+    """A wheel of the Python package index, fetched by pip with the user's configuration."""
 
     package: Text
     version: Text
@@ -127,7 +128,7 @@ Origin = UrlOrigin | DebianOrigin | DebOrigin | PypiOrigin
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One tarball or tree a recipe needs: either `local`, a folder of this repository, or one or more origins."""
+    """One source of a recipe: either `local`, a folder of this repository, or a file with one or more origins."""
 
     name: Name
     unpack: bool = True
@@ -137,12 +138,12 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @property
     def local_path(self) -> Path | None:
-        """Absolute path of the folder for a `local` source, else None."""
+        """Absolute path of the folder of a `local` source, otherwise None."""
         return ROOT / self.local if self.local is not None else None
 
 
 class Build(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Shell run inside the locked build root, in this order, each in the source folder with `set -eu`."""
+    """Shell scripts that run in the locked build root, in this order, in the source folder with `set -eu`."""
 
     configure: str = ""
     build: str = ""
@@ -151,9 +152,9 @@ class Build(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Subpackage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A part of what was installed, as a package of its own: the files that `files` name.
+    """A separate package for a part of the installed files, which the patterns `files` select.
 
-    Names that end in -dev, -doc, -libs, -static or -openrc know their files (nabla.packages.catalog.USUAL_FILES).
+    Names that end in -dev, -doc, -libs, -static or -openrc have default patterns (nabla.packages.catalog.USUAL_FILES).
     """
 
     name: Name
@@ -166,13 +167,13 @@ class Subpackage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How the recipe becomes packages of the apk repository (docs/packages.md).
+    """The packages of a recipe (docs/packages.md).
 
-    `prepare`, `build`, `package`: shell in the sandbox, in the folder of the source. `check`: shell in the machine
-    (nabla.packages.upstream_tests). `makedepends`: recipes, or packages of them, whose files are in the sysroot.
-    `depends`: what must be installed beside the package; shared libraries need not be named.
-    `scripts`: files beside the recipe which apk runs. Where the recipe has a [build] too, what that made is at /extra.
-    `options`: "!strip" leaves programs and libraries as they are, "bytecode" leaves what Python compiled.
+    `prepare`, `build`, `package`: shell scripts in the sandbox, in the folder of the source. `check`: a shell script in
+    a VM (nabla.packages.upstream_tests). `makedepends`: packages whose files are in the sysroot. `depends`: packages to
+    install with this one, without shared libraries. `scripts`: files beside the recipe that apk runs. If the recipe
+    also has a [build], its output is at /extra. `options`: "!strip" does not strip programs and libraries, "bytecode"
+    keeps Python's compiled files.
     """
 
     revision: Annotated[int, msgspec.Meta(ge=0, description="a number from 0")] = 0
@@ -196,9 +197,9 @@ class _RecipeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     license: Text
     summary: Text
     homepage: Url | None = None
-    # Where the texts of the licence lie in the sources, where nabla.sbom.licenses does not find them by their names.
+    # Paths of license texts in the sources, if nabla.sbom.licenses does not find them by their names.
     license_files: tuple[Pattern, ...] = ()
-    # What our patches mend: number -> the patches of the series that are needed for it.
+    # CVE -> the patches of the series that fix it.
     fixes: dict[Cve, Annotated[tuple[FileName, ...], msgspec.Meta(min_length=1)]] = {}
     source: tuple[Source, ...] = ()
     build: Build | None = None
@@ -206,36 +207,36 @@ class _RecipeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class Recipe(_RecipeFile, frozen=True, kw_only=True, dict=True):
-    """A validated recipe; `path` is its recipe.toml."""
+    """A validated recipe. `path`: its recipe.toml."""
 
     path: Path
 
     @cached_property
     def folder(self) -> Path:
-        """The recipe's folder, where further files of it lie (a .config for instance)."""
+        """The folder of the recipe, which may contain other files (for example a .config)."""
         return self.path.parent
 
     @cached_property
     def patches(self) -> tuple[Path, ...]:
-        """The patch series patches/<name>/NNNN-*.patch, in order; empty where there is none."""
+        """The patch series patches/<name>/NNNN-*.patch, in order."""
         return tuple(sorted((PATCHES / self.name).glob("[0-9][0-9][0-9][0-9]-*.patch")))
 
     @property
     def is_remote(self) -> bool:
-        """True if a source has to be fetched."""
+        """Whether a source must be fetched."""
         return any(source.local is None for source in self.source)
 
     def find_source(self, name: str) -> Source:
-        """Return the source of that name; raises `RecipeError` when the recipe has none."""
+        """Return the source of that name. Raises `RecipeError` if there is none."""
         for source in self.source:
             if source.name == name:
                 return source
         raise RecipeError(f"{relative(self.path)}: there is no source named {name!r}")
 
     def config(self) -> dict[str, Any]:
-        """Return what of the recipe decides the bytes of the result, as JSON data, for a task's configuration digest.
+        """Return the keys that determine the bytes of the result, as JSON data, for a task's configuration.
 
-        Sources are absent: which file was really fetched is recorded by the fetch task, a dependency of its own.
+        Origins are not included: the fetch task records the fetched file, which is a separate input.
         """
         return {
             "name": self.name,
@@ -246,13 +247,13 @@ class Recipe(_RecipeFile, frozen=True, kw_only=True, dict=True):
 
 
 class PackageRecipe(Recipe, frozen=True, kw_only=True, dict=True):
-    """A recipe with a [package] table: it becomes packages of the repository."""
+    """A recipe with a [package] table, which is built into packages of the repository."""
 
     package: Package
 
 
 def names() -> list[str]:
-    """Return the names of all recipes, sorted: the folders of recipes/ that hold a recipe.toml."""
+    """Return the names of all recipes, sorted: the folders of recipes/ with a recipe.toml."""
     return sorted(path.parent.name for path in RECIPES.glob("*/recipe.toml"))
 
 
@@ -277,7 +278,7 @@ def load_file(path: Path) -> Recipe:
 
 
 def _check(recipe: Recipe, document: toml.Document) -> None:
-    """Check what types cannot say."""
+    """Check what the types cannot express."""
     if recipe.name != recipe.folder.name:
         document.fail(("name",), f"the recipe's name {recipe.name!r} differs from its folder {recipe.folder.name!r}")
     if recipe.package is not None:
@@ -302,7 +303,7 @@ def _check(recipe: Recipe, document: toml.Document) -> None:
 
 def _check_package(recipe: Recipe, package: Package, document: toml.Document) -> None:
     if not re.fullmatch(APK_VERSION, recipe.version):
-        document.fail(("version",), f"{recipe.version!r} is no version that apk could compare")
+        document.fail(("version",), f"{recipe.version!r} is not a version that apk can compare")
     if not recipe.source:
         document.fail(("package",), "a package needs a source")
     seen = {recipe.name}
@@ -311,8 +312,8 @@ def _check_package(recipe: Recipe, package: Package, document: toml.Document) ->
         if part.name in seen:
             document.fail((*where, "name"), f"two packages are named {part.name!r}")
         seen.add(part.name)
-        if not part.files and not part.name.endswith(USUAL):
-            document.fail(where, f"the key `files` is missing: only {', '.join(USUAL)} know theirs")
+        if not part.files and not part.name.endswith(DEFAULT_SUFFIXES):
+            document.fail(where, f"the key `files` is missing: only {', '.join(DEFAULT_SUFFIXES)} have a default")
         _check_scripts(recipe, part.scripts, (*where, "scripts"), document)
     _check_scripts(recipe, package.scripts, ("package", "scripts"), document)
 

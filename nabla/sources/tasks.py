@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Get the sources of all recipes into the cache; areas that fetch other things say so by `fetch_steps`.
+"""Fetch the sources of all recipes into the cache. Other areas add downloads by a function `fetch_steps`.
 
-recipes/*/recipe.toml    -> fetch:<recipe>  -> out/state/sources/<recipe>.json, which names the files by sha256
+recipes/*/recipe.toml    -> fetch:<recipe>  -> out/state/sources/<recipe>.json, which lists the files by sha256
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from nabla.sources import fetch, recipe
 
 
 def task_fetch() -> Iterator[TaskDict]:
-    """Download and check the sources of all recipes."""
-    yield group("fetch", "download and check the sources of all recipes and the build root")
+    """Download and verify the sources of all recipes."""
+    yield group("fetch", "download and verify the sources of all recipes and the packages of the build roots")
     yield from discovery.steps("fetch_steps")
     for name in recipe.names():
         loaded = recipe.load(name)
@@ -28,7 +28,7 @@ def task_fetch() -> Iterator[TaskDict]:
         yield step(
             f"fetch:{name}",
             fetch.fetch_recipe,
-            doc=f"download and check the sources of {name} {loaded.version}",
+            doc=f"download and verify the sources of {name} {loaded.version}",
             inputs=sorted({o.signature.key_path for s in remote for o in s.origin if o.signature}),
             outputs=[source_record(name)],
             config=[msgspec.to_builtins(remote), sorted(fetch.without())],

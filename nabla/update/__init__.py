@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Newer versions of sources: find and take them."""
+"""Newer versions of sources: find them and update recipes."""

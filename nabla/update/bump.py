@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Another version of a recipe's source: what each origin has of it, fetched and checked before anything is written.
+"""Update a recipe's source to another version; everything is fetched and verified before the recipe changes.
 
-    find   each origin names its file of the new version and delivers it; sha256 and size are those of what came
-    check  upstream's signature, by the keys the recipe pins already
+    find   each origin delivers its file of the new version; the recipe gets the sha256 and size of this file
+    check  upstream's signature, with the keys that the recipe pins
     patch  the series is tried on the new tree, patch by patch (nabla.update.try_patches)
     write  version, origins and revision in recipe.toml; comments and layout stay (nabla.update.recipe_edit)
 
-An origin that cannot be asked keeps its place only where its file is known all the same: it was the same file as
-another's before, and upstream's signature is good on the other's. Otherwise the recipe loses it, and says so.
+An unreachable origin is removed with a warning, because nobody has verified its file. It is kept if another origin
+served the same file before and upstream's signature of that origin's new file verifies.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from nabla.update.outdated import SUITES, debian_name
 
 
 @dataclass(frozen=True)
-class Found:
-    """What became of one origin: `new` is None where the recipe loses it, for the reason in `problem`."""
+class Result:
+    """The update of one origin. `new`: None if the origin is removed, for the reason in `problem`."""
 
     old: Origin
     new: Origin | None
@@ -38,45 +38,45 @@ class Found:
 
 
 def the_source(loaded: Recipe) -> tuple[int, Source]:
-    """Return the one source that has origins, with its number. Raises `RecipeError` where there is none or several."""
+    """Return the one source with origins, and its number. Raises `RecipeError` if there is none or several."""
     remote = [(number, source) for number, source in enumerate(loaded.source) if source.origin]
     if len(remote) != 1:
         raise RecipeError(
-            f"{loaded.name} has {len(remote)} sources with origins, a bump is about one",
+            f"{loaded.name} has {len(remote)} sources with origins; a bump updates one",
             "change its recipe.toml by hand; `doit fetch:NAME` checks it",
         )
     return remote[0]
 
 
-def find(loaded: Recipe, source: Source, version: str) -> list[Found]:
-    """Fetch the new version from every origin into the cache. Raises what forbids to go on: a `FetchError` when no
-    origin delivers, `ChecksumError` and `SignatureError` as soon as one delivers something wrong."""
+def find(loaded: Recipe, source: Source, version: str) -> list[Result]:
+    """Fetch the new version from every origin into the cache. Raises `FetchError` if no origin delivers it, and
+    `ChecksumError` or `SignatureError` for the first wrong file."""
     if is_offline():
-        raise OfflineError("connections are forbidden (offline), so there is nothing to bump to", "unset NABLA_OFFLINE")
+        raise OfflineError("connections are forbidden (offline), and a bump needs one", "unset NABLA_OFFLINE")
     if version == loaded.version:
-        raise RecipeError(f"{loaded.name} is of version {version} already")
+        raise RecipeError(f"{loaded.name} already has version {version}")
     if loaded.package is not None and not re.fullmatch(recipe.APK_VERSION, version):
-        raise RecipeError(f"{version!r} is no version that apk could compare", "such as 1.2.3 or 6.5_p20250216")
-    results: list[Found] = []
+        raise RecipeError(f"{version!r} is not a version that apk can compare", "such as 1.2.3 or 6.5_p20250216")
+    results: list[Result] = []
     for origin in source.origin:
-        log.info(f"{loaded.name}: asking {fetch.place(origin)} for {version}")
+        log.info(f"{loaded.name}: asking {fetch.provider(origin)} for {version}")
         try:
-            results.append(Found(origin, _obtain(origin, loaded, version)))
+            results.append(Result(origin, _obtain(origin, loaded, version)))
         except (ChecksumError, SignatureError):
             raise
         except NablaError as error:
-            results.append(Found(origin, None, f"{error.message}; {error.hint}".removesuffix("; ")))
-    if not any(found.new for found in results):
-        lines = [f"{fetch.place(found.old)}: {found.problem}" for found in results]
+            results.append(Result(origin, None, f"{error.message}; {error.hint}".removesuffix("; ")))
+    if not any(result.new for result in results):
+        lines = [f"{fetch.provider(result.old)}: {result.problem}" for result in results]
         raise FetchError(f"{loaded.name}: no origin has version {version}", "\n".join(lines))
-    kept = [_keep(found, results, loaded.version, version) for found in results]
-    if _differ(found.new for found in kept) and not _differ(found.old for found in kept):
-        log.warn(f"{loaded.name}: the origins have different files of {version}, of {loaded.version} they had the same")
-    return kept
+    results = [_keep(result, results, loaded.version, version) for result in results]
+    if _differ(result.new for result in results) and not _differ(result.old for result in results):
+        log.warn(f"{loaded.name}: the origins have different files of {version}, but equal files of {loaded.version}")
+    return results
 
 
 def spellings(old: str, new: str) -> list[tuple[str, str]]:
-    """Return the ways in which file names and addresses write a version, the old one beside the new one.
+    """Return the spellings of a version in file names and addresses, as pairs of the old and the new version.
 
     1.2.3 may be 1_2_3 or 1-2-3; apk's 6.5_p20250216 is 6.5-20250216 or 6.5+20250216 elsewhere.
     """
@@ -89,16 +89,16 @@ def spellings(old: str, new: str) -> list[tuple[str, str]]:
 
 
 def renamed(text: str, old: str, new: str) -> str:
-    """Return an address or file name of the new version. Raises `FetchError` where the old one does not occur in it."""
+    """Return an address or file name of the new version. Raises `FetchError` if it does not contain the old one."""
     for before, after in spellings(old, new):
         changed, count = re.subn(rf"(?<![\d.]){re.escape(before)}(?!\d|\.\d)", after.replace("\\", ""), text)
         if count:
             return _series(changed, old, new)
-    raise FetchError(f"{text} does not say its version {old}", "change it by hand")
+    raise FetchError(f"{text} does not contain its version {old}", "change it by hand")
 
 
 def _series(text: str, old: str, new: str) -> str:
-    """Change a folder named by the first numbers of the version too (v6.x, 3.13/)."""
+    """Replace folders that are named by the first numbers of the version (v6.x, 3.13/)."""
     one, other = old.split("."), new.split(".")
     if len(one) > 1 and len(other) > 1:
         text = text.replace(f"/{one[0]}.{one[1]}/", f"/{other[0]}.{other[1]}/")
@@ -106,7 +106,7 @@ def _series(text: str, old: str, new: str) -> str:
 
 
 def _obtain(origin: Origin, loaded: Recipe, version: str) -> Origin:
-    """Fetch the file of another version, check it, and return the origin that pins it."""
+    """Fetch and verify the file of another version; return the origin that pins it."""
     store = cache()
     with store.scratch() as folder:
         request = Request(loaded.name, store, folder)
@@ -145,15 +145,15 @@ def _from_debian(origin: DebianOrigin, request: Request, old: str, new: str) -> 
         signature = msgspec.structs.replace(signature, file=f"{package.tarball.name}.asc")
         if signature.file not in package.files:
             raise SignatureError(
-                f"Debian's {package.name} {package.version} comes without upstream's signature",
-                "where upstream does not sign any more, take the signature out of the recipe by hand",
+                f"Debian's {package.name} {package.version} has no signature of upstream",
+                "if upstream no longer signs, remove the signature from the recipe by hand",
             )
     changed = msgspec.structs.replace(
         origin,
         suite=package.suite,
         version=package.version,
         file=package.tarball.name,
-        # By Debian's signed lists.
+        # From Debian's signed lists.
         sha256=package.tarball.sha256,
         size=package.tarball.size,
         signature=signature,
@@ -163,7 +163,7 @@ def _from_debian(origin: DebianOrigin, request: Request, old: str, new: str) -> 
 
 def _from_pool(origin: DebOrigin, request: Request, old: str, new: str) -> tuple[Delivery, Origin]:
     if ".orig.tar." not in origin.file:
-        raise FetchError(f"{origin.file} is a binary package", "look for the new one by hand")
+        raise FetchError(f"{origin.file} is a binary package", "find the new one by hand")
     package = _source_package(origin, old, new)
     assert package.tarball is not None
     tarball = package.tarball
@@ -183,7 +183,7 @@ def _pinned(origin: UrlOrigin | PypiOrigin, delivery: Delivery) -> Origin:
 
 
 def _source_package(origin: DebianOrigin | DebOrigin, old: str, new: str) -> SourcePackage:
-    """Return the source package of the new version: from the origin's suite if it has it, else the first that has."""
+    """Return the source package of the new version, from the origin's suite or the first other suite that has it."""
     known = debian_name(origin)
     has: list[str] = []
     problems: list[str] = []
@@ -201,7 +201,7 @@ def _source_package(origin: DebianOrigin | DebOrigin, old: str, new: str) -> Sou
 
 
 def _is_version(upstream: str, old: str, new: str) -> bool:
-    """Tell whether a Debian upstream version is that version, perhaps packed anew (+dfsg, +really)."""
+    """Return whether an upstream version in Debian is the new version, possibly repacked (+dfsg, +really)."""
     wanted = {after for _, after in spellings(old, new)}
     bare = re.sub(r"[+~.](dfsg|ds)\.?\d*", "", upstream).rpartition("+really")[2]
     return upstream in wanted or bare in wanted
@@ -211,8 +211,8 @@ def _differ(origins: Iterable[Origin | None]) -> bool:
     return len({origin.sha256 for origin in origins if origin is not None}) > 1
 
 
-def _keep(found: Found, results: Sequence[Found], old: str, new: str) -> Found:
-    """Let an origin that could not be asked stay where another one's file is proven to be upstream's."""
+def _keep(found: Result, results: Sequence[Result], old: str, new: str) -> Result:
+    """Keep an unreachable origin if the signature of another origin's file verifies."""
     if found.new is not None or not isinstance(found.old, UrlOrigin) or found.old.signature is None:
         return found
     for other in results:
@@ -225,5 +225,5 @@ def _keep(found: Found, results: Sequence[Found], old: str, new: str) -> Found:
         pinned = msgspec.structs.replace(
             found.old, url=addresses, sha256=other.new.sha256, size=other.new.size, signature=signature
         )
-        return Found(found.old, pinned, found.problem)
+        return Result(found.old, pinned, found.problem)
     return found

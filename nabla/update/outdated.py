@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which versions the origins of recipes have that are newer than ours.
+"""Find newer versions of recipes at their origins.
 
-Debian is asked by the source package, in the origin's own suite and in later ones; the Python index for wheels that fit
-the same Python and platform; upstream's server for the page of the folder that our file lies in. An origin that does
-not answer, or has no list, is an answer too: nothing is silently taken for up to date.
+Debian is queried by source package, in the origin's suite and in later ones; the Python index for wheels of the same
+Python version and platform; upstream's server for the listing of the file's folder. An origin that does not answer, or
+has no listing, is reported, too.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ SUITES = ("bookworm", "trixie", "forky", "sid")
 
 @dataclass(frozen=True)
 class Answer:
-    """What one place said about one recipe: `newest` is empty where it has nothing newer, or where `problem` is set."""
+    """The answer of one origin about one recipe. `newest`: empty if there is no newer version, or a `problem`."""
 
     recipe: str
-    ours: str
+    current: str
     where: str
     newest: str = ""
     problem: str = ""
@@ -36,30 +36,28 @@ class Answer:
 
 @dataclass(frozen=True)
 class DebianName:
-    """How Debian calls the source of an origin: `version` without epoch and revision."""
+    """The source package of an origin in Debian. `version`: without epoch and revision."""
 
     package: str
     version: str
     suite: str
 
 
-def ask(names: Sequence[str]) -> list[Answer]:
-    """Ask all origins of these recipes. Raises `OfflineError`, and `FetchError` when none gave any answer."""
+def query(names: Sequence[str]) -> list[Answer]:
+    """Query all origins of these recipes. Raises `OfflineError`, and `FetchError` if no origin answers."""
     if is_offline():
-        raise OfflineError(
-            "connections are forbidden (offline), so nobody can be asked for newer versions", "unset NABLA_OFFLINE"
-        )
+        raise OfflineError("connections are forbidden (offline), so no origin can be queried", "unset NABLA_OFFLINE")
     origins = [(name, origin) for name in names for source in recipe.load(name).source for origin in source.origin]
-    answers = [*_ask_debian(origins), *_ask_others(origins)]
+    answers = [*_query_debian(origins), *_query_others(origins)]
     if answers and all(answer.problem for answer in answers):
         reasons = dict.fromkeys(f"{answer.where}: {answer.problem}" for answer in answers)
-        raise FetchError("no origin said which versions it has", "\n".join(reasons))
-    # By recipe; within one as asked, older suites first.
+        raise FetchError("no origin listed its versions", "\n".join(reasons))
+    # By recipe; the order of suites stays.
     return sorted(dict.fromkeys(answers), key=lambda answer: answer.recipe)
 
 
 def debian_name(origin: DebianOrigin | DebOrigin) -> DebianName:
-    """Return what an origin is called in Debian; for a path in the pool (pool/main/x/PACKAGE/…) the oldest suite."""
+    """Return the source package of an origin; for a path in the pool (pool/main/x/PACKAGE/…) in the oldest suite."""
     if isinstance(origin, DebianOrigin):
         return DebianName(origin.package, apt.upstream_version(origin.version), origin.suite)
     version = re.sub(r"\.orig\.tar\.\w+$|\.deb$", "", origin.file).split("_")[1]
@@ -68,17 +66,17 @@ def debian_name(origin: DebianOrigin | DebOrigin) -> DebianName:
 
 
 def later_suites(suite: str) -> tuple[str, ...]:
-    """Return a suite and those after it; one that we do not know stands alone."""
+    """Return a suite and the later ones; an unknown suite alone."""
     return SUITES[SUITES.index(suite) :] if suite in SUITES else (suite,)
 
 
 def newest_listed(page: str, file: str, version: str) -> str:
-    """Return the newest version in a page that names files like `file`, which is of `version`; "" where it names none.
+    """Return the newest version in a page with names like `file`, which has `version`; "" if there is none.
 
-    Versions are numbers with the same signs between them; those with letters (rc1) are passed over.
+    Versions consist of numbers and separators; those with letters (rc1) are ignored.
     """
-    head, found, tail = file.partition(version)
-    if not found:
+    head, separator, tail = file.partition(version)
+    if not separator:
         return ""
     numbers = re.escape(head) + r"(\d+(?:[._-]\d+)*)" + re.escape(tail) + r"(?![.\w])"
     return max(set(re.findall(r"(?<![\w.-])" + numbers, page)), key=_numbers, default="")
@@ -88,18 +86,18 @@ def _numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version)]
 
 
-def _ask_debian(origins: Sequence[tuple[str, Origin]]) -> Iterator[Answer]:
-    """Ask each suite once for all source packages."""
+def _query_debian(origins: Sequence[tuple[str, Origin]]) -> Iterator[Answer]:
+    """Query each suite once for all source packages."""
     wanted = [(name, debian_name(origin)) for name, origin in origins if isinstance(origin, DebianOrigin | DebOrigin)]
     for suite in dict.fromkeys(suite for _, known in wanted for suite in later_suites(known.suite)):
-        asked = [(name, known) for name, known in wanted if suite in later_suites(known.suite)]
+        queried = [(name, known) for name, known in wanted if suite in later_suites(known.suite)]
         where = f"Debian {suite}"
         try:
-            packages = apt.source_packages(suite, sorted({known.package for _, known in asked}), "outdated")
+            packages = apt.source_packages(suite, sorted({known.package for _, known in queried}), "outdated")
         except NablaError as error:
-            yield from (Answer(name, known.version, where, problem=error.message) for name, known in asked)
+            yield from (Answer(name, known.version, where, problem=error.message) for name, known in queried)
             continue
-        for name, known in asked:
+        for name, known in queried:
             has = next((each.upstream for each in packages if each.name == known.package), None)
             if has is None:
                 yield Answer(name, known.version, where, problem=f"it has no source package {known.package}")
@@ -108,69 +106,69 @@ def _ask_debian(origins: Sequence[tuple[str, Origin]]) -> Iterator[Answer]:
                 yield Answer(name, known.version, where, has if newer else "")
 
 
-def _ask_others(origins: Sequence[tuple[str, Origin]]) -> Iterator[Answer]:
+def _query_others(origins: Sequence[tuple[str, Origin]]) -> Iterator[Answer]:
     for name, origin in origins:
         match origin:
             case PypiOrigin():
-                yield _ask_pypi(name, origin)
+                yield _query_pypi(name, origin)
             case UrlOrigin():
-                yield _ask_upstream(name, origin)
+                yield _query_upstream(name, origin)
 
 
-def _ask_pypi(name: str, origin: PypiOrigin) -> Answer:
+def _query_pypi(name: str, origin: PypiOrigin) -> Answer:
     try:
         newest = pypi.versions(origin)[0]
     except NablaError as error:
         return Answer(name, origin.version, "PyPI", problem=error.message)
-    # pip sorts them: another one in front is a newer one.
+    # pip sorts them: a different first version is newer.
     return Answer(name, origin.version, "PyPI", "" if newest == origin.version else newest)
 
 
-def _ask_upstream(name: str, origin: UrlOrigin) -> Answer:
+def _query_upstream(name: str, origin: UrlOrigin) -> Answer:
     # Imported when needed: requests takes longer to load than doit itself.
     from nabla.sources.origins import url
 
-    ours = recipe.load(name).version
+    current = recipe.load(name).version
     folder = origin.url[0].split("?")[0].rpartition("/")[0] + "/"
     where = re.sub(r"^https?://([^/:]+).*", r"\1", folder)
     try:
         page = url.listing(folder)
     except NablaError as error:
         return Answer(
-            name, ours, where, problem=error.message.removeprefix(f"{where}: ").removesuffix(" (not tried again)")
+            name, current, where, problem=error.message.removeprefix(f"{where}: ").removesuffix(" (not tried again)")
         )
     # The file's own spelling of the version: 6.5-20250216, R_2_8_3.
     spelled = re.search(r"\d+(?:[._-]\d+)+", origin.file)
     newest = newest_listed(page, origin.file, spelled[0]) if spelled else ""
     if not spelled or not newest:
-        return Answer(name, ours, where, problem="it lists no files of that name")
+        return Answer(name, current, where, problem="it lists no files with that name")
     newer = _numbers(newest) > _numbers(spelled[0])
-    return Answer(name, ours, where, newest if newer else "")
+    return Answer(name, current, where, newest if newer else "")
 
 
 def rows(answers: Sequence[Answer]) -> list[tuple[str, str, str, str]]:
-    """Return the lines of the table: recipe, our version, the newest of a place, the place; one without news for each
-    recipe that has none."""
+    """Return the rows of the table: recipe, its version, newest version, origin; one row for a recipe without a newer
+    version."""
     lines = []
     for name in dict.fromkeys(answer.recipe for answer in answers):
         here = [answer for answer in answers if answer.recipe == name]
-        # A version that stands in several suites is told once, for the first of them.
-        news: dict[str, Answer] = {}
+        # A version in several suites is listed once, for the first of them.
+        newer: dict[str, Answer] = {}
         for answer in here:
             if answer.newest:
-                news.setdefault(answer.newest, answer)
-        heard = [answer.where for answer in here if not answer.problem]
-        if news:
-            lines += [(name, each.ours, each.newest, each.where) for each in news.values()]
-        elif heard:
-            lines.append((name, here[0].ours, "-", ", ".join(dict.fromkeys(heard))))
+                newer.setdefault(answer.newest, answer)
+        answered = [answer.where for answer in here if not answer.problem]
+        if newer:
+            lines += [(name, each.current, each.newest, each.where) for each in newer.values()]
+        elif answered:
+            lines.append((name, here[0].current, "-", ", ".join(dict.fromkeys(answered))))
         else:
-            lines.append((name, here[0].ours, "?", "nobody answered"))
+            lines.append((name, here[0].current, "?", "no answer"))
     return lines
 
 
 def problems(answers: Sequence[Answer]) -> list[str]:
-    """Return a line for each place and reason why it told nothing, with the recipes that it concerns."""
+    """Return a line for each origin without an answer, with the reason and the recipes."""
     reasons: dict[str, list[str]] = {}
     for answer in answers:
         if answer.problem:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write another version into the text of a recipe, with its comments and its layout as they were."""
+"""Replace the version in the text of a recipe; comments and layout stay."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from nabla.sources.recipe import Origin
 def rewrite(text: str, number: int, origins: Sequence[Origin | None], version: str) -> str:
     """Return the recipe's text with `version` and, for its source of that number (from 0), these origins.
 
-    None is an origin that goes, with its table. What an origin does not say (a size) it will not say then. The revision
-    of the package starts again at 0.
+    None removes an origin with its table. A key that an origin lacks (a size) is not added. The revision of the package
+    starts again at 0.
     """
-    # Imported when needed: it takes as long to load as all of doit.
+    # Imported when needed: the import takes as long as that of doit.
     import tomlkit
 
     document: Any = tomlkit.parse(text)
@@ -42,7 +42,7 @@ def _fill(table: Any, values: Mapping[str, Any]) -> None:
         if isinstance(value, Mapping):
             _fill(table[key], value)
         elif isinstance(value, list | tuple):
-            # One by one: the list keeps its lines.
+            # One by one, so that the list keeps its layout.
             for index, item in enumerate(value):
                 table[key][index] = item
         else:
@@ -50,6 +50,6 @@ def _fill(table: Any, values: Mapping[str, Any]) -> None:
 
 
 def mentions(text: str, version: str) -> list[str]:
-    """Return the lines, with their numbers, that still name a version: a script of the recipe, a comment."""
+    """Return the lines that still contain a version, for example in a script or a comment, with their numbers."""
     whole = re.compile(rf"(?<![\w.]){re.escape(version)}(?![\w]|\.\d)")
     return [f"{number}: {line.strip()}" for number, line in enumerate(text.splitlines(), 1) if whole.search(line)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Newer versions of what recipes build: which there are, and how to take one.
+"""Find newer versions of sources, and update recipes to them.
 
 outdated [RECIPE…] (on demand) -> a table          bump:RECIPE VERSION (on demand) -> recipes/RECIPE/recipe.toml
 """
@@ -25,29 +25,29 @@ _KEEP = {
     "long": "keep",
     "type": bool,
     "default": False,
-    "help": "write the recipe although patches do not apply",
+    "help": "write the recipe even if patches do not apply",
 }
 
 
 def task_outdated() -> TaskDict:
-    """Ask the origins for newer versions."""
+    """List newer versions at the origins."""
     return task.command(
         "outdated",
         show_outdated,
-        doc="ask the origins of all or of the named recipes for newer versions: doit outdated [RECIPE…] [--json]",
+        doc="list newer versions of all recipes or of the named ones: doit outdated [RECIPE…] [--json]",
         params=[{"name": "as_json", "long": "json", "type": bool, "default": False, "help": "print JSON"}],
         words="names",
     )
 
 
 def task_bump() -> Iterator[TaskDict]:
-    """Take another version of a source."""
-    yield task.group("bump", "take another version of a source: doit bump:RECIPE [--keep] VERSION")
+    """Update a source to another version."""
+    yield task.group("bump", "update a source to another version: doit bump:RECIPE [--keep] VERSION")
     for name in recipe.names():
         yield task.command(
             f"bump:{name}",
             take,
-            doc=f"fetch and check another version of {name}, try its patches, write it into the recipe",
+            doc=f"fetch and verify another version of {name}, try its patches, write it into the recipe",
             args=[name],
             params=[_KEEP],
             words="words",
@@ -56,7 +56,7 @@ def task_bump() -> Iterator[TaskDict]:
 
 
 def take(name: str, words: list[str], keep: bool) -> None:
-    """Bring a recipe to another version, or leave it as it was. Raises `FetchError`, `RecipeError`, `PatchError`."""
+    """Update a recipe to another version. Raises `FetchError`, `RecipeError`, `PatchError`; it is unchanged then."""
     if len(words) != 1:
         raise RecipeError("a bump needs the new version", f"doit bump:{name} 1.2.3")
     _take(recipe.load(name), words[0], keep)
@@ -71,37 +71,37 @@ def _take(loaded: Recipe, version: str, keep: bool) -> None:
     after = recipe_edit.rewrite(before, number, [found.new for found in results], version)
     _write(loaded, after)
     for found in results:
-        where = fetch.place(found.old)
+        where = fetch.provider(found.old)
         if found.new is None:
-            log.warn(f"{loaded.name}: the recipe has lost its origin {fetch.describe(found.old)}: {found.problem}")
+            log.warn(f"{loaded.name}: removed the origin {fetch.describe(found.old)}: {found.problem}")
         elif found.problem:
             log.warn(
-                f"{loaded.name}: {where} was not asked ({found.problem}); the signed file of another origin is its own"
+                f"{loaded.name}: {where} did not answer ({found.problem}); it has the signed file of another origin"
             )
         else:
             log.info(f"{loaded.name}: {where} has {found.new.file}, sha256 {found.new.sha256}")
-    log.info(f"{relative(loaded.path)} is at {version}, was at {loaded.version}")
+    log.info(f"{relative(loaded.path)}: updated from {loaded.version} to {version}")
     for line in recipe_edit.mentions(after, loaded.version):
-        log.info(f"{relative(loaded.path)} still names {loaded.version} in line {line}")
+        log.info(f"{relative(loaded.path)} still contains {loaded.version} in line {line}")
 
 
 def _try_patches(loaded: Recipe, source: Source, version: str, files: Iterable[str], keep: bool) -> None:
-    """Tell which patches do not apply to the new files. Raises `PatchError` unless the user wants to mend them then."""
+    """Try the patches on the new files. Raises `PatchError` if one does not apply, or with `keep` only warns."""
     for sha256 in files:
         problems = try_patches.failures(store.cache().path(sha256), source, loaded.patches)
         if not problems:
-            log.info(f"{loaded.name}: {len(loaded.patches)} patches, all apply to {version}")
+            log.info(f"{loaded.name}: all {len(loaded.patches)} patches apply to {version}")
             continue
         text = "\n".join(f"{error.message}\n{textwrap.indent(error.hint, '  ')}" for error in problems)
         head = f"{len(problems)} of {len(loaded.patches)} patches do not apply to {loaded.name} {version}"
         if not keep:
-            hint = f"the recipe is as it was; `doit bump:{loaded.name} --keep {version}` writes it all the same\n{text}"
+            hint = f"the recipe is unchanged; `doit bump:{loaded.name} --keep {version}` writes it anyway\n{text}"
             raise PatchError(head, hint)
         log.warn(f"{head}:\n{text}")
 
 
 def _write(loaded: Recipe, text: str) -> None:
-    """Put a text in the recipe's place once it has proven to be a recipe."""
+    """Replace the recipe by a text that is a valid recipe."""
     partial = loaded.path.with_name(f".{loaded.path.name}.new")
     try:
         partial.write_text(text, encoding="utf-8")
@@ -113,11 +113,11 @@ def _write(loaded: Recipe, text: str) -> None:
 
 def show_outdated(names: list[str], as_json: bool) -> None:
     """Print the table. Raises `OfflineError`, `FetchError`, `RecipeError`."""
-    answers = outdated.ask(names or recipe.names())
+    answers = outdated.query(names or recipe.names())
     if as_json:
         print(report.as_json([dataclasses.asdict(answer) for answer in answers]))
         return
-    print(report.table(("recipe", "ours", "newest", "where"), outdated.rows(answers)))
+    print(report.table(("recipe", "current", "newest", "where"), outdated.rows(answers)))
     problems = outdated.problems(answers)
     if problems:
         print("\nno answer from:\n" + "\n".join(f"  {line}" for line in problems))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Try a patch series on the tree of another version, in a folder that is thrown away."""
+"""Try a patch series on the tree of another version, in a temporary folder."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from nabla.sources.store import cache
 
 
 def failures(archive: Path, source: Source, patches: Sequence[Path]) -> list[PatchError]:
-    """Return an error for each patch that does not apply to the unpacked archive, in their order.
+    """Return an error for each patch that does not apply to the unpacked archive, in order.
 
-    One that fails is left out, and the next ones are tried without it: those that build on it fail too.
+    The next patches are tried without a failed one; those that depend on it fail, too.
     """
     if not patches or not source.unpack:
         return []
@@ -25,14 +25,14 @@ def failures(archive: Path, source: Source, patches: Sequence[Path]) -> list[Pat
     with cache().scratch() as folder:
         tree = folder / "tree"
         tree.mkdir()
-        place = Sandbox((Bind(tree, "/build", writable=True), Bind(archive.parent, "/src")))
+        sandbox = Sandbox((Bind(tree, "/build", writable=True), Bind(archive.parent, "/src")))
         options = f"--strip-components={source.strip} --no-same-owner --no-same-permissions"
-        place.run(f"tar -xf /src/{archive.name} {options}", title=f"unpack {source.name}")
-        return _try(Series(tree, folder / "memory"), patches)
+        sandbox.run(f"tar -xf /src/{archive.name} {options}", title=f"unpack {source.name}")
+        return _try(Series(tree, folder / "saved"), patches)
 
 
 def _try(series: Series, patches: Sequence[Path]) -> list[PatchError]:
-    """Apply all at once where that works; else the patches one after the other, on top of those that did apply."""
+    """Apply all patches at once, or else one after the other, on top of those that applied."""
     try:
         series.apply(patches)
         return []
@@ -44,6 +44,6 @@ def _try(series: Series, patches: Sequence[Path]) -> list[PatchError]:
             series.apply([*good, patch])
             good.append(patch)
         except PatchError as error:
-            place = error.message.partition(" (patch ")[0]
-            problems.append(PatchError(place, error.hint))
+            message = error.message.partition(" (patch ")[0]
+            problems.append(PatchError(message, error.hint))
     return problems

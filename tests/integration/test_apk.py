@@ -23,7 +23,7 @@ def repository(*names: str) -> bytes:
         tar.add(INDEX, "repository/Packages.adb")
         tar.add(APK / "keys" / f"{PACKAGE_KEY}.pub", f"keys/{PACKAGE_KEY}.pub")
         for recipe in install.recipes_for(names, ()):
-            for part in catalog.read_built(recipe).parts:
+            for part in catalog.read_build_record(recipe).parts:
                 tar.add(part.apk, f"repository/{part.apk.name}")
     return stream.getvalue()
 
@@ -42,7 +42,7 @@ def test_audit_finds_our_files_unchanged(alpine: Vm) -> None:
 
 
 def test_scripts_of_packages(alpine: Vm) -> None:
-    """Scripts before and after, a trigger, and what they leave; one that fails is told."""
+    """Scripts before and after, a trigger, and the files that they leave; a failed one is reported."""
     script = """
         cd /tmp && mkdir -p files/etc/made files/usr/share/thing && echo data >files/usr/share/thing/data
         for kind in pre-install post-install pre-deinstall; do

@@ -15,7 +15,7 @@ from nabla.core import files, paths
 from nabla.core.paths import OUT
 from nabla.engine.action import Job
 from nabla.packages import catalog, upstream_tests
-from nabla.packages.catalog import read_built
+from nabla.packages.catalog import read_build_record
 from nabla.packages.upstream_tests import CheckResult, PackageCheckError
 
 from .conftest import image_of
@@ -43,7 +43,7 @@ def test_own_tests_of(name: str, tmp_path: Path) -> None:
     place = job.out(output)
     found = msgspec.json.decode(place.read_bytes(), type=CheckResult)
     files.remove(place)
-    built = read_built(name)
+    built = read_build_record(name)
     assert (found.recipe, found.version, found.tree) == (name, built.parts[0].version, built.tree)
     assert found.failed == 0
     assert found.tests > LEAST[name]

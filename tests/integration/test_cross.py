@@ -215,7 +215,7 @@ def test_build_systems(place: Sandbox, tmp_path: Path) -> None:
 
 
 def test_runtime_is_built_for_musl() -> None:
-    parts = {part.name: part for name in ("libgcc", "libstdc++") for part in catalog.read_built(name).parts}
+    parts = {part.name: part for name in ("libgcc", "libstdc++") for part in catalog.read_build_record(name).parts}
     assert "so:libgcc_s.so.1=1" in parts["libgcc"].provides
     assert set(parts["libstdc++"].depends) == {"so:libc.musl-x86_64.so.1", "so:libgcc_s.so.1"}
     assert any(text.startswith("so:libstdc++.so.6=6.0.30") for text in parts["libstdc++"].provides)

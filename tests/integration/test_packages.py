@@ -353,7 +353,7 @@ REFUSED = {
     ),
     "nothing installed": (
         PROGRAM[: PROGRAM.index("package = '''")] + "package = 'true'\n",
-        "greeter: the step `package` installed nothing below $DESTDIR",
+        "greeter: the step `package` installed no file below $DESTDIR",
     ),
     "no file for a subpackage": (
         PROGRAM + '[[package.subpackage]]\nname = "greeter-dev"\n',
@@ -361,7 +361,7 @@ REFUSED = {
     ),
     "undeclared library": (
         PROGRAM.replace("-o greeter", "-o greeter; sed -i s/libgreet.so.1/libgreat.so.1/ greeter"),
-        "greeter: /usr/bin/greeter needs libgreat.so.1, which is in no package that it is built against",
+        "greeter: /usr/bin/greeter needs libgreat.so.1, which no build dependency contains",
     ),
     "failing step": (PROGRAM.replace("main.c", "absent.c"), "greeter: build failed with exit status 1"),
     "special file": (
@@ -387,7 +387,7 @@ def test_refused(checkout: Checkout, title: str) -> None:
 def test_circle(checkout: Checkout) -> None:
     checkout.write("recipes/libgreet/recipe.toml", LIBRARY.replace("[package]", '[package]\nmakedepends = ["greeter"]'))
     output = checkout.doit("packages", status=2)
-    assert "makedepends go in a circle: greeter -> libgreet -> greeter" in output
+    assert "makedepends form a cycle: greeter -> libgreet -> greeter" in output
     assert len(errors(output)) == 1
 
 

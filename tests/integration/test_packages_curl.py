@@ -8,7 +8,7 @@ import json
 import pytest
 
 from nabla.core.paths import TESTS
-from nabla.packages.catalog import read_built
+from nabla.packages.catalog import read_build_record
 
 from .conftest import image_of
 from .vm import Vm
@@ -38,7 +38,7 @@ def vm() -> Vm:
 
 
 def test_is_ours(vm: Vm) -> None:
-    version = read_built("curl").parts[0].version.split("-")[0]
+    version = read_build_record("curl").parts[0].version.split("-")[0]
     first, *_, features = vm.check("curl --version").splitlines()
     assert first.startswith(f"curl {version} (x86_64-nabla-linux-musl)")
     assert all(library in first for library in ("OpenSSL/3.5", "zlib/", "brotli/", "zstd/", "nghttp2/"))

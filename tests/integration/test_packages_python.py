@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from nabla.packages.catalog import read_built
+from nabla.packages.catalog import read_build_record
 
 from .conftest import image_of
 from .networked import free_port, ordinary_place, page, until
@@ -73,7 +73,7 @@ def run(vm: Vm, script: str, *arguments: str) -> str:
 
 def test_is_ours(python: Vm) -> None:
     script = "import sys, sysconfig; print(sys.version.split()[0], sysconfig.get_config_var('SOABI'), sys.prefix)"
-    version = read_built("python3").parts[0].version.split("-")[0]
+    version = read_build_record("python3").parts[0].version.split("-")[0]
     assert run(python, script).split() == [version, "cpython-313-x86_64-linux-musl", "/usr"]
 
 
@@ -126,7 +126,7 @@ print(stale, compiled > 500)
 
 
 def test_no_tests_in_main_package() -> None:
-    parts = {part.name: part for part in read_built("python3").parts}
+    parts = {part.name: part for part in read_build_record("python3").parts}
     assert not [path for path in parts["python3"].files if "/test/" in path or "_test" in path.rpartition("/")[2]]
     assert "usr/lib/python3.13/test/test_int.py" in parts["python3-tests"].files
 
@@ -178,7 +178,7 @@ import numpy
 a = numpy.random.default_rng(1).random((300, 300))
 print(numpy.allclose(numpy.linalg.inv(a) @ a, numpy.eye(300)), numpy.__version__)
 """
-    assert run(python, script).split() == ["True", read_built("py3-numpy").parts[0].version.split("-")[0]]
+    assert run(python, script).split() == ["True", read_build_record("py3-numpy").parts[0].version.split("-")[0]]
 
 
 def test_wheels_are_upstreams(python: Vm) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from nabla.core.paths import MUSL
 from nabla.packages import builder
-from nabla.packages.catalog import read_built
+from nabla.packages.catalog import read_build_record
 
 from .conftest import image_of
 from .networked import free_port, ordinary_place, page, run_words, until
@@ -50,7 +50,7 @@ def machine_of_a_user() -> Iterator[list[str]]:
 def host_tool(name: str, *arguments: str) -> str:
     """Run a program of nabla's redis on the host, with nabla's libc as loader and the libraries of nabla's packages."""
     folders = [MUSL / "lib"]
-    for record in map(read_built, ("openssl", "redis")):
+    for record in map(read_build_record, ("openssl", "redis")):
         for part in record.parts:
             files = builder.files_path(record.key, part.name)
             folders.append(files / "usr" / "lib")

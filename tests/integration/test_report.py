@@ -176,7 +176,7 @@ def test_lines_that_check_a_release_work(browser: Browser) -> None:
 
 
 def test_charts_are_drawn(wide: Page) -> None:
-    built = [catalog.read_built(name) for name in catalog.names()]
+    built = [catalog.read_build_record(name) for name in catalog.names()]
     times = tables.time_chart(benchmarks.read_build(benchmarks.BUILD))
     wanted = {"chart-sizes": None, "chart-packages": len(built), "chart-times": len(times.rows)}
     assert set(wide.locator("figure.chart").evaluate_all("all => all.map(each => each.id)")) == set(wanted)
@@ -232,7 +232,7 @@ def test_tables_tell_of_all(wide: Page) -> None:
     assert wide.locator("#syscalls-table tbody tr").count() == len(RELEASED_IMAGES)
     sums = sum(len(digests.read(group)) for group in DIGEST_GROUPS)
     assert wide.locator("#digests-table tbody tr").count() == sums
-    parts = sum(len(catalog.read_built(name).parts) for name in catalog.names())
+    parts = sum(len(catalog.read_build_record(name).parts) for name in catalog.names())
     assert wide.locator("#packages-table tbody tr").count() == parts
 
 

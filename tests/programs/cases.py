@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs of Debian, untouched, in the guest: sets of locked packages, an image of each, and cases to run in it.
+"""Unmodified programs of Debian in the guest: sets of locked packages, an image of each, and cases to run in it.
 
-tests/programs/base.toml             what every set starts from, in the form of toolchain/packages.toml
-tests/programs/<set>/packages.toml   the packages of a set, and what their maintainer scripts would have made
-                     packages.lock   what these came to (nabla.sandbox.lockfile); `doit lock:programs` writes it
-                     cases.toml      scripts, and what each prints on an ordinary Linux
+tests/programs/base.toml             the base of every set, in the format of toolchain/packages.toml
+tests/programs/<set>/packages.toml   the packages of a set, and the files that their maintainer scripts would create
+                     packages.lock   their resolution (nabla.sandbox.lockfile), written by `doit lock:programs`
+                     cases.toml      scripts, and the output of each on an ordinary Linux system
 
-The cases of a light set run in `doit test`; those of a heavy one are a task `check:programs-<set>`, whose outcome is
-kept in the user's cache under a digest of all that decides it: script, image, kernel and launcher.
+The cases of a light set run in `doit test`; those of a heavy one are a task `check:programs-<set>`. The result cache
+stores its outcome under the digest of its inputs: scripts, image, kernel and launcher.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BASE = FOLDER / "base.toml"
 IMAGES = OUT / "programs"
 TIMEOUT = 900.0  # seconds
 
-# Scripts run by the set's own shell, in a machine or in a sandbox on the host.
+# The set's shell runs the scripts, in a VM or in a sandbox on the host.
 SHELL = ("/bin/sh", "-ec")
 ENVIRONMENT = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
@@ -46,9 +46,10 @@ ENVIRONMENT = {
 
 
 class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A script and what it writes to its standard output. `guest`: why the host's sandbox cannot run it, if it cannot.
+    """A script and its expected standard output.
 
-    `memory`: of the machine, where the set's is too little.
+    `guest`: the reason why the host's sandbox cannot run it, if there is one. `memory`: of the VM, if the set's is not
+    sufficient.
     """
 
     name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9-]*$", description="lower-case name")]
@@ -59,7 +60,7 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Cases(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One file cases.toml. `size`: of the image; `memory`: of the machines; `heavy`: kept out of `doit test`."""
+    """One file cases.toml. `size`: of the image; `memory`: of the VMs; `heavy`: not part of `doit test`."""
 
     summary: Annotated[str, msgspec.Meta(min_length=1)]
     size: Size
@@ -69,7 +70,7 @@ class Cases(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a heavy set. `key`: of all that decided it; `seconds`: of the clock, by case."""
+    """The outcome of a heavy set. `key`: digest of its inputs; `seconds`: wall-clock time of each case."""
 
     programs: str
     key: str
@@ -77,24 +78,24 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProgramError(NablaError):
-    """A program does something else in the guest than on an ordinary Linux, or a set is not what it must be."""
+    """A program behaves differently in the guest than on an ordinary Linux system, or a set is invalid."""
 
 
 @dataclass(frozen=True)
 class Programs:
-    """A set: its name, and its cases as they were read."""
+    """A set: its name and its cases."""
 
     name: str
     cases: Cases
 
     @property
     def pins(self) -> lockfile.Pins:
-        """Where the packages are named and locked."""
+        """The files of the set's packages and their lock."""
         return lockfile.Pins(FOLDER / self.name / "packages.toml", FOLDER / self.name / "packages.lock")
 
     @property
     def image(self) -> Path:
-        """The disk image that holds the programs."""
+        """The disk image with the programs."""
         return IMAGES / f"{self.name}.ext3"
 
 
@@ -116,7 +117,7 @@ def load(name: str) -> Programs:
 
 
 def run(programs: Programs, case: Case) -> str:
-    """Run one case in a machine of its own. Returns an account of what went wrong; empty if nothing did."""
+    """Run one case in a VM of its own. Returns a report of a failure; empty if it passed."""
     words = [str(NABLA_RUN), "--ephemeral", "--memory", case.memory or programs.cases.memory]
     for name, value in ENVIRONMENT.items():
         words += ["--env", f"{name}={value}"]
@@ -124,7 +125,7 @@ def run(programs: Programs, case: Case) -> str:
 
 
 def compare(case: Case, words: list[str]) -> str:
-    """Run a command that runs a case, and say how its output differs from what is expected; empty if it does not."""
+    """Run a command that runs a case. Returns a report of how its output differs; empty if it does not."""
     try:
         done = process.run(words, check=False, timeout=TIMEOUT)
     except CommandError as error:
@@ -138,7 +139,7 @@ def compare(case: Case, words: list[str]) -> str:
 
 
 def check(programs: Programs, result: Path, log: Path) -> Outcome:
-    """Run all cases of a set, or take the result of the cache, and write it to `result`. Raises `ProgramError`."""
+    """Run all cases of a set, or restore the outcome from the cache; write it to `result`. Raises `ProgramError`."""
     key = _key(programs)
     with result_cache.lock(key):
         entry = result_cache.find(key) if result_cache.is_reusable() else None
@@ -165,7 +166,7 @@ def _run_all(programs: Programs, key: str, log: Path) -> Outcome:
     if wrong:
         raise ProgramError(
             f"{programs.name}: {len(wrong)} of {len(programs.cases.case)} cases fail in the guest",
-            "\n".join([*wrong[0].splitlines()[-40:], f"all of it: {relative(log)}"]),
+            "\n".join([*wrong[0].splitlines()[-40:], f"full output: {relative(log)}"]),
         )
     return Outcome(programs=programs.name, key=key, seconds=seconds)
 

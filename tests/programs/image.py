@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From locked Debian packages to a disk image: no dpkg, no root, no maintainer scripts.
+"""Compose a disk image from locked Debian packages, without dpkg, root privileges or maintainer scripts.
 
-Owners and modes are those that the packages have, set-user-id bits included. What maintainer scripts would have made
-(users, links of alternatives, settings) stands in packages.toml. nabla-init is process 1; nothing else is ours.
+Owners and modes are those of the packages, including set-user-id bits. packages.toml lists what maintainer
+scripts would create (users, links of alternatives, settings). nabla-init is process 1; all other files are Debian's.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from nabla.sources.apt import Apt
 from tests.programs.cases import Programs
 from verify.epoch import SOURCE_DATE_EPOCH
 
-# Nodes for the moments in which no devtmpfs is mounted.
+# Device nodes for the time before devtmpfs is mounted.
 _NODES = {"/dev/console": ((5, 1), 0o600), "/dev/null": ((1, 3), 0o666)}
 
 
 def compose(programs: Programs) -> Tree:
-    """Return the file tree of a set's image, after fetching what is missing. Raises `LockError`, `FetchError`."""
-    wish, lock = lockfile.current(programs.pins)
-    tree = unpack(wish, buildroot.fetch(lock))
-    found = tree_digest(tree)
-    if found != lock.tree:
+    """Return the file tree of a set's image; fetches missing packages. Raises `LockError`, `FetchError`."""
+    requirements, lock = lockfile.current(programs.pins)
+    tree = unpack(requirements, buildroot.fetch(lock))
+    digest = tree_digest(tree)
+    if digest != lock.tree:
         raise LockError(
-            f"{programs.name}: the packages unpack to tree {found[:16]}…, the lock says {lock.tree[:16]}…",
+            f"{programs.name}: the packages unpack to tree {digest[:16]}…, the lock says {lock.tree[:16]}…",
             "the unpacker or the list of packages changed: run `doit lock:programs`",
         )
     put(tree, "/usr/sbin/nabla-init", Node("file", 0o755, data=NABLA_INIT))
@@ -40,23 +40,23 @@ def compose(programs: Programs) -> Tree:
     return tree
 
 
-def resolve(wishes: Sequence[lockfile.Wish]) -> Iterator[lockfile.Lock]:
-    """Yield a new lock for each wish, from the suite's signed lists; unpacks each set once to learn its digest."""
+def resolve(wanted: Sequence[lockfile.Requirements]) -> Iterator[lockfile.Lock]:
+    """Resolve requirements by the suites' signed lists and yield the locks; unpacks each set for its digest."""
     with tempfile.TemporaryDirectory(prefix="nabla-apt-") as scratch:
         suites: dict[str, Apt] = {}
-        for wish in wishes:
-            if wish.suite not in suites:
-                suites[wish.suite] = Apt(Path(scratch) / wish.suite, wish.suite)
-                suites[wish.suite].directory.mkdir()
-                suites[wish.suite].update()
-            files = tuple(suites[wish.suite].resolve(list(wish.packages)))
-            draft = lockfile.Lock(wish.suite, wish.digest, "0" * 64, files)
-            tree = unpack(wish, buildroot.fetch(draft))
-            yield lockfile.Lock(wish.suite, wish.digest, tree_digest(tree), files)
+        for requirements in wanted:
+            if requirements.suite not in suites:
+                suites[requirements.suite] = Apt(Path(scratch) / requirements.suite, requirements.suite)
+                suites[requirements.suite].directory.mkdir()
+                suites[requirements.suite].update()
+            files = tuple(suites[requirements.suite].resolve(list(requirements.packages)))
+            draft = lockfile.Lock(requirements.suite, requirements.digest, "0" * 64, files)
+            tree = unpack(requirements, buildroot.fetch(draft))
+            yield lockfile.Lock(requirements.suite, requirements.digest, tree_digest(tree), files)
 
 
-def unpack(wish: lockfile.Wish, packages: Sequence[Path]) -> Tree:
-    """Return the tree of some packages, with what the wish adds. Raises `LockError` where two hold the same file."""
+def unpack(requirements: lockfile.Requirements, packages: Sequence[Path]) -> Tree:
+    """Return the tree of packages and the additions of `requirements`. Raises `LockError` for a file in two of them."""
     tree: Tree = {"/usr": Node("dir", 0o755)}
     for name in deb.MERGED:
         tree[f"/usr/{name}"] = Node("dir", 0o755)
@@ -69,11 +69,11 @@ def unpack(wish: lockfile.Wish, packages: Sequence[Path]) -> Tree:
                     raise LockError(f"two packages hold {path}: {owner[path].name[:12]} and {package.name[:12]}")
                 owner[path] = package
             put(tree, path, node)
-    for path in wish.directories:
+    for path in requirements.directories:
         put(tree, f"/{path}", Node("dir", 0o755))
-    for path, target in wish.links.items():
+    for path, target in requirements.links.items():
         put(tree, _merged(path), Node("link", 0o777, target=target))
-    for path, text in wish.files.items():
+    for path, text in requirements.files.items():
         put(tree, _merged(path), Node("file", 0o755 if text.startswith("#!") else 0o644, data=text.encode()))
     return tree
 
@@ -81,7 +81,7 @@ def unpack(wish: lockfile.Wish, packages: Sequence[Path]) -> Tree:
 def nodes(package: Path) -> Iterator[tuple[str, Node]]:
     """Yield path (absolute) and entry of each member of a package, folders included, in the package's order.
 
-    Raises `LockError` for a member that is neither folder, file nor link.
+    Raises `LockError` for a member that is neither a folder nor a file nor a link.
     """
     files: dict[str, Node] = {}
     with deb.data_archive(package) as archive:
@@ -103,7 +103,7 @@ def nodes(package: Path) -> Iterator[tuple[str, Node]]:
                 node = Node("file", member.mode & 0o7777, member.uid, member.gid, mtime, data=stream.read())
                 files[path] = node
             else:
-                raise LockError(f"{package.name}: {member.name} is neither folder, file nor link")
+                raise LockError(f"{package.name}: {member.name} is neither a folder nor a file nor a link")
             yield path, node
 
 
@@ -113,8 +113,8 @@ def tree_digest(tree: Tree) -> str:
     for path in sorted(tree):
         node = tree[path]
         content = hashlib.sha256(node.content()).hexdigest() if node.kind == "file" else ""
-        facts = (path, node.kind, node.mode, node.uid, node.gid, node.mtime, node.target, node.device, content)
-        total.update(repr(facts).encode())
+        entry = (path, node.kind, node.mode, node.uid, node.gid, node.mtime, node.target, node.device, content)
+        total.update(repr(entry).encode())
     return total.hexdigest()
 
 

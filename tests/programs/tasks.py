@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs of Debian, untouched, in the guest: an image of each set in tests/programs, and heavy sets' cases as checks.
+"""Unmodified programs of Debian in the guest: an image of each set, and the cases of heavy sets as checks.
 
 tests/programs/<set>/packages.lock, init, rootfs:tools -> programs:<set> -> out/programs/<set>.ext3
 programs:<set>, kernel, launcher -> check:programs-<set> (heavy sets) -> out/check/programs-<set>.json
@@ -24,15 +24,15 @@ from tests.programs import cases, image
 
 
 def task_programs() -> Iterator[TaskDict]:
-    """Make the images of programs that tests run in the guest."""
-    yield task.group("programs", "make the images of all sets of Debian's programs")
+    """Build the images of programs that tests run in the guest."""
+    yield task.group("programs", "build the images of all sets of Debian's programs")
     for name in cases.names():
         found = cases.load(name)
         yield task.step(
             f"programs:{name}",
             make_image,
             doc=f"an image with Debian's programs: {found.cases.summary}",
-            inputs=[found.pins.lock, found.pins.wish, cases.BASE, NABLA_INIT, IMAGE_TOOLS],
+            inputs=[found.pins.lock, found.pins.requirements, cases.BASE, NABLA_INIT, IMAGE_TOOLS],
             outputs=[found.image],
             config=found.cases.size,
             args=[name],
@@ -60,17 +60,17 @@ def check_steps() -> Iterator[TaskDict]:
 
 
 def lock_steps() -> Iterator[TaskDict]:
-    """Yield what the group `lock` does with sets of programs."""
+    """Yield the sets' step of the group `lock`."""
     yield task.step(
         "lock:programs",
         update,
-        doc="resolve tests/programs/*/packages.toml anew where the lock is for another, write the locks",
+        doc="resolve each tests/programs/*/packages.toml that its lock does not match, and write the locks",
         always=True,
     )
 
 
 def result_path(name: str) -> Path:
-    """Return where the outcome of a heavy set's cases lies."""
+    """Return the file with the outcome of a heavy set."""
     return OUT / "check" / f"programs-{name}.json"
 
 
@@ -92,14 +92,14 @@ def run_cases(job: Job, name: str) -> None:
 
 
 def update(job: Job) -> None:
-    """Write the locks that are missing or were made for another wish."""
+    """Write the locks that are missing or stale."""
     stale = [found for found in map(cases.load, cases.names()) if not _is_current(found.pins)]
-    locks = image.resolve([lockfile.read_wish(found.pins.wish) for found in stale])
+    locks = image.resolve([lockfile.read_requirements(found.pins.requirements) for found in stale])
     for found, lock in zip(stale, locks, strict=True):
-        files.write(found.pins.lock, lockfile.render(lock, found.pins.wish.name, "lock:programs"))
-        said = f"{relative(found.pins.lock)}: {len(lock.files)} packages, {lock.size / 1e6:.0f} MB"
-        log.info(said)
-        job.note(said)
+        files.write(found.pins.lock, lockfile.render(lock, found.pins.requirements.name, "lock:programs"))
+        summary = f"{relative(found.pins.lock)}: {len(lock.files)} packages, {lock.size / 1e6:.0f} MB"
+        log.info(summary)
+        job.note(summary)
 
 
 def _is_current(pins: lockfile.Pins) -> bool:

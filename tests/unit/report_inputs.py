@@ -7,7 +7,7 @@ import struct
 from dataclasses import asdict
 from pathlib import Path
 
-from nabla.packages.catalog import Built, Part
+from nabla.packages.catalog import BinaryPackage, BuildRecord
 from nabla.report.render import Inputs
 from verify import pie, report, syscalls
 
@@ -21,14 +21,16 @@ def superblock(blocks: int = BLOCKS, free: int = FREE, log2: int = 2) -> bytes:
     return bytes(1024) + head + bytes(56 - len(head)) + b"\x53\xef" + bytes(966)
 
 
-def part(name: str, version: str, summary: str = "what it is") -> Part:
+def part(name: str, version: str, summary: str = "what it is") -> BinaryPackage:
     """A package without content."""
-    return Part(name=name, version=version, summary=summary, depends=(), provides=(), replaces=(), files=(), scripts={})
+    return BinaryPackage(
+        name=name, version=version, summary=summary, depends=(), provides=(), replaces=(), files=(), scripts={}
+    )
 
 
-def built(recipe: str, version: str, *parts: str, summary: str = "what it is") -> Built:
+def built(recipe: str, version: str, *parts: str, summary: str = "what it is") -> BuildRecord:
     """A recipe's record."""
-    return Built(
+    return BuildRecord(
         recipe=recipe,
         license="MIT",
         homepage=None,

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Releases: their layout, the form of their statement, and the checker `python -m verify.release`."""
+"""Releases: their layout, the format of their statement, and the checker `python -m verify.release`."""

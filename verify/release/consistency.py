@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Do the files of a release fit each other? For releases of which every byte is known to be the signer's.
+"""Check that the files of a release are consistent, after the check that all bytes are the signer's.
 
-layout      what each release has is there
+layout      the files of every release exist
 sources     the locked sources are those of this checkout, if the release was made from its commit
-images      decompress to the sums stated, without a rest; e2fsck finds nothing
+images      decompress to the stated sums, without trailing data; e2fsck finds no fault
 packages    the real apk verifies each with the key of the release; every program in them is position-independent
-index       apk verifies it, and it is what apk makes of exactly these packages
+index       apk verifies it, and it equals apk's index of these packages
 programs    the launcher is position-independent and hardened
-sbom        both documents are valid; what they tell of files of the release is so, and nothing is left out
-oci         every blob is what its name says, all are needed, the layer holds launcher, kernel and image of the
-            release, the archive holds the same as the layout
+sbom        both documents are valid and complete, and their entries match the files of the release
+oci         every blob has the digest in its name and is referenced; the layer contains launcher, kernel and image of
+            the release; the archive equals the layout
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Release:
     scratch: Path
 
     def below(self, prefix: str, suffix: str = "") -> list[str]:
-        """Return the paths of files that begin and end so, sorted."""
+        """Return the paths with this prefix and suffix, sorted."""
         return sorted(place for place in self.files if place.startswith(prefix) and place.endswith(suffix))
 
     def raw_images(self) -> dict[str, str]:
@@ -75,31 +75,31 @@ class Release:
 
 
 def check_layout(release: Release) -> Iterator[str]:
-    """Yield what is missing of that which each release has."""
+    """Yield the required files that are missing."""
     yield from (f"{place} is missing" for place in _REQUIRED if place not in release.files)
     if not release.below("licenses/"):
-        yield "there is no licence"
+        yield "there are no license texts"
 
 
 def check_sources(release: Release) -> Iterator[str]:
-    """Yield what differs between the locked sources that the statement tells and those of this checkout.
+    """Yield the differences between the locked sources in the statement and those of this checkout.
 
-    Nothing where the release was made from another commit: that one's sources are not at hand.
+    A release of another commit is not compared.
     """
     if release.stated.commit != locked.commit():
         return
     stated = {each for each in release.stated.dependencies if each.name != statement.REPOSITORY}
     here = set(locked.sources())
-    yield from (f"{each.name} was not locked so" for each in sorted(stated - here))
+    yield from (f"{each.name} is in the statement, but not locked" for each in sorted(stated - here))
     yield from (f"{each.name} is locked, but not in the statement" for each in sorted(here - stated))
 
 
 def check_images(release: Release) -> Iterator[str]:
-    """Yield what is wrong with compressed images."""
+    """Yield the problems of compressed images."""
     raw = release.raw_images()
     compressed = release.below("images/", ".zst")
     if {f"images/{name}.zst" for name in raw} != set(compressed) or not raw:
-        yield f"{IMAGE_SUMS} is not about these images: {', '.join(compressed) or 'none'}"
+        yield f"{IMAGE_SUMS} does not list these images: {', '.join(compressed) or 'none'}"
         return
     for name, digest in raw.items():
         file = release.scratch / name
@@ -182,7 +182,7 @@ def check_index(release: Release) -> Iterator[str]:
         line = next((line for line in wanted if line not in stated), "") or next(
             line for line in stated if line not in wanted
         )
-        yield f"{INDEX} is not about exactly these packages: {line.strip()!r} is on one side only"
+        yield f"{INDEX} does not list exactly these packages: {line.strip()!r} differs"
 
 
 def _dump(release: Release, place: str) -> list[str]:
@@ -199,7 +199,7 @@ def _apk(release: Release, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def check_programs(release: Release) -> Iterator[str]:
-    """Yield what is wrong with the launcher. The kernel is judged where it is built: it has a fixed address."""
+    """Yield the problems of the launcher. verify.kernel_code checks the kernel, which has a fixed address."""
     yield from _fixed(release.folder / PROGRAMS[0], PROGRAMS[0])
 
 
@@ -216,7 +216,7 @@ def _fixed(path: Path, place: str) -> Iterator[str]:
 
 
 def check_sbom(release: Release) -> Iterator[str]:
-    """Yield what is wrong with the bills of materials."""
+    """Yield the problems of the bills of materials."""
     artifacts = {place: release.files[place] for place in (*PROGRAMS, *release.below(f"{REPOSITORY}/", ".apk"))}
     artifacts |= {f"images/{name}": digest for name, digest in release.raw_images().items()}
     for place, read in ((SPDX, _spdx_digests), (CYCLONEDX, _cyclonedx_digests)):
@@ -226,10 +226,10 @@ def check_sbom(release: Release) -> Iterator[str]:
             yield f"{place} cannot be read: {type(error).__name__}: {error}"
             continue
         digests = set(stated.values())
-        yield from (f"{place} does not know {name}" for name, digest in artifacts.items() if digest not in digests)
+        yield from (f"{place} does not list {name}" for name, digest in artifacts.items() if digest not in digests)
         for purl, digest in stated.items():
             if purl.startswith(_OWN) and digest not in artifacts.values():
-                yield f"{place} tells of {purl} with a digest that no file of the release has"
+                yield f"{place} lists {purl} with a digest that no file of the release has"
     yield from _invalid(release)
 
 
@@ -269,7 +269,7 @@ def _invalid(release: Release) -> Iterator[str]:
 
 
 def check_oci(release: Release) -> Iterator[str]:
-    """Yield what is wrong with the container image."""
+    """Yield the problems of the container image."""
     layout = release.folder / OCI_LAYOUT
     needed = {"oci-layout", "index.json", "manifest.json"}
     layers: list[tuple[Path, str]] = []
@@ -316,7 +316,7 @@ def _blobs(layout: Path, parts: Sequence[Any]) -> Iterator[str]:
 
 
 def _layer(release: Release, path: Path, wanted: str) -> Iterator[str]:
-    """Yield what is wrong with a layer: its sum without compression, and the files of the release in it."""
+    """Yield the problems of a layer: its sum without compression, and the files of the release in it."""
     plain = release.scratch / "layer.tar"
     with gzip.open(path) as source, plain.open("wb") as sink:
         while data := source.read(_CHUNK):
@@ -335,7 +335,7 @@ def _layer(release: Release, path: Path, wanted: str) -> Iterator[str]:
 
 
 def _archive(release: Release, have: Mapping[str, str]) -> Iterator[str]:
-    """Yield where archive and layout differ."""
+    """Yield the differences between archive and layout."""
     found: dict[str, str] = {}
     try:
         with tarfile.open(release.folder / OCI_ARCHIVE) as archive:
@@ -352,7 +352,7 @@ def _archive(release: Release, have: Mapping[str, str]) -> Iterator[str]:
         yield f"{OCI_ARCHIVE} does not hold the same as {OCI_LAYOUT}"
 
 
-# Name -> what it is about, in words, and the check.
+# Name -> description and check.
 CHECKS: Mapping[str, tuple[str, Callable[[Release], Iterator[str]]]] = {
     "layout": ("what each release has", check_layout),
     "sources": ("locks and sources of the same commit", check_sources),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files and folders as they are on disk."""
+"""Digests and entries of files on disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def sha256(path: Path) -> str:
 
 
 def entries(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the path, relative to `root`, and the status of everything below it; links are not followed."""
+    """Yield the path, relative to `root`, and the status of each entry below it; does not follow links."""
     for folder, names, files in os.walk(root):
         for name in (*names, *files):
             path = Path(folder, name)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layout of a release, which nabla/release writes and verify/release.py checks (docs/release.md)."""
+"""The layout of a release, which nabla/release writes and verify/release checks (docs/release.md)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ OCI_ARCHIVE = "oci/nabla-linux.oci.tar"
 
 # The user's keys.
 SIGNING_KEY = "nabla.ed25519"
-SIGNER = "nabla"  # the name of the key's owner in a file of allowed signers
-NAMESPACE = "file"  # what the signature is for: OpenSSH's word for files
+SIGNER = "nabla"  # the identity of the key in a file of allowed signers
+NAMESPACE = "file"  # OpenSSH's namespace for signatures of files
 
-# Below the checkout: roots of sandboxes with the real apk and e2fsprogs, made by `doit apk:tools rootfs:tools`.
+# Below the checkout: roots of sandboxes with the real apk and e2fsprogs, created by `doit apk:tools rootfs:tools`.
 APK_TOOLS = "out/work/apk-tools"
 IMAGE_TOOLS = "out/work/image-tools"
 

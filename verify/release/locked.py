@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a checkout locks: its commit, the lists of compilers and Python packages, and the sources in its recipes."""
+"""The locked inputs of a checkout: its commit, its lock files, and the sources in its recipes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def commit(root: Path = ROOT) -> str | None:
-    """Return the commit of a checkout, `$NABLA_COMMIT` first; None if git knows none."""
+    """Return the commit of a checkout: `$NABLA_COMMIT`, else from git; None without git."""
     if os.environ.get("NABLA_COMMIT"):
         return os.environ["NABLA_COMMIT"]
-    # Without the look at .git, git would find the repository of a folder above.
+    # Without the check for .git, git would find the repository of a parent folder.
     if not (root / ".git").exists():
         return None
     argv = ["git", "-c", f"safe.directory={root}", "-C", str(root), "rev-parse", "--verify", "HEAD"]
@@ -31,7 +31,7 @@ def commit(root: Path = ROOT) -> str | None:
 
 
 def sources(root: Path = ROOT) -> Iterator[Dependency]:
-    """Yield the locks and the sources of a checkout."""
+    """Yield the lock files and the sources of a checkout."""
     for path in (*(root / "toolchain").glob("*.lock"), root / "requirements.txt"):
         yield Dependency(str(path.relative_to(root)), "sha256", sha256(path))
     for path in (root / "recipes").glob("*/recipe.toml"):
@@ -40,6 +40,6 @@ def sources(root: Path = ROOT) -> Iterator[Dependency]:
         for source in recipe.get("source", ()):
             for origin in source.get("origin", ()):
                 address = origin["url"][0] if "url" in origin else ""
-                # An origin without `file` names it by its address or its path in the archive.
+                # An origin without `file` has the file name in its address or its path in the archive.
                 name = origin.get("file") or PurePosixPath((address or origin["pool"]).split("?")[0]).name
                 yield Dependency(f"recipes/{path.parent.name}/{name}", "sha256", origin["sha256"], address)

@@ -24,7 +24,7 @@ _KEY_TYPE = b"ssh-ed25519"
 
 
 class SignatureError(Exception):
-    """A signature is not what it must be. `hint`: more about it."""
+    """A signature is invalid. `hint`: details."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -33,14 +33,14 @@ class SignatureError(Exception):
 
 
 def allowed_signers_line(key: str) -> str:
-    """Return what allows one key, given by its type and its base64."""
+    """Return the line of a file of allowed signers for one key, which is given by type and base64."""
     return f'{SIGNER} namespaces="{NAMESPACE}" {key}\n'
 
 
 def verify(data: bytes, signature: Path, allowed: Path) -> bytes:
     """Check OpenSSH's signature of `data` by one of the allowed signers; return the public key, as OpenSSH writes it.
 
-    Raises `SignatureError` when the signature is damaged, of other data, of another namespace or of nobody allowed.
+    Raises `SignatureError` if the signature is damaged, of other data or another namespace, or by another signer.
     """
     known = _ssh_keygen("find-principals", "-s", signature, "-f", allowed)
     if known.returncode != 0:
@@ -51,7 +51,7 @@ def verify(data: bytes, signature: Path, allowed: Path) -> bytes:
         if result.returncode == 0:
             return _signer(signature)
         problem = problem or (result.stderr or result.stdout).strip()
-    raise SignatureError(f"{signature.name} does not fit what it signs", problem)
+    raise SignatureError(f"{signature.name} does not match the signed data", problem)
 
 
 def open_sealed(text: str, kind: str, public: bytes) -> bytes:
@@ -62,9 +62,9 @@ def open_sealed(text: str, kind: str, public: bytes) -> bytes:
     from securesystemslib.exceptions import VerificationError
 
     envelope = _parse(text)
-    # Anything beside what is signed could be changed by anybody.
+    # Unsigned parts could be changed by anybody.
     if canonical(envelope.to_dict()) + "\n" != text or len(envelope.signatures) != 1:
-        raise SignatureError("the envelope holds more than one signed payload")
+        raise SignatureError("the envelope contains more than one signed payload")
     if envelope.payload_type != kind:
         raise SignatureError(f"the envelope's payload type is {envelope.payload_type!r} instead of {kind!r}")
     try:
@@ -75,20 +75,20 @@ def open_sealed(text: str, kind: str, public: bytes) -> bytes:
 
 
 def encoded(text: str) -> bytes:
-    """Return the bytes that the signature in an envelope is of (DSSE's pre-authentication encoding).
+    """Return the signed bytes of an envelope (DSSE's pre-authentication encoding).
 
-    Raises `SignatureError` when this is no envelope.
+    Raises `SignatureError` for a malformed envelope.
     """
     return bytes(_parse(text).pae())
 
 
 def payload(text: str) -> bytes:
-    """Return the payload of an envelope without asking who signed it. Raises `SignatureError` when this is none."""
+    """Return the payload of an envelope without a check of its signer. Raises `SignatureError` if it is malformed."""
     return bytes(_parse(text).payload)
 
 
 def canonical(data: Any) -> str:
-    """Return JSON data as the one text that a release has of it."""
+    """Return JSON data as canonical text."""
     return json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -108,7 +108,7 @@ def _parse(text: str) -> Envelope:
     try:
         return Envelope.from_dict(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SignatureError(f"this is no DSSE envelope: {type(error).__name__}: {error}") from error
+        raise SignatureError(f"this is not a DSSE envelope: {type(error).__name__}: {error}") from error
 
 
 def _signer(signature: Path) -> bytes:
@@ -123,7 +123,7 @@ def _signer(signature: Path) -> bytes:
         raise SignatureError(f"{signature.name} cannot be parsed: {error}") from error
     start = len(_MAGIC) + 8
     if not raw.startswith(_MAGIC) or version != _VERSION or start + length > len(raw):
-        raise SignatureError(f"{signature.name} cannot be parsed: no signature of form {_VERSION}")
+        raise SignatureError(f"{signature.name} cannot be parsed: no signature of version {_VERSION}")
     return raw[start : start + length]
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The statement of a release: in-toto v1 with SLSA's predicate for provenance v1, in one fixed form.
+"""The statement of a release: in-toto v1 with SLSA's predicate for provenance v1, in a fixed format.
 
-The form is written here as JSON and nowhere else; nabla/release/provenance.py makes the same with in-toto's and SLSA's
-libraries. Whatever those standards allow besides (another builder, further parameters, a second digest) is refused.
+This module defines the format as JSON; nabla/release/provenance.py writes the same by the libraries of in-toto and
+SLSA. Other content that the standards permit (another builder, other parameters, a second digest) is rejected.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from verify.release.signatures import canonical
 
 MEDIA_TYPE = "application/vnd.in-toto+json"
 PREDICATE = "https://slsa.dev/provenance/v1"
-BUILD_TYPE = "urn:x-nabla:release:v1"  # docs/release.md says what its parameters mean
+BUILD_TYPE = "urn:x-nabla:release:v1"  # docs/release.md describes its parameters
 BUILDER = "urn:x-nabla:doit.sh"
 COMMAND = "./doit.sh release"
 REPOSITORY = "repository"
 
 
 class StatementError(Exception):
-    """A statement is not what it must be."""
+    """A statement is invalid."""
 
 
 @dataclass(frozen=True, order=True)
 class Dependency:
-    """Something that went into the release. `digest`: by `algorithm`. `place`: an address, where it has one.
+    """An input of the release. `digest`: by `algorithm`. `place`: an address, if it has one.
 
     `modified`: the working tree differed from the commit.
     """
@@ -56,7 +56,7 @@ class Statement:
 
 
 def read(payload: bytes) -> Statement:
-    """Return the content of a statement. Raises `StatementError` for any other form than that of releases."""
+    """Return the content of a statement. Raises `StatementError` for another format."""
     try:
         data = json.loads(payload)
         definition = data["predicate"]["buildDefinition"]
@@ -70,7 +70,7 @@ def read(payload: bytes) -> Statement:
     if not statement.subjects:
         raise StatementError("this is not a statement of provenance: it has no subject")
     if (canonical(form(statement)) + "\n").encode() != payload:
-        raise StatementError("the statement is not of the form of releases")
+        raise StatementError("the statement does not have the format of releases")
     return statement
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the real apk and e2fsck on a release, in sandboxes that hold nothing else (`doit apk:tools rootfs:tools`)."""
+"""Run the real apk and e2fsck on a release, in sandboxes that contain nothing else (`doit apk:tools rootfs:tools`)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from verify.release import layout
 WORK = "/scratch"  # the working folder inside
 _ROOT = Path(__file__).resolve().parents[2]
 _NAMESPACES = ("user", "ipc", "net", "uts", "cgroup-try")
-# A container that masks parts of its own /proc lets nobody mount a new one.
+# A container that masks parts of its own /proc forbids mounting a new one.
 _PROC = (("--unshare-pid", "--proc", "/proc"), ("--ro-bind", "/proc", "/proc"))
 
 
 class ToolError(Exception):
-    """The tools are missing or cannot be run here. `hint`: what to do."""
+    """The tools are missing or cannot run on this host. `hint`: the remedy."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -64,7 +64,7 @@ def run(root: Path, argv: Sequence[str], folders: Mapping[str, Path], work: Path
 
 @cache
 def _sandbox(root: Path) -> tuple[str, ...]:
-    """Find the way of entering the root that this host allows, by trying."""
+    """Return the bubblewrap command that this host permits, found by trying."""
     program = shutil.which("bwrap")
     if program is None:
         raise ToolError("bubblewrap is missing: the tools run in it", "install the package bubblewrap")
@@ -77,4 +77,4 @@ def _sandbox(root: Path) -> tuple[str, ...]:
         if done.returncode == 0:
             return words
         reason = reason or (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-    raise ToolError(f"this host does not allow the sandbox: {reason}", "allow unprivileged user namespaces")
+    raise ToolError(f"this host does not permit the sandbox: {reason}", "permit unprivileged user namespaces")

@@ -1,24 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is this release what its signer made? `python -m verify.release [--allowed-signers FILE] [--json|--junit] FOLDER`
+"""Verify a release: `python -m verify.release [--allowed-signers FILE] [--json|--junit] FOLDER`
 
-First, with nothing but the folder and the signer's public key, whether every byte of it is the signer's:
+The first checks use only the folder and the signer's public key, and verify that every byte is the signer's:
 
-    entries     files and folders only, no link and nothing else
+    entries     the folder contains files and folders only, no links
     signature   SHA256SUMS.sig is OpenSSH's signature of SHA256SUMS by an allowed signer
-    sums        SHA256SUMS lists every file, no file is missing, none is beyond it, each has its sum
-    modes       of files and folders are those of releases
-    statement   the envelope is signed by the same key, is a statement of provenance in the form of releases, and its
+    sums        SHA256SUMS lists exactly the files, and each has its sum
+    modes       files and folders have the modes of releases
+    statement   the same key signed the envelope; it contains a statement of provenance in the format of releases, whose
                 subjects are the files
-    keys        keys/allowed_signers, for those who come later, names that signer and nobody else
+    keys        keys/allowed_signers names only that signer
 
-Then, only if all that holds, what the files say (verify/release/consistency.py):
+If all these hold, the checks of the files' content follow (verify/release/consistency.py):
 
     layout, images, packages, index, programs, sbom, oci
     sources     the locked sources are those of this checkout, if the release was made from its commit
 
-Who signed counts, not what is signed along: the key inside the release proves nothing about it. By default your own key
-must have signed, as after `doit release`; for a release of others give the file of allowed signers that you have from
-them, see docs/release.md. Exit status: 0 all sound, 1 something is wrong, 2 it cannot be checked.
+A key in the release proves nothing about the release. By default, your own key must have signed it, as after `doit
+release`; for another release, give a file of allowed signers from its publisher, see docs/release.md. Exit status: 0
+all sound, 1 a check failed, 2 the release cannot be checked.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from verify.release.statement import Statement, StatementError
 from verify.release.tools import ToolError, Tools
 
 _LINE = re.compile(r"([0-9a-f]{64}) \*([^\n\\]+)")
-_SKIPPED = "not looked at, as what is above does not hold"
+_SKIPPED = "not checked, because an earlier check failed"
 
 
 @dataclass(frozen=True)
 class Row:
-    """The result of one check. `looked_at`: what and how much, in words."""
+    """The result of one check. `looked_at`: a description of the checked files."""
 
     check: str
     looked_at: str
@@ -56,7 +56,7 @@ class Row:
 
 
 def examine(folder: Path, allowed: Path, tools: Tools) -> list[Row]:
-    """Check a release. `allowed`: file of allowed signers, in the form of OpenSSH. Raises `HostError`."""
+    """Check a release. `allowed`: file of allowed signers, in the format of OpenSSH. Raises `ToolError`."""
     rows, stated, listed = _trust(folder, allowed)
     names = consistency.CHECKS
     if any(row.problems for row in rows) or stated is None:
@@ -69,10 +69,10 @@ def examine(folder: Path, allowed: Path, tools: Tools) -> list[Row]:
 
 
 def _trust(folder: Path, allowed: Path) -> tuple[list[Row], Statement | None, dict[str, str]]:
-    """Find out whether every byte is the signer's; return also what the statement tells, and path -> sha256."""
+    """Check that every byte is the signer's; return also the statement, and path -> sha256."""
     entries = dict(files.entries(folder))
     rows = [Row("entries", f"{len(entries)} files and folders", tuple(_strange(entries)))]
-    # Nothing is opened by a name that may lead elsewhere.
+    # A link could lead outside of the release, so no file is opened.
     if rows[0].problems:
         return rows, None, {}
     public, problem = _signer(folder, allowed)
@@ -94,7 +94,7 @@ def _trust(folder: Path, allowed: Path) -> tuple[list[Row], Statement | None, di
 def _strange(entries: dict[str, os.stat_result]) -> Iterator[str]:
     for place, status in sorted(entries.items()):
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-            kind = "a link" if stat.S_ISLNK(status.st_mode) else "neither file nor folder"
+            kind = "a link" if stat.S_ISLNK(status.st_mode) else "neither a file nor a folder"
             yield f"{place} is {kind}"
 
 
@@ -108,7 +108,7 @@ def _signer(folder: Path, allowed: Path) -> tuple[bytes | None, tuple[str, ...]]
 
 
 def _read_sums(folder: Path) -> tuple[dict[str, str], list[str]]:
-    """Return path -> sha256, and what is wrong with the file of sums."""
+    """Return path -> sha256, and the problems of the file of sums."""
     try:
         text = (folder / SUMS).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -172,7 +172,7 @@ def _named(folder: Path, public: bytes | None) -> Iterator[str]:
 
 
 def as_table(rows: Sequence[Row]) -> str:
-    """Return a line for each check, and one for each further problem."""
+    """Return a line for each check, and one for each additional problem."""
     lines: list[list[str]] = []
     for row in rows:
         first, *others = row.problems or ("ok",)
@@ -187,14 +187,14 @@ def as_junit(rows: Sequence[Row]) -> str:
 
 
 def own_signers(scratch: Path) -> Path:
-    """Write the file that allows the user's own key and nobody else. Raises `SignatureError` when there is none."""
+    """Write a file that allows only the user's key. Raises `SignatureError` if there is none."""
     public = layout.keys_dir() / f"{layout.SIGNING_KEY}.pub"
     try:
         kind, key, *_ = public.read_text(encoding="ascii").split()
     except (OSError, ValueError):
         raise SignatureError(
-            f"you have no key of your own: there is no {public}",
-            "for a release of others: --allowed-signers FILE, with the file that you have from them",
+            f"you have no key: there is no {public}",
+            "for another release: --allowed-signers FILE, with the file of its publisher",
         ) from None
     file = scratch / "allowed_signers"
     file.write_text(signatures.allowed_signers_line(f"{kind} {key}"), encoding="utf-8")

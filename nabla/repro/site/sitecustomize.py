@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes Python list folders in another order each time; on the path of second builds only (nabla/repro)."""
+"""Shuffle Python's listings of folders; in the module path of second builds only (nabla/repro)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _listdir, _scandir = os.listdir, os.scandir
 
 
 class _Shuffled:
-    """What os.scandir returns, in another order."""
+    """A shuffled os.scandir."""
 
     def __init__(self, *words: Any) -> None:
-        with _scandir(*words) as found:
-            self._entries = list(found)
+        with _scandir(*words) as entries:
+            self._entries = list(entries)
         random.shuffle(self._entries)
 
     def __iter__(self) -> _Shuffled:
@@ -33,14 +33,14 @@ class _Shuffled:
         self.close()
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no folder is open."""
 
 
 def _list(*words: Any) -> list[str]:
-    found = _listdir(*words)
-    random.shuffle(found)
-    return found
+    names = _listdir(*words)
+    random.shuffle(names)
+    return names
 
 
-setattr(os, "listdir", _list)  # noqa: B010 (a plain assignment is an error to type checkers)
+setattr(os, "listdir", _list)  # noqa: B010 (type checkers reject a plain assignment)
 setattr(os, "scandir", _Shuffled)  # noqa: B010

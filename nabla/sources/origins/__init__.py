@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where files come from: one module for each kind of origin.
+"""One module for each kind of origin.
 
-Each has a function `obtain(origin, request) -> Delivery`. It delivers a file of the size and sha256 wanted, or raises a
-`FetchError` that says why it could not; checking is done by the caller, nabla.sources.fetch.
+Each has a function `obtain(origin, request) -> Delivery`, which downloads a file or raises a `FetchError` with the
+reason. The caller, nabla.sources.fetch, verifies the file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nabla.sources.store import Store
 
 @dataclass(frozen=True)
 class Request:
-    """What an origin needs beside its own data: the name for messages, folders, the log file of the task."""
+    """The parameters of a download: the name for messages, the cache, a folder, the log file of the task."""
 
     name: str
     cache: Store
@@ -26,13 +26,13 @@ class Request:
     log: Path | None = None
 
     def run(self, argv: Sequence[str | Path], **options: Any) -> Result:
-        """Run a program, with its output in the task's log file where there is one."""
+        """Run a program; its output goes to the task's log file, if there is one."""
         return run(argv, log=self.log, **options)
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """A file as it arrived, unchecked, and its detached signature where the origin has one."""
+    """A downloaded file before its verification, and its detached signature if the origin has one."""
 
     file: Path
     signature: Path | None = None

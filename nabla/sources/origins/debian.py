@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of Debian's archive, fetched by the host's apt from the host's own mirror into private folders.
+"""Files of Debian's archive, fetched by the host's apt from the host's mirror into private folders.
 
-`obtain_source`: a file of a source package (its *.orig* tarball, upstream's signature). `obtain_deb`: a binary package,
-or a tarball that no suite names any more, by its path in the pool; that needs no package lists: the recipe's sha256
-stands for their chain of trust.
+`obtain_source`: a file of a source package (the *.orig* tarball, upstream's signature). `obtain_deb`: a binary package,
+or a tarball that no suite lists any more, by its path in the pool. This needs no package lists: the recipe's sha256
+replaces their chain of trust.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _APT_HELPER = Path("/usr/lib/apt/apt-helper")
 
 
 def obtain_source(origin: DebianOrigin, request: Request) -> Delivery:
-    """Download the one file wanted of a source package, and its signature. Raises `FetchError`.
+    """Download one file of a source package, and its signature. Raises `FetchError`.
 
-    The others are of no use here, and a mirror may have lost one of them.
+    The other files are not needed, and may be missing on the mirror.
     """
     packages = apt.source_packages(origin.suite, [origin.package], request.name)
     chosen = next((package for package in packages if package.version == origin.version), None)
@@ -46,10 +46,9 @@ def _download_one(
     request: Request,
     sha256: str | None = None,
 ) -> None:
-    """Download one file that `chosen` names, or that lists name no more and the pool still has.
+    """Download one file of `chosen`, or a file that the pool still has although no list names it.
 
-    The pool keeps what any suite names, and mirrors keep it longer; what comes is checked by the recipe's sha256, a
-    signature by itself.
+    The pool has the files of all suites, and mirrors keep them longer. The recipe's sha256 verifies the file.
     """
     target = request.folder / name
     if chosen is not None and name in chosen.files:
@@ -61,16 +60,16 @@ def _download_one(
         if chosen is not None:
             present = ", ".join(sorted(chosen.files))
             raise FetchError(
-                f"Debian's {origin.package} {chosen.version} holds no {name}, but {present}",
-                "nor is it in the pool any more",
+                f"Debian's {origin.package} {chosen.version} contains no {name}, but {present}",
+                "the pool does not have it, either",
             ) from error
         has = ", ".join(package.version for package in packages) or "none"
-        bump = f"\ntake that: doit bump:{request.name} {packages[0].upstream}" if packages else ""
+        bump = f"\nupdate: doit bump:{request.name} {packages[0].upstream}" if packages else ""
         raise FetchError(
             f"Debian's {origin.suite} has no source package {origin.package} {origin.version}",
-            f"it has {has}; {name} is not in the pool any more{bump}",
+            f"it has {has}; the pool no longer has {name}{bump}",
         ) from error
-    log.info(f"{request.name}: no list of {origin.suite} names {name} any more, the pool still had it")
+    log.info(f"{request.name}: {origin.suite} no longer lists {name}; it was in the pool")
 
 
 def _holds(package: apt.SourcePackage, origin: DebianOrigin) -> bool:
@@ -87,8 +86,8 @@ def obtain_deb(origin: DebOrigin, request: Request) -> Delivery:
 
 
 def _download(path: str, target: Path, request: Request, sha256: str | None = None) -> None:
-    """Download a file by its path in the archive; apt refuses another content than that of `sha256`."""
+    """Download a file by its path in the archive; apt verifies `sha256`."""
     if not _APT_HELPER.exists():
-        raise FetchError("apt-helper is missing, a part of apt: this host has no Debian package tools")
+        raise FetchError("apt-helper is missing: this host has no Debian package tools")
     expected = [f"SHA256:{sha256}"] if sha256 else []
     request.run([_APT_HELPER, "download-file", apt.mirror() + path, target, *expected])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Wheels of the Python package index, fetched by pip: index, proxy, certificates come from the user's pip settings."""
+"""Wheels of the Python package index, fetched by pip with the user's index, proxy and certificates."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from nabla.sources.recipe import PypiOrigin
 
 
 def obtain(origin: PypiOrigin, request: Request) -> Delivery:
-    """Download exactly the wheel named, for whatever Python and platform it is. Raises `FetchError`."""
+    """Download one wheel, of any Python version and platform. Raises `FetchError`."""
     wanted = request.folder / "requirements.txt"
-    # With its hash given, pip takes no other file of that version.
+    # With a hash, pip accepts no other file of that version.
     wanted.write_text(f"{origin.package}=={origin.version} --hash=sha256:{origin.sha256}\n")
     file = _download(["--require-hashes", "--requirement", wanted], origin, request)
     if file.name != origin.file:
@@ -32,29 +32,29 @@ def _download(wanted: Sequence[str | Path], origin: PypiOrigin, request: Request
     files.mkdir()
     argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     argv += ["--disable-pip-version-check", "--progress-bar=off", *platform_options(origin.file)]
-    # pip collects in the temporary folder: on the cache's disk there is room, and the bar sees it.
+    # pip downloads to the temporary folder: the cache's disk has room, and the progress bar watches this folder.
     with watch_folder(request.name, request.folder, origin.size):
         request.run([*argv, "--dest", files, *wanted], env={"TMPDIR": str(request.folder)})
     return next(files.iterdir())
 
 
 def versions(origin: PypiOrigin) -> list[str]:
-    """Return the versions that have a wheel for the same Python and platform, newest first. Raises `CommandError`."""
+    """Return the versions with a wheel for the same Python and platform, newest first. Raises `CommandError`."""
     argv = [sys.executable, "-m", "pip", "index", "versions", "--json", "--disable-pip-version-check"]
     found: list[str] = json.loads(run([*argv, *platform_options(origin.file), origin.package]).stdout)["versions"]
     return found
 
 
 def newer_wheel(origin: PypiOrigin, version: str, request: Request) -> Path:
-    """Download the wheel of another version for the same Python and platform, as pip chooses it. Raises `FetchError`.
+    """Download the wheel of another version for the same Python and platform. Raises `FetchError`.
 
-    What pins it is up to the caller: pip has compared it with the index only.
+    pip compares it with the index only; the caller pins it.
     """
     return _download([f"{origin.package}=={version}"], origin, request)
 
 
 def platform_options(wheel: str) -> list[str]:
-    """Return the pip options that make it accept a wheel for another Python or C library than its own."""
+    """Return the options that make pip accept a wheel for another Python version or C library."""
     parts = re.fullmatch(
         r"(?P<name>.+?)-(?P<version>[^-]+)(-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<os>[^-]+)\.whl", wheel
     )

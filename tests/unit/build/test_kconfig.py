@@ -44,7 +44,7 @@ def test_option_in_two_fragments(tmp_path: Path) -> None:
     one = fragment(tmp_path, "a.config", "CONFIG_A=y\n")
     two = fragment(tmp_path, "b.config", "\nCONFIG_A=y\n")
     with pytest.raises(ConfigError, match=r"b\.config:2: CONFIG_A is set in .*a\.config:1 already"):
-        kconfig.wanted([one, two])
+        kconfig.merged([one, two])
 
 
 def test_line_that_is_no_option(tmp_path: Path) -> None:
@@ -54,4 +54,4 @@ def test_line_that_is_no_option(tmp_path: Path) -> None:
 
 def test_committed_fragments_are_well_formed() -> None:
     folder = KERNEL_CONFIG
-    assert kconfig.wanted(sorted(folder.glob("*.config")))
+    assert kconfig.merged(sorted(folder.glob("*.config")))

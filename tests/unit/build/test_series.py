@@ -107,17 +107,17 @@ def test_context_must_match_to_the_word(tmp_path: Path, tree: series.Series) -> 
 
 
 def test_interrupted_call_is_repaired(tmp_path: Path, tree: series.Series, monkeypatch: pytest.MonkeyPatch) -> None:
-    bring = series._bring
+    replace = series._replace
 
     def interrupted(source: Path, target: Path) -> None:
         if target.name == "three":
             raise KeyboardInterrupt
-        bring(source, target)
+        replace(source, target)
 
-    monkeypatch.setattr(series, "_bring", interrupted)
+    monkeypatch.setattr(series, "_replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tree.apply(patches(tmp_path, EDIT, REMOVE))
-    monkeypatch.setattr(series, "_bring", bring)
+    monkeypatch.setattr(series, "_replace", replace)
     tree.apply([])
     assert (tree.tree / "one").read_text() == "a\nb\nc\n"
     assert (tree.tree / "three").read_text() == "three\n"
@@ -125,10 +125,10 @@ def test_interrupted_call_is_repaired(tmp_path: Path, tree: series.Series, monke
 
 @pytest.mark.parametrize("name", ["a/../../evil", "a//etc/passwd"])
 def test_patch_of_a_file_outside(tmp_path: Path, tree: series.Series, name: str) -> None:
-    with pytest.raises(PatchError, match="only touch files inside"):
+    with pytest.raises(PatchError, match="only change files in"):
         tree.apply(patches(tmp_path, EDIT.replace("b/one", name)))
 
 
 def test_patch_without_change(tmp_path: Path, tree: series.Series) -> None:
-    with pytest.raises(PatchError, match="no change in it"):
+    with pytest.raises(PatchError, match="the patch is empty"):
         tree.apply(patches(tmp_path, "Subject: nothing\n"))

@@ -18,10 +18,10 @@ MIB = 1 << 20
 def test_copy_is_made_once(tmp_path: Path) -> None:
     image, folder = tmp_path / "disk.ext3", tmp_path / "run"
     image.write_bytes(b"first")
-    copy = boot.own_copy(image, folder)
+    copy = boot.writable_copy(image, folder)
     assert copy.read_bytes() == b"first"
     copy.write_bytes(b"changed by me")
-    assert boot.own_copy(image, folder) == copy
+    assert boot.writable_copy(image, folder) == copy
     assert copy.read_bytes() == b"changed by me"
     assert image.read_bytes() == b"first"
 
@@ -30,9 +30,9 @@ def test_rebuilt_image(tmp_path: Path) -> None:
     """The new image is used, the old changes are still there."""
     image, folder = tmp_path / "disk.ext3", tmp_path / "run"
     image.write_bytes(b"first")
-    boot.own_copy(image, folder).write_bytes(b"changed by me")
+    boot.writable_copy(image, folder).write_bytes(b"changed by me")
     image.write_bytes(b"second one")
-    assert boot.own_copy(image, folder).read_bytes() == b"second one"
+    assert boot.writable_copy(image, folder).read_bytes() == b"second one"
     assert (folder / "disk.old.ext3").read_bytes() == b"changed by me"
 
 
@@ -40,9 +40,9 @@ def test_half_made_copy(tmp_path: Path) -> None:
     """A copy without its record was interrupted between two steps: it is kept aside and made again."""
     image, folder = tmp_path / "disk.ext3", tmp_path / "run"
     image.write_bytes(b"image")
-    boot.own_copy(image, folder)
+    boot.writable_copy(image, folder)
     (folder / "disk.ext3.made-from").unlink()
-    assert boot.own_copy(image, folder).read_bytes() == b"image"
+    assert boot.writable_copy(image, folder).read_bytes() == b"image"
 
 
 @pytest.mark.parametrize("layout", ["", "d", "h", "hd", "dh", "hdhhdd", "dhhhd"])

@@ -98,7 +98,7 @@ def test_passt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "passt", Level.UNUSUAL, "not installed: no --net user, no --publish", "apt-get install passt"
     )
     broken.chmod(0o755)
-    assert "it does not run" in doctor.passt().text
+    assert "passt does not run" in doctor.passt().text
 
 
 def test_task_ends_with_2_when_something_is_missing(tmp_path: Path) -> None:

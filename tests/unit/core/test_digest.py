@@ -120,7 +120,7 @@ def test_settled_tree_is_the_same_under_any_umask(tmp_path: Path) -> None:
             (root / "folder").mkdir(parents=True)
             for name in ("folder/file", "program"):
                 (root / name).write_text("text")
-            manifest.settle(root, 10**9, {root / "program"})
+            manifest.normalize_metadata(root, 10**9, {root / "program"})
             digests.append(manifest.digest(root))
             assert {path.stat().st_mtime for path in (root, *root.rglob("*"))} == {1e9}
     finally:

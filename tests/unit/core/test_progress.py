@@ -29,7 +29,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "STATE", tmp_path)
 
 
-def test_number_is_remembered_from_a_complete_build() -> None:
+def test_number_is_saved_from_a_complete_build() -> None:
     with progress.counting("x", "x") as counter:
         assert counter.bar.total is None
         for line in LINES + OTHER:
@@ -47,4 +47,4 @@ def test_counted_number_wins_and_a_surprise_moves_the_end() -> None:
         for line in LINES:
             counter(line)
         assert counter.bar.total == len(LINES)
-    assert progress._remembered() == {}
+    assert progress._saved() == {}

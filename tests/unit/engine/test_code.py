@@ -16,8 +16,10 @@ import pytest
 from tests.conftest import ROOT, Checkout
 
 # Prints the names of all steps by the digest of their code.
-_PRINT = """
+_WRITE = """
 import json
+import pathlib
+import sys
 import dodo
 from doit.loader import load_tasks
 from nabla.engine.action import Action
@@ -28,7 +30,7 @@ for task in load_tasks(vars(dodo)):
         if isinstance(step, Action):
             function = f"{step.function.__module__}.{step.function.__name__}"
             steps[task.name] = [function.removeprefix("nabla."), step.config.code()]
-print(json.dumps(steps))
+pathlib.Path(sys.argv[1]).write_text(json.dumps(steps))
 """
 
 _COMPONENTS = {f"build.component.{name}" for name in ("configure", "compile_component", "install")}
@@ -40,12 +42,12 @@ _PACKAGES = {"packages.builder.make_packages"}
 _CONTAINER = {"images.oci.make_image", "images.oci.make_reference"}
 _PROGRAMS = {"images.program_check.check_pie", "images.program_check.check_image"}
 _BILLS = {"sbom.documents.write", "sbom.documents.write_reference"}
-_BUSYBOX = {"packages.busybox_suite.build_stock", "packages.busybox_suite.check_busybox"}
+_BUSYBOX = {"tests.busybox.suite.build_stock", "tests.busybox.suite.check_busybox"}
 _REPORT = {"report.inputs.write"}
 _LOCKS = {"sandbox.tasks.update", "sandbox.tasks.verify"}
-_ROOTS = {f"sandbox.tasks.{name}" for name in ("fetch_buildroot", "unpack", "unpack_packaging")} | _LOCKS
+_ROOTS = {f"sandbox.tasks.{name}" for name in ("fetch", "unpack")} | _LOCKS
 _PROGRAM_SETS = {f"tests.programs.tasks.{name}" for name in ("make_image", "run_cases", "update")}
-_DIGESTS = {"release.digest_tasks.compare", "release.digest_tasks.renew"}
+_DIGESTS = {"release.digest_tasks.compare", "release.digest_tasks.update"}
 _SECOND = {"repro.tasks.prepare", "repro.tasks.compare"}
 
 # A module, a function in it, and the actions of all steps that run it.
@@ -55,26 +57,26 @@ EDITS = (
     ("nabla/build/component.py", "_recipe_files", _COMPONENTS),
     ("nabla/sources/origins/url.py", "_reason", {"sources.fetch.fetch_recipe"}),
     ("nabla/sources/openpgp.py", "check", {"sources.fetch.fetch_recipe"}),
-    ("nabla/sandbox/tasks.py", "_unpack", _ROOTS),
+    ("nabla/sandbox/tasks.py", "unpack", _ROOTS),
     ("nabla/packages/split.py", "_fits", _PACKAGES),
     ("nabla/packages/elf.py", "alpine_names", _PACKAGES | _REPOSITORY),
     ("nabla/packages/template.py", "as_dot", {"packages.recipe_tasks.draw"}),
-    ("nabla/packages/busybox_suite.py", "parse", _BUSYBOX),
-    ("nabla/packages/upstream_tests.py", "counted", {"packages.upstream_tests.check_package"}),
+    ("tests/busybox/suite.py", "parse", _BUSYBOX),
+    ("nabla/packages/upstream_tests.py", "counts", {"packages.upstream_tests.check_package"}),
     ("nabla/fs/alpine_tools.py", "extract", _TOOLS | _REPOSITORY),
     ("nabla/images/compose.py", "_add_busybox", {"images.compose.make_image"}),
     ("nabla/images/oci.py", "_member", _CONTAINER),
     ("verify/kernel_code.py", "describe", {"build.kernel_check.check_kernel"}),
     ("verify/syscalls.py", "as_table", _PROGRAMS | _REPORT),
     ("nabla/sbom/spdx.py", "_license", _BILLS),
-    ("nabla/sbom/licenses.py", "_looks", _BILLS),
+    ("nabla/sbom/licenses.py", "_is_license", _BILLS),
     ("nabla/report/graph.py", "reduce", _REPORT),
-    ("nabla/policy/document.py", "words", _REPORT | {"policy.tasks.renew"}),
+    ("nabla/policy/document.py", "describe", _REPORT | {"policy.tasks.update"}),
     ("nabla/release/assembly.py", "_compress", {"release.contents.make"}),
     (
         "nabla/release/digests.py",
         "differences",
-        _REPORT | {"release.digest_tasks.compare", "release.digest_tasks.renew"},
+        _REPORT | {"release.digest_tasks.compare", "release.digest_tasks.update"},
     ),
     (
         "tests/programs/cases.py",
@@ -86,8 +88,9 @@ EDITS = (
 
 
 def code_of_steps(root: Path) -> dict[str, tuple[str, object]]:
-    done = subprocess.run([sys.executable, "-c", _PRINT], cwd=root, capture_output=True, text=True, check=True)
-    return {name: (action, code) for name, (action, code) in json.loads(done.stdout).items()}
+    target = root.with_suffix(".json")
+    subprocess.run([sys.executable, "-c", _WRITE, str(target)], cwd=root, check=True)
+    return {name: (action, code) for name, (action, code) in json.loads(target.read_text()).items()}
 
 
 def edit(path: Path, function: str) -> None:
@@ -123,7 +126,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         if (ROOT / name).exists():
             shutil.copytree(ROOT / name, root / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("guest", "programs"):
+    for name in ("busybox", "guest", "programs"):
         shutil.copytree(ROOT / "tests" / name, root / "tests" / name)
     for name in ("dodo.py", "pyproject.toml"):
         shutil.copy(ROOT / name, root)

@@ -397,8 +397,8 @@ def test_explain_of_a_task_that_is_up_to_date(pipeline: Checkout) -> None:
     pipeline.doit()
     output = pipeline.doit("explain", "chain:last")
     assert "up to date" in output
-    assert "from out/state/trees/out+folder.sha256  (made by chain:folder)" in output
-    assert "made out/last.txt  sha256 " in output
+    assert "input  out/state/trees/out+folder.sha256  (by chain:folder)" in output
+    assert "output out/last.txt  sha256 " in output
 
 
 def test_nothing_to_do_is_fast(pipeline: Checkout) -> None:

@@ -147,14 +147,14 @@ def test_the_same_bytes_by_somebody_else(tools: Path, tmp_path: Path) -> None:
 
 def test_too_big(tools: Path, tmp_path: Path) -> None:
     tree = {"/big": Node("file", 0o644, data=random.Random(2).randbytes(9 << 20))}
-    with pytest.raises(ImageError, match="probe: making the image failed"):
+    with pytest.raises(ImageError, match="probe: writing the image failed"):
         write(tree, tools, tmp_path)
     assert not (tmp_path / "image.ext3").exists()
 
 
 @pytest.mark.parametrize("name", ['/a"b', "/a\nb"])
 def test_names_that_no_script_can_hold(tools: Path, tmp_path: Path, name: str) -> None:
-    with pytest.raises(ImageError, match="quotation mark or a line end"):
+    with pytest.raises(ImageError, match="quotation mark or a line feed"):
         write({name: Node("file", 0o644)}, tools, tmp_path)
 
 
@@ -197,12 +197,12 @@ def test_put_and_drop() -> None:
     assert {path: node.kind for path, node in tree.items()} == {"/a": "dir", "/a/b": "dir", "/a/b/c": "file"}
     with pytest.raises(ImageError, match="/a/b/c is a file, not a folder"):
         nodes.put(tree, "/a/b/c/d", Node("file", 0o644))
-    with pytest.raises(ImageError, match="cannot take the place"):
+    with pytest.raises(ImageError, match="cannot replace"):
         nodes.put(tree, "/a/b", Node("file", 0o644))
     nodes.put(tree, "/a/bc", Node("file", 0o644))
     nodes.drop(tree, "/a/b")
     assert set(tree) == {"/a", "/a/bc"}
-    with pytest.raises(ImageError, match="no /a/b that could be dropped"):
+    with pytest.raises(ImageError, match="no /a/b to drop"):
         nodes.drop(tree, "/a/b")
 
 
@@ -220,7 +220,7 @@ def test_wheels_without_an_image(tmp_path: Path) -> None:
     wheel = tmp_path / "x.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("readme", "nothing")
-    with pytest.raises(ImageError, match="holds 0 qcow2 images"):
+    with pytest.raises(ImageError, match="contains 0 qcow2 images"):
         nodes.read_base(wheel)
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("disk.qcow2", b"QFI\xfb" + bytes(500))
@@ -255,7 +255,7 @@ def test_archives(tmp_path: Path) -> None:
         "/d/f": ("file", 0),
         "/l": ("link", 0),
     }
-    with pytest.raises(ImageError, match="holds no other"):
+    with pytest.raises(ImageError, match="contains no other"):
         nodes.read_archive(path, "other.tar")
 
 
@@ -271,7 +271,7 @@ def test_archives_that_reach_out(tmp_path: Path, name: str) -> None:
 def test_archive_with_a_device(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     path.write_bytes(tar_of(null=tarfile.CHRTYPE))
-    with pytest.raises(ImageError, match="a type that is not supported"):
+    with pytest.raises(ImageError, match="has an unsupported type"):
         nodes.read_archive(path, None)
 
 
@@ -314,5 +314,5 @@ def test_alpine_minus_what_is_dropped(tmp_path: Path) -> None:
     tree = compose.compose(describe(tmp_path, 'base = "alpine-base"\ndrop = ["/boot", "/lib/modules"]\n'), print)
     assert "/usr/bin/curl" in tree
     assert not [path for path in tree if path.startswith(("/boot", "/lib/modules/"))]
-    with pytest.raises(ImageError, match="no /nothing that could be dropped"):
+    with pytest.raises(ImageError, match="no /nothing to drop"):
         compose.compose(describe(tmp_path, 'base = "alpine-base"\ndrop = ["/nothing"]\n'), print)

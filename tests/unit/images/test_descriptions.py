@@ -59,7 +59,7 @@ def test_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ('name = "thing"', 'name = "other"', "thing.toml:1: name: "),
         ('name = "thing"', 'name = "Thing"', "thing.toml:1: name: "),
@@ -71,7 +71,7 @@ def test_values(tmp_path: Path) -> None:
         ('parts = ["init"]', 'parts = ["systemd"]', "thing.toml:4: parts[1]: invalid enum value 'systemd'"),
         ('parts = ["init"]', 'parts = []\nbase = "nothing"', "thing.toml:5: base: there is no recipe 'nothing'"),
         ('parts = ["init"]', 'parts = []\nextends = "nothing"', "thing.toml:5: extends: there is no "),
-        ('parts = ["init"]', 'parts = []\nextends = "thing"', "a circle"),
+        ('parts = ["init"]', 'parts = []\nextends = "thing"', "a cycle"),
         ('drop = ["/boot"]', 'drop = ["boot"]', "thing.toml:5: drop[1]: "),
         ('drop = ["/boot"]', 'drop = ["/boot/../etc"]', "thing.toml:5: drop[1]: "),
         ('mode = "0600"', 'mode = "rw"', "thing.toml:14: file[2].mode: "),
@@ -79,16 +79,16 @@ def test_values(tmp_path: Path) -> None:
         ('owner = "1:2"', 'owner = "root"', "thing.toml:15: file[2].owner: "),
         ('owner = "1:2"', 'source = "LICENSE"', "thing.toml:11: file[2]: a file has either `content` or `source`"),
         ('content = "hello"', 'source = "no/such/file"', "file[2].source: there is no file"),
-        ('content = "hello"', 'source = "/etc/passwd"', "file[2].source: /etc/passwd does not lie in this repository"),
+        ('content = "hello"', 'source = "/etc/passwd"', "file[2].source: /etc/passwd is not in this repository"),
         ('type = "char"', 'type = "pipe"', "thing.toml:19: node[1].type: invalid enum value 'pipe'"),
         ("major = 1", "major = 1000", "thing.toml:20: node[1].major: "),
     ],
 )
-def test_broken_descriptions(tmp_path: Path, old: str, new: str, told: str) -> None:
+def test_broken_descriptions(tmp_path: Path, old: str, new: str, message: str) -> None:
     assert old in GOOD
     with pytest.raises(ImageError) as error:
         load(tmp_path, GOOD.replace(old, new))
-    assert told in error.value.message
+    assert message in error.value.message
 
 
 def test_extends(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_extends(tmp_path: Path) -> None:
 
 def test_circle_of_two(tmp_path: Path) -> None:
     (tmp_path / "base.toml").write_text('name = "base"\nsummary = "x"\nextends = "thing"\n')
-    with pytest.raises(ImageError, match="a circle"):
+    with pytest.raises(ImageError, match="a cycle"):
         load(tmp_path, 'name = "thing"\nsummary = "x"\nextends = "base"\n')
 
 

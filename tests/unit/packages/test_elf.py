@@ -7,7 +7,7 @@ import pytest
 
 from nabla.core.errors import RecipeError
 from nabla.packages import catalog, elf, split
-from nabla.packages.catalog import Built, Part
+from nabla.packages.catalog import BinaryPackage, BuildRecord
 
 PC = """\
 prefix=/usr
@@ -40,7 +40,7 @@ def test_pkg_config_description() -> None:
     ],
 )
 def test_real_packages(name: str, provides: str, depends: str) -> None:
-    part = next(p for p in catalog.read_built(catalog.owners()[name]).parts if p.name == name)
+    part = next(p for p in catalog.read_build_record(catalog.owners()[name]).parts if p.name == name)
     assert provides in part.provides
     assert depends in part.depends
     assert not set(part.depends) & {text.split("=")[0] for text in part.provides}
@@ -61,13 +61,13 @@ def test_patterns(path: str, pattern: str, fits: bool) -> None:
     assert split._fits(path, pattern) is fits
 
 
-def built(*parts: Part) -> Built:
-    return Built(recipe="r", license="MIT", homepage=None, key="", tree="", parts=parts)
+def built(*parts: BinaryPackage) -> BuildRecord:
+    return BuildRecord(recipe="r", license="MIT", homepage=None, key="", tree="", parts=parts)
 
 
-def part(name: str, files: tuple[str, ...] = (), **more: tuple[str, ...]) -> Part:
+def part(name: str, files: tuple[str, ...] = (), **more: tuple[str, ...]) -> BinaryPackage:
     facts: dict[str, tuple[str, ...]] = {"depends": (), "provides": (), "replaces": (), **more}
-    return Part(name=name, version="1-r0", summary="x", files=files, scripts={}, **facts)
+    return BinaryPackage(name=name, version="1-r0", summary="x", files=files, scripts={}, **facts)
 
 
 def test_conflicts() -> None:

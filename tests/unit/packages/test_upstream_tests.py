@@ -31,9 +31,9 @@ def ready(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_counts() -> None:
-    assert upstream_tests.counted(["3 tests, 1 failed", "12970 tests, 0 failed", "bye"]) == (12970, 0)
-    assert upstream_tests.counted(["there were 3 tests, 1 failed", "tests, 0 failed"]) is None
-    assert upstream_tests.counted([]) is None
+    assert upstream_tests.counts(["3 tests, 1 failed", "12970 tests, 0 failed", "bye"]) == (12970, 0)
+    assert upstream_tests.counts(["there were 3 tests, 1 failed", "tests, 0 failed"]) is None
+    assert upstream_tests.counts([]) is None
 
 
 def test_passed_once(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:

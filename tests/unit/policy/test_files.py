@@ -45,13 +45,13 @@ def test_the_page_tells_everything() -> None:
         for allow in call.allow:
             assert allow.what in page
             for name, rule in zip(call.arguments, allow.rules, strict=True):
-                assert f"`{name}`: {document.words(rule)}" in page
+                assert f"`{name}`: {document.describe(rule)}" in page
     assert all(load.calls.keys() == {call.name for call in model.load().calls} for load in rates.loads)
 
 
 def test_words_for_rules() -> None:
-    assert document.words(Rule(one_of=(0, 0x1001))) == "one of 0, 0x1001"
-    assert document.words(Rule(equals="TIMER")) == "the VM's timer"
+    assert document.describe(Rule(one_of=(0, 0x1001))) == "one of 0, 0x1001"
+    assert document.describe(Rule(equals="TIMER")) == "the VM's timer"
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"cpu": "x", "kernel": "y", "loads": [{"name": "idle"}]}'])
@@ -108,9 +108,9 @@ def test_a_replaced_file_gives_the_patch_that_git_would_write(tmp_path: Path, be
 
 def test_a_series_without_the_file_or_with_two_is_refused(tmp_path: Path) -> None:
     old = export(tmp_path / "old", "text\n")
-    with pytest.raises(PatchError, match=r"exactly one patch must add no/such; these touch it: none"):
+    with pytest.raises(PatchError, match=r"exactly one patch must add no/such; patches that change it: none"):
         patch_text.find([old], "no/such")
-    with pytest.raises(PatchError, match=r"these touch it: 0001-second\.patch, 0001-second\.patch"):
+    with pytest.raises(PatchError, match=r"patches that change it: 0001-second\.patch, 0001-second\.patch"):
         patch_text.find([old, old], "dir/added.h")
     with pytest.raises(PatchError, match=r"does not add other\.c as a new file"):
         patch_text.find([old], "other.c")
@@ -127,14 +127,14 @@ def test_the_task_writes_what_differs_and_nothing_else(tmp_path: Path, monkeypat
     monkeypatch.setattr(model, "load", lambda real=model.load: real(policy_file))
     monkeypatch.setattr(recipe, "load", lambda _: type("Recipe", (), {"patches": tuple(patches)}))
     job = Job("lock:policy", tmp_path / "log")
-    task.renew(job)
+    task.update(job)
     assert page.read_text() == (ROOT / "docs" / "host-syscalls.md").read_text()
     assert [patch.read_text() for patch in patches] == [patch.read_text() for patch in originals]
     policy_file.write_text(policy_file.read_text().replace("at_most = 4 }", "at_most = 3 }"))
-    task.renew(job)
+    task.update(job)
     changed = [new for new, old in zip(patches, originals, strict=True) if new.read_text() != old.read_text()]
     assert len(changed) == 1
     assert "/* ppoll: nfds <= 3 */" in changed[0].read_text()
     assert "`nfds`: 0 … 3" in page.read_text()
     said = [line.rpartition(": ")[2] for line in job.log.read_text().splitlines()]
-    assert said == ["nothing changed", "written", "written", "written"]
+    assert said == ["unchanged", "written", "written", "written"]

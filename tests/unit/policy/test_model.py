@@ -17,7 +17,7 @@ import pytest
 
 from nabla.core.errors import ConfigError
 from nabla.policy import compiler, header, model
-from nabla.policy.compiler import Hole, Operation
+from nabla.policy.compiler import Fixup, Template
 from nabla.policy.model import Policy, Rule
 from tests.unit import seccomp_host
 from tests.unit.seccomp_host import INT80, IP_AFTER_INT80, Page
@@ -339,16 +339,16 @@ def test_int_0x80_in_guest_memory_traps_and_elsewhere_kills() -> None:
 
 
 def test_far_jumps_get_a_stepping_stone() -> None:
-    filler = [Operation("BPF_LD | BPF_IMM", 7)] * 300
+    filler = [Template("BPF_LD | BPF_IMM", 7)] * 300
     lines = compiler.assemble(
         [
-            Operation("BPF_LD | BPF_W | BPF_ABS", 0),
-            Operation("BPF_JMP | BPF_JEQ | BPF_K", 1, "one", "other"),
+            Template("BPF_LD | BPF_W | BPF_ABS", 0),
+            Template("BPF_JMP | BPF_JEQ | BPF_K", 1, "one", "other"),
             *filler,
             "one",
-            Operation("BPF_RET | BPF_K", 0x50001),
+            Template("BPF_RET | BPF_K", 0x50001),
             "other",
-            Operation("BPF_RET | BPF_K", 0x50002),
+            Template("BPF_RET | BPF_K", 0x50002),
         ]
     )
     code = [Instruction(line.code, line.jt, line.jf, line.k) for line in lines]
@@ -377,7 +377,7 @@ def test_header_and_program_are_the_same() -> None:
     program = seccomp.decode(",".join(statement for _, statement in statements).encode())
     assert program == [Instruction(line.code, line.jt, line.jf, line.k) for line in lines]
     table = re.findall(r"\{ +(\d+), POLICY_(\w+), (\d) \}", text)
-    assert table == [(str(n), each.hole.constant, str(each.hole.word)) for n, each in enumerate(lines) if each.hole]
+    assert table == [(str(n), each.fixup.constant, str(each.fixup.word)) for n, each in enumerate(lines) if each.fixup]
     assert re.findall(r"X\([A-Z0-9_]+, (\w+)\)", text) == [call.name for call in real().calls]
     constants = re.search(r"enum policy_constant \{(.*?)\}", text, re.DOTALL)
     assert constants is not None
@@ -393,9 +393,9 @@ def test_header_is_in_the_kernels_style() -> None:
 
 
 def test_every_hole_is_filled_from_a_known_constant() -> None:
-    used = {line.hole.constant for line in compiler.compile_policy(real()) if line.hole}
+    used = {line.fixup.constant for line in compiler.compile_policy(real()) if line.fixup}
     assert used == set(model.CONSTANTS)
-    assert Hole("TIMER", 1) in [line.hole for line in compiler.compile_policy(real())]
+    assert Fixup("TIMER", 1) in [line.fixup for line in compiler.compile_policy(real())]
 
 
 # --- the file
@@ -411,7 +411,7 @@ def test_the_policy_is_short() -> None:
     ("old", "new", "message"),
     [
         ('name = "ppoll"', 'name = "pppoll"', "call[1].name: x86-64 has no system call 'pppoll'"),
-        ('name = "fdatasync"', 'name = "ppoll"', "call[7].name: ppoll is there already"),
+        ('name = "fdatasync"', 'name = "ppoll"', "call[7].name: the call ppoll is listed twice"),
         ('name = "ppoll"', 'name = "ppoll"\nnumber = 271', "call[1].number: there is no such key"),
         ("[feature.base]", "[feature.base]\nwhy = 1", "feature.base: Object contains unknown field `why`"),
         ("[feature.base]", "[other]\n[feature.base]", "other: there is no such key"),
@@ -420,11 +420,11 @@ def test_the_policy_is_short() -> None:
         ('features = ["novdso"]', 'features = ["fast"]', "call[8].features: there is no feature 'fast'"),
         ('features = ["novdso"]', "features = []", "call[8].features: "),
         ('features = ["novdso"]', 'features = ["base"]', "feature.novdso: no call belongs to this feature"),
-        ('["base", "net"]', '["base", "base"]', "call[1].features: the same word stands there twice"),
+        ('["base", "net"]', '["base", "base"]', "call[1].features: an item is listed twice"),
         ('from = ["kernel", "vdso"]', 'from = ["guest"]', "call[8].from[1]: "),
         ('"FSGSBASE_MISSING"', '"SMEP"', "feature.nofsgsbase.constant: there is no constant 'SMEP'"),
         ("STREAM_IN = ", "INPUT = ", "descriptors.INPUT: there is no set of descriptors 'INPUT'"),
-        (re.compile(r"^STREAM_IN = .*$", re.M), "", "descriptors: the set STREAM_IN is not described"),
+        (re.compile(r"^STREAM_IN = .*$", re.M), "", "descriptors: the set STREAM_IN has no description"),
         (re.compile(r'^reason = "write .*$', re.M), "", "call[7]: the key `reason` is missing"),
         (re.compile(r'^reason = "write .*$', re.M), 'reason = ""', "call[7].reason: "),
         ('file = "arch/um/nommu/host.c"', 'file = "host.c"', "call[2].file: "),
@@ -437,11 +437,11 @@ def test_the_policy_is_short() -> None:
             "nfds = { most = 4 }",
             "call[1].allow[1].nfds.most: there is no kind of rule 'most'",
         ),
-        ("nfds = { at_most = 4 }", "nfds = { at_most = -1 }", "call[1].allow[1].nfds.at_most: -1 does not fit"),
-        ("nfds = { at_most = 4 }", "nfds = { at_most = 4294967296 }", "call[1].allow[1].nfds.at_most: 4294967296 does"),
-        ("nfds = { at_most = 4 }", 'nfds = { any = "" }', "call[1].allow[1].nfds.any: '' does not fit"),
-        ("nfds = { at_most = 4 }", "nfds = { not_negative = false }", "call[1].allow[1].nfds.not_negative: False does"),
-        ("nfds = { at_most = 4 }", "nfds = { one_of = [] }", "call[1].allow[1].nfds.one_of: [] does not fit"),
+        ("nfds = { at_most = 4 }", "nfds = { at_most = -1 }", "call[1].allow[1].nfds.at_most: -1 is invalid"),
+        ("nfds = { at_most = 4 }", "nfds = { at_most = 4294967296 }", "call[1].allow[1].nfds.at_most: 4294967296 is"),
+        ("nfds = { at_most = 4 }", 'nfds = { any = "" }', "call[1].allow[1].nfds.any: '' is invalid"),
+        ("nfds = { at_most = 4 }", "nfds = { not_negative = false }", "call[1].allow[1].nfds.not_negative: False is"),
+        ("nfds = { at_most = 4 }", "nfds = { one_of = [] }", "call[1].allow[1].nfds.one_of: [] is invalid"),
         ("nfds = { at_most = 4 }", 'nfds = { member = "DISKS" }', "call[1].allow[1].nfds.member: there is no set"),
         (
             "nfds = { at_most = 4 }",
@@ -453,10 +453,10 @@ def test_the_policy_is_short() -> None:
             "nfds = { at_most = 4 }\nmore = { equals = 1 }",
             "call[1].allow[1].more: the call has",
         ),
-        (re.compile(r'^what = "wait .*$', re.M), "", "call[1].allow[1].what: say in words what is allowed here"),
-        (re.compile(r'^what = "wait .*$', re.M), "what = 1", "call[1].allow[1].what: say in words"),
-        ('["code", "address"]', '["code", "code"]', "call[10].arguments: the same word stands there twice"),
-        ('["code", "address"]', '["code", "what"]', "call[10].arguments: `what` is taken"),
+        (re.compile(r'^what = "wait .*$', re.M), "", "call[1].allow[1].what: describe what is permitted"),
+        (re.compile(r'^what = "wait .*$', re.M), "what = 1", "call[1].allow[1].what: describe what"),
+        ('["code", "address"]', '["code", "code"]', "call[10].arguments: an item is listed twice"),
+        ('["code", "address"]', '["code", "what"]', "call[10].arguments: `what` is the key"),
         ('["code", "address"]', '["a", "b", "c", "d", "e", "f", "g"]', "call[10].arguments: "),
         ("\n[[call.allow]]", "\n[[call.allow]", "not valid TOML"),
     ],

@@ -26,7 +26,7 @@ name = "one"
 script = "echo one"
 expected = "one\\n"
 """
-WISH = lockfile.Wish(
+REQUIREMENTS = lockfile.Requirements(
     "bookworm", {"a": ""}, {"bin/awk": "mawk"}, {"etc/passwd": "root\n", "bin/x": "#!/bin/sh\n"}, ("tmp",)
 )
 
@@ -35,8 +35,8 @@ WISH = lockfile.Wish(
 def test_committed_sets(name: str) -> None:
     """Each lock matches its request, and each case prints whole lines."""
     found = cases.load(name)
-    wish, lock = lockfile.current(found.pins)
-    assert set(wish.packages) <= {file.name for file in lock.files}
+    requirements, lock = lockfile.current(found.pins)
+    assert set(requirements.packages) <= {file.name for file in lock.files}
     assert all(case.expected.endswith("\n") for case in found.cases.case)
 
 
@@ -84,7 +84,7 @@ def test_packages_become_nodes(tmp_path: Path) -> None:
         member("./var/mail", type=tarfile.DIRTYPE, mode=0o2775, gid=8),
     ]
     package.write_bytes(deb(members))
-    tree = image.unpack(WISH, [package])
+    tree = image.unpack(REQUIREMENTS, [package])
     assert (tree["/usr/bin/su"].mode, tree["/usr/bin/su"].content()) == (0o4755, b"su")
     assert tree["/usr/bin/hard"] == tree["/usr/bin/su"]
     assert (tree["/var/mail"].mode, tree["/var/mail"].gid) == (0o2775, 8)
@@ -93,7 +93,7 @@ def test_packages_become_nodes(tmp_path: Path) -> None:
     assert (tree["/etc/passwd"].mode, tree["/usr/bin/x"].mode) == (0o644, 0o755)
     assert "/usr/share/doc/a/copyright" not in tree
     with pytest.raises(LockError, match="two packages hold /usr/bin/"):
-        image.unpack(WISH, [package, package])
+        image.unpack(REQUIREMENTS, [package, package])
 
 
 def test_digest_knows_every_field(tmp_path: Path) -> None:

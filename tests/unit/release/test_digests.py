@@ -46,7 +46,7 @@ def test_form_is_that_of_sha256sum(place: Path) -> None:
 
 def test_changed_byte_is_named_with_both_sums(place: Path) -> None:
     (place / "out" / "file").write_text("onf")
-    with pytest.raises(DigestError, match=r"not the bytes that this commit promises: out/file$") as caught:
+    with pytest.raises(DigestError, match=r"an artifact differs from the committed sum: out/file$") as caught:
         digests.check({"group": found(place)})
     expected, got = (hashlib.sha256(text).hexdigest() for text in (b"one", b"onf"))
     assert f"expected {expected}, got {got}" in caught.value.hint
@@ -59,7 +59,7 @@ def test_new_and_lost_files_differ(place: Path) -> None:
     (place / "out" / "tree" / "inner").rename(place / "out" / "tree" / "other")
     with pytest.raises(DigestError, match="out/tree/inner and 1 more") as caught:
         digests.check({"group": found(place)})
-    assert "out/tree/inner: is no longer made" in caught.value.hint
+    assert "out/tree/inner: is no longer built" in caught.value.hint
     assert "out/tree/other: is new" in caught.value.hint
 
 

@@ -91,17 +91,17 @@ PREDICATE = ("predicate", "buildDefinition")
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (_set("_type", value="https://in-toto.io/Statement/v0.1"), "not of the form"),
+        (_set("_type", value="https://in-toto.io/Statement/v0.1"), "not have the format"),
         (_set("subject", value=[]), "no subject"),
         (_set("subject", 0, "digest", value={}), "not a statement"),
         (_set("predicate", value={"nonsense": True}), "not a statement"),
-        (_set(*PREDICATE, "buildTime", value="now"), "not of the form"),
-        (_set("predicateType", value="https://slsa.dev/provenance/v0.2"), "not of the form"),
-        (_set("predicate", "runDetails", "builder", "id", value="urn:other"), "not of the form"),
-        (_set("predicate", "runDetails", "metadata", value={"invocationId": "7"}), "not of the form"),
-        (_set(*PREDICATE, "externalParameters", "target", value="x"), "not of the form"),
+        (_set(*PREDICATE, "buildTime", value="now"), "not have the format"),
+        (_set("predicateType", value="https://slsa.dev/provenance/v0.2"), "not have the format"),
+        (_set("predicate", "runDetails", "builder", "id", value="urn:other"), "not have the format"),
+        (_set("predicate", "runDetails", "metadata", value={"invocationId": "7"}), "not have the format"),
+        (_set(*PREDICATE, "externalParameters", "target", value="x"), "not have the format"),
         (_set(*PREDICATE, "resolvedDependencies", 0, "digest", "md5", value="0"), "not a statement"),
-        (_set("subject", 0, "digest", "sha512", value="0"), "not of the form"),
+        (_set("subject", 0, "digest", "sha512", value="0"), "not have the format"),
     ],
 )
 def test_other_statements_are_refused(change: Callable[[Any], None], reason: str) -> None:

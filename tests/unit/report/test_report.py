@@ -130,7 +130,7 @@ def test_order_of_inputs_does_not_matter(inputs: render.Inputs) -> None:
     [
         ("vmlinux", "vmlinux is missing"),
         ("apk/zlib-1.3.1-r0.apk", "zlib-1.3.1-r0.apk is missing"),
-        ("verify/minimal-pie.json", "what was found out about minimal cannot be read"),
+        ("verify/minimal-pie.json", "the reports about the image minimal cannot be read"),
     ],
 )
 def test_missing_input_is_told_with_a_hint(inputs: render.Inputs, name: str, words: str) -> None:
@@ -167,26 +167,26 @@ def test_used_bytes(tmp_path: Path) -> None:
 
 
 def test_a_fault_in_an_image_shows(inputs: render.Inputs) -> None:
-    image = tables.examined("minimal", inputs.verified)
+    image = tables.read_checks("minimal", inputs.verified)
     (row,) = tables.pie_table([image]).rows
     assert (row.cells[-1].text, row.cells[-1].mark) == ("1 with faults", "bad")
     (row,) = tables.syscall_table([image]).rows
     assert [cell.text for cell in row.cells[1:4]] == ["2", "1", "1"]
-    assert [row.cells[-1].text for row in tables.syscall_files(image).rows] == ["syscall (in doubt)"]
+    assert [row.cells[-1].text for row in tables.syscall_files(image).rows] == ["syscall (uncertain)"]
 
 
 def test_sums_that_differ_show(inputs: render.Inputs) -> None:
-    assert "all are the same" in render.page("1", None, inputs)
+    assert "all are equal" in render.page("1", None, inputs)
     other = {"kernel": {"out/new": "c" * 64}, "programs": {"out/x": "d" * 64}}
     found = tables.digest_table(inputs.expected, other)
     assert [row.cells[-1].text for row in found.rows] == [
         f"is new: {'c' * 64}",
-        "is no longer made",
+        "is no longer built",
         f"expected {'b' * 64}, got {'d' * 64}",
     ]
     page = render.page("1", None, replace(inputs, sums=other))
     assert "3 differ" in page
-    assert "all are the same" not in page
+    assert "all are equal" not in page
 
 
 def test_time_chart_loses_no_second() -> None:

@@ -84,7 +84,7 @@ def test_planted_dependence_is_found(small: Copy, tmp_path: Path, script: str) -
     with pytest.raises(DifferenceError, match="two builds differ: out/copy") as caught:
         compare(small, script, report)
     assert "no input differs: the step small:made itself" in caught.value.hint
-    assert f"what differs: {report}" in caught.value.hint
+    assert f"differences: {report}" in caught.value.hint
     assert "@@" in report.read_text()
 
 
@@ -166,7 +166,7 @@ def test_what_cannot_be_varied_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_first_build_is_not_varied() -> None:
-    assert variation.of(Path("/")) == variation.NONE
+    assert variation.current(Path("/")) == variation.NO_VARIATION
 
 
 def test_second_build_sees_none_of_the_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -207,8 +207,8 @@ def test_one_mode_is_named(tmp_path: Path) -> None:
     for path, mode in ((one, 0o644), (other, 0o600)):
         path.write_text("same")
         path.chmod(mode)
-    hint = comparison._look(one, other, tmp_path / "report")
-    assert hint == "what differs: the mode, 644 and 600; the content is the same"
+    hint = comparison._diffoscope(one, other, tmp_path / "report")
+    assert hint == "differences: the mode, 644 and 600; the content is the same"
 
 
 def test_one_byte_and_one_mode_are_noticed(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_link_to_elsewhere_is_a_difference(tmp_path: Path) -> None:
 
 def test_missing_diffoscope_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    hint = comparison._look(tmp_path / "a", tmp_path / "b", tmp_path / "report")
+    hint = comparison._diffoscope(tmp_path / "a", tmp_path / "b", tmp_path / "report")
     assert "apt-get install diffoscope-minimal" in hint
 
 
@@ -264,14 +264,14 @@ def test_cause_is_the_first_input_that_differs() -> None:
 
 
 def test_cause_is_the_first_step_with_equal_inputs() -> None:
-    assert "the step make:a itself" in first_cause("out/b", records(), records(a="8", b="9"))
-    assert "the step make:b itself" in first_cause("out/b", records(), records(b="9"))
+    assert "the step make:a writes different bytes" in first_cause("out/b", records(), records(a="8", b="9"))
+    assert "the step make:b writes different bytes" in first_cause("out/b", records(), records(b="9"))
 
 
 def test_cause_may_be_code_or_unknown() -> None:
     assert "the code of the task make:a" in first_cause("out/b", records(), records(code="x", a="8", b="9"))
     assert "no task of the first build" in first_cause("out/c", records(), records())
-    assert "make:b did not end well" in first_cause("out/b", records(), {})
+    assert "make:b did not succeed" in first_cause("out/b", records(), {})
 
 
 def test_records_are_those_of_doit(small: Copy, user_cache: Path) -> None:

@@ -16,7 +16,9 @@ from nabla.sandbox import buildroot, lockfile
 from nabla.sources.apt import Apt, DebFile
 from tests.unit import debs
 
-WISH = lockfile.Wish("bookworm", {"one": "", "two": ""}, {"usr/bin/cc": "one"}, {"etc/passwd": "x\n"}, ("build",))
+REQUIREMENTS = lockfile.Requirements(
+    "bookworm", {"one": "", "two": ""}, {"usr/bin/cc": "one"}, {"etc/passwd": "x\n"}, ("build",)
+)
 
 
 @pytest.fixture
@@ -26,14 +28,14 @@ def lock(cache: Path, monkeypatch: pytest.MonkeyPatch) -> lockfile.Lock:
         debs.add(cache, "one", debs.deb([debs.member("./bin/one", "1", mode=0o755), debs.member("./etc/one", "1")])),
         debs.add(cache, "two", debs.deb([debs.member("./usr/lib/two", "2")])),
     )
-    made = dataclasses.replace(lockfile.Lock("bookworm", WISH.digest, "", files), tree=_tree(files))
-    monkeypatch.setattr(lockfile, "current", lambda pins=lockfile.BASE: (WISH, made))
+    made = dataclasses.replace(lockfile.Lock("bookworm", REQUIREMENTS.digest, "", files), tree=_tree(files))
+    monkeypatch.setattr(lockfile, "current", lambda pins=lockfile.BASE: (REQUIREMENTS, made))
     return made
 
 
 def _tree(files: tuple[DebFile, ...]) -> str:
-    packages = buildroot.fetch(lockfile.Lock("bookworm", WISH.digest, "", files))
-    return manifest.digest(buildroot._unpack(WISH, packages))
+    packages = buildroot.fetch(lockfile.Lock("bookworm", REQUIREMENTS.digest, "", files))
+    return manifest.digest(buildroot._unpack(REQUIREMENTS, packages))
 
 
 def test_unpacked_once(lock: lockfile.Lock) -> None:
@@ -94,13 +96,13 @@ def test_two_processes_unpack_once(lock: lockfile.Lock) -> None:
 
 
 def _ensure(lock: lockfile.Lock) -> str:
-    lockfile.current = lambda pins=lockfile.BASE: (WISH, lock)
+    lockfile.current = lambda pins=lockfile.BASE: (REQUIREMENTS, lock)
     return str(buildroot.ensure())
 
 
 def test_other_tree_than_locked(lock: lockfile.Lock, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = dataclasses.replace(lock, tree="0" * 64)
-    monkeypatch.setattr(lockfile, "current", lambda pins=lockfile.BASE: (WISH, wrong))
+    monkeypatch.setattr(lockfile, "current", lambda pins=lockfile.BASE: (REQUIREMENTS, wrong))
     with pytest.raises(LockError, match="the lock says 0000"):
         buildroot.ensure()
     assert not buildroot.root_path(wrong).exists()
@@ -109,7 +111,7 @@ def test_other_tree_than_locked(lock: lockfile.Lock, monkeypatch: pytest.MonkeyP
 def test_two_packages_with_one_path(cache: Path, lock: lockfile.Lock, monkeypatch: pytest.MonkeyPatch) -> None:
     twin = debs.add(cache, "twin", debs.deb([debs.member("./usr/bin/one", "other")]))
     both = dataclasses.replace(lock, files=(*lock.files, twin), tree="1" * 64)
-    monkeypatch.setattr(lockfile, "current", lambda pins=lockfile.BASE: (WISH, both))
+    monkeypatch.setattr(lockfile, "current", lambda pins=lockfile.BASE: (REQUIREMENTS, both))
     with pytest.raises(LockError, match="two packages hold usr/bin/one"):
         buildroot.ensure()
 
@@ -152,5 +154,5 @@ def test_new_lock_of_the_same_packages_leaves_the_tree_alone(
     inode = buildroot.ensure().stat().st_ino
     monkeypatch.setattr(Apt, "update", lambda self: None)
     monkeypatch.setattr(Apt, "resolve", lambda self, packages: list(lock.files))
-    assert buildroot.resolve(WISH) == lock
+    assert buildroot.resolve(REQUIREMENTS) == lock
     assert buildroot.root_path(lock).stat().st_ino == inode

@@ -92,7 +92,7 @@ def test_host_that_refuses_namespaces(place: Sandbox, monkeypatch: pytest.Monkey
     program.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with pytest.raises(HostError, match="does not allow the build sandbox: bwrap: No permissions") as caught:
+    with pytest.raises(HostError, match="does not permit the build sandbox: bwrap: No permissions") as caught:
         output(place, "true")
     assert "user namespaces" in caught.value.hint
     bwrap._usable.cache_clear()

@@ -65,12 +65,12 @@ def test_path_out_of_the_tree_is_refused(tmp_path: Path, root: Path, name: str) 
 
 def test_link_out_of_the_tree_is_not_followed(tmp_path: Path, root: Path) -> None:
     link = debs.member("./usr/out", type=tarfile.SYMTYPE, linkname="/tmp")
-    with pytest.raises(LockError, match="would leave the tree"):
+    with pytest.raises(LockError, match="is outside of the tree"):
         deb.unpack(package(tmp_path, link, debs.member("./usr/out/evil", "x")), root)
 
 
 def test_device_is_refused(tmp_path: Path, root: Path) -> None:
-    with pytest.raises(LockError, match="neither file nor link"):
+    with pytest.raises(LockError, match="neither a file nor a link"):
         deb.unpack(package(tmp_path, debs.member("./dev/null", type=tarfile.CHRTYPE)), root)
 
 
@@ -78,7 +78,7 @@ def test_device_is_refused(tmp_path: Path, root: Path) -> None:
     ("data", "message"),
     [
         (b"hello", "not an ar archive"),
-        (debs.deb([debs.member("a", "x")])[:-20], "cut off"),
+        (debs.deb([debs.member("a", "x")])[:-20], "truncated"),
         (debs.ar({"debian-binary": b"2.0\n"}), "no data.tar"),
         (debs.ar({"data.tar.zst": b""}), "unknown compression"),
     ],

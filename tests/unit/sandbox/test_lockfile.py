@@ -54,29 +54,31 @@ def test_absent_lock_says_how_to_make_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("suite = ", "file: "),
-        ("suite = 3\n[packages]\na = ''", "suite: must be a text"),
-        ("suite = 'x'", "nothing is wanted"),
-        ("suite = 'x'\nfoo = 1", "unknown key foo"),
-        ("suite = 'x'\n[packages]\na = 1", "packages: must be a table of texts"),
-        ("suite = 'x'\n[packages]\na = ''\n[files]\n'/etc/x' = ''", "inside the tree"),
-        ("suite = 'x'\n[packages]\na = ''\n[links]\n'../x' = ''", "inside the tree"),
-        ("suite = 'x'\n[packages]\na = ''\n[mounts]\ndirectories = 'x'", "must be a list"),
+        ("suite = ", "file:1: not valid TOML"),
+        ("suite = 3\n[packages]\na = ''", "file:1: suite: expected str"),
+        ("suite = 'x'", "the key `packages` is missing"),
+        ("suite = 'x'\n[packages]", "packages: "),
+        ("[packages]\na = ''", "the key `suite` is missing"),
+        ("suite = 'x'\nfoo = 1", "file:2: foo: there is no such key"),
+        ("suite = 'x'\n[packages]\na = 1", "packages.*expected str, got int"),
+        ("suite = 'x'\n[packages]\na = ''\n[files]\n'/etc/x' = ''", "the value must match"),
+        ("suite = 'x'\n[packages]\na = ''\n[links]\n'../x' = ''", "the value must match"),
+        ("suite = 'x'\n[packages]\na = ''\n[mounts]\ndirectories = 'x'", "directories: expected array"),
     ],
 )
-def test_malformed_wish(tmp_path: Path, text: str, message: str) -> None:
+def test_malformed_requirements(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(LockError, match=message):
-        lockfile.read_wish(written(tmp_path, text))
+        lockfile.read_requirements(written(tmp_path, text))
 
 
 def test_reasons_do_not_count(tmp_path: Path) -> None:
     text = "suite = 'x'\n[packages]\na = 'why'"
-    wish = lockfile.read_wish(written(tmp_path, text))
-    assert wish.digest == lockfile.read_wish(written(tmp_path, text.replace("why", "because"))).digest
-    assert wish.digest != lockfile.read_wish(written(tmp_path, text.replace("a =", "b ="))).digest
+    requirements = lockfile.read_requirements(written(tmp_path, text))
+    assert requirements.digest == lockfile.read_requirements(written(tmp_path, text.replace("why", "because"))).digest
+    assert requirements.digest != lockfile.read_requirements(written(tmp_path, text.replace("a =", "b ="))).digest
 
 
-def test_changes_are_told_by_package() -> None:
+def test_changes_by_package() -> None:
     newer = dataclasses.replace(B, version="3")
     rebuilt = dataclasses.replace(A, sha256="f" * 64)
     new = dataclasses.replace(LOCK, files=(newer, dataclasses.replace(A, name="c")))
@@ -86,31 +88,33 @@ def test_changes_are_told_by_package() -> None:
     assert "other file" in lockfile.changes(LOCK, dataclasses.replace(LOCK, files=(rebuilt, B)))[0]
 
 
-def test_wish_that_extends_another(tmp_path: Path) -> None:
+def test_requirements_that_extend_others(tmp_path: Path) -> None:
     (tmp_path / "base.toml").write_text("suite = 'x'\n[packages]\na = 'why'\n[mounts]\ndirectories = ['build']")
-    wish = lockfile.read_wish(written(tmp_path, "extends = 'base.toml'\n[packages]\nb = ''\n[links]\nc = 'd'"))
-    assert wish == lockfile.Wish("x", {"a": "why", "b": ""}, {"c": "d"}, {}, ("build",))
+    requirements = lockfile.read_requirements(
+        written(tmp_path, "extends = 'base.toml'\n[packages]\nb = ''\n[links]\nc = 'd'")
+    )
+    assert requirements == lockfile.Requirements("x", {"a": "why", "b": ""}, {"c": "d"}, {}, ("build",))
     (tmp_path / "set").mkdir()
     above = tmp_path / "set" / "file"
     above.write_text("extends = '../base.toml'\n[packages]\nb = ''\n[links]\nc = 'd'")
-    assert lockfile.read_wish(above) == wish
+    assert lockfile.read_requirements(above) == requirements
     for other in ("'../../base.toml'", "'a/base.toml'", "'file'", "3"):
-        with pytest.raises(LockError, match="extends: must be the name of a file beside this one"):
-            lockfile.read_wish(written(tmp_path, f"extends = {other}"))
-    with pytest.raises(LockError, match=r"none\.toml is missing"):
-        lockfile.read_wish(written(tmp_path, "extends = 'none.toml'"))
+        with pytest.raises(LockError, match=r"file:1: extends: "):
+            lockfile.read_requirements(written(tmp_path, f"extends = {other}\n[packages]\na = ''"))
+    with pytest.raises(LockError, match=r"there is no file .*none\.toml"):
+        lockfile.read_requirements(written(tmp_path, "extends = 'none.toml'\n[packages]\na = ''"))
 
 
 @pytest.mark.parametrize("pins", [lockfile.BASE, lockfile.PACKAGING, lockfile.VARY])
 def test_committed_files_fit(pins: lockfile.Pins) -> None:
-    wish, lock = lockfile.current(pins)
-    assert pins.lock.read_text() == lockfile.render(lock, pins.wish.name)
-    assert set(wish.packages) <= {file.name for file in lock.files}
-    assert all(len(reason) > 3 for reason in wish.packages.values())
+    requirements, lock = lockfile.current(pins)
+    assert pins.lock.read_text() == lockfile.render(lock, pins.requirements.name)
+    assert set(requirements.packages) <= {file.name for file in lock.files}
+    assert all(len(reason) > 3 for reason in requirements.packages.values())
 
 
 def test_stale_lock_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     _, lock = lockfile.current()
-    monkeypatch.setattr(lockfile, "read_lock", lambda path: dataclasses.replace(lock, wish="0" * 64))
+    monkeypatch.setattr(lockfile, "read_lock", lambda path: dataclasses.replace(lock, requirements="0" * 64))
     with pytest.raises(LockError, match="was changed after"):
         lockfile.current()

@@ -102,5 +102,5 @@ def test_failure_in_the_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert place_of_log == f"last lines of {log}:"
     assert first == "  first"
     assert "./configure: not found" in reason
-    assert command == "to look into it: ./doit.sh shell jq"
+    assert command == "to inspect it: ./doit.sh shell jq"
     assert "bwrap" in log.read_text()

@@ -60,7 +60,7 @@ def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def places(found: list[Text]) -> dict[str, str]:
-    return {text.place: text.content for text in found}
+    return {text.path: text.content for text in found}
 
 
 @pytest.mark.parametrize("compression", ["gz", "xz", "bz2"])
@@ -152,23 +152,23 @@ def thing(tmp_path: Path, data: bytes, extra: str = "") -> recipe.Recipe:
 def test_recipe(tmp_path: Path) -> None:
     again = {**FILES, "thing-1/second/COPYING": "the copying"}
     found = licenses.of_recipe(thing(tmp_path, tar(again)))
-    assert [text.place for text in found] == ["COPYING", "LICENSE.txt", "LICENSES/MIT", "deps/inner/LICENCE"]
+    assert [text.path for text in found] == ["COPYING", "LICENSE.txt", "LICENSES/MIT", "deps/inner/LICENCE"]
 
 
 def test_recipe_without_a_text(tmp_path: Path) -> None:
-    with pytest.raises(LicenseError, match="thing: no text of a licence was found in its sources") as caught:
+    with pytest.raises(LicenseError, match="thing: its sources contain no license text") as caught:
         licenses.of_recipe(thing(tmp_path, tar({"thing-1/README": "x"})))
     assert "license_files" in caught.value.hint
 
 
 def test_recipe_that_names_what_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(LicenseError, match="thing: no source holds HERE, which `license_files` names"):
+    with pytest.raises(LicenseError, match="thing: no source contains HERE, which `license_files` lists"):
         licenses.of_recipe(thing(tmp_path, tar(FILES), 'license_files = ["COPYING", "HERE"]'))
 
 
 def test_report_and_files(tmp_path: Path) -> None:
     texts = [Text("a/LICENSE", "1"), Text("a_LICENSE", "2")]
-    paths = licenses._put(texts, tmp_path / "licenses", "thing")
+    paths = licenses._write(texts, tmp_path / "licenses", "thing")
     assert paths == ("thing/a_LICENSE", "thing/a_LICENSE.2")
     assert [(tmp_path / "licenses" / path).read_text() for path in paths] == ["1", "2"]
     page = licenses.report([Row("thing", "1", "MIT", paths, "a|b")])
@@ -179,14 +179,14 @@ def test_report_and_files(tmp_path: Path) -> None:
 def test_expressions_of_all_recipes_are_spdx() -> None:
     for name in recipe.names():
         licenses.check_expression(name, recipe.load(name).license)
-    with pytest.raises(LicenseError, match="thing: 'GPLv2' is no SPDX license expression"):
+    with pytest.raises(LicenseError, match="thing: 'GPLv2' is not an SPDX license expression"):
         licenses.check_expression("thing", "GPLv2")
 
 
 def test_standard_texts_have_names_of_spdx(tmp_path: Path) -> None:
     for name in licenses.STANDARD:
         assert spdx_expression(name) is not None and license_names(name) == [name]
-    with pytest.raises(LicenseError, match="sudo: there is no text for the licence 'Unheard-Of'"):
+    with pytest.raises(LicenseError, match="sudo: there is no text of the license 'Unheard-Of'"):
         licenses._Standard(tmp_path).row("sudo", "1", "Unheard-Of AND MIT")
-    with pytest.raises(LicenseError, match="there is no text for the licence 'custom'"):
+    with pytest.raises(LicenseError, match="there is no text of the license 'custom'"):
         licenses._Standard(tmp_path).row("sudo", "1", "custom")

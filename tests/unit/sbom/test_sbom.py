@@ -93,7 +93,7 @@ def test_expressions() -> None:
 
 def test_inventory_refuses_what_does_not_fit() -> None:
     whole = small()
-    with pytest.raises(SbomError, match="two components are called image"):
+    with pytest.raises(SbomError, match="two components have the reference image"):
         make_inventory("1", 0, [*whole.components, whole.components[0]], whole.sources)
     with pytest.raises(SbomError, match="refers to source:thing/thing"):
         make_inventory("1", 0, whole.components, [])

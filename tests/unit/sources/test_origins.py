@@ -28,7 +28,7 @@ pytestmark = pytest.mark.buildroot
 
 FILLED = Store(paths.cache_dir())
 SIGNATURES = Path(__file__).parent / "data" / "signatures"
-PLACES = ("debian", "pypi", "upstream")
+PROVIDERS = ("debian", "pypi", "upstream")
 
 # Sources with a single origin in the form that is built; docs/recipes.md lists the reasons.
 SINGLE = {
@@ -42,12 +42,12 @@ REMOTE = [(name, source) for name in recipe.names() for source in recipe.load(na
 REPACKED = {"linux"}
 
 
-def several(place: str) -> list[tuple[str, Source]]:
+def several(provider: str) -> list[tuple[str, Source]]:
     """Return the sources, with their recipes' names, that have an origin of that provider and one of another."""
     chosen = []
     for name, each in REMOTE:
-        places = {fetch.place(origin) for origin in each.origin}
-        if place in places and len(places) > 1:
+        providers = {fetch.provider(origin) for origin in each.origin}
+        if provider in providers and len(providers) > 1:
             chosen.append((name, each))
     return chosen
 
@@ -64,9 +64,9 @@ def test_which_sources_only_one_place_has() -> None:
     """Every source has a second origin, or a documented reason."""
     found = {}
     for name, each in REMOTE:
-        places = {fetch.place(origin) for origin in each.origin}
-        if len(places) == 1:
-            found[name] = places.pop()
+        providers = {fetch.provider(origin) for origin in each.origin}
+        if len(providers) == 1:
+            found[name] = providers.pop()
     assert found == SINGLE
 
 
@@ -89,13 +89,13 @@ def test_unknown_place(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.hint == "known are debian, pypi, upstream"
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_left_out(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NABLA_WITHOUT", place)
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_left_out(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NABLA_WITHOUT", provider)
     for name, each in REMOTE:
-        left = [fetch.place(origin) for origin in fetch.usable(each)]
-        assert left == [fetch.place(origin) for origin in each.origin if fetch.place(origin) != place]
-        assert bool(left) == (SINGLE.get(name) != place)
+        left = [fetch.provider(origin) for origin in fetch.usable(each)]
+        assert left == [fetch.provider(origin) for origin in each.origin if fetch.provider(origin) != provider]
+        assert bool(left) == (SINGLE.get(name) != provider)
 
 
 def test_nothing_left(upstream: http.Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +147,7 @@ def test_signature_of_another_file_is_refused(upstream: http.Server, cache: Path
     upstream.files["/xz.tar.xz.sig"] = (SIGNATURES / "curl.asc").read_bytes()
     signature = msgspec.structs.replace(first.signature, url=(f"{upstream.url}/xz.tar.xz.sig",))
     changed = msgspec.structs.replace(first, url=(f"{upstream.url}/xz.tar.xz",), signature=signature)
-    with pytest.raises(FetchError, match=r"signature of .* is not good"):
+    with pytest.raises(FetchError, match=r"signature of .* is bad"):
         fetch.obtain(source(changed))
     assert files_in(cache) == []
 
@@ -170,14 +170,14 @@ def test_task_runs_again_without(upstream: http.Server, checkout: Checkout) -> N
 
 
 @pytest.mark.online
-@pytest.mark.parametrize("place", [place for place in PLACES if several(place)])
-def test_same_content_from_the_others(place: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("provider", [provider for provider in PROVIDERS if several(provider)])
+def test_same_content_from_the_others(provider: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Online: every source with another origin comes from there, the same file as from the excluded provider."""
-    monkeypatch.setenv("NABLA_WITHOUT", place)
-    for name, each in several(place):
+    monkeypatch.setenv("NABLA_WITHOUT", provider)
+    for name, each in several(provider):
         fetched = fetch.obtain(each)
-        assert fetch.place(fetched.origin) != place
-        same = fetched.path.name in {origin.sha256 for origin in each.origin if fetch.place(origin) == place}
+        assert fetch.provider(fetched.origin) != provider
+        same = fetched.path.name in {origin.sha256 for origin in each.origin if fetch.provider(origin) == provider}
         assert same == (name not in REPACKED), name
 
 

@@ -155,7 +155,7 @@ def test_package_table(tmp_path: Path) -> None:
         ('files = ["usr/lib/*.so.*"]\n', "", "package.subpackage[2]: the key `files` is missing"),
         ('name = "libthing"', 'name = "thing"', "package.subpackage[2].name: two packages are named 'thing'"),
         ('"busybox"', '"Busy Box"', "package.depends[1]: the value must match"),
-        ('version = "1.0"', 'version = "1.0-beta"', "version: '1.0-beta' is no version that apk could compare"),
+        ('version = "1.0"', 'version = "1.0-beta"', "version: '1.0-beta' is not a version that apk can compare"),
         ("[package]\n", '[package]\nscripts = { post-install = "absent" }\n', "there is no file absent beside"),
         ("[package]\n", '[package]\nscripts = { often = "x" }\n', "package.scripts"),
     ],

@@ -18,7 +18,7 @@ from nabla.core.errors import FetchError
 from nabla.sources import recipe
 from nabla.sources.recipe import DebianOrigin, Origin, Signature, Source, UrlOrigin
 from nabla.update import bump, recipe_edit, try_patches
-from nabla.update.bump import Found
+from nabla.update.bump import Result
 from tests.conftest import ROOT, Checkout
 from tests.unit import server as http
 from tests.unit.sources.test_fetch import files_in
@@ -104,7 +104,7 @@ def another(version: str) -> str:
 )
 def test_address_of_another_version(text: str, old: str, new: str, expected: str | None) -> None:
     if expected is None:
-        with pytest.raises(FetchError, match="does not say its version"):
+        with pytest.raises(FetchError, match="does not contain its version"):
             bump.renamed(text, old, new)
     else:
         assert bump.renamed(text, old, new) == expected
@@ -134,7 +134,7 @@ def test_origin_that_cannot_be_asked(fingerprint: str | None, stays: bool) -> No
     debian = DebianOrigin(
         suite="sid", package="a", version="1.2-1", file="a.tar", sha256="a" * 64, size=1, signature=by_debian
     )
-    asked = [Found(old, None, "down"), Found(debian, msgspec.structs.replace(debian, sha256="b" * 64, size=2))]
+    asked = [Result(old, None, "down"), Result(debian, msgspec.structs.replace(debian, sha256="b" * 64, size=2))]
     kept = bump._keep(asked[0], asked, "1.2", "1.3")
     assert (kept.new is not None) == stays
     if isinstance(kept.new, UrlOrigin):
@@ -179,8 +179,8 @@ def test_bump(server: http.Server, bumping: Checkout) -> None:
     expected = expected.replace("size = 5", f"size = {len(SIGNED)}").replace("revision = 3", "revision = 0")
     expected = expected.replace("/1.2/thing-1.2", "/1.3/thing-1.3")
     assert path.read_text() == expected
-    assert 'still names 1.2 in line 28: package = "install -D thing-1.2.txt $DESTDIR/thing"' in output
-    assert "is of version 1.3 already" in bumping.doit("bump:thing", "1.3", status=2)
+    assert 'still contains 1.2 in line 28: package = "install -D thing-1.2.txt $DESTDIR/thing"' in output
+    assert "already has version 1.3" in bumping.doit("bump:thing", "1.3", status=2)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_bump(server: http.Server, bumping: Checkout) -> None:
     [
         (["1.4"], "error: thing: no origin has version 1.4"),
         ([], "error: a bump needs the new version"),
-        (["1.3-beta"], "error: '1.3-beta' is no version that apk could compare"),
+        (["1.3-beta"], "error: '1.3-beta' is not a version that apk can compare"),
     ],
 )
 def test_wrong_version(server: http.Server, bumping: Checkout, words: list[str], message: str) -> None:
@@ -204,7 +204,7 @@ def test_nothing_is_written(server: http.Server, bumping: Checkout, cache: Path,
     message, variables = "", {}
     if fault == "other file":
         server.files["/1.3/thing-1.3.txt"] = b"something else"
-        message = "error: the OpenPGP signature of thing-1.3.txt is not good: BAD signature"
+        message = "error: the OpenPGP signature of thing-1.3.txt is bad: BAD signature"
     elif fault == "other key":
         text = text.replace(FIRST, SECOND)
         message = f"is signed by {FIRST}, not by {SECOND}"
@@ -227,7 +227,7 @@ def test_origin_that_is_lost(server: http.Server, bumping: Checkout) -> None:
     text = HEAD + ORIGIN.format(url=DEAD, zeros=ZEROS) + ORIGIN.format(url=server.url, zeros=ZEROS)
     path = put(bumping, text)
     output = bumping.doit("bump:thing", "1.3")
-    assert f"warning: thing: the recipe has lost its origin {DEAD}/1.2/thing-1.2.txt" in output
+    assert f"warning: thing: removed the origin {DEAD}/1.2/thing-1.2.txt" in output
     (origin,) = recipe.load_file(path).source[0].origin
     assert isinstance(origin, UrlOrigin) and origin.url == (f"{server.url}/1.3/thing-1.3.txt",)
 
@@ -308,7 +308,7 @@ def test_patches_decide(
     assert "warning: 2 of 4 patches do not apply to thing 1.3" in output
     assert recipe.load_file(path).version == "1.3"
     server.files["/1.4/thing-1.4.txt"] = archive(tmp_path / "x.tgz", a="one\nthree\n", b="two\n").read_bytes()
-    assert "thing: 4 patches, all apply to 1.4" in bumping.doit("bump:thing", "1.4")
+    assert "thing: all 4 patches apply to 1.4" in bumping.doit("bump:thing", "1.4")
     assert recipe.load_file(path).version == "1.4"
 
 

@@ -99,7 +99,7 @@ def test_table() -> None:
     assert outdated.rows(answers) == [
         ("a", "1", "2", "Debian forky"),
         ("b", "1", "-", "Debian sid, PyPI"),
-        ("c", "1", "?", "nobody answered"),
+        ("c", "1", "?", "no answer"),
     ]
     assert outdated.problems(answers) == ["a.example: no answer (a, c)"]
 
@@ -157,16 +157,16 @@ def test_task(checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         lines = [line.split() for line in output.splitlines()]
         assert ["thing", "1.2", "1.10", "127.0.0.1"] in lines
         assert ["wheel", "1.2", "1.3", "PyPI"] in lines
-        assert ["gone", "1.2", "?", "nobody", "answered"] in lines
-        assert ["deb", "1.2", "?", "nobody", "answered"] in lines
+        assert ["gone", "1.2", "?", "no", "answer"] in lines
+        assert ["deb", "1.2", "?", "no", "answer"] in lines
         assert "Debian sid: Debian's sid lists could not be fetched (deb)" in output
         assert "the server answered 404" in output
         data = checkout.doit("outdated", "--json", "wheel")
         assert json.loads(data[data.index("[\n") : data.rindex("]") + 1]) == [
-            {"newest": "1.3", "ours": "1.2", "problem": "", "recipe": "wheel", "where": "PyPI"}
+            {"newest": "1.3", "current": "1.2", "problem": "", "recipe": "wheel", "where": "PyPI"}
         ]
         output = checkout.doit("outdated", "gone", status=2)
-        assert "error: no origin said which versions it has" in output
+        assert "error: no origin listed its versions" in output
         assert "error: there is no recipe 'none'" in checkout.doit("outdated", "none", status=2)
         asked = len(server.requests)
         output = checkout.doit("outdated", status=2, NABLA_OFFLINE="1")
@@ -176,7 +176,7 @@ def test_task(checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.online
 def test_debian_and_the_index_for_real(cache: Path) -> None:
-    answers = outdated.ask(["zlib", "py3-tornado"])
+    answers = outdated.query(["zlib", "py3-tornado"])
     debian = [answer for answer in answers if answer.recipe == "zlib"]
     assert [answer.where for answer in debian] == ["Debian trixie", "Debian forky", "Debian sid"]
     assert not any(answer.problem for answer in answers)

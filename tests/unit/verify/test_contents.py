@@ -61,7 +61,7 @@ def test_packages_are_read_as_apk_reads_them(monkeypatch: pytest.MonkeyPatch, us
     for name in catalog.names():
         if not package_record(name).exists():
             continue
-        built = catalog.read_built(name)
+        built = catalog.read_build_record(name)
         for part in built.parts:
             if not part.apk.exists():
                 continue
@@ -105,7 +105,7 @@ def test_older_package(tmp_path: Path) -> None:
 
 
 def test_damage_is_told(tmp_path: Path) -> None:
-    apk = next(part.apk for part in catalog.read_built("libgcc").parts if part.name == "libgcc")
+    apk = next(part.apk for part in catalog.read_build_record("libgcc").parts if part.name == "libgcc")
     chance = random.Random(5)
     whole = [apk.read_bytes(), older(tmp_path / "old.apk").read_bytes()]
     path = tmp_path / "damaged.apk"
@@ -137,7 +137,7 @@ def test_image_is_a_root_file_system() -> None:
 def test_what_a_root_file_system_must_have() -> None:
     """nabla's musl and busybox, in incomplete file systems."""
     loader = (paths.MUSL / "lib/ld-musl-x86_64.so.1").read_bytes
-    parts = {part.name: part for part in catalog.read_built("libstdc++").parts}
+    parts = {part.name: part for part in catalog.read_build_record("libstdc++").parts}
     found = contents.read(parts["libstdc++"].apk)
     library = found.files[f"/{parts['libstdc++'].files[-1]}"]
     system = Contents("t", whole=True, files={pie.LOADER: loader, "/usr/lib/x.so": library})

@@ -116,7 +116,7 @@ def test_hostile_unwind_table(program: Path) -> None:
     """A table that claims more entries than there are."""
     sound = (program / "x").read_bytes()
     at = sound.index(b"\x01\x1b\x03\x3b")
-    assert "cut off" in syscalls.examine_bytes("x", sound[: at + 8] + b"\xff\xff\xff\x7f" + sound[at + 12 :]).problem
+    assert "truncated" in syscalls.examine_bytes("x", sound[: at + 8] + b"\xff\xff\xff\x7f" + sound[at + 12 :]).problem
 
 
 def test_libc_does_not_count() -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""busybox's own test suite: run it, read what it says, set two runs side by side.
+"""Run the test suite of busybox, parse its output, and compare two runs.
 
-The suite is a folder of shell scripts. They print one line for each test, `PASS: name`, `FAIL: name`, `SKIPPED: name`
-or `UNTESTED: name`, between output of their own.
+The suite consists of shell scripts. They print one line for each test, `PASS: name`, `FAIL: name`, `SKIPPED: name` or
+`UNTESTED: name`, among other output.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from nabla.sources.archives import fetched
 
 STOCK = OUT / "check" / "busybox"
 REPORT = OUT / "check" / "busybox-testsuite.md"
-KNOWN = TESTS / "busybox-failures.toml"
+KNOWN = TESTS / "busybox" / "failures.toml"
 FRAGMENT = RECIPES / "busybox" / "busybox.config"
 IMAGE = image_path("minimal")
-# Waiting for names that do not resolve takes most of it.
+# Most of the time passes in waiting for names that do not resolve.
 TIMEOUT = 900.0
 
 _BUILD = """
@@ -59,7 +59,7 @@ echo root:x:0: >result/root/etc/group
 cp -R testsuite .config result/
 """
 
-# Run by /bin/sh in a root that has busybox in /bin; the suite comes as a tar archive on standard input.
+# /bin/sh runs it in a root with busybox in /bin; standard input is a tar archive of the suite.
 SCRIPT = """
 mkdir /tmp/bb && cd /tmp/bb && tar xf - && ln -s /bin/busybox busybox && cd testsuite || exit 125
 export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root SHELL=/bin/sh SKIP_INTERNET_TESTS=1
@@ -68,19 +68,19 @@ cat /tmp/log
 """
 
 _LINE = re.compile(r"^(PASS|FAIL|SKIPPED|UNTESTED): (.+)$", re.MULTILINE)
-# Lines about how the guest's busybox is linked and installed.
-_OURS = re.compile(r"INSTALL_APPLET|CONFIG_PIE")
+# Options of the guest's build that the stock build must not have.
+_GUEST_ONLY = re.compile(r"INSTALL_APPLET|CONFIG_PIE")
 
 
 class Known(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A failure that is known, with its reason."""
+    """A known failure with its reason."""
 
     name: str
     why: str
 
 
 class KnownFailures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """tests/busybox-failures.toml: failures of the guest alone, and those that stock busybox on the host shares."""
+    """tests/busybox/failures.toml: failures in the guest only, and failures that stock busybox on the host has, too."""
 
     guest: tuple[Known, ...] = ()
     both: tuple[Known, ...] = ()
@@ -95,7 +95,7 @@ class Comparison:
 
     @property
     def guest_only(self) -> list[str]:
-        """Tests that fail in the guest and do not fail on the host."""
+        """Tests that fail in the guest only."""
         return [name for name, result in self.guest.items() if result == "FAIL" and self.host.get(name) != "FAIL"]
 
     @property
@@ -105,12 +105,12 @@ class Comparison:
 
     @property
     def missing(self) -> list[str]:
-        """Tests that the host ran and the guest never came to, or the other way round."""
+        """Tests with a result in one of the runs only."""
         return sorted(self.guest.keys() ^ self.host.keys())
 
 
 def parse(log: bytes) -> dict[str, str]:
-    """Return test name -> result. Of several tests of one name, the second and later ones get a number."""
+    """Return test name -> result. The second and later tests with the same name get a number."""
     results: dict[str, str] = {}
     seen: Counter[str] = Counter()
     for result, raw in _LINE.findall(log.decode("utf-8", "replace").replace("\r\n", "\n")):
@@ -129,11 +129,10 @@ def archive(testsuite: Path, config: Path) -> bytes:
     return buffer.getvalue()
 
 
-def stock_fragment(ours: str) -> str:
-    """Return our configuration fragment for an unpatched, static busybox on the host."""
-    lines = [line for line in ours.splitlines() if line.startswith(("CONFIG_", "# CONFIG_"))]
-    kept = [line for line in lines if not _OURS.search(line)]
-    return "\n".join([*kept, ""])
+def stock_fragment(fragment: str) -> str:
+    """Return the configuration fragment for an unpatched, static busybox on the host."""
+    lines = [line for line in fragment.splitlines() if line.startswith(("CONFIG_", "# CONFIG_"))]
+    return "\n".join([*(line for line in lines if not _GUEST_ONLY.search(line)), ""])
 
 
 def read_known(path: Path) -> KnownFailures:
@@ -142,15 +141,15 @@ def read_known(path: Path) -> KnownFailures:
 
 
 def unexplained(comparison: Comparison, known: KnownFailures) -> list[str]:
-    """Return one line for each failure that is not listed, and for each listed one that did not happen."""
+    """Return one line for each unlisted failure, and for each listed failure that did not occur."""
     lines = []
-    for what, found, listed in (
-        ("in the guest alone", comparison.guest_only, known.guest),
+    for where, failed, listed in (
+        ("in the guest only", comparison.guest_only, known.guest),
         ("in the guest and on the host", comparison.shared, known.both),
     ):
         names = {entry.name for entry in listed}
-        lines += [f"fails {what}, not listed: {name}" for name in found if name not in names]
-        lines += [f"listed as failing {what}, but does not: {name}" for name in sorted(names - set(found))]
+        lines += [f"fails {where}, not listed: {name}" for name in failed if name not in names]
+        lines += [f"listed as failing {where}, but passes: {name}" for name in sorted(names - set(failed))]
     return lines
 
 
@@ -160,8 +159,8 @@ def report(comparison: Comparison, known: KnownFailures) -> str:
     lines = [
         "# busybox's own test suite in the guest",
         "",
-        "Written by `./doit.sh check:busybox`, which runs the suite of busybox 1.37.0 twice: in a virtual machine with",
-        "the minimal image, by our busybox; and on the host, in a sandbox, by the same version as upstream has it.",
+        "Written by `./doit.sh check:busybox`, which runs the suite of busybox 1.37.0 twice: in a VM with the minimal",
+        "image, by nabla's busybox; and in a sandbox on the host, by upstream's busybox of the same version.",
         "Both run with ash, in a tmpfs and without a network.",
         "",
         "| | passed | failed | skipped | not applicable |",
@@ -186,34 +185,24 @@ def report(comparison: Comparison, known: KnownFailures) -> str:
 
 
 class CheckError(NablaError):
-    """A test suite tells of failures that nobody knew."""
+    """A test suite has failures that are not listed."""
 
 
 def build_stock(job: Job) -> None:
-    """Step: build unpatched busybox for hosts, in a root of its own, beside the suite and its .config."""
+    """Step: build an unpatched busybox for the host, in its own root, with the suite and its .config."""
     work = job.scratch()
     (work / "fragment").write_text(stock_fragment(FRAGMENT.read_text(encoding="utf-8")))
     tarball = fetched(recipe.load("busybox"))["busybox"]
     binds = (Bind(work, "/build", writable=True), Bind(tarball.parent, "/src"), Bind(MUSL, "/sysroot"))
-    place = Sandbox(binds, {"JOBS": str(bwrap.jobs()), "TARBALL": tarball.name})
-    place.run(_BUILD, title="busybox as upstream has it", log=job.log)
+    sandbox = Sandbox(binds, {"JOBS": str(bwrap.jobs()), "TARBALL": tarball.name})
+    sandbox.run(_BUILD, title="upstream's busybox", log=job.log)
     (work / "result").rename(job.out(Tree(STOCK)))
 
 
 def check_busybox(job: Job) -> None:
-    """Step: run the suite in both places and write the report; fail when a failure has no explanation."""
+    """Step: run the suite in the guest and on the host and write the report; fail on an unlisted failure."""
     suite = archive(STOCK / "testsuite", STOCK / ".config")
-    guest: list[str | Path] = [
-        NABLA_RUN,
-        "--ephemeral",
-        "--memory",
-        "1G",
-        IMAGE,
-        "--",
-        "/bin/sh",
-        "-c",
-        SCRIPT,
-    ]
+    guest: list[str | Path] = [NABLA_RUN, "--ephemeral", "--memory", "1G", IMAGE, "--", "/bin/sh", "-c", SCRIPT]
     host = [*bwrap.base(STOCK / "root", user=0), "--die-with-parent", "--new-session", "--clearenv"]
     host += ["/bin/sh", "-c", SCRIPT]
     comparison = Comparison(_run(job, "guest", guest, suite), _run(job, "host", host, suite))
