@@ -171,7 +171,7 @@ def test_only_text_is_committed() -> None:
     assert binary == []
 
 
-def test_lock_of_python_packages_fits_its_wish() -> None:
+def test_python_packages_are_locked() -> None:
     wanted = [line for line in text_of(ROOT / "requirements.in").splitlines() if line and not line.startswith("#")]
     lock = text_of(ROOT / "requirements.txt")
     for name in (line.split("[")[0] for line in wanted):
