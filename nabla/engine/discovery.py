@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from nabla.core.errors import EXIT_USER, NablaError
+from nabla.core.paths import ROOT
 
 TaskCreator = Callable[..., Any]
 
@@ -37,8 +38,9 @@ def modules() -> list[ModuleType]:
     """Return the task modules, sorted by name."""
     names: list[str] = []
     for package in PACKAGES:
-        path = importlib.import_module(package).__path__
-        names += [info.name for info in pkgutil.walk_packages(path, f"{package}.") if not info.ispkg]
+        folder = ROOT.joinpath(*package.split("."))
+        # A missing folder yields nothing: a checkout may lack the demo or tests.
+        names += [info.name for info in pkgutil.walk_packages([str(folder)], f"{package}.") if not info.ispkg]
     tasks = [name for name in names if re.fullmatch(r"(\w+_)?tasks", name.rpartition(".")[2])]
     return [importlib.import_module(name) for name in sorted(tasks)]
 
