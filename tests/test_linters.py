@@ -83,7 +83,7 @@ def test_shellcheck() -> None:
     check(tool("shellcheck"), *scripts)
 
 
-def test_sources_name_their_licence() -> None:
+def test_sources_name_their_license() -> None:
     nameless = [
         path.relative_to(ROOT)
         for path in committed()

@@ -24,8 +24,8 @@ from verify import kernel_code
 
 
 def task_verify() -> Iterator[TaskDict]:
-    """Check what was built."""
-    yield task.group("verify", "check what was built")
+    """Check the artifacts."""
+    yield task.group("verify", "check the artifacts")
     yield task.step(
         "verify:pie",
         program_check.check_pie,

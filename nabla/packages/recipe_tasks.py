@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Help for packagers: a start for a new recipe, and a picture of which package is built from which.
+"""Help for packagers: a template for a new recipe, and the graph of build dependencies.
 
 recipe:new NAME VERSION (on demand) -> recipes/NAME/recipe.toml
 graph (on demand)                   -> out/graph/packages.{dot,md}
@@ -21,28 +21,28 @@ GRAPH = OUT / "graph"
 
 
 def task_recipe() -> Iterator[TaskDict]:
-    """Write the start of a recipe."""
+    """Write the template of a recipe."""
     yield task.command(
         "recipe:new",
         new,
-        doc="write the start of a recipe: doit recipe:new NAME VERSION; looks the source up in Debian's archive",
+        doc="write the template of a recipe: doit recipe:new NAME VERSION; finds the source in Debian's archive",
         words="words",
     )
 
 
 def task_graph() -> TaskDict:
-    """Draw the packages."""
+    """Draw the build dependencies."""
     return task.step(
         "graph",
         draw,
-        doc="draw which recipe is built against which: out/graph/packages.dot and .md",
+        doc="draw the build dependencies of recipes: out/graph/packages.dot and .md",
         outputs=[GRAPH / "packages.dot", GRAPH / "packages.md"],
         config={name: list(catalog.needs(name)) for name in catalog.names()},
     )
 
 
 def new(words: list[str]) -> None:
-    """Write recipes/NAME/recipe.toml. Raises `RecipeError` when it is there already or the name is none."""
+    """Write recipes/NAME/recipe.toml. Raises `RecipeError` if it exists or the name is invalid."""
     if len(words) != 2:
         raise RecipeError("recipe:new needs a name and a version", "doit recipe:new zlib 1.3.1")
     name, version = words
@@ -56,7 +56,7 @@ def new(words: list[str]) -> None:
 
 
 def draw(job: Job) -> None:
-    """Write the graph in the languages of graphviz and of mermaid, which web pages of repositories draw."""
+    """Write the graph in the languages of graphviz and mermaid, which repository sites render."""
     edges = {name: catalog.needs(name) for name in catalog.names()}
     job.out(GRAPH / "packages.dot").write_text(template.as_dot(edges), encoding="utf-8")
     job.out(GRAPH / "packages.md").write_text(template.as_mermaid(edges), encoding="utf-8")

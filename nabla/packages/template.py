@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The start of a new recipe, and the graph of all: what helps packagers and decides no bytes."""
+"""The template of a new recipe, and the graph of build dependencies; neither affects artifacts."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ name = "{name}-dev"
 
 
 def look_up(name: str, version: str) -> SourcePackage | None:
-    """Return the source package with that source; None where Debian's archive has none, or nobody may ask."""
+    """Return the source package with that source; None if Debian's archive has none, or offline."""
     if is_offline():
         log.info("offline: Debian's archive is not asked for the source")
         return None
@@ -79,12 +79,12 @@ def look_up(name: str, version: str) -> SourcePackage | None:
 
 
 def choose(packages: Sequence[SourcePackage], version: str) -> SourcePackage | None:
-    """Take the first of the packages that is of upstream's version and has upstream's tarball."""
+    """Return the first package with upstream's version and tarball."""
     return next((each for each in packages if version in each.upstream and each.tarball), None)
 
 
 def render(name: str, version: str, found: SourcePackage | None) -> str:
-    """Return the text of a recipe to be completed. Raises `RecipeError` for a name or version that cannot be."""
+    """Return the text of the template. Raises `RecipeError` for an invalid name or version."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]*", name):
         raise RecipeError(f"{name!r} cannot be the name of a package", "lower-case letters, digits, + . -")
     if not re.fullmatch(recipe.APK_VERSION, version):
@@ -104,13 +104,13 @@ def render(name: str, version: str, found: SourcePackage | None) -> str:
 
 
 def as_dot(edges: Mapping[str, Sequence[str]]) -> str:
-    """Return the graph for graphviz: an arrow from what is built to what it is built against."""
+    """Return the graph for graphviz: arrows from recipes to their build dependencies."""
     lines = [f'  "{name}" -> "{other}";' for name in sorted(edges) for other in edges[name]]
     return "\n".join(["digraph packages {", "  rankdir=LR;", *(f'  "{n}";' for n in sorted(edges)), *lines, "}"]) + "\n"
 
 
 def as_mermaid(edges: Mapping[str, Sequence[str]]) -> str:
-    """Return the same as mermaid in Markdown."""
+    """Return the graph for mermaid in Markdown."""
     numbers = {name: f"p{number}" for number, name in enumerate(sorted(edges))}
     nodes = [f'  {numbers[name]}["{name}"]' for name in sorted(edges)]
     lines = [f"  {numbers[name]} --> {numbers[other]}" for name in sorted(edges) for other in edges[name]]

@@ -43,7 +43,7 @@ _IGNORED = {
 }
 _DEB = b"!<arch>\n"
 
-# SPDX name -> where its standard text lies: a package of the build root, or a recipe's archive, and the place in it.
+# SPDX name -> its standard text: a package of the build root or a recipe, and the path in its archive.
 _COMMON = "usr/share/common-licenses/"
 STANDARD: dict[str, tuple[str, str]] = {
     "0BSD": ("xz", "COPYING.0BSD"),

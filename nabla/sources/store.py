@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Content-addressed files: the name of a file is its sha256, so what it holds can always be checked.
+"""Content-addressed files: the name of a file is its sha256, so its content can always be verified.
 
 <root>/sha256/ab/abcd…    complete, checked files, never changed
 <root>/partial/abcd….part unfinished downloads
@@ -33,11 +33,11 @@ class Store:
     root: Path
 
     def path(self, sha256: str) -> Path:
-        """Where the file of that digest lies, or would lie."""
+        """Return the path of the file with that digest, whether or not it exists."""
         return self.root / "sha256" / sha256[:2] / sha256
 
     def partial(self, sha256: str) -> Path:
-        """Where an unfinished download of that file lies; the folder exists."""
+        """Return the path of an unfinished download of that file; creates the folder."""
         path = self.root / "partial" / f"{sha256}.part"
         make_folder(path.parent)
         return path
@@ -78,7 +78,7 @@ class Store:
         return target
 
     def add(self, file: Path, sha256: str) -> Path:
-        """Move an already checked file in, durably; one that is there already is kept. Returns its place."""
+        """Move a verified file into the store, durably; returns its path."""
         path = self.path(sha256)
         make_folder(path.parent)
         try:
@@ -118,5 +118,5 @@ def cache() -> Store:
 
 
 def is_offline() -> bool:
-    """Tell whether connections are forbidden: `NABLA_OFFLINE` is set to something else than 0."""
+    """Return whether connections are forbidden: `NABLA_OFFLINE` is set, and not 0."""
     return os.environ.get("NABLA_OFFLINE", "0") not in ("", "0")

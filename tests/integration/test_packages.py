@@ -357,7 +357,7 @@ REFUSED = {
     ),
     "no file for a subpackage": (
         PROGRAM + '[[package.subpackage]]\nname = "greeter-dev"\n',
-        "greeter: no file fits the package greeter-dev",
+        "greeter: no file matches the package greeter-dev",
     ),
     "undeclared library": (
         PROGRAM.replace("-o greeter", "-o greeter; sed -i s/libgreet.so.1/libgreat.so.1/ greeter"),
@@ -366,7 +366,7 @@ REFUSED = {
     "failing step": (PROGRAM.replace("main.c", "absent.c"), "greeter: build failed with exit status 1"),
     "special file": (
         PROGRAM.replace("mkdir -m 1777", "mkfifo"),
-        "greeter: /etc/greeter/empty is neither file nor link",
+        "greeter: /etc/greeter/empty is neither a file nor a link",
     ),
 }
 

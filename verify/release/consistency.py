@@ -50,7 +50,7 @@ _REQUIRED = (
     *("report/index.html", "licenses.md", STATEMENT),
 )
 _CHUNK = 1 << 20
-# Package URLs, in bills of materials, of what is a file of the release by itself.
+# Package URLs, in bills of materials, of components that are files of the release.
 _OWN = ("pkg:apk/nabla/", "pkg:generic/nabla-linux-", "pkg:generic/nabla-run@", "pkg:generic/linux@")
 
 
@@ -108,7 +108,7 @@ def check_images(release: Release) -> Iterator[str]:
             if problem:
                 yield f"images/{name}.zst {problem}"
             elif files.sha256(file) != digest:
-                yield f"images/{name}.zst holds an image with another sum"
+                yield f"images/{name}.zst contains an image with another sum"
             else:
                 done = tools.run(release.tools.images, ["/sbin/e2fsck", "-fn", file.name], {}, release.scratch)
                 if done.returncode != 0:
@@ -120,7 +120,7 @@ def check_images(release: Release) -> Iterator[str]:
 
 
 def decompress(source: Path, target: Path) -> str:
-    """Decompress one frame of zstd; return what is wrong with it, nothing if it is sound. Holes stay holes."""
+    """Decompress one frame of zstd and preserve holes; return the problem, empty if there is none."""
     import zstandard
 
     decompressor = zstandard.ZstdDecompressor().decompressobj()
@@ -168,7 +168,7 @@ def check_packages(release: Release) -> Iterator[str]:
 
 
 def check_index(release: Release) -> Iterator[str]:
-    """Yield what is wrong with the index: it is compared, field by field, with what apk makes of the packages."""
+    """Yield the differences between the index and apk's index of the packages, field by field."""
     if _apk(release, "verify", "--keys-dir", "/keys", f"/{INDEX}").returncode != 0:
         yield f"{INDEX} is not verified by apk"
         return

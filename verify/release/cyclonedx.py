@@ -15,7 +15,7 @@ BUILT_WITH = "nabla:built-with"
 
 
 def problem(text: str) -> str | None:
-    """Return what is wrong with a document in JSON, CycloneDX 1.6; None where nothing is."""
+    """Return the problem of a CycloneDX 1.6 document in JSON; None if it is valid."""
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
 
@@ -26,10 +26,10 @@ def problem(text: str) -> str | None:
 
 @functools.cache
 def _check_addresses_quickly() -> None:
-    """Have jsonschema check addresses in ASCII by rfc3986-validator.
+    """Make jsonschema check addresses in ASCII by rfc3986-validator.
 
-    The schema wants IRI references, which jsonschema leaves to a general parser: a twentieth of a second for each. One
-    in ASCII is a URI reference (RFC 3987, section 2.2), for which a regular expression does; others go the long way.
+    The schema requires IRI references, which jsonschema checks by a general parser in 50 ms each. An IRI reference in
+    ASCII is a URI reference (RFC 3987, section 2.2), which a regular expression can check.
     """
     from jsonschema import Draft7Validator
     from rfc3986_validator import validate_rfc3986

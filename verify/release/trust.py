@@ -215,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     for name, folder in (("apk", Tools.apk), ("image", Tools.images)):
         parser.add_argument(
-            f"--{name}-tools", type=Path, metavar="FOLDER", default=folder, help=f"made by doit; default: {folder}"
+            f"--{name}-tools", type=Path, metavar="FOLDER", default=folder, help=f"created by doit; default: {folder}"
         )
     parser.add_argument("folder", type=Path, help="the folder of the release")
     options = parser.parse_args(argv)

@@ -49,7 +49,7 @@ _dead: dict[str, tuple[str, float]] = {}
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What a download shall become. Without a digest (an update to a new version) nothing can be resumed."""
+    """The result of a download. Without a digest (an update to a new version) it cannot be resumed."""
 
     part: Path
     title: str
@@ -58,13 +58,13 @@ class _Wanted:
 
 
 def obtain(origin: UrlOrigin, request: Request) -> Delivery:
-    """Download the file, and its signature where the recipe wants one. Raises `FetchError`, `DiskFullError`."""
+    """Download the file, and its signature if the recipe has one. Raises `FetchError`, `DiskFullError`."""
     part = request.cache.partial(origin.sha256)
     return _obtain(origin, request, _Wanted(part, request.name, origin.sha256, origin.size))
 
 
 def obtain_unknown(origin: UrlOrigin, request: Request) -> Delivery:
-    """Download a file whose sha256 and size nobody knows yet, those in `origin` do not count. Raises `FetchError`."""
+    """Download a file with an unknown sha256 and size; ignores those in `origin`. Raises `FetchError`."""
     return _obtain(origin, request, _Wanted(request.folder / origin.file, request.name))
 
 
@@ -98,7 +98,7 @@ def _first_that_works(urls: tuple[str, ...], attempt: Callable[[str], object]) -
 
 
 def _download(url: str, wanted: _Wanted) -> None:
-    """Fetch `url`; at the end the file is complete and has the digest, if one is known."""
+    """Fetch `url`; then the file is complete and has the digest, if it is known."""
     have = wanted.part.stat().st_size if wanted.sha256 is not None and wanted.part.exists() else 0
     if have and _is_right(wanted):
         return
@@ -130,7 +130,7 @@ def _download(url: str, wanted: _Wanted) -> None:
 
 
 def _resume(url: str, wanted: _Wanted, have: int) -> bool:
-    """Go on after the bytes that are there; False where that did not give the file, and it must be started over.
+    """Continue after the present bytes; return False if that fails, and the download must start over.
 
     Raises `FetchError` if the server was interrupted: then the bytes are kept for the next address.
     """
@@ -151,11 +151,11 @@ def _resume(url: str, wanted: _Wanted, have: int) -> bool:
 
 
 class _TooLong(FetchError):
-    """The server sends more than the file has."""
+    """The server sends more bytes than the file has."""
 
 
 def _save(response: requests.Response, wanted: _Wanted, have: int, limit: int | None) -> None:
-    """Write the body as it is on the wire to the unfinished file, after its first `have` bytes."""
+    """Write the undecoded body to the unfinished file, after its first `have` bytes."""
     length = response.headers.get("Content-Length", "")
     total = have + int(length) if length.isdigit() else wanted.size
     received = have
@@ -204,7 +204,7 @@ def _body(response: requests.Response) -> Iterator[bytes]:
 
 
 def _is_right(wanted: _Wanted) -> bool:
-    """Is the file the one wanted? Without a digest each is."""
+    """Return whether the file has the digest; any file has, if the digest is unknown."""
     if wanted.sha256 is None:
         return True
     if wanted.size is not None and wanted.part.stat().st_size != wanted.size:
@@ -213,7 +213,7 @@ def _is_right(wanted: _Wanted) -> bool:
 
 
 def _decode(part: Path, limit: int | None) -> bool:
-    """Take the transport's gzip encoding off; False, and the file as it was, if it has none or is longer."""
+    """Decode the transport's gzip encoding; return False, with the file unchanged, if it has none or is longer."""
     plain = part.with_name(f"{part.name}.plain")
     written = 0
     try:
@@ -239,7 +239,7 @@ def _remove(part: Path) -> None:
 
 
 def listing(url: str) -> str:
-    """Return the page at `url`, where many servers list the files of a folder. Raises `FetchError`."""
+    """Return the page at `url`, for example the listing of a folder. Raises `FetchError`."""
     return _small(url, _MAX_LISTING).decode(errors="replace")
 
 
@@ -267,7 +267,7 @@ def _get(url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
             _resolve(urlsplit(url).hostname or "")
         response = requests.get(url, headers=headers, stream=True, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT))
     except (TimeoutError, socket.gaierror, requests.ConnectTimeout) as error:
-        # A redirection may lead to a server that is away, while the one that was asked is well.
+        # A redirection may lead to an unreachable server, while the first one works.
         asked = getattr(error, "request", None)
         server = _server(asked.url) if asked is not None and asked.url else server
         _dead[server] = (_reason(error), time.monotonic() + DEAD_FOR)
@@ -293,7 +293,7 @@ def _server(url: str) -> str:
 
 
 def _resolve(host: str) -> None:
-    """Look the name up within the connect timeout: a silent name server would block for half a minute otherwise."""
+    """Resolve the name within the connect timeout; a silent name server would block for half a minute."""
     outcome: list[Exception | None] = []
 
     def ask() -> None:
@@ -313,7 +313,7 @@ def _resolve(host: str) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the innermost cause of requests' nested errors, in few words."""
+    """Return the innermost cause of requests' nested errors as a short text."""
     if isinstance(error, socket.gaierror):
         return "the name cannot be resolved"
     if isinstance(error, requests.ConnectTimeout | TimeoutError):

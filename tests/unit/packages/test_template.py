@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The start of a recipe is valid except for the capitalized words; the graph shows every recipe."""
+"""The template of a recipe is valid except for the capitalized words; the graph shows every recipe."""
 
 from __future__ import annotations
 

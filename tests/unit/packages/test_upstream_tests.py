@@ -56,7 +56,7 @@ def test_passed_once(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_failure_is_not_kept(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> CheckResult:
-        raise PackageCheckError("x: its own tests fail in the machine (status 1, 3 of 12)")
+        raise PackageCheckError("x: upstream's tests fail in the VM (status 1, 3 of 12)")
 
     monkeypatch.setattr(upstream_tests, "_run", fails)
     with pytest.raises(PackageCheckError, match="3 of 12"):
