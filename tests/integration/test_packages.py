@@ -415,7 +415,9 @@ def test_wrong_hash(checkout: Checkout) -> None:
     try:
         output = checkout.doit("packages:other", status=2)
     finally:
-        entry.unlink()
+        entry.unlink(missing_ok=True)
+        for aside in (CACHE / "damaged").glob(f"{entry.name}.*"):
+            aside.unlink()
     assert f"the cache entry {entry} is damaged" in output
     assert len(errors(output)) == 1
     assert not (checkout.root / "out/packages/other.json").exists()
