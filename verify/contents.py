@@ -103,7 +103,8 @@ def owners(database: str) -> dict[str, str]:
     """Return path -> package from the text of apk's database of installed packages."""
     found: dict[str, str] = {}
     package = folder = ""
-    for line in database.splitlines():
+    # Names may contain what str.splitlines takes for line ends.
+    for line in database.split("\n"):
         kind, _, value = line.partition(":")
         if kind == "P":
             package = value
@@ -155,7 +156,7 @@ def _old_package(path: Path) -> Contents:
             for member in archive:
                 stream = archive.extractfile(member) if member.isfile() else None
                 if member.name == ".PKGINFO" and stream is not None:
-                    lines = stream.read().decode(errors="replace").splitlines()
+                    lines = stream.read().decode(errors="replace").split("\n")
                     name = next((line[10:] for line in lines if line.startswith("pkgname = ")), name)
                 elif member.issym():
                     contents.links[f"/{member.name}"] = member.linkname

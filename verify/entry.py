@@ -26,12 +26,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from elftools.common.exceptions import ELFError
-from elftools.construct import ConstructError
 from elftools.elf.constants import P_FLAGS
 from elftools.elf.elffile import ELFFile
 
-from verify import report
+from verify import elf, report
 
 SYSCALL = b"\x0f\x05"
 _PLACE = re.compile(
@@ -61,16 +59,16 @@ def examine(path: Path) -> Finding:
     """Check the executable segments of one file."""
     try:
         with path.open("rb") as stream:
-            return examine_elf(str(path), ELFFile(stream))
-    except (OSError, ELFError, ConstructError, ValueError, TypeError) as error:
-        return Finding(str(path), error=f"cannot be read: {error}")
+            return examine_elf(str(path), elf.load(stream))
+    except elf.DAMAGE as error:
+        return Finding(str(path), error=f"cannot be read: {elf.reason(error)}")
 
 
-def examine_elf(path: str, elf: ELFFile) -> Finding:
+def examine_elf(path: str, file: ELFFile) -> Finding:
     """Check the executable segments of an open file. `path`: its name in the finding."""
     segments = [
         (int(segment["p_vaddr"]), bytes(segment.data()))
-        for segment in elf.iter_segments()
+        for segment in file.iter_segments()
         if segment["p_type"] == "PT_LOAD" and segment["p_flags"] & P_FLAGS.PF_X
     ]
     places: list[int] = []

@@ -26,7 +26,10 @@ class ExtError(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry. `mtime`: seconds since 1970. `data`: content of a file. `target`: of a link."""
+    """One entry. `mtime`: seconds since 1970. `data`: content of a file. `target`: of a link.
+
+    `inode`: the number of a file that has several names, as text; empty for others.
+    """
 
     kind: Kind
     mode: int
@@ -36,6 +39,7 @@ class Entry:
     data: bytes = b""
     target: str = ""
     device: tuple[int, int] = (0, 0)
+    inode: str = ""
 
 
 def read_image(image: Path) -> dict[str, Entry]:
@@ -73,13 +77,21 @@ def _walk(folder: Any, prefix: str, tree: dict[str, Entry]) -> None:
             stat.S_IMODE(raw.i_mode),
             raw.i_uid | raw.i_uid_high << 16,
             raw.i_gid | raw.i_gid_high << 16,
-            int(inode.mtime.timestamp()),
+            _time(raw, inode),
             data=_content(inode) if kind == "file" else b"",
             target=inode.link if kind == "link" else "",
             device=_device(raw) if kind in ("char", "block") else (0, 0),
+            inode=str(inode.inum) if kind == "file" and raw.i_links_count > 1 else "",
         )
         if kind == "dir":
             _walk(inode, path, tree)
+
+
+def _time(raw: Any, inode: Any) -> int:
+    """Return the time of the last change: 32 signed bits, and in large inodes two more above them."""
+    extra = raw.i_mtime_extra & 3 if inode.extfs.sb.s_inode_size > 128 else 0
+    low = int(raw.i_mtime) & 0xFFFFFFFF
+    return low - ((low & 0x80000000) << 1) + (extra << 32)
 
 
 def _content(inode: Any) -> bytes:

@@ -16,8 +16,8 @@ In a root file system (an image, or a folder with --root) also
     interpreter   of a program is nabla's loader, and exists
     libraries     each needed library exists, in RPATH or in a folder of the loader
 
-A malformed file fails. Folders are searched for ELF files, without following links; relocatable objects (.o) in them
-are counted but not checked. Exit status: 0 all sound, 1 a file failed, 2 no file to check.
+A malformed file fails. Folders are searched for ELF files, without following links; relocatable objects (.o) and
+separate debug information are counted but not checked. Exit status: 0 all sound, 1 a file failed, 2 no file to check.
 """
 
 from __future__ import annotations
@@ -31,14 +31,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from elftools.common.exceptions import ELFError
-from elftools.construct import ConstructError
 from elftools.elf.constants import P_FLAGS
 from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 from elftools.elf.segments import InterpSegment
 
-from verify import contents, report
+from verify import contents, elf, report
 from verify.contents import Contents, ContentsError
 
 LOADER = "/lib/ld-musl-x86_64.so.1"
@@ -50,7 +48,10 @@ DF_1_PIE = 0x08000000
 
 @dataclass(frozen=True)
 class Finding:
-    """The finding about one file. `kind`: program, static program, library, object, or unknown."""
+    """The finding about one file.
+
+    `kind`: program, static program, library, object, debug information, or unknown.
+    """
 
     path: str
     kind: str
@@ -73,21 +74,22 @@ def examine(path: Path) -> Finding:
 def examine_bytes(path: str, data: bytes) -> Finding:
     """Check the content of one file. `path`: its name in the finding."""
     try:
-        return _examine(path, ELFFile(io.BytesIO(data)))
-    except (ELFError, ConstructError, ValueError, AttributeError, LookupError, TypeError, ArithmeticError) as error:
-        # pyelftools raises exceptions of its parser for damaged files.
-        return Finding(path, "unknown", None, (f"cannot be parsed: {error or type(error).__name__}",))
+        return _examine(path, elf.load(io.BytesIO(data)))
+    except elf.DAMAGE as error:
+        return Finding(path, "unknown", None, (f"cannot be parsed: {elf.reason(error)}",))
 
 
-def _examine(path: str, elf: ELFFile) -> Finding:
-    if elf["e_type"] == "ET_REL":
+def _examine(path: str, file: ELFFile) -> Finding:
+    if file["e_type"] == "ET_REL":
         return Finding(path, "object", None, ())
+    if elf.is_debug_file(file):
+        return Finding(path, "debug information", None, ())
     problems: list[str] = []
-    if elf.elfclass != 64 or elf["e_machine"] != "EM_X86_64":
-        problems.append(f"not x86-64: {elf['e_machine']}, {elf.elfclass} bits")
-    if elf["e_type"] != "ET_DYN":
-        problems.append(f"fixed addresses: {elf['e_type']}")
-    segments = list(elf.iter_segments())
+    if file.elfclass != 64 or file["e_machine"] != "EM_X86_64":
+        problems.append(f"not x86-64: {file['e_machine']}, {file.elfclass} bits")
+    if file["e_type"] != "ET_DYN":
+        problems.append(f"fixed addresses: {file['e_type']}")
+    segments = list(file.iter_segments())
     interpreter = next((s.get_interp_name() for s in segments if isinstance(s, InterpSegment)), None)
     dynamic = next((s for s in segments if isinstance(s, DynamicSegment)), None)
     tags: dict[str, int] = {}
@@ -103,9 +105,9 @@ def _examine(path: str, elf: ELFFile) -> Finding:
     flags, flags_1 = tags.get("DT_FLAGS", 0), tags.get("DT_FLAGS_1", 0)
     pie = bool(flags_1 & DF_1_PIE)
     # A library may have an interpreter, too, to print its version when it is run.
-    if pie or elf["e_type"] == "ET_EXEC" or (interpreter is not None and "DT_SONAME" not in tags):
+    if pie or file["e_type"] == "ET_EXEC" or (interpreter is not None and "DT_SONAME" not in tags):
         kind = "program" if interpreter is not None else "static program"
-        if not pie and elf["e_type"] == "ET_DYN":
+        if not pie and file["e_type"] == "ET_DYN":
             problems.append("no DF_1_PIE")
     else:
         kind = "library"

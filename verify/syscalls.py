@@ -27,12 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from elftools.common.exceptions import ELFError
-from elftools.construct import ConstructError
 from elftools.elf.constants import P_FLAGS
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
-from verify import contents, entry, report
+from verify import contents, elf, entry, report
 from verify.contents import Contents, ContentsError
 from verify.pie import LOADER
 
@@ -77,12 +76,9 @@ def examine_bytes(path: str, data: bytes) -> Finding:
     import capstone
 
     try:
-        return Finding(path, tuple(_uses(ELFFile(io.BytesIO(data)))))
-    except (
-        *(ELFError, ConstructError, ValueError, AttributeError, LookupError, TypeError, ArithmeticError),
-        *(struct.error, capstone.CsError, MemoryError),
-    ) as error:
-        return Finding(path, problem=f"cannot be parsed: {error or type(error).__name__}")
+        return Finding(path, tuple(_uses(elf.load(io.BytesIO(data)))))
+    except (*elf.DAMAGE, capstone.CsError) as error:
+        return Finding(path, problem=f"cannot be parsed: {elf.reason(error)}")
 
 
 def examine_all(found: Contents) -> list[Finding]:
@@ -90,17 +86,17 @@ def examine_all(found: Contents) -> list[Finding]:
     return [replace(examine_bytes(path, data), owner=found.owners.get(path)) for path, data in found.programs()]
 
 
-def _uses(elf: ELFFile) -> Iterator[Use]:
-    if elf["e_machine"] != "EM_X86_64" or elf.elfclass != 64:
-        raise ELFError(f"not x86-64: {elf['e_machine']}")
-    names = _symbols(elf)
+def _uses(file: ELFFile) -> Iterator[Use]:
+    if file["e_machine"] != "EM_X86_64" or file.elfclass != 64:
+        raise ELFError(f"not x86-64: {file['e_machine']}")
+    names = _symbols(file)
     # In the form with a jump to the kernel's entry point.
-    jumped = set(entry.examine_elf("", elf).places)
-    for address, code in _code(elf):
+    jumped = set(entry.examine_elf("", file).places)
+    for address, code in _code(file):
         hits = [match.start() for match in _CANDIDATE.finditer(code) if address + match.start() not in jumped]
         if not hits:
             continue
-        starts = sorted({address, *(start for start in (*names, *_unwind_starts(elf)) if start > address)})
+        starts = sorted({address, *(start for start in (*names, *_unwind_starts(file)) if start > address)})
         functions: dict[int, list[int]] = {}
         for hit in hits:
             begin = starts[bisect.bisect_right(starts, address + hit) - 1]
@@ -139,14 +135,14 @@ def _decide(code: bytes, base: int, begin: int, hits: Sequence[int]) -> Iterator
         at, sure = ended + 1, False
 
 
-def _code(elf: ELFFile) -> Iterator[tuple[int, bytes]]:
+def _code(file: ELFFile) -> Iterator[tuple[int, bytes]]:
     """Yield address and bytes of all code: of executable segments; of executable sections of an object file."""
-    if elf["e_type"] == "ET_REL":
-        for section in elf.iter_sections():
+    if file["e_type"] == "ET_REL":
+        for section in file.iter_sections():
             if section["sh_flags"] & 4 and section["sh_type"] == "SHT_PROGBITS":
                 yield int(section["sh_addr"]), bytes(section.data())
         return
-    for segment in elf.iter_segments():
+    for segment in file.iter_segments():
         if segment["p_type"] == "PT_LOAD" and segment["p_flags"] & P_FLAGS.PF_X:
             data = bytes(segment.data())
             if len(data) < int(segment["p_filesz"]):
@@ -154,12 +150,12 @@ def _code(elf: ELFFile) -> Iterator[tuple[int, bytes]]:
             yield int(segment["p_vaddr"]), data
 
 
-def _symbols(elf: ELFFile) -> dict[int, str]:
+def _symbols(file: ELFFile) -> dict[int, str]:
     """Return address -> name of functions in the symbol tables."""
-    if elf["e_type"] == "ET_REL":
+    if file["e_type"] == "ET_REL":
         return {}
     found: dict[int, str] = {}
-    for section in elf.iter_sections():
+    for section in file.iter_sections():
         if isinstance(section, SymbolTableSection):
             for symbol in section.iter_symbols():
                 if symbol["st_info"]["type"] in ("STT_FUNC", "STT_GNU_IFUNC") and symbol["st_value"]:
@@ -167,9 +163,9 @@ def _symbols(elf: ELFFile) -> dict[int, str]:
     return found
 
 
-def _unwind_starts(elf: ELFFile) -> list[int]:
+def _unwind_starts(file: ELFFile) -> list[int]:
     """Return the starts of functions in the sorted table of .eh_frame_hdr; none without a table."""
-    segment: Any = next((s for s in elf.iter_segments() if s["p_type"] == "PT_GNU_EH_FRAME"), None)
+    segment: Any = next((s for s in file.iter_segments() if s["p_type"] == "PT_GNU_EH_FRAME"), None)
     if segment is None:
         return []
     data, base = bytes(segment.data()), int(segment["p_vaddr"])

@@ -59,14 +59,16 @@ def digest(root: Path) -> str:
 
 def differences(one: str, other: str) -> list[str]:
     """Return the paths whose manifest lines differ between two manifests, sorted."""
-    return sorted({line.split(" ", 3)[3] for line in set(one.splitlines()) ^ set(other.splitlines())})
+    return sorted({line.split(" ", 3)[3] for line in set(one.split("\n")) ^ set(other.split("\n"))})
 
 
 def normalize_metadata(root: Path, epoch: int, programs: Collection[Path] = ()) -> None:
     """Set the modes and the time of all entries: 755 for folders and programs, else 644. `epoch`: in seconds."""
     for path in (*root.rglob("*"), root):
-        path.chmod(0o755 if path.is_dir() or path in programs else 0o644)
-        os.utime(path, (epoch, epoch))
+        # A link has no mode of its own, and what it points to may lie outside of the tree.
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() or path in programs else 0o644)
+        os.utime(path, (epoch, epoch), follow_symlinks=False)
 
 
 def index(root: Path) -> str:

@@ -53,7 +53,8 @@ class Document:
 def read(path: Path, error: type[NablaError]) -> Document:
     """Read and parse a file. Raises `error` if it is absent or malformed."""
     try:
-        text = path.read_text(encoding="utf-8")
+        # Not read_text(): that would make line ends of carriage returns, which are an error.
+        text = path.read_bytes().decode()
     except FileNotFoundError:
         raise error(f"there is no file {relative(path)}") from None
     except UnicodeDecodeError as problem:
@@ -85,7 +86,8 @@ def find_line(text: str, key: Key) -> int:
 
 def _statements(text: str) -> Iterator[tuple[Key, int]]:
     """Yield each key of a valid TOML text with the first line of its statement."""
-    lines = text.splitlines()
+    # TOML's only line end; str.splitlines knows more of them, which may be part of a string.
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
     counts: dict[Key, int] = {}
     table: Key = ()
     number = 0

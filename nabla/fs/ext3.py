@@ -13,7 +13,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from nabla.core.errors import CommandError, ImageError
@@ -49,7 +49,9 @@ def write(tree: Tree, geometry: Geometry, image: Path, *, tools: Path, scratch: 
     """
     _check_names(tree)
     stage(tree, scratch / "stage")
-    (scratch / "fixes").write_text("".join(f"{line}\n" for line in _fixes(tree)))
+    # Names are bytes; those that are not UTF-8 pass as the operating system's interface has them.
+    fixes = "".join(f"{line}\n" for line in _fixes(tree))
+    (scratch / "fixes").write_bytes(fixes.encode(errors="surrogateescape"))
     with (scratch / "image").open("wb") as stream:
         stream.truncate(geometry.size)
     script = f"""
@@ -89,9 +91,27 @@ def compare(wanted: Tree, found: Tree) -> None:
                 problems.append(f"{path}: {field} is {getattr(have, field)!r} instead of {getattr(want, field)!r}")
         if want.kind == have.kind == "file" and want.content() != have.content():
             problems.append(f"{path}: the content differs")
+    problems += _other_links(wanted, found)
     if problems:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         raise ImageError("the image differs from the tree" + more, "\n".join(problems[:5]))
+
+
+def _other_links(wanted: Tree, found: Tree) -> Iterator[str]:
+    """Yield a sentence for each file that has other names in one tree than in the other."""
+    want, have = _names(wanted), _names(found)
+    for path in sorted(want.keys() | have.keys()):
+        if want.get(path) != have.get(path):
+            yield f"{path}: its names are {have.get(path, (path,))} instead of {want.get(path, (path,))}"
+
+
+def _names(tree: Tree) -> dict[str, tuple[str, ...]]:
+    """Return the names of each file that has several, by each of them."""
+    groups: dict[str, list[str]] = {}
+    for path in sorted(tree):
+        if tree[path].inode and tree[path].kind == "file":
+            groups.setdefault(tree[path].inode, []).append(path)
+    return {path: tuple(group) for group in groups.values() if len(group) > 1 for path in group}
 
 
 def _sandbox(tools: Path, work: Path, script: str) -> list[str]:
@@ -110,8 +130,12 @@ def stage(tree: Tree, root: Path) -> None:
     """Write the entries that a host folder can have without privileges, with ordinary modes."""
     root.mkdir()
     root.chmod(0o755)
+    names = _names(tree)
     for path in sorted(tree):
         node, target = tree[path], root / path[1:]
+        if path in names and names[path][0] != path:
+            os.link(root / names[path][0][1:], target)
+            continue
         if node.kind == "dir":
             target.mkdir()
         elif node.kind == "link":
@@ -182,10 +206,15 @@ def _quote(text: str) -> str:
 
 
 def _check_names(tree: Tree) -> None:
-    """Reject names that a debugfs script cannot contain."""
-    for path in tree:
+    """Reject names that a debugfs script cannot contain, and times that mke2fs cannot write."""
+    for path, node in tree.items():
         if '"' in path or "\n" in path:
             raise ImageError(f"the name {path!r} contains a quotation mark or a line feed")
+        if not -(1 << 31) <= node.mtime < 1 << 31:
+            raise ImageError(f"{path}: the time {node.mtime} is outside of the years 1901 to 2038")
+    for path, names in _names(tree).items():
+        if replace(tree[path], data=b"") != replace(tree[names[0]], data=b""):
+            raise ImageError(f"{path} and {names[0]} are one file, but differ in owner, mode or time")
 
 
 def _check_debugfs(output: Path) -> None:

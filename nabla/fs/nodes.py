@@ -8,10 +8,14 @@ files, so no step needs root privileges or depends on the user.
 from __future__ import annotations
 
 import io
+import lzma
+import stat
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from nabla.core.errors import ImageError
@@ -19,10 +23,28 @@ from verify import ext
 from verify.epoch import SOURCE_DATE_EPOCH
 from verify.ext import Kind
 
+# What the readers of archives raise for damaged ones; an encrypted zip is a RuntimeError.
+_DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    OverflowError,
+)
+
 
 @dataclass(frozen=True)
 class Node:
-    """One entry of a tree. `mtime`: seconds since 1970. `data`: content of a file, or the host file with it."""
+    """One entry of a tree. `mtime`: seconds since 1970. `data`: content of a file, or the host file with it.
+
+    `inode`: entries with the same text are names of one file (hard links). A text that one entry has means nothing.
+    """
 
     kind: Kind
     mode: int
@@ -32,6 +54,7 @@ class Node:
     data: bytes | Path = b""
     target: str = ""
     device: tuple[int, int] = (0, 0)
+    inode: str = ""
 
     def content(self) -> bytes:
         """Return the content of a file."""
@@ -99,14 +122,16 @@ def read_archive(path: Path, member: str | None) -> Tree:
 
     root owns all entries. The modes in a wheel only indicate which files are executable.
     """
-    if member is None:
-        return _read_zip(path) if zipfile.is_zipfile(path) else _read_tar(path.name, io.BytesIO(path.read_bytes()))
-    with zipfile.ZipFile(path) as archive:
-        try:
+    try:
+        if member is None:
+            return _read_zip(path) if zipfile.is_zipfile(path) else _read_tar(path.name, io.BytesIO(path.read_bytes()))
+        with zipfile.ZipFile(path) as archive:
+            if member not in archive.namelist():
+                raise ImageError(f"{path.name} contains no {member}")
             data = archive.read(member)
-        except KeyError:
-            raise ImageError(f"{path.name} contains no {member}") from None
-    return _read_tar(member, io.BytesIO(data))
+        return _read_tar(member, io.BytesIO(data))
+    except _DAMAGE as error:
+        raise ImageError(f"{path.name} is damaged or cut off: {error or type(error).__name__}") from error
 
 
 def _read_zip(path: Path) -> Tree:
@@ -117,6 +142,8 @@ def _read_zip(path: Path) -> Tree:
             mode = info.external_attr >> 16
             if info.is_dir():
                 put(tree, name, Node("dir", 0o755))
+            elif stat.S_ISLNK(mode):
+                put(tree, name, Node("link", 0o777, target=archive.read(info).decode(errors="surrogateescape")))
             else:
                 put(tree, name, Node("file", 0o755 if mode & 0o111 else 0o644, data=archive.read(info)))
     return tree
@@ -124,6 +151,7 @@ def _read_zip(path: Path) -> Tree:
 
 def _read_tar(title: str, stream: io.BytesIO) -> Tree:
     tree: Tree = {}
+    links: dict[str, str] = {}
     with tarfile.open(fileobj=stream) as archive:
         for info in archive:
             if info.name in (".", "./"):
@@ -135,14 +163,39 @@ def _read_tar(title: str, stream: io.BytesIO) -> Tree:
             elif info.issym():
                 put(tree, name, Node("link", 0o777, mtime=int(info.mtime), target=info.linkname))
             elif info.islnk():
-                put(tree, name, tree[_safe(title, info.linkname)])
+                links[name] = _safe(title, info.linkname)
             elif info.isfile():
                 file = archive.extractfile(info)
                 assert file is not None
                 put(tree, name, Node("file", mode, mtime=int(info.mtime), data=file.read()))
             else:
                 raise ImageError(f"{title}: {info.name} has an unsupported type")
+            # A later entry replaces a link as well.
+            if not info.islnk():
+                links.pop(name, None)
+        # tarfile takes a damaged header after the first one for the end, which is a block of zeros.
+        assert archive.fileobj is not None
+        archive.fileobj.seek(archive.offset)
+        if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("the end is missing")
+    _link(tree, links, title)
     return tree
+
+
+def _link(tree: Tree, links: Mapping[str, str], title: str) -> None:
+    """Add further names of files; a link may come before its file, or point to another link."""
+    for name, first in links.items():
+        target, passed = first, {name}
+        while target in links and target not in passed:
+            passed.add(target)
+            target = links[target]
+        node = tree.get(target) if target not in links else None
+        if node is None or node.kind == "dir":
+            raise ImageError(f"{title}: {name} is a hard link to {first}, which is no file of the archive")
+        if node.kind == "file":
+            node = replace(node, inode=f"{title}:{target}")
+            tree[target] = node
+        put(tree, name, node)
 
 
 def _safe(title: str, name: str) -> str:

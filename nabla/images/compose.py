@@ -7,6 +7,7 @@ import functools
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from nabla.core import files
@@ -88,7 +89,7 @@ def _add_archive(tree: Tree, archive: Archive) -> None:
     for path in archive.drop:
         drop(content, path)
     for path, node in content.items():
-        put(tree, f"{archive.at}{path}", node)
+        put(tree, f"{archive.at}{path}", replace(node, inode=f"{archive.at} {node.inode}") if node.inode else node)
 
 
 def _add_folder(tree: Tree, folder: Path, at: str) -> None:
@@ -164,4 +165,4 @@ def _owner(text: str) -> tuple[int, int]:
 
 
 def _at(node: Node, mtime: int) -> Node:
-    return Node(node.kind, node.mode, node.uid, node.gid, mtime, node.data, node.target, node.device)
+    return replace(node, mtime=mtime)

@@ -135,7 +135,9 @@ def _node(host: Path, before: Node | None) -> Node:
         if before.mode | stat.S_IRUSR | stat.S_IWUSR == mode:
             return before
         return Node("file", mode, before.uid, before.gid, before.mtime, data)
-    return Node("file", mode, mtime=min(int(status.st_mtime), SOURCE_DATE_EPOCH), data=data)
+    # Only which files share the number matters, not the number.
+    inode = f"{status.st_ino} of packages" if status.st_nlink > 1 else ""
+    return Node("file", mode, mtime=min(int(status.st_mtime), SOURCE_DATE_EPOCH), data=data, inode=inode)
 
 
 def _installed(tree: Tree) -> set[str]:

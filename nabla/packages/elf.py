@@ -18,6 +18,9 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 
+from nabla.sources.recipe import APK_VERSION
+from verify.elf import DAMAGE, is_debug_file, load, reason
+
 LIBRARY_FOLDERS = ("lib", "usr/lib")
 _COMMAND_FOLDERS = ("bin", "sbin", "usr/bin", "usr/sbin")
 # nabla's programs name libc.so, Alpine's the other; the loader accepts both as itself.
@@ -43,21 +46,30 @@ def is_elf(path: Path) -> bool:
 
 
 def dynamic(path: Path) -> tuple[str | None, tuple[str, ...]]:
-    """Return SONAME and NEEDED of an ELF file; an object file or a static program has neither.
+    """Return SONAME and NEEDED of an ELF file; objects, static programs and debug information have neither.
 
     Raises `ELFError` for a malformed file.
     """
-    with path.open("rb") as stream:
-        for segment in ELFFile(stream).iter_segments():
-            if isinstance(segment, DynamicSegment):
-                soname, needed = None, []
-                tag: Any
-                for tag in segment.iter_tags():
-                    if tag.entry.d_tag == "DT_SONAME":
-                        soname = str(tag.soname)
-                    elif tag.entry.d_tag == "DT_NEEDED":
-                        needed.append(str(tag.needed))
-                return soname, tuple(needed)
+    try:
+        with path.open("rb") as stream:
+            return _dynamic(load(stream))
+    except DAMAGE as error:
+        raise ELFError(f"{path.name}: {reason(error)}") from error
+
+
+def _dynamic(file: ELFFile) -> tuple[str | None, tuple[str, ...]]:
+    if is_debug_file(file):
+        return None, ()
+    for segment in file.iter_segments():
+        if isinstance(segment, DynamicSegment):
+            soname, needed = None, []
+            tag: Any
+            for tag in segment.iter_tags():
+                if tag.entry.d_tag == "DT_SONAME":
+                    soname = str(tag.soname)
+                elif tag.entry.d_tag == "DT_NEEDED":
+                    needed.append(str(tag.needed))
+            return soname, tuple(needed)
     return None, ()
 
 
@@ -75,7 +87,7 @@ def interface(root: Path, files: Iterable[str], version: str) -> Interface:
             found.provides.add(f"cmd:{pure.name}={version}")
         if folder in _PC_FOLDERS and pure.suffix == ".pc" and path.is_file():
             text = path.read_text(encoding="utf-8", errors="replace")
-            found.provides.add(f"pc:{pure.stem}={pc_version(text) or '0'}")
+            found.provides.add(f"pc:{pure.stem}={apk_version(pc_version(text) or '')}")
             found.depends |= {f"pc:{module}" for module in pc_requires(text)}
             own.add(f"pc:{pure.stem}")
         if path.is_symlink() and folder in LIBRARY_FOLDERS and pure.suffix == ".so":
@@ -128,6 +140,12 @@ def pc_requires(text: str) -> list[str]:
     words = ",".join(filter(None, (_pc_field(text, "Requires"), _pc_field(text, "Requires.private"))))
     # Versions follow an operator: `zlib >= 1.2, libfoo`.
     return re.findall(r"[A-Za-z0-9][\w.+-]*", re.sub(r"[<>=!]+\s*[\w.+~-]+", " ", words))
+
+
+def apk_version(text: str) -> str:
+    """Return the beginning of a version that apk can write; 0 where there is none."""
+    match = re.match(rf"{APK_VERSION}(?![0-9])", text)
+    return match.group() if match else "0"
 
 
 def _pc_field(text: str, name: str) -> str | None:

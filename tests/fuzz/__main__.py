@@ -11,15 +11,17 @@ import random
 import sys
 import time
 
-from . import disks, guests, wires
+from . import disks, files, guests, wires
 from .engine import Fuzzer, for_seconds, keep, run
 
-FUZZERS: dict[str, Fuzzer] = {each.name: each for each in (*guests.FUZZERS, *disks.FUZZERS, *wires.FUZZERS)}
+FUZZERS: dict[str, Fuzzer] = {
+    each.name: each for each in (*guests.FUZZERS, *disks.FUZZERS, *wires.FUZZERS, *files.FUZZERS)
+}
 
 
 def main() -> int:
     """Give each fuzzer its share of the time; the status says whether anything was found."""
-    parser = argparse.ArgumentParser(prog="doit fuzz", description="Run the fuzzers of the VM.")
+    parser = argparse.ArgumentParser(prog="doit fuzz", description="Run the fuzzers of the VM and of the build.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(FUZZERS)}; default: all")
     parser.add_argument("--time", type=float, default=60.0, metavar="SECONDS", help="for each fuzzer (60)")
     parser.add_argument("--seed", type=int, metavar="N", help="of the first round; default: a random one")

@@ -7,11 +7,23 @@ import pytest
 
 from nabla.commands import fuzzing
 
-from . import disks, guests, wires
+from . import disks, files, guests, wires
 from .engine import CRASHES, Finding, Fuzzer, for_rounds, kept, run, verdict
 
-FUZZERS: dict[str, Fuzzer] = {each.name: each for each in (*guests.FUZZERS, *disks.FUZZERS, *wires.FUZZERS)}
-ROUNDS = {"calls": 4, "exec": 3, "frames": 2, "trace": 3, "disks": 4, "wires": 3}
+FUZZERS: dict[str, Fuzzer] = {
+    each.name: each for each in (*guests.FUZZERS, *disks.FUZZERS, *wires.FUZZERS, *files.FUZZERS)
+}
+ROUNDS = {
+    "calls": 4,
+    "exec": 3,
+    "frames": 2,
+    "trace": 3,
+    "disks": 4,
+    "wires": 3,
+    "elves": 2,
+    "archives": 3,
+    "descriptions": 3,
+}
 
 pytestmark = pytest.mark.vm
 

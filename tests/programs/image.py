@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nabla.core.errors import LockError
@@ -96,11 +97,15 @@ def nodes(package: Path) -> Iterator[tuple[str, Node]]:
             elif member.issym():
                 node = Node("link", 0o777, mtime=mtime, target=member.linkname)
             elif member.islnk():
-                node = files[f"/{deb.tree_path(member.linkname)}"]
+                first = files.get(f"/{deb.tree_path(member.linkname)}")
+                if first is None:
+                    raise LockError(f"{package.name}: {member.name} is a hard link to no file before it")
+                node = first
             elif member.isfile():
                 stream = archive.extractfile(member)
                 assert stream is not None
                 node = Node("file", member.mode & 0o7777, member.uid, member.gid, mtime, data=stream.read())
+                node = replace(node, inode=f"{package.name}:{path}")
                 files[path] = node
             else:
                 raise LockError(f"{package.name}: {member.name} is neither a folder nor a file nor a link")

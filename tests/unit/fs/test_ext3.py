@@ -158,6 +158,42 @@ def test_names_that_no_script_can_hold(tools: Path, tmp_path: Path, name: str) -
         write({name: Node("file", 0o644)}, tools, tmp_path)
 
 
+def test_times_names_and_links(tools: Path, tmp_path: Path) -> None:
+    """Times before 1970, names that are not UTF-8, several names of one file."""
+    linked = Node("file", 0o4750, 7, 8, data=b"once", inode="x")
+    tree: Tree = {
+        "/old": Node("file", 0o644, mtime=-1),
+        "/oldest": Node("dir", 0o755, mtime=-(1 << 31)),
+        "/\udcff\udce9": Node("file", 0o600, uid=3, data=b"latin"),
+        "/link": Node("link", 0o777, target="\udcff\udce9"),
+        "/a": linked,
+        "/b": linked,
+        "/dir": Node("dir", 0o755),
+        "/dir/c": linked,
+        "/copy": replace(linked, inode=""),
+        "/alone": replace(linked, inode="y"),
+    }
+    made = write(tree, tools, tmp_path)
+    host("e2fsck", "-fn", made)
+    found = nodes.read_ext(made)
+    assert found["/a"].inode and found["/a"].inode == found["/b"].inode == found["/dir/c"].inode
+    assert (found["/copy"].inode, found["/alone"].inode) == ("", "")
+    assert found["/\udcff\udce9"].content() == b"latin"
+    assert [found[path].mtime for path in ("/old", "/oldest")] == [-1, -(1 << 31)]
+    with pytest.raises(ImageError) as error:
+        ext3.compare({**tree, "/b": tree["/copy"]}, found)
+    assert "/a: its names are ('/a', '/b', '/dir/c') instead of ('/a', '/dir/c')" in error.value.hint
+
+
+def test_links_that_differ_and_times_out_of_range(tools: Path, tmp_path: Path) -> None:
+    one = Node("file", 0o644, inode="x")
+    with pytest.raises(ImageError, match="/b and /a are one file, but differ in owner, mode or time"):
+        write({"/a": one, "/b": replace(one, uid=1)}, tools, tmp_path / "links")
+    for mtime in (-(1 << 31) - 1, 1 << 31):
+        with pytest.raises(ImageError, match=r"/a: the time .* outside of the years 1901 to 2038"):
+            write({"/a": Node("file", 0o644, mtime=mtime)}, tools, tmp_path / str(mtime))
+
+
 def test_compare_finds_every_difference() -> None:
     tree = sample()
     ext3.compare(tree, sample())
@@ -266,6 +302,72 @@ def test_archives_that_reach_out(tmp_path: Path, name: str) -> None:
         archive.writestr(name, "x")
     with pytest.raises(ImageError, match="outside of the tree"):
         nodes.read_archive(path, None)
+
+
+def entry(tar: tarfile.TarFile, name: str, kind: bytes = tarfile.REGTYPE, target: str = "", data: bytes = b"") -> None:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, target, len(data)
+    tar.addfile(info, io.BytesIO(data))
+
+
+def test_links_may_come_before_their_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        entry(tar, "b", tarfile.LNKTYPE, "a")
+        entry(tar, "c", tarfile.LNKTYPE, "b")
+        entry(tar, "d", tarfile.LNKTYPE, "s")
+        entry(tar, "a", data=b"content")
+        entry(tar, "e", tarfile.LNKTYPE, "a")
+        entry(tar, "e", data=b"replaced")
+        entry(tar, "s", tarfile.SYMTYPE, "a")
+    tree = nodes.read_archive(path, None)
+    assert [tree[name].content() for name in ("/a", "/b", "/c", "/e")] == [b"content"] * 3 + [b"replaced"]
+    assert tree["/a"].inode and tree["/a"].inode == tree["/b"].inode == tree["/c"].inode
+    assert (tree["/d"].kind, tree["/d"].target, tree["/e"].inode) == ("link", "a", "")
+
+
+@pytest.mark.parametrize("target", ["absent", "folder", "link", "other"])
+def test_links_to_no_file(tmp_path: Path, target: str) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        entry(tar, "folder", tarfile.DIRTYPE)
+        entry(tar, "link", tarfile.LNKTYPE, target)
+        entry(tar, "other", tarfile.LNKTYPE, "link")
+    with pytest.raises(ImageError, match=r"a\.tar: .* is a hard link to .*, which is no file of the archive"):
+        nodes.read_archive(path, None)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".xz", ".bz2"])
+def test_every_cut_of_an_archive_is_found(tmp_path: Path, suffix: str) -> None:
+    whole = tmp_path / f"a.tar{suffix}"
+    with tarfile.open(whole, f"w:{suffix[1:]}") as tar:  # type: ignore[call-overload]
+        for name in ("a", "b", "c"):
+            entry(tar, name, data=random.Random(name).randbytes(700))
+    data = whole.read_bytes()
+    names = set(nodes.read_archive(whole, None))
+    assert names == {"/a", "/b", "/c"}
+    path = tmp_path / "cut.tar"
+    # Behind the last entry there are only zeros, of which one block is the end.
+    last = 3 * 3 * 512 + 512 if not suffix else len(data)
+    for length in {*range(1, last, 97), *range(512, last, 512)}:
+        path.write_bytes(data[:length])
+        with pytest.raises(ImageError, match=r"cut\.tar is damaged or cut off"):
+            nodes.read_archive(path, None)
+
+
+def test_cut_and_damaged_zips(tmp_path: Path) -> None:
+    whole = tmp_path / "a.zip"
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", "x" * 5000)
+        link = zipfile.ZipInfo("link")
+        link.create_system, link.external_attr = 3, 0o120777 << 16
+        archive.writestr(link, "a")
+    assert nodes.read_archive(whole, None)["/link"] == Node("link", 0o777, target="a")
+    data = whole.read_bytes()
+    for length in range(0, len(data), 7):
+        (tmp_path / "cut.zip").write_bytes(data[:length])
+        with pytest.raises(ImageError, match=r"cut\.zip is damaged or cut off"):
+            nodes.read_archive(tmp_path / "cut.zip", None)
 
 
 def test_archive_with_a_device(tmp_path: Path) -> None:

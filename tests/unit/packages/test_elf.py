@@ -92,3 +92,12 @@ def test_order() -> None:
     assert "readline" not in order
     with pytest.raises(RecipeError):
         catalog.closure("absent")
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [("2.1.12-stable", "2.1.12"), ("1.2.3", "1.2.3"), ("1.0_rc1", "1.0_rc1"), ("v1", "0"), ("", "0"), ("1.2b", "1.2b")],
+)
+def test_versions_that_apk_cannot_write(text: str, version: str) -> None:
+    """Projects put words into the version of a .pc file."""
+    assert elf.apk_version(text) == version

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from nabla.packages import elf
 from nabla.sandbox import buildroot
 from nabla.sandbox.bwrap import Bind, Sandbox
-from verify import pie
+from verify import pie, syscalls
 
 # name -> (compiler flags, problems)
 PROGRAMS = {
@@ -141,3 +142,33 @@ def test_command_line(programs: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     table = capsys.readouterr().out
     assert "object.o" in table
     assert "x.c" not in table
+
+
+def test_separate_debug_information_is_no_program(programs: Path, tmp_path: Path) -> None:
+    script = """
+        gcc -g -w -fPIE -Wl,-z,now x.c -o made
+        objcopy --only-keep-debug made made.debug
+        objcopy --only-keep-debug --compress-debug-sections made made.packed.debug
+        objcopy --only-keep-debug good-library library.debug
+    """
+    Sandbox((Bind(programs, "/build", writable=True),)).run(script, title="split")
+    for name in ("made.debug", "made.packed.debug", "library.debug"):
+        finding = pie.examine(programs / name)
+        assert (finding.kind, finding.problems) == ("debug information", ())
+        assert elf.dynamic(programs / name) == (None, ())
+        assert syscalls.examine_bytes(name, (programs / name).read_bytes()).sound
+    # A program that runs does not become one by its section headers.
+    data = bytearray((programs / "made").read_bytes())
+    table, count = int.from_bytes(data[40:48], "little"), int.from_bytes(data[60:62], "little")
+    for number in range(count):
+        at = table + 64 * number
+        if data[at + 8] & 4:  # SHF_EXECINSTR
+            data[at + 4 : at + 8] = (8).to_bytes(4, "little")  # SHT_NOBITS
+    assert pie.examine_bytes("disguised", bytes(data)).kind == "program"
+
+
+def test_tables_that_do_not_fit(programs: Path) -> None:
+    data = (programs / "good").read_bytes()
+    for at, value in ((54, b"\0\0"), (58, b"\0\0"), (56, b"\xff\xff"), (60, b"\xff\x7f"), (32, b"\xff" * 8)):
+        bad = data[:at] + value + data[at + len(value) :]
+        assert pie.examine_bytes("bad", bad).problems
