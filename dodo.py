@@ -25,9 +25,9 @@ DOIT_CONFIG = {
 }
 
 # `doit offline=1 …`: as `./doit.sh --offline …`; `doit without=debian …`: as if a provider had no files;
-# `doit fresh=1 …`: reuse no result from the cache. nabla.sources.fetch, nabla.engine.result_cache and child processes
-# read the environment.
-for name in ("fresh", "offline", "without"):
+# `doit fresh=1 …`: reuse no result from the cache; `doit shell=1 …`: open a shell where a package's build fails.
+# nabla.sources.fetch, nabla.engine.result_cache, nabla.sandbox.bwrap and child processes read the environment.
+for name in ("fresh", "offline", "shell", "without"):
     if get_var(name):
         os.environ[f"NABLA_{name.upper()}"] = str(get_var(name))
 

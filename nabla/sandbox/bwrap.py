@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -98,7 +99,8 @@ class Sandbox:
     ) -> Result:
         """Run a shell script (`set -eu`) in the sandbox. Raises `CommandError` with a message that starts with `title`.
 
-        With `log`, the error shows the failed line of the script and the last lines of its output.
+        With `log`, the error shows the failed line of the script and the last lines of its output. With NABLA_SHELL and
+        a terminal, a shell opens before the error is raised.
         """
         text = textwrap.dedent(script).strip()
         traced = step_script.traced(text) if log is not None else text
@@ -108,7 +110,12 @@ class Sandbox:
         except CommandError as error:
             message = f"{title} {describe_status(error.returncode)}"
             hint = error.hint if log is None else self._failure(text, log, error.output)
-            raise CommandError(message, hint, returncode=error.returncode, output=error.output) from error
+            failure = CommandError(message, hint, returncode=error.returncode, output=error.output)
+            # `doit -n 2` gives its processes no terminal.
+            if self.shell_command and os.environ.get("NABLA_SHELL", "0") not in ("", "0") and sys.stdin.isatty():
+                print(f"{failure.render()}\nA shell in the sandbox; the build ends when it does.", file=sys.stderr)
+                self.shell()
+            raise failure from error
 
     def _failure(self, script: str, log: Path, output: Sequence[str]) -> str:
         """Return the hint about a failed script; omits the long command line of the sandbox."""

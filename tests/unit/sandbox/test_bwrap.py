@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ import pytest
 from nabla.core.errors import CommandError, HostError
 from nabla.sandbox import bwrap
 from nabla.sandbox.bwrap import Bind, Sandbox
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -102,3 +106,39 @@ def test_host_that_refuses_namespaces(place: Sandbox, monkeypatch: pytest.Monkey
 def test_jobs(monkeypatch: pytest.MonkeyPatch, value: str, expected: int | None) -> None:
     monkeypatch.setenv("NABLA_JOBS", value)
     assert bwrap.jobs() == (expected or len(os.sched_getaffinity(0)))
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_shell_where_a_step_fails(place: Sandbox, tmp_path: Path, asked: bool) -> None:
+    """On a terminal, and only if it was asked for: the state of the failure is there, and the error comes after it."""
+    program = """
+import sys
+from pathlib import Path
+from nabla.core.errors import CommandError
+from nabla.sandbox.bwrap import Bind, Sandbox
+from tests.conftest import ROOT
+place = Sandbox((Bind(Path(sys.argv[1]), "/build", writable=True),), {"EXTRA": "thing"}, shell_command="doit shell x")
+try:
+    place.run("echo made >file\\nfalse", title="step", log=Path(sys.argv[2]))
+except CommandError as error:
+    print("ended with", error.returncode, len(error.hint.splitlines()))
+"""
+    controller, terminal = os.openpty()
+    environment = {**os.environ, "TERM": "dumb", **({"NABLA_SHELL": "1"} if asked else {})}
+    argv = [sys.executable, "-c", program, str(tmp_path / "b ü"), str(tmp_path / "log")]
+    with subprocess.Popen(
+        argv, cwd=ROOT, env=environment, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
+    ):
+        os.close(terminal)
+        os.write(controller, b"echo $(cat file) $EXTRA > answer; exit 5\n")
+        shown = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while data := os.read(controller, 4096):
+                shown += data
+    os.close(controller)
+    text = shown.decode(errors="replace")
+    assert "ended with 1 " in text
+    assert ("error: step failed with exit status 1" in text) == asked
+    assert ("the build ends when it does" in text) == asked
+    answer = tmp_path / "b ü" / "answer"
+    assert (answer.read_text() if answer.exists() else "") == ("made thing\n" if asked else "")
