@@ -25,7 +25,7 @@ def task_recipe() -> Iterator[TaskDict]:
     yield task.command(
         "recipe:new",
         new,
-        doc="write the template of a recipe: doit recipe:new NAME VERSION; finds the source in Debian's archive",
+        doc="write the template of a recipe: doit recipe:new NAME VERSION; reads the source, if Debian has it",
         words="words",
     )
 
@@ -49,10 +49,13 @@ def new(words: list[str]) -> None:
     path = RECIPES / name / "recipe.toml"
     if path.exists():
         raise RecipeError(f"{relative(path)} is there already")
-    text = template.render(name, version, template.look_up(name, version))
+    found = template.look_up(name, version)
+    seen = template.look_into(found) if found is not None else None
+    text = template.render(name, version, found, seen, catalog.owners())
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
-    log.info(f"{relative(path)}: fill in what is in capitals, then run `doit packages:{name}`")
+    how = f", built by {seen.system}" if seen is not None and seen.system else ""
+    log.info(f"{relative(path)}{how}: check it, fill in what is in capitals, then run `doit packages:{name}`")
 
 
 def draw(job: Job) -> None:

@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 
 from nabla.core import log
-from nabla.core.errors import NablaError, RecipeError
-from nabla.sources import apt, recipe
+from nabla.core.errors import FetchError, NablaError, RecipeError
+from nabla.packages import steps, survey
+from nabla.packages.steps import Steps
+from nabla.packages.survey import Survey
+from nabla.sources import apt, fetch, recipe
 from nabla.sources.apt import SourcePackage
+from nabla.sources.recipe import DebianOrigin, Source
 from nabla.sources.store import is_offline
 
 SUITES = ("trixie", "bookworm")
@@ -18,9 +25,9 @@ _HEAD = """\
 # SPDX-License-Identifier: Apache-2.0
 name = "{name}"
 version = "{version}"
-license = "LICENSE"
-summary = "WHAT IT IS AND WHAT FOR"
-homepage = "https://HOMEPAGE/"
+license = {license}
+summary = {summary}
+homepage = {homepage}
 
 [[source]]
 name = "{name}"
@@ -43,22 +50,11 @@ url = ["https://HOMEPAGE/{name}-{version}.tar.gz"]
 sha256 = "{zeros}"
 size = 1
 """
-_TAIL = """
-[package]
-# What it is compiled against, what must be installed with it beside libraries: packages by name.
-makedepends = []
-depends = []
-build = \"\"\"
-./configure --build=$CBUILD --host=$CHOST --prefix=/usr --sysconfdir=/etc --localstatedir=/var
-make -j"$JOBS"
-\"\"\"
-package = \"\"\"
-make install DESTDIR="$DESTDIR"
-\"\"\"
-
-[[package.subpackage]]
-name = "{name}-dev"
-"""
+# Without a source to look into.
+_UNKNOWN = Steps(
+    './configure --build=$CBUILD --host=$CHOST --prefix=/usr --sysconfdir=/etc --localstatedir=/var\nmake -j"$JOBS"',
+    'make install DESTDIR="$DESTDIR"',
+)
 
 
 def look_up(name: str, version: str) -> SourcePackage | None:
@@ -78,13 +74,58 @@ def look_up(name: str, version: str) -> SourcePackage | None:
     return None
 
 
+def look_into(found: SourcePackage) -> Survey | None:
+    """Fetch the source and Debian's packaging of it, and read both; None where the source cannot be fetched."""
+    assert found.tarball is not None
+    tarball = _fetch(found, found.tarball.name)
+    if tarball is None:
+        return None
+    return survey.read(tarball, next(filter(None, map(_packaging, _versions(found))), None))
+
+
+def _versions(found: SourcePackage) -> Iterator[SourcePackage]:
+    """Yield the package and its other versions in Debian, which describe it as well."""
+    yield found
+    for suite in SUITES:
+        try:
+            yield from apt.source_packages(suite, [found.name], found.name)
+        except NablaError:
+            continue
+
+
+def _packaging(package: SourcePackage) -> Path | None:
+    name = next((name for name in package.files if re.search(r"\.debian\.tar\.\w+$", name)), None)
+    return _fetch(package, name) if name else None
+
+
+def _fetch(found: SourcePackage, name: str) -> Path | None:
+    file = found.files[name]
+    origin = DebianOrigin(
+        suite=found.suite, package=found.name, version=found.version, file=name, sha256=file.sha256, size=file.size
+    )
+    try:
+        return fetch.fetch(Source(name=found.name, origin=(origin,)))
+    except FetchError as error:
+        log.info(f"{name} cannot be fetched: {error.message}")
+        return None
+
+
 def choose(packages: Sequence[SourcePackage], version: str) -> SourcePackage | None:
     """Return the first package with upstream's version and tarball."""
     return next((each for each in packages if version in each.upstream and each.tarball), None)
 
 
-def render(name: str, version: str, found: SourcePackage | None) -> str:
-    """Return the text of the template. Raises `RecipeError` for an invalid name or version."""
+def render(
+    name: str,
+    version: str,
+    found: SourcePackage | None,
+    seen: Survey | None = None,
+    known: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Return the text of the template. Raises `RecipeError` for an invalid name or version.
+
+    `seen`: the survey of the source. `known`: the packages of this repository.
+    """
     if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]*", name):
         raise RecipeError(f"{name!r} cannot be the name of a package", "lower-case letters, digits, + . -")
     if not re.fullmatch(recipe.APK_VERSION, version):
@@ -100,7 +141,45 @@ def render(name: str, version: str, found: SourcePackage | None) -> str:
         )
     else:
         origin = _URL.format(name=name, version=version, zeros="0" * 64)
-    return _HEAD.format(name=name, version=version) + origin + _TAIL.format(name=name)
+    source = seen or Survey(frozenset(), {}, {})
+    head = _HEAD.format(
+        name=name,
+        version=version,
+        license=_quoted(source.license or "LICENSE"),
+        summary=_quoted(source.summary or "WHAT IT IS AND WHAT FOR"),
+        homepage=_quoted(source.homepage or "https://HOMEPAGE/"),
+    )
+    return head + origin + _package(name, seen, known)
+
+
+def _package(name: str, found: Survey | None, known: Mapping[str, str]) -> str:
+    """Return the table [package]."""
+    chosen = steps.of(name, found) if found is not None else _UNKNOWN
+    libraries, missing = survey.libraries(found.build_depends if found is not None else (), known)
+    lines = ["", "[package]", "# Packages that it is compiled against, and those that it needs beside libraries."]
+    if missing:
+        lines.append(f"# Debian also builds it against {', '.join(missing)}, which no recipe makes.")
+    lines.append(f"makedepends = {_list([*libraries, *chosen.makedepends])}")
+    lines.append(f"depends = {_list(chosen.depends)}")
+    if chosen.note:
+        lines.append(f"# {chosen.note}")
+    for key in ("prepare", "build", "package"):
+        script = getattr(chosen, key)
+        if script:
+            # Literal: backslashes and quotation marks are the shell's.
+            lines += [f"{key} = '''", script, "'''"]
+    if found is None or found.is_library:
+        lines += ["", "[[package.subpackage]]", f'name = "{name}-dev"']
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """Return a basic string of TOML."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "")
+
+
+def _list(words: Sequence[str]) -> str:
+    return json.dumps(list(words))
 
 
 def as_dot(edges: Mapping[str, Sequence[str]]) -> str:
