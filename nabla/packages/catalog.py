@@ -83,12 +83,17 @@ class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def names() -> list[str]:
-    """Return the names of the recipes with a [package] table, sorted."""
+    """Return the names of the recipes with a [package] table, sorted, without the optional ones."""
     return [each.name for each in recipes()]
 
 
 def recipes() -> list[PackageRecipe]:
-    """Return the recipes with a [package] table, sorted by name."""
+    """Return the recipes with a [package] table, sorted by name, without the optional ones."""
+    return [each for each in all_recipes() if not each.optional]
+
+
+def all_recipes() -> list[PackageRecipe]:
+    """Return the recipes with a [package] table, sorted by name, with the optional ones."""
     return [each for each in map(recipe.load, recipe.names()) if isinstance(each, PackageRecipe)]
 
 
@@ -116,7 +121,7 @@ def apks(loaded: PackageRecipe) -> list[Path]:
 
 
 def all_apks() -> list[Path]:
-    """Return the package files of all recipes."""
+    """Return the package files of all recipes but the optional ones."""
     return [path for loaded in recipes() for path in apks(loaded)]
 
 
@@ -144,7 +149,7 @@ def files_of(part: Subpackage) -> tuple[str, ...]:
 def owners() -> dict[str, str]:
     """Return package -> recipe. Raises `RecipeError` if two recipes build packages with the same name."""
     found: dict[str, str] = {}
-    for loaded in recipes():
+    for loaded in all_recipes():
         for part in part_names(loaded):
             if part in found:
                 raise RecipeError(f"{relative(loaded.path)}: the recipe {found[part]} also builds the package {part}")
@@ -187,8 +192,11 @@ def depends(name: str) -> set[str]:
 def check_graph() -> None:
     """Raise `RecipeError` if a recipe depends on itself or on an unknown package."""
     order: list[str] = []
-    for name in names():
-        _visit(name, (), order)
+    for loaded in all_recipes():
+        _visit(loaded.name, (), order)
+        for needed in () if loaded.optional else needs(loaded.name):
+            if load(needed).optional:
+                raise RecipeError(f"{relative(loaded.path)}: makedepends: {needed} is optional, and this recipe is not")
 
 
 def _visit(name: str, path: tuple[str, ...], order: list[str]) -> None:

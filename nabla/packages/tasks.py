@@ -63,8 +63,14 @@ def task_packages() -> Iterator[TaskDict]:
     """Build the packages of the repository."""
     catalog.check_graph()
     yield task.group("packages", "build all packages of the repository and its index", after=["apk:index"])
-    for loaded in catalog.recipes():
-        yield _package_step(loaded)
+    for loaded in catalog.all_recipes():
+        # A task of its own does not belong to the group.
+        yield task.ungrouped(_package_step(loaded)) if loaded.optional else _package_step(loaded)
+
+
+def tested_tasks() -> Iterator[str]:
+    """Yield the tasks of the optional packages that a test installs: light ones."""
+    yield from ("packages:dash", "packages:tree")
 
 
 def task_digests_packages() -> Iterator[TaskDict]:

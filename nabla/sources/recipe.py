@@ -197,6 +197,8 @@ class _RecipeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     license: Text
     summary: Text
     homepage: Url | None = None
+    # Built if it is named; not in the repository's index, in releases and in the default build.
+    optional: bool = False
     # Paths of license texts in the sources, if nabla.sbom.licenses does not find them by their names.
     license_files: tuple[Pattern, ...] = ()
     # CVE -> the patches of the series that fix it.

@@ -12,7 +12,7 @@ import msgspec
 
 from nabla.core.artifacts import source_record
 from nabla.engine import discovery
-from nabla.engine.task import TaskDict, group, step
+from nabla.engine.task import TaskDict, group, step, ungrouped
 from nabla.sources import fetch, recipe
 
 
@@ -25,7 +25,7 @@ def task_fetch() -> Iterator[TaskDict]:
         remote = [source for source in loaded.source if source.local is None]
         if not remote:
             continue
-        yield step(
+        made = step(
             f"fetch:{name}",
             fetch.fetch_recipe,
             doc=f"download and verify the sources of {name} {loaded.version}",
@@ -35,3 +35,5 @@ def task_fetch() -> Iterator[TaskDict]:
             args=[name],
             checks=[fetch.InCache(name)],
         )
+        # A task of its own does not belong to the group.
+        yield ungrouped(made) if loaded.optional else made

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from nabla.core.errors import RecipeError
-from nabla.packages import catalog, template
+from nabla.packages import catalog, tasks, template
 from nabla.sources import recipe
 from nabla.sources.apt import SourcePackage, parse_sources
+from nabla.sources.tasks import task_fetch as fetch_tasks
 
 PRINTED = f"""\
 Package: zz
@@ -67,3 +68,16 @@ def test_graph_of_all_packages() -> None:
     assert dot.startswith("digraph") and dot.count("->") == sum(map(len, edges.values()))
     assert '"readline" -> "ncurses"' in dot
     assert all(f'["{name}"]' in mermaid for name in edges)
+
+
+def test_optional_recipes_belong_to_no_group() -> None:
+    """They have tasks of their own, and the index, the bills of materials and releases do not know them."""
+    names = {each.name for each in catalog.all_recipes() if each.optional}
+    assert {"dash", "git", "jq"} <= names
+    assert not names & set(catalog.names())
+    assert names <= set(catalog.owners().values())
+    for task in (*tasks.task_packages(), *fetch_tasks()):
+        area, _, name = task["basename"].partition(":")
+        assert area in ("packages", "fetch")
+        assert (name in names) if name else (task["name"] not in names)
+    assert not [path for path in catalog.all_apks() if path.name.startswith("dash-")]

@@ -35,6 +35,8 @@ SINGLE = {
     **dict.fromkeys(("alpine-base", "krunner-python", "numpy", "py3-numpy", "py3-pip", "py3-tornado"), "pypi"),
     **dict.fromkeys(("container-profiles", "libgcc", "libstdc++"), "debian"),
     **dict.fromkeys(("luajit", "sqlite", "sqlite-tests", "tcl", "zlib", "zstd"), "debian"),
+    **dict.fromkeys(("bash", "dash", "git", "jq", "less", "libevent"), "debian"),
+    **dict.fromkeys(("lz4", "popt", "rsync", "tmux", "tree"), "debian"),
 }
 
 REMOTE = [(name, source) for name in recipe.names() for source in recipe.load(name).source if source.origin]
