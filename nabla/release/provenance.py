@@ -76,8 +76,6 @@ def _locks(root: Path) -> Iterator[Dependency]:
 def _sources() -> Iterator[Dependency]:
     for name in recipe.names():
         loaded = recipe.load(name)
-        if loaded.optional:
-            continue
         yield _file(loaded.path, RECIPES.parent)
         for source in loaded.source:
             for origin in source.origin:

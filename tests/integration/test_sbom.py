@@ -28,7 +28,7 @@ from nabla.core.paths import IMAGES, PATCHES, RECIPES, ROOT, cache_dir
 from nabla.core.process import run
 from nabla.engine import task
 from nabla.fs import nodes
-from nabla.packages import apk
+from nabla.packages import apk, catalog
 from nabla.sandbox.bwrap import Bind
 from nabla.sbom import apkdb
 from nabla.sbom import tasks as sbom_tasks
@@ -74,7 +74,8 @@ def _base_lines() -> list[str]:
 def _tables() -> dict[str, dict[str, Any]]:
     """Return the recipes of the shipped components, as plain TOML."""
     all_of = {path.parent.name: tomllib.loads(path.read_text()) for path in RECIPES.glob("*/recipe.toml")}
-    return {name: data for name, data in all_of.items() if "package" in data or name in OTHERS}
+    built = {name: data for name, data in all_of.items() if not data.get("optional")}
+    return {name: data for name, data in built.items() if "package" in data or name in OTHERS}
 
 
 def _by_kind(document: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -88,7 +89,8 @@ def _by_kind(document: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 def test_number_of_components(cyclonedx: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NABLA_CACHE", str(CACHE))
     kinds = _by_kind(cyclonedx)
-    files = {path.stem for path in REPOSITORY.glob("*.apk")}
+    optional = {path.stem for each in catalog.all_recipes() if each.optional for path in catalog.apks(each)}
+    files = {path.stem for path in REPOSITORY.glob("*.apk")} - optional
     assert {f"{entry['name']}-{entry['version']}" for entry in kinds["package"]} == files == _indexed()
     assert len(kinds["package"]) == len(files)
     assert len(kinds["base"]) == len(_base_lines())

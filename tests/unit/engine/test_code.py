@@ -37,6 +37,8 @@ _COMPONENTS = {f"build.component.{name}" for name in ("configure", "compile_comp
 _TREES = {"build.source_tree.unpack", "build.source_tree.patch"}
 _KERNEL = {"build.kernel.config", "build.kernel.compile_kernel"}
 _TOOLS = {"fs.alpine_tools.make_apk_tools", "fs.alpine_tools.make_image_tools"}
+# The module that draws the graph also writes templates, which it fetches sources for.
+_FETCH = {"sources.fetch.fetch_recipe", "packages.recipe_tasks.draw"}
 _REPOSITORY = {f"packages.repository.{name}" for name in ("show_key", "make_index", "unsign")}
 _PACKAGES = {"packages.builder.make_packages"}
 _CONTAINER = {"images.oci.make_image", "images.oci.make_reference"}
@@ -55,8 +57,8 @@ EDITS = (
     ("nabla/build/series.py", "touched", _TREES | _COMPONENTS | _KERNEL | _PACKAGES),
     ("nabla/build/kconfig.py", "check", _KERNEL),
     ("nabla/build/component.py", "_recipe_files", _COMPONENTS),
-    ("nabla/sources/origins/url.py", "_reason", {"sources.fetch.fetch_recipe"}),
-    ("nabla/sources/openpgp.py", "check", {"sources.fetch.fetch_recipe"}),
+    ("nabla/sources/origins/url.py", "_reason", _FETCH),
+    ("nabla/sources/openpgp.py", "check", _FETCH),
     ("nabla/sandbox/tasks.py", "unpack", _ROOTS),
     ("nabla/packages/split.py", "_fits", _PACKAGES),
     ("nabla/packages/elf.py", "alpine_names", _PACKAGES | _REPOSITORY),
