@@ -13,7 +13,7 @@ from .vm import Vm, tap_failures
 @pytest.fixture(scope="session")
 def stock() -> Vm:
     """The test image with Alpine's own libc."""
-    return Vm(image_of("stock"), memory="1G", ephemeral=True)
+    return Vm(image_of("stock"), memory="512M", ephemeral=True)
 
 
 def test_the_libc_is_alpines(stock: Vm, testing: Vm) -> None:
