@@ -36,9 +36,10 @@ void mount_rest(void)
 	mkdir("/dev/pts", 0755);
 	mkdir("/dev/shm", 01777);
 	mount_at("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666");
-	mount_at("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
-	mount_at("tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=755");
-	mount_at("tmpfs", "/tmp", MS_NOSUID | MS_NODEV, "mode=1777");
+	/* Together less than the memory, so that full folders leave room for programs. */
+	mount_at("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777,size=25%");
+	mount_at("tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=755,size=10%");
+	mount_at("tmpfs", "/tmp", MS_NOSUID | MS_NODEV, "mode=1777,size=50%");
 	/* Shells and scripts expect these links, which udev creates on other systems. */
 	if (!symlink("/proc/self/fd", "/dev/fd")) {
 		symlink("fd/0", "/dev/stdin");

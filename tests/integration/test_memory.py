@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The end of memory, and the limits of tmpfs."""
+
+from __future__ import annotations
+
+import pytest
+
+from .vm import Vm, tap_failures
+
+PLACE = "/usr/lib/nabla-tests"
+
+# Waits for the line of a program that has taken all memory.
+EATEN = "until grep -q eaten /run/eater; do usleep 10000; done"
+
+
+@pytest.mark.parametrize("memory", ["128M", "256M"])
+def test_large_mappings(testing: Vm, memory: str) -> None:
+    result = testing.but(memory=memory).run(f"{PLACE}/large")
+    assert not tap_failures(result.output), result.describe()
+    assert result.status == 0, result.describe()
+
+
+def test_the_eater_is_refused_and_can_be_ended(testing: Vm) -> None:
+    """malloc returns NULL while there is memory to start other programs."""
+    script = f"""
+        {PLACE}/large eat >/run/eater & eater=$!
+        {EATEN}
+        for round in 1 2 3 4 5; do
+            test "$(seq 100 | wc -l)" -eq 100 || exit 1
+        done
+        kill -9 $eater
+        wait $eater
+        echo "ended by $?"
+        {PLACE}/large map 20 && echo free
+    """
+    result = testing.but(memory="64M").run("/bin/sh", "-c", script, timeout=100)
+    assert result.lines() == ["ended by 137", "free"], result.describe()
+
+
+def test_fifty_eaters(testing: Vm) -> None:
+    """Whatever they do to each other, the VM goes on."""
+    script = (
+        f"for n in 1 2 3 4 5; do {PLACE}/large crowd 50 >/run/crowd || exit 1; done; {PLACE}/large map 10 && echo free"
+    )
+    result = testing.but(memory="64M").run("/bin/sh", "-c", script, timeout=100)
+    assert (result.status, result.output) == (0, "free\n"), result.describe()
+
+
+def test_tmp_is_limited(testing: Vm) -> None:
+    """A full /tmp leaves half of the memory, and removing files frees theirs."""
+    script = f"""
+        for round in 1 2 3; do
+            dd if=/dev/zero of=/tmp/fill bs=64k 2>/run/error && exit 1
+            grep -q "No space left" /run/error || exit 2
+            {PLACE}/large map 5 || exit 3
+            rm /tmp/fill
+            {PLACE}/large map 10 || exit 4
+        done
+        df -k /tmp | awk 'NR == 2 {{ print ($3 < 100) }}'
+    """
+    result = testing.but(memory="64M").run("/bin/sh", "-c", script)
+    assert (result.status, result.output) == (0, "1\n"), result.describe()
+
+
+def test_options_of_tmpfs(testing: Vm) -> None:
+    script = """
+        mkdir /run/t && mount -t tmpfs -o size=1M,nr_inodes=8 none /run/t && cd /run/t || exit 1
+        dd if=/dev/zero of=a bs=10k count=200 2>/dev/null
+        echo size $(stat -c %s a) $(stat -f -c "%T %b %f %c %d" .)
+        rm a
+        truncate -s 1G hole && dd if=hole bs=1M count=50 2>/dev/null | tr -d '\\0' | wc -c
+        echo hole $(du -k hole | cut -f 1) $(stat -f -c %f .)
+        echo end | dd of=hole bs=1 seek=1000000 conv=notrunc 2>/dev/null
+        dd if=hole bs=1 skip=1000000 count=3 2>/dev/null; echo
+        touch b x; ln b c; mv x c; mkdir e; for n in 1 2 3 4 5 6 7 8; do touch f$n 2>/dev/null || break; done
+        echo inodes $(ls | wc -l)
+        rm -r ./*
+        echo left $(stat -f -c "%f %d" .)
+        mount -o remount,size=2M /run/t && echo $(stat -f -c %b .)
+        dd if=/dev/zero of=a bs=10k count=150 2>/dev/null && mount -o remount,size=1M /run/t 2>/dev/null || echo refused
+        mount -t tmpfs -o size=1X none /run/t 2>/dev/null || echo refused
+    """
+    result = testing.run("/bin/sh", "-c", script)
+    assert result.lines() == [
+        "size 1048576 tmpfs 256 0 8 6",
+        "0",
+        "hole 0 256",
+        "end",
+        "inodes 7",
+        "left 256 7",
+        "512",
+        "refused",
+        "refused",
+    ], result.describe()
