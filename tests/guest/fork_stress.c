@@ -154,8 +154,13 @@ static void protect(struct area *a)
 static void discard(struct area *a)
 {
 	if (rnd(2)) {
-		if (madvise(a->at, a->pages * PAGE, MADV_DONTNEED))
-			bad("madvise");
+		/* relatives see the old contents: that can take memory for a copy */
+		if (madvise(a->at, a->pages * PAGE, MADV_DONTNEED)) {
+			if (errno != ENOMEM)
+				bad("madvise");
+			fill(a);
+			return;
+		}
 	} else if (mmap(a->at, a->pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) !=
 		   a->at) {
 		if (errno != ENOMEM)

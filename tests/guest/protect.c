@@ -273,18 +273,21 @@ static void test_advice(void)
 /* The permissions of the line of /proc/self/maps that holds an address; "" for none. */
 static const char *shown(const char *at)
 {
-	static char found[8];
-	char line[512];
+	/* without stdio, whose memory may come from where the mapping was */
+	static char found[8], maps[65536];
 	unsigned long start, end;
-	FILE *f = fopen("/proc/self/maps", "re");
+	ssize_t size = 0, more;
+	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
 	*found = '\0';
-	while (f && fgets(line, sizeof line, f)) {
+	while ((more = read(fd, maps + size, sizeof maps - 1 - size)) > 0)
+		size += more;
+	close(fd);
+	maps[size] = '\0';
+	for (char *line = strtok(maps, "\n"); line; line = strtok(NULL, "\n")) {
 		char perms[8];
 		if (sscanf(line, "%lx-%lx %4s", &start, &end, perms) == 3 && (uintptr_t)at >= start && (uintptr_t)at < end)
 			strcpy(found, perms);
 	}
-	if (f)
-		fclose(f);
 	return found;
 }
 
