@@ -29,7 +29,7 @@ static void test_segments(void)
 	CHECK(shmdt(memory) == 0 && shmctl(id, IPC_RMID, NULL) == 0 && shmat(id, NULL, 0) == (void *)-1, "it is gone");
 }
 
-/* Relatives keep their own contents of private memory; a segment has one for all, whoever attached it, and when. */
+/* Relatives keep their own contents of private memory; a segment has one for all, whichever process attached it, and when. */
 static void test_segments_of_relatives(void)
 {
 	int id = shmget(IPC_PRIVATE, SIZE, IPC_CREAT | 0600);
