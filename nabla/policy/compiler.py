@@ -107,7 +107,7 @@ def _program(policy: Policy) -> Iterator[Item]:
     yield _if("JGE", (VSYSCALL + VSYSCALL_SIZE) & 0xFFFFFFFF, jt="deny")
     yield _if("JGE", VSYSCALL & 0xFFFFFFFF, jf="deny")
     yield "trap"
-    yield Template(_RETURN, "SECCOMP_RET_TRAP", remark="the guest kernel serves it, whatever it is")
+    yield Template(_RETURN, "SECCOMP_RET_TRAP", remark="the guest kernel serves it")
     for origin in ("kernel", "vdso"):
         yield origin
         yield Template(_LOAD, ARCH, remark=f"from the {origin}")
