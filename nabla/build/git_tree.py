@@ -45,6 +45,8 @@ def create(name: str) -> Path:
     tree.mkdir(parents=True)
     process.run(["tar", "-xf", archive, f"--strip-components={source.strip}", "--no-same-owner"], cwd=tree)
     _git(tree, "init", "--quiet", "--initial-branch=series")
+    # The user's own commits start no repack either, which would take minutes.
+    _git(tree, "config", "gc.auto", "0")
     _git(tree, "add", "--all", "--force")
     dates = {f"GIT_{role}_DATE": "2026-01-01T00:00:00Z" for role in ("AUTHOR", "COMMITTER")}
     _git(tree, "commit", "--quiet", "--message", _title(loaded), **dates)
