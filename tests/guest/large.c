@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Mappings as large as the free memory, their growth, their limits, and what the kernel says of a process's size.
-// "large eat" takes all memory that it gets, prints a line and waits; "large map MB" needs one mapping; "large crowd N"
-// starts N processes that eat, and ends them.
+// "large eat" takes all memory that it gets, prints a line and waits; "large map MB" needs one mapping.
 #define _GNU_SOURCE
 #include "tap.h"
 #include "util.h"
@@ -222,44 +221,10 @@ static _Noreturn void eat(void)
 		pause();
 }
 
-/* Whatever the processes do to each other, they can be ended. */
-static int crowd(int count)
-{
-	int ready[2], born = 0, seen = 0;
-	pid_t child[64];
-	char byte;
-	if (pipe(ready))
-		return 1;
-	for (; born < count; born++) {
-		child[born] = fork();
-		if (child[born] < 0)
-			break;
-		if (!child[born]) {
-			close(ready[0]);
-			for (char *p; (p = malloc(PAGE));)
-				memset(p, 1, PAGE);
-			if (write(ready[1], "", 1) != 1)
-				_exit(1);
-			pause();
-		}
-	}
-	close(ready[1]);
-	/* one of them has seen the end of memory, or all are gone */
-	seen = read(ready[0], &byte, 1) >= 0;
-	for (int i = 0; i < born; i++)
-		kill(child[i], SIGKILL);
-	for (int i = 0; i < born; i++)
-		seen &= waitpid(child[i], NULL, 0) == child[i];
-	tap_write(1, "%d started\n", born);
-	return !(seen && born > 0);
-}
-
 int main(int argc, char **argv)
 {
 	if (argc == 2 && !strcmp(argv[1], "eat"))
 		eat();
-	if (argc == 3 && !strcmp(argv[1], "crowd"))
-		return crowd(atoi(argv[2]) < 64 ? atoi(argv[2]) : 64);
 	if (argc == 3 && !strcmp(argv[1], "map"))
 		return map(strtoul(argv[2], NULL, 10) * MB) == MAP_FAILED;
 	test_largest();
