@@ -62,7 +62,7 @@ def test_end_of_file_ends_the_shell(shell: Console) -> None:
 def test_interrupt_a_sleeping_job(shell: Console) -> None:
     start(shell, "exec sleep 1000")
     shell.sendcontrol("c")
-    shell.expect_exact(PROMPT, timeout=5)
+    shell.expect_exact(PROMPT)
     assert ask(shell, "echo status $?") == ["status 130"]
 
 
@@ -73,7 +73,7 @@ def test_interrupt_a_spinning_job(testing: Vm, spinning: str) -> None:
         console.expect_exact(PROMPT)
         start(console, spinning)
         console.sendcontrol("c")
-        console.expect_exact(PROMPT, timeout=5)
+        console.expect_exact(PROMPT)
         assert ask(console, "echo status $?") == ["status 130"]
 
 
@@ -81,33 +81,33 @@ def test_interrupt_a_loop_of_the_shell_itself(shell: Console) -> None:
     shell.sendline("while true; do [ $((i++)) -gt 0 ] || echo loop $((1)) runs; done")
     shell.expect_exact("loop 1 runs")
     shell.sendcontrol("c")
-    shell.expect_exact(PROMPT, timeout=5)
+    shell.expect_exact(PROMPT)
     assert ask(shell, "echo alive") == ["alive"]
 
 
 def test_interrupt_a_pipeline(shell: Console) -> None:
     start(shell, "yes | cat >/dev/null")
     shell.sendcontrol("c")
-    shell.expect_exact(PROMPT, timeout=5)
+    shell.expect_exact(PROMPT)
     assert ask(shell, "ps | grep -c '[y]es$'")[-1:] == ["0"]
 
 
 def test_interrupt_at_the_prompt(shell: Console) -> None:
     shell.send("half a line")
     shell.sendcontrol("c")
-    shell.expect_exact(PROMPT, timeout=5)
+    shell.expect_exact(PROMPT)
     assert ask(shell, "echo next") == ["next"]
 
 
 def test_job_control(shell: Console) -> None:
     start(shell, 'trap "echo continued" CONT; while :; do sleep 0.1; done')
     shell.sendcontrol("z")
-    shell.expect_exact(PROMPT, timeout=5)
+    shell.expect_exact(PROMPT)
     assert any("Stopped" in line for line in ask(shell, "jobs"))
     shell.sendline("fg")
     shell.expect_exact("\ncontinued")
     shell.sendcontrol("c")
-    shell.expect_exact(PROMPT, timeout=5)
+    shell.expect_exact(PROMPT)
     ask(shell, "sleep 1000 &")
     assert any("sleep" in line for line in ask(shell, "jobs"))
     ask(shell, "kill %1")
@@ -117,13 +117,13 @@ def test_job_control(shell: Console) -> None:
 def test_quit_character(shell: Console) -> None:
     start(shell, "exec sleep 1000")
     shell.sendcontrol("\\")
-    shell.expect_exact(PROMPT, timeout=5)
+    shell.expect_exact(PROMPT)
     assert ask(shell, "echo status $?") == ["status 131"]
 
 
 def test_line_editing(shell: Console) -> None:
     shell.send("echo wrong\b\x7f\x7f\x7f\x7fright\n")
-    shell.expect_exact("\nright", timeout=5)
+    shell.expect_exact("\nright")
 
 
 def test_window_size(alpine: Vm) -> None:
@@ -144,7 +144,7 @@ def test_window_change_reaches_programs(alpine: Vm) -> None:
     ) as c:
         c.expect_exact("ready")
         c.setwinsize(20, 60)
-        c.expect_exact("20 60", timeout=5)
+        c.expect_exact("20 60")
         assert status_of(c) == 3
 
 

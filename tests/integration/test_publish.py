@@ -152,7 +152,7 @@ def test_nobody_listens(peer: int, place: Place) -> None:
 def answers(port: int, address: str) -> bool:
     """Return whether connections to this address of the host's loopback are accepted."""
     try:
-        socket.create_connection((address, port), timeout=5).close()
+        socket.create_connection((address, port), timeout=60).close()
     except ConnectionRefusedError:
         return False
     return True

@@ -109,7 +109,7 @@ class Vm:
 
     @contextmanager
     def interactive(
-        self, *command: str, size: tuple[int, int] = (24, 80), timeout: float = 20
+        self, *command: str, size: tuple[int, int] = (24, 80), timeout: float = 60
     ) -> Iterator[pexpect.spawn[str]]:
         """Start the VM on a terminal of `size` (rows, columns); it is ended on leaving the context."""
         words = self.argv(*command)

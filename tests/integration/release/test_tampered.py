@@ -115,7 +115,7 @@ OUTSIDE: list[tuple[str, Tamper, str, str]] = [
         for place in FLIPPED
     ),
     ("flip a package", lambda c: c.flip(f"apk/x86_64/{c.apks()[3]}"), "sums", "has another sum"),
-    ("flip the sums", lambda c: c.flip(layout.SUMS, 0.01), "signature", "does not fit"),
+    ("flip the sums", lambda c: c.flip(layout.SUMS, 0.01), "signature", "does not match"),
     ("flip the signature", lambda c: c.flip(layout.SIGNATURE, 0.6), "signature", layout.SIGNATURE),
     ("no signature", lambda c: c.path(layout.SIGNATURE).unlink(), "signature", layout.SIGNATURE),
     ("no sums", lambda c: c.path(layout.SUMS).unlink(), "signature", "No such file"),
@@ -129,7 +129,7 @@ OUTSIDE: list[tuple[str, Tamper, str, str]] = [
     ("a link", _link, "entries", "kernel/vmlinux is a link"),
     ("a pipe", _fifo, "entries", "keys/more is neither"),
     ("a truncated image", _truncate, "sums", "has another sum"),
-    ("other sums", _resum, "signature", "does not fit"),
+    ("other sums", _resum, "signature", "does not match"),
     ("a sum less", lambda c: c.sums(lambda t: t[t.index("\n") + 1 :]), "sums", "is not in SHA256SUMS"),
     ("a sum twice", lambda c: c.sums(lambda t: t[: t.index("\n") + 1] + t), "sums", "not a sorted list"),
     ("another payload", _payload, "statement", "not that of the release's signer"),
