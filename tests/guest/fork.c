@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // fork(): what parent and child have of their own, and what they share.
 #define _GNU_SOURCE
+#include "relatives.h"
 #include "tap.h"
 #include "util.h"
 
@@ -32,36 +33,6 @@ static void turns_open(struct turns *t)
 static void turns_close(struct turns *t)
 {
 	close(t->down[0]), close(t->down[1]), close(t->up[0]), close(t->up[1]);
-}
-
-static void give(int fd)
-{
-	if (write(fd, "x", 1) != 1)
-		_exit(91);
-}
-
-static void take(int fd)
-{
-	char c;
-	if (read(fd, &c, 1) != 1)
-		_exit(92);
-}
-
-static char *memory(size_t size, int value)
-{
-	char *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (p == MAP_FAILED)
-		_exit(93);
-	memset(p, value, size);
-	return p;
-}
-
-static int all(const char *p, size_t size, int value)
-{
-	for (size_t i = 0; i < size; i++)
-		if (p[i] != (char)value)
-			return 0;
-	return 1;
 }
 
 static void test_return_values(void)

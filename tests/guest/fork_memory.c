@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The memory of relatives: debuggers, process_vm_readv, futexes, direct I/O, vmsplice, unmapping and protection.
 #define _GNU_SOURCE
+#include "relatives.h"
 #include "tap.h"
 #include "util.h"
 
@@ -16,40 +17,10 @@
 
 static int down[2], up[2];
 
-static void give(int fd)
-{
-	if (write(fd, "x", 1) != 1)
-		_exit(91);
-}
-
-static void take(int fd)
-{
-	char c;
-	if (read(fd, &c, 1) != 1)
-		_exit(92);
-}
-
-static char *memory(int value)
-{
-	char *p = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (p == MAP_FAILED)
-		_exit(93);
-	memset(p, value, SIZE);
-	return p;
-}
-
-static int all(const char *p, size_t size, int value)
-{
-	for (size_t i = 0; i < size; i++)
-		if (p[i] != (char)value)
-			return 0;
-	return 1;
-}
-
 /* /proc/PID/mem and process_vm_readv of one who is not running, in chunks that differ and that do not */
 static void test_remote(void)
 {
-	char *heap = memory(1), buffer[3 * PAGE], path[40];
+	char *heap = memory(SIZE, 1), buffer[3 * PAGE], path[40];
 	pid_t pid = fork();
 	if (pid == 0) {
 		memset(heap + 10 * PAGE, 0x77, 5 * PAGE);
@@ -87,7 +58,7 @@ static void test_remote(void)
 
 static void test_ptrace(void)
 {
-	long *words = (long *)memory(1);
+	long *words = (long *)memory(SIZE, 1);
 	pid_t pid = fork();
 	if (pid == 0) {
 		words[1] = 5;
@@ -110,7 +81,7 @@ static void test_ptrace(void)
 /* a futex in private memory is not that of a relative at the same address */
 static void test_futex(void)
 {
-	int *word = (int *)memory(0);
+	int *word = (int *)memory(SIZE, 0);
 	struct timespec patience = {20, 0};
 	pid_t pid = fork();
 	if (pid == 0) {
@@ -162,7 +133,7 @@ static void test_direct(void)
 		tap_skip("direct I/O by relatives", "this file system has none");
 		return;
 	}
-	char *heap = memory(1);
+	char *heap = memory(SIZE, 1);
 	pid_t pid = fork();
 	if (pid == 0) {
 		memset(heap, 7, 8 * PAGE);
@@ -187,7 +158,7 @@ static void test_direct(void)
 
 static void test_vmsplice(void)
 {
-	char *heap = memory(1), buffer[2 * PAGE];
+	char *heap = memory(SIZE, 1), buffer[2 * PAGE];
 	int fd[2];
 	if (pipe(fd))
 		_exit(90);
@@ -212,7 +183,7 @@ static void test_vmsplice(void)
 
 static void test_unmap(void)
 {
-	char *heap = memory(1);
+	char *heap = memory(SIZE, 1);
 	pid_t pid = fork();
 	if (pid == 0) {
 		int good = munmap(heap, 30 * PAGE + PAGE) == 0;
@@ -261,7 +232,7 @@ static int is_writable(const char *at)
 
 static void test_protection(void)
 {
-	char *heap = memory(1);
+	char *heap = memory(SIZE, 1);
 	mprotect(heap + 64 * PAGE, 16 * PAGE, PROT_READ);
 	pid_t pid = fork();
 	if (pid == 0) {
