@@ -7,16 +7,18 @@ first build of the artifacts -> repro:prepare -> repro (everything), or repro:mu
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from doit import get_var
 
 from nabla.core import log
-from nabla.core.artifacts import ARTIFACTS, Artifact
+from nabla.core.artifacts import ARTIFACTS, INDEX, Artifact
 from nabla.core.errors import NablaError
 from nabla.core.paths import ROOT
 from nabla.engine import task
 from nabla.engine.action import Job, log_path
 from nabla.engine.task import TaskDict
+from nabla.packages import catalog
 from nabla.repro import comparison, second_build
 from nabla.repro.comparison import DifferenceError
 
@@ -81,6 +83,14 @@ def compare(job: Job, names: Sequence[str]) -> None:
         second_build.discard_current()
 
 
+def compared(artifact: Artifact) -> Sequence[Path]:
+    """Return the files and folders of an artifact that both builds have."""
+    if artifact.name == "packages":
+        # The folder of the first build may also contain optional packages.
+        return [INDEX, *catalog.all_apks()]
+    return artifact.paths
+
+
 def compare_all(artifacts: Sequence[Artifact], second: second_build.SecondBuild) -> list[str]:
     """Return a line `sha256  path` for each file and folder. Raises `DifferenceError` with all differing ones."""
     lines: list[str] = []
@@ -88,7 +98,7 @@ def compare_all(artifacts: Sequence[Artifact], second: second_build.SecondBuild)
     for artifact in artifacts:
         report = log_path(f"repro:{artifact.name}").with_suffix(".diff")
         try:
-            lines += comparison.check(artifact.paths, ROOT, second.root, report)
+            lines += comparison.check(compared(artifact), ROOT, second.root, report)
         except NablaError as error:
             problems.append(error)
     if problems:

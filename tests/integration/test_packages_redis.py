@@ -8,7 +8,8 @@ import pytest
 from .conftest import image_of
 from .vm import Vm
 
-SERVE = "redis-server /etc/redis.conf & until redis-cli ping >/dev/null 2>&1; do sleep 0.02; done"
+# While the server reads its data the answer is an error.
+SERVE = "redis-server /etc/redis.conf & until redis-cli ping 2>&1 | grep -q PONG; do sleep 0.02; done"
 
 
 @pytest.fixture(scope="module")

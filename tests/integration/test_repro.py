@@ -10,7 +10,7 @@ import pytest
 from nabla.core import paths
 from nabla.core.artifacts import ARTIFACTS
 from nabla.repro import second_build
-from nabla.repro.tasks import compare_all
+from nabla.repro.tasks import compare_all, compared
 
 CACHE = paths.cache_dir()
 
@@ -34,4 +34,4 @@ def test_sample_is_identical(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         lines = compare_all(artifacts, second)
     finally:
         second_build.discard(second)
-    assert len(lines) == sum(len(artifact.paths) for artifact in artifacts)
+    assert len(lines) == sum(len(compared(artifact)) for artifact in artifacts)
