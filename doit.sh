@@ -106,11 +106,10 @@ make_venv() {
     wheels=${NABLA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/nabla}/wheels
     rm -rf "$venv"
     mkdir -p "$root/out/logs" "$wheels"
+    if [ "${NABLA_OFFLINE:-0}" != 0 ] && [ -z "$(ls "$wheels")" ]; then fail_offline; fi
     "$python" -m venv "$venv" >"$log" 2>&1 || fail_venv "the virtual environment could not be created"
     if ! install_wheels; then
-        if [ "${NABLA_OFFLINE:-0}" != 0 ]; then
-            fail "the Python packages of requirements.txt are not in $wheels (offline)" "run ./doit.sh once with a network"
-        fi
+        if [ "${NABLA_OFFLINE:-0}" != 0 ]; then fail_offline; fi
         pip download --require-hashes --no-deps --only-binary=:all: \
             --requirement "$root/requirements.txt" --dest "$wheels" ||
             fail_venv "the Python packages of requirements.txt could not be fetched"
@@ -124,6 +123,10 @@ make_venv() {
 install_wheels() {
     PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS='' pip install --no-index --find-links "$wheels" \
         --require-hashes --no-deps --requirement "$root/requirements.txt"
+}
+
+fail_offline() {
+    fail "the Python packages of requirements.txt are not in $wheels (offline)" "run ./doit.sh once with a network"
 }
 
 fail_venv() {

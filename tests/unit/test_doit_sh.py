@@ -16,7 +16,7 @@ from nabla.core.paths import cache_dir
 from tests.conftest import ROOT
 
 # The programs that the script calls, all part of every Debian.
-_BASIC = ("sh", "dirname", "id", "cat", "stat", "sha256sum", "mkdir", "rm", "tail", "flock", "env")
+_BASIC = ("sh", "dirname", "id", "cat", "stat", "sha256sum", "mkdir", "rm", "tail", "flock", "env", "ls")
 
 _CORE = ("doit==", "msgspec==", "ptyprocess==", "tqdm==")
 

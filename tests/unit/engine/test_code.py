@@ -15,22 +15,38 @@ import pytest
 
 from tests.conftest import ROOT, Checkout
 
-# Prints the names of all steps by the digest of their code.
+# Writes the digests of the code of all steps, before the edits and after each. They are computed from the sources, so
+# the process need not load the tasks again.
 _WRITE = """
 import json
 import pathlib
 import sys
 import dodo
 from doit.loader import load_tasks
+from nabla.engine import code
 from nabla.engine.action import Action
-steps = {}
+actions = {}
 for task in load_tasks(vars(dodo)):
     for action in task.actions:
         step = getattr(action, "py_callable", None)
         if isinstance(step, Action):
-            function = f"{step.function.__module__}.{step.function.__name__}"
-            steps[task.name] = [function.removeprefix("nabla."), step.config.code()]
-pathlib.Path(sys.argv[1]).write_text(json.dumps(steps))
+            actions[task.name] = step
+def digests():
+    for function in (code.closure, code._digest, code._imports):
+        function.cache_clear()
+    steps = {}
+    for name, step in actions.items():
+        function = f"{step.function.__module__}.{step.function.__name__}"
+        steps[name] = [function.removeprefix("nabla."), step.config.code()]
+    return steps
+result = {"": digests()}
+for identity, (name, edited) in json.loads(pathlib.Path(sys.argv[1]).read_text()).items():
+    path = pathlib.Path(name)
+    text = path.read_text()
+    path.write_text(edited)
+    result[identity] = digests()
+    path.write_text(text)
+pathlib.Path(sys.argv[2]).write_text(json.dumps(result))
 """
 
 _COMPONENTS = {f"build.component.{name}" for name in ("configure", "compile_component", "install")}
@@ -89,20 +105,17 @@ EDITS = (
 )
 
 
-def code_of_steps(root: Path) -> dict[str, tuple[str, object]]:
-    target = root.with_suffix(".json")
-    subprocess.run([sys.executable, "-c", _WRITE, str(target)], cwd=root, check=True)
-    return {name: (action, code) for name, (action, code) in json.loads(target.read_text()).items()}
+Digests = Mapping[str, tuple[str, object]]
 
 
-def edit(path: Path, function: str) -> None:
-    """Add a statement to a function."""
-    lines = path.read_text().splitlines(keepends=True)
-    nodes = [node for node in ast.walk(ast.parse("".join(lines))) if isinstance(node, ast.FunctionDef)]
-    (found,) = [node for node in nodes if node.name == function]
-    last = found.body[-1]
+def edited(text: str, function: str) -> str:
+    """Add a statement to a function of a module."""
+    lines = text.splitlines(keepends=True)
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+    (definition,) = [node for node in nodes if node.name == function]
+    last = definition.body[-1]
     lines.insert(last.lineno - 1, " " * last.col_offset + "assert True\n")
-    path.write_text("".join(lines))
+    return "".join(lines)
 
 
 @pytest.fixture(scope="module")
@@ -136,29 +149,31 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def before(copy: Path) -> Mapping[str, tuple[str, object]]:
-    return code_of_steps(copy)
+def digests(copy: Path) -> Mapping[str, Digests]:
+    """The action and the code's digest of each step: after each edit by its name, and before them under ""."""
+    edits = {f"{name}:{function}": (name, edited((copy / name).read_text(), function)) for name, function, _ in EDITS}
+    request, answer = copy.with_name("edits.json"), copy.with_name("digests.json")
+    request.write_text(json.dumps(edits))
+    subprocess.run([sys.executable, "-c", _WRITE, str(request), str(answer)], cwd=copy, check=True)
+    return {
+        identity: {name: (action, code) for name, (action, code) in steps.items()}
+        for identity, steps in json.loads(answer.read_text()).items()
+    }
 
 
 @pytest.mark.parametrize(("module", "function", "actions"), EDITS, ids=[f"{edit[0]}:{edit[1]}" for edit in EDITS])
 def test_an_edit_deep_below_runs_these_steps_again_and_no_others(
-    copy: Path, before: Mapping[str, tuple[str, object]], module: str, function: str, actions: set[str]
+    digests: Mapping[str, Digests], module: str, function: str, actions: set[str]
 ) -> None:
-    path = copy / module
-    text = path.read_text()
-    try:
-        edit(path, function)
-        after = code_of_steps(copy)
-    finally:
-        path.write_text(text)
+    before, after = digests[""], digests[f"{module}:{function}"]
     changed = {name for name in after if after[name] != before[name]}
     assert {after[name][0] for name in changed} == actions
-    # All steps of such an action, whatever they make.
+    # All steps of such an action, whichever outputs they have.
     assert changed == {name for name in after if after[name][0] in actions}
 
 
-def test_edits_cover_every_kind_of_step(before: Mapping[str, tuple[str, object]]) -> None:
-    assert {action for action, _ in before.values()} == set().union(*(actions for *_, actions in EDITS))
+def test_edits_cover_every_kind_of_step(digests: Mapping[str, Digests]) -> None:
+    assert {action for action, _ in digests[""].values()} == set().union(*(actions for *_, actions in EDITS))
 
 
 def test_doit_runs_the_steps_again(checkout: Checkout) -> None:
