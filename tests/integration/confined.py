@@ -9,9 +9,11 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import stat
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from io import BytesIO
@@ -212,3 +214,59 @@ class Bare:
     def attempt(self, place: int | str, number: int, *args: int | str) -> Ending:
         """Let the guest program make one host call from `place`."""
         return self.run(PROGRAM, str(place), str(number), *map(str, args))
+
+
+def gadget() -> int:
+    """Return the instruction after which the kernel simply returns, so that a call that returns can report it."""
+    return symbols()["um_idle_syscall"]
+
+
+class snapshot:
+    """Record a folder's files; the yielded function reports whether they are unchanged."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def look(self) -> dict[str, tuple[object, ...]]:
+        files: dict[str, tuple[object, ...]] = {}
+        for path in sorted(self.folder.rglob("*")):
+            status = path.lstat()
+            content = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
+            files[str(path)] = (
+                status.st_mode,
+                status.st_uid,
+                status.st_nlink,
+                status.st_size,
+                status.st_mtime_ns,
+                content,
+            )
+        return files
+
+    def __enter__(self) -> _Unchanged:
+        self.before = self.look()
+        return _Unchanged(self)
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class _Unchanged:
+    taken: snapshot
+
+    def __call__(self) -> bool:
+        now = self.taken.look()
+        assert now == self.taken.before
+        return True
+
+
+def left_behind(before: set[str]) -> list[str]:
+    """Return new processes that run nabla's kernel."""
+    kernels = []
+    for pid in set(os.listdir("/proc")) - before:
+        if pid.isdigit():
+            with suppress(OSError):
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if command.startswith(bytes(VMLINUX) + b"\0mem=%d\0ubd0=fd:5,cow" % Bare.MEMORY):
+                    kernels.append(pid)
+    return kernels

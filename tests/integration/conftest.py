@@ -13,6 +13,9 @@ import pytest
 
 from nabla.core.paths import IMAGES, NABLA_RUN, VMLINUX, relative
 
+from .confined import Bare
+from .hostile import sanitized as sanitized
+from .hostile import victim as victim
 from .launcher import Launcher, Ordinary, compile_stand_in, ordinary_user
 from .vm import Vm
 
@@ -50,6 +53,12 @@ def alpine() -> Vm:
 def testing() -> Vm:
     """Alpine with the programs of tests/guest, an unmodified CPython and numpy."""
     return Vm(image_of("test"), memory="512M", ephemeral=True)
+
+
+@pytest.fixture(scope="module")
+def bare(testing: Vm, tmp_path_factory: pytest.TempPathFactory) -> Bare:
+    """The kernel without nabla-run, with disks and a file of the host at known descriptors."""
+    return Bare(tmp_path_factory.mktemp("bare"), testing.image)
 
 
 @pytest.fixture

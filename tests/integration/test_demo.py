@@ -34,7 +34,7 @@ class Person:
     """A person who starts the demo from a shell, types, and looks at the screen."""
 
     def __init__(self, words: tuple[str, ...], rows: int, cols: int, env: dict[str, str]) -> None:
-        self.terminal = Terminal(rows, cols)  # its own test is unit/demo/test_demo.py
+        self.terminal = Terminal(rows, cols)  # its own test is unit/demo/test_screen.py
         self.screen = self.terminal.screen
         # The shell waits before and after, so that the test can read the terminal's modes.
         script = 'read -r go; "$@"; echo "status $?"; read -r go; stty -a'

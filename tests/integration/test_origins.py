@@ -19,7 +19,7 @@ from nabla.sources.store import Store
 from tests.conftest import Checkout
 from tests.unit import server as http
 
-from .test_packages import CACHE, checkout, compiled, prepared, sums
+from .sample_packages import CACHE, checkout, compiled, prepared, sums
 
 __all__ = ["checkout", "prepared"]
 

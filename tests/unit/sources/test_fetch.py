@@ -23,7 +23,7 @@ from nabla.sources.origins import url
 from nabla.sources.recipe import DebOrigin, Origin, PypiOrigin, Signature, Source, UrlOrigin
 from tests.conftest import ROOT, Checkout, wait_for_lock
 from tests.unit import server as http
-from tests.unit.engine.test_doit import ran, wait_for
+from tests.unit.engine.pipeline import ran, wait_for
 from tests.unit.sources.test_openpgp import DATA, FIRST
 from tests.unit.wheels import make_wheel
 

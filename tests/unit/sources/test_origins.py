@@ -21,7 +21,7 @@ from nabla.sources.recipe import DebianOrigin, Source, UrlOrigin
 from nabla.sources.store import Store
 from tests.conftest import ROOT, Checkout
 from tests.unit import server as http
-from tests.unit.engine.test_doit import ran
+from tests.unit.engine.pipeline import ran
 from tests.unit.sources.test_fetch import CONTENT, RECIPE, SHA256, files_in, origin, source
 
 pytestmark = pytest.mark.buildroot
