@@ -41,17 +41,23 @@ def make_image(folder: Path) -> Path:
     return folder / "image"
 
 
+def start(kernel: Path, image: Path) -> list[str]:
+    """Return the command line that boots a kernel from an image with 64 MB."""
+    disk = [f"ubd0={image},ro", "root=/dev/ubda", "rootfstype=ext4", "ro"]
+    return [str(kernel), "mem=64M", *disk, "init=/sbin/init", "quiet"]
+
+
 def commands(image: Path, uml: Path | None) -> dict[str, list[str]]:
     """Return the commands to measure."""
-    own = [f"ubd0={image},ro", "root=/dev/ubda", "rootfstype=ext4", "ro", "init=/sbin/init", "quiet"]
-    found = {"nabla": [str(VMLINUX), "mem=64M", *own]}
+    found = {"nabla": start(VMLINUX, image)}
     found["nabla, whole system"] = common.machine("minimal", "/bin/true")
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise NablaError("bubblewrap is missing", "install the package bubblewrap")
     found["bubblewrap"] = [bwrap, "--unshare-all", "--ro-bind", "/", "/", "/bin/true"]
     if uml is not None:
-        found[STOCK] = [str(uml), "mem=64M", f"ubd0r={image}", *own[1:]]
+        # Its option for a read-only disk has another form.
+        found[STOCK] = [f"ubd0r={image}" if word.startswith("ubd0=") else word for word in start(uml, image)]
     return found
 
 
