@@ -115,7 +115,9 @@ def test_job_control(shell: Console) -> None:
 
 
 def test_quit_character(shell: Console) -> None:
-    start(shell, "exec sleep 1000")
+    # No shell in between: ash ignores SIGQUIT until its exec.
+    shell.sendline("echo job $((1)) runs >/tmp/log; tail -f /tmp/log")
+    shell.expect_exact("job 1 runs")
     shell.sendcontrol("\\")
     shell.expect_exact(PROMPT)
     assert ask(shell, "echo status $?") == ["status 131"]
