@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run fuzzers for as long as one likes: python -m tests.fuzz [NAME…] [--time SECONDS] [--seed N] [--keep].
+"""Run fuzzers for as long as one likes: python -m tests.fuzz [NAME…] [--time SECONDS] [--seed N] [--jobs N] [--keep].
 
 What is found is printed and, with --keep, becomes a file in tests/fuzz/crashes/, which the tests read.
 """
@@ -25,6 +25,9 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(FUZZERS)}; default: all")
     parser.add_argument("--time", type=float, default=60.0, metavar="SECONDS", help="for each fuzzer (60)")
     parser.add_argument("--seed", type=int, metavar="N", help="of the first round; default: a random one")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="rounds at a time (1); most of a round is waiting"
+    )
     parser.add_argument("--keep", action="store_true", help="write findings to tests/fuzz/crashes/")
     words = parser.parse_args()
     unknown = [name for name in words.names if name not in FUZZERS]
@@ -35,7 +38,7 @@ def main() -> int:
         fuzzer = FUZZERS[name]
         seed = words.seed if words.seed is not None else random.randrange(1 << 32)
         began, rounds = time.monotonic(), 0
-        for _, finding in run(fuzzer, seed, for_seconds(words.time)):
+        for _, finding in run(fuzzer, seed, for_seconds(words.time), max(words.jobs, 1)):
             rounds += 1
             if finding:
                 found += 1

@@ -11,7 +11,9 @@ from __future__ import annotations
 import subprocess
 import time
 import tomllib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,12 +81,20 @@ def verdict(fuzzer: str, seed: int, status: int, output: str, expected: Sequence
     return Finding(fuzzer, seed, f"exit status {status}", lines)
 
 
-def run(fuzzer: Fuzzer, seed: int, until: Callable[[int], bool]) -> Iterator[tuple[int, Finding | None]]:
-    """Do rounds, the first one with `seed`, as long as `until` is false for the number of rounds done."""
-    done = 0
-    while not until(done):
-        yield seed + done, fuzzer.round(seed + done)
-        done += 1
+def run(fuzzer: Fuzzer, seed: int, until: Callable[[int], bool], jobs: int = 1) -> Iterator[tuple[int, Finding | None]]:
+    """Do rounds, the first one with `seed`, as long as `until` is false for the number of rounds started.
+
+    `jobs` rounds run at a time. Yields each seed with what is wrong, in order.
+    """
+    with ThreadPoolExecutor(jobs) as pool:
+        running: deque[tuple[int, Future[Finding | None]]] = deque()
+        started = 0
+        while running or not until(started):
+            while len(running) < jobs and not until(started):
+                running.append((seed + started, pool.submit(fuzzer.round, seed + started)))
+                started += 1
+            number, round_ = running.popleft()
+            yield number, round_.result()
 
 
 def for_rounds(count: int) -> Callable[[int], bool]:
@@ -93,7 +103,7 @@ def for_rounds(count: int) -> Callable[[int], bool]:
 
 
 def for_seconds(seconds: float) -> Callable[[int], bool]:
-    """Return a condition: at least one round, and no further one after so many seconds."""
+    """Return a condition: at least one round, and none starts after so many seconds."""
     end = time.monotonic() + seconds
     return lambda done: done > 0 and time.monotonic() >= end
 
