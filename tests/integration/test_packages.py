@@ -23,13 +23,17 @@ from .sample_packages import (
     LIBRARY,
     PROGRAM,
     apk,
+    checkout,
     compiled,
     errors,
+    prepared,
     ran,
     repository,
     sums,
     write,
 )
+
+__all__ = ["checkout", "prepared"]
 
 
 def test_what_is_made(checkout: Checkout) -> None:
