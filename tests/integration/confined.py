@@ -188,10 +188,26 @@ class Bare:
             self.environment[name] = str(self.folder / name)
         self.environment["root"] = str(self.image)
 
+    @property
+    def mark(self) -> str:
+        """A parameter that the kernel ignores; it marks the processes of this VM."""
+        return f"test.folder={self.folder}"
+
+    def left_behind(self, before: set[str]) -> list[str]:
+        """Return new processes that run this VM's kernel."""
+        kernels = []
+        for pid in set(os.listdir("/proc")) - before:
+            if pid.isdigit():
+                with suppress(OSError):
+                    command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                    if command[0] == bytes(VMLINUX) and self.mark.encode() in command:
+                        kernels.append(pid)
+        return kernels
+
     def argv(self, *command: str) -> list[str]:
         """Return the command line: a shell that opens the descriptors and becomes the kernel."""
         words = [str(VMLINUX), f"mem={self.MEMORY}", "ubd0=fd:5,cow", "ubd1=fd:3", "ubd2=fd:4,ro", "root=/dev/ubda"]
-        words += ["rootfstype=ext4", "rw", "init=/sbin/nabla-init", "loglevel=0", *self.parameters, "--"]
+        words += ["rootfstype=ext4", "rw", "init=/sbin/nabla-init", "loglevel=0", self.mark, *self.parameters, "--"]
         words += [*(f"arg={word}" for word in command), "tty=0"]
         opened = 'exec "$@" 3<>"$written" 4<"$read" 5<"$root" 6<>"$foreign"'
         return ["/bin/sh", "-c", opened, "sh", *words]
@@ -258,15 +274,3 @@ class _Unchanged:
         now = self.taken.look()
         assert now == self.taken.before
         return True
-
-
-def left_behind(before: set[str]) -> list[str]:
-    """Return new processes that run nabla's kernel."""
-    kernels = []
-    for pid in set(os.listdir("/proc")) - before:
-        if pid.isdigit():
-            with suppress(OSError):
-                command = Path(f"/proc/{pid}/cmdline").read_bytes()
-                if command.startswith(bytes(VMLINUX) + b"\0mem=%d\0ubd0=fd:5,cow" % Bare.MEMORY):
-                    kernels.append(pid)
-    return kernels

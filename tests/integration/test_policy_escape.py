@@ -21,7 +21,7 @@ from verify import bpf, seccomp, syscall_table
 from verify.bpf import Call, Instruction
 
 from . import confined
-from .confined import PROGRAM, Bare, Ending, gadget, left_behind, snapshot
+from .confined import PROGRAM, Bare, Ending, gadget, snapshot
 from .vm import Result, Vm
 
 KILLED = 159  # nabla-run's status: 128 + SIGSYS
@@ -212,7 +212,7 @@ def test_a_guest_that_protects_its_kernels_memory_ends_its_own_vm(bare: Bare) ->
             for rights in (0, 5, 7)
         }
         assert unchanged()
-    assert left_behind(before) == []
+    assert bare.left_behind(before) == []
     assert {rights: endings[ranges[0], rights].status for rights in (0, 5, 7)} == {
         0: -signal.SIGSEGV,
         5: -signal.SIGSEGV,

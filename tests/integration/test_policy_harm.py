@@ -20,7 +20,7 @@ from nabla.core.paths import GUEST_TESTS, MUSL
 from verify import syscall_table
 
 from . import confined
-from .confined import Bare, Ending, gadget, left_behind, snapshot
+from .confined import Bare, Ending, gadget, snapshot
 from .vm import Vm
 
 INT80_MKDIR, X86_64_MKDIR = 39, 83
@@ -155,7 +155,7 @@ def test_harmful_calls_take_no_effect(bare: Bare, open_folder: Path, victim: sub
             assert same_files() and same_disks(), name
             assert victim.poll() is None, name
             assert "TracerPid:\t0\n" in Path(f"/proc/{victim.pid}/status").read_text(), name
-            assert left_behind(before) == [], name
+            assert bare.left_behind(before) == [], name
     assert os.getpriority(os.PRIO_PROCESS, victim.pid) == nice
     assert Path(f"/proc/{victim.pid}/limits").read_text() == limits
 
