@@ -32,7 +32,7 @@ def calls(seed: int) -> Finding | None:
 
 
 def families(seed: int) -> Finding | None:
-    """System calls from processes that fork meanwhile, while memory runs out."""
+    """System calls from processes that fork between them, while memory runs out."""
     return _fuzz("families", seed, [seed * PROCESSES, CALLS, PROCESSES, "fork"], program="calls", memory="40M")
 
 
