@@ -41,9 +41,9 @@ def ask(console: Console, command: str) -> list[str]:
     return [line for line in lines[:-1] if line]
 
 
-def start(console: Console, script: str) -> None:
-    """Start a job in the foreground and wait until it runs: the script's shell prints a line before anything else."""
-    console.sendline(f"/bin/sh -c 'echo job $((1)) runs; {script}'")
+def start(console: Console, script: str, *, first: str = ":") -> None:
+    """Start a job in the foreground and wait until it runs: its shell prints a line, after the command `first`."""
+    console.sendline(f"/bin/sh -c '{first}; echo job $((1)) runs; {script}'")
     console.expect_exact("job 1 runs")
 
 
@@ -100,7 +100,7 @@ def test_interrupt_at_the_prompt(shell: Console) -> None:
 
 
 def test_job_control(shell: Console) -> None:
-    start(shell, 'trap "echo continued" CONT; while :; do sleep 0.1; done')
+    start(shell, "while :; do sleep 0.1; done", first='trap "echo continued" CONT')
     shell.sendcontrol("z")
     shell.expect_exact(PROMPT)
     assert any("Stopped" in line for line in ask(shell, "jobs"))
