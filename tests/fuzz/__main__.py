@@ -38,7 +38,8 @@ def main() -> int:
         fuzzer = FUZZERS[name]
         seed = words.seed if words.seed is not None else random.randrange(1 << 32)
         began, rounds = time.monotonic(), 0
-        for _, finding in run(fuzzer, seed, for_seconds(words.time), max(words.jobs, 1)):
+        jobs = 1 if fuzzer in files.FUZZERS else max(words.jobs, 1)
+        for _, finding in run(fuzzer, seed, for_seconds(words.time), jobs):
             rounds += 1
             if finding:
                 found += 1

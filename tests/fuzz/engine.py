@@ -84,8 +84,15 @@ def verdict(fuzzer: str, seed: int, status: int, output: str, expected: Sequence
 def run(fuzzer: Fuzzer, seed: int, until: Callable[[int], bool], jobs: int = 1) -> Iterator[tuple[int, Finding | None]]:
     """Do rounds, the first one with `seed`, as long as `until` is false for the number of rounds started.
 
-    `jobs` rounds run at a time. Yields each seed with what is wrong, in order.
+    `jobs` rounds run at a time. The fuzzers of readers need 1: their limit of time is a signal, which reaches the main
+    thread only. Yields each seed with what is wrong, in order.
     """
+    if jobs == 1:
+        done = 0
+        while not until(done):
+            yield seed + done, fuzzer.round(seed + done)
+            done += 1
+        return
     with ThreadPoolExecutor(jobs) as pool:
         running: deque[tuple[int, Future[Finding | None]]] = deque()
         started = 0

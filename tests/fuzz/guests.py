@@ -17,11 +17,9 @@ PROCESSES = 6
 CALLS, FILES, FRAMES, TRACES = 6000, 400, 200, 20
 
 
-def _fuzz(
-    name: str, seed: int, arguments: Sequence[object], *, program: str = "", memory: str = "256M"
-) -> Finding | None:
-    words = [f"{PLACE}/{program or name}", *map(str, arguments)]
-    status, output = boot(IMAGE, ["--memory", memory], words, TIMEOUT)
+def _fuzz(name: str, seed: int, arguments: Sequence[object]) -> Finding | None:
+    words = [f"{PLACE}/{name}", *map(str, arguments)]
+    status, output = boot(IMAGE, ["--memory", "256M"], words, TIMEOUT)
     return verdict(name, seed, status, output)
 
 
@@ -29,11 +27,6 @@ def calls(seed: int) -> Finding | None:
     """System calls from several processes, every other one an ordinary user's."""
     # Each process has a seed of its own, so rounds must not overlap.
     return _fuzz("calls", seed, [seed * PROCESSES, CALLS, PROCESSES])
-
-
-def families(seed: int) -> Finding | None:
-    """System calls from processes that fork between them, while memory runs out."""
-    return _fuzz("families", seed, [seed * PROCESSES, CALLS, PROCESSES, "fork"], program="calls", memory="40M")
 
 
 def exec_(seed: int) -> Finding | None:
@@ -53,7 +46,6 @@ def trace(seed: int) -> Finding | None:
 
 FUZZERS = (
     Fuzzer("calls", "system calls", CALLS * PROCESSES, calls),
-    Fuzzer("families", "system calls", CALLS * PROCESSES, families),
     Fuzzer("exec", "ELF files", FILES, exec_),
     Fuzzer("frames", "programs with damaged frames", FRAMES, frames),
     Fuzzer("trace", "traced programs", TRACES, trace),

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // System calls with arguments of the right kinds and wrong values, by jump and by instruction, from many processes
 // at once, as root and as an ordinary user. Any of them may die; the VM may not.
-// Arguments: seed, calls of each process, processes, and "fork" if these are to fork while they make calls. Environment:
-// SHOW=1 prints each call before it is made.
+// Arguments: seed, calls of each process, processes. Environment: SHOW=1 prints each call before it is made.
 #define _GNU_SOURCE
 #include "../util.h"
 #include "arguments.h"
@@ -229,22 +228,6 @@ static void mount_tmpfs(void)
 		umount2("/tmp/fuzz/d", fuzz_below(8));
 }
 
-/* The child makes calls of its own beside its parent's, in memory that looks the same. */
-static word fork_here(word left)
-{
-	static int depth;
-	word seed = fuzz_word();
-	pid_t pid;
-	while (waitpid(-1, NULL, WNOHANG) > 0)
-		;
-	if (depth == 3 || (pid = fork()))
-		return left;
-	depth++;
-	fuzz_seed(seed);
-	keep_alive();
-	return left < 300 ? left : 300;
-}
-
 static void add(int fd)
 {
 	if (fd >= 0 && descriptor_count < (int)ARRAY_SIZE(descriptors))
@@ -302,7 +285,7 @@ static void close_all(void)
 	descriptor_count = 0;
 }
 
-static void work(word seed, word calls, int forks, int show)
+static void work(word seed, word calls, int show)
 {
 	static const struct rlimit files = {16 << 20, 16 << 20};
 	fuzz_seed(seed);
@@ -329,8 +312,6 @@ static void work(word seed, word calls, int forks, int show)
 		}
 		if (root && fuzz_one_in(200))
 			mount_tmpfs();
-		if (forks && fuzz_one_in(100))
-			calls = n + fork_here(calls - n);
 		for (size_t i = 0; i < 6; i++)
 			a[i] = argument(i < strlen(known->kinds) && !fuzz_one_in(12) ? known->kinds[i] : '?');
 		if (fuzz_one_in(50))
@@ -383,7 +364,7 @@ int main(int argc, char **argv)
 	if (processes == 0) {
 		if (argc > 4 && *argv[4] == 'u' && (setgroups(0, NULL) || setgid(NOBODY) || setuid(NOBODY)))
 			return 1;
-		work(seed, calls, argc > 5, getenv("SHOW") != NULL);
+		work(seed, calls, getenv("SHOW") != NULL);
 		return 0;
 	}
 	if (processes > MOST)
@@ -392,7 +373,7 @@ int main(int argc, char **argv)
 	for (word i = 0; i < processes; i++) {
 		char number[24];
 		snprintf(number, sizeof number, "%lu", seed + i);
-		char *child[] = {argv[0], number, argv[2], "0", i & 1 ? "user" : "root", argv[4], NULL};
+		char *child[] = {argv[0], number, argv[2], "0", i & 1 ? "user" : "root", NULL};
 		if (posix_spawn(&children[i].pid, SELF, NULL, NULL, child, environ))
 			return 1;
 	}
