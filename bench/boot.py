@@ -41,10 +41,10 @@ def make_image(folder: Path) -> Path:
     return folder / "image"
 
 
-def start(kernel: Path, image: Path) -> list[str]:
+def start(kernel: Path, image: Path, init: str = "/sbin/init") -> list[str]:
     """Return the command line that boots a kernel from an image with 64 MB."""
     disk = [f"ubd0={image},ro", "root=/dev/ubda", "rootfstype=ext4", "ro"]
-    return [str(kernel), "mem=64M", *disk, "init=/sbin/init", "quiet"]
+    return [str(kernel), "mem=64M", *disk, f"init={init}", "quiet"]
 
 
 def commands(image: Path, uml: Path | None) -> dict[str, list[str]]:
@@ -77,9 +77,7 @@ def main() -> int:
         # Without the single runs and the paths of this host.
         brief = [{key: value for key, value in each.items() if key not in ("command", "times")} for each in records]
         log.info(f"written to {common.save('boot', brief, common.COMMITTED)}")
-    rows = [["start to exit, ms", "median", "mean", "min", "p95"]]
-    rows += [[r["name"], *(f"{r[key]:.2f}" for key in ("median", "mean", "min", "p95"))] for r in records]
-    print(common.table(rows))
+    print(common.timings("start to exit, ms", records))
     return 0
 
 

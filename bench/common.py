@@ -133,6 +133,12 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
+def timings(title: str, records: Sequence[Mapping[str, Any]]) -> str:
+    """Format the records of timings, see `Timing.record`, as a table; `title` heads the column of names."""
+    figures = ("median", "mean", "min", "p95")
+    return table([[title, *figures], *([r["name"], *(f"{r[figure]:.2f}" for figure in figures)] for r in records)])
+
+
 def _cell(text: str, width: int) -> str:
     return text.rjust(width) if text[:1].isdigit() else text.ljust(width)
 

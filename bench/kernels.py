@@ -26,9 +26,8 @@ TIMES = 300
 
 def spawn_us(kernel: Path, image: Path) -> float:
     """Return the microseconds of all runs of /bin/true in one VM."""
-    words = [str(kernel), "mem=64M", f"ubd0={image},ro", "root=/dev/ubda", "rootfstype=ext4", "ro", f"init={SPAWN}"]
     finished = subprocess.run(
-        [*words, "quiet", str(TIMES), "/bin/true"],
+        [*boot.start(kernel, image, SPAWN), str(TIMES), "/bin/true"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -63,9 +62,7 @@ def main() -> int:
         common.Timing(f"{name}: {TIMES} x /bin/true", (name,), tuple(t)).record() for name, t in spawned.items()
     ]
     log.info(f"written to {common.save('kernels', records)}")
-    rows = [["ms", "median", "mean", "min", "p95"]]
-    rows += [[r["name"], *(f"{r[key]:.2f}" for key in ("median", "mean", "min", "p95"))] for r in records]
-    print(common.table(rows))
+    print(common.timings("ms", records))
     return 0
 
 
