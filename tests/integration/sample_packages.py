@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from nabla.core import paths
 from tests.conftest import ROOT, Checkout
 
 CACHE = paths.cache_dir()
-KEYS = Path(os.environ.get("HOME", "/root")) / ".config" / "nabla" / "keys"
 LIBRARY = """\
 name = "libgreet"
 version = "1.2"

@@ -133,10 +133,10 @@ def test_without_a_terminal() -> None:
     keep, null = os.dup(0), os.open("/dev/null", os.O_RDONLY)
     os.dup2(null, 0)
     try:
-        with pytest.raises(HostError, match="needs a terminal") as told:
+        with pytest.raises(HostError, match="needs a terminal") as raised:
             terminal.check()
     finally:
         os.dup2(keep, 0)
         os.close(keep)
         os.close(null)
-    assert told.value.hint
+    assert raised.value.hint
