@@ -9,7 +9,7 @@ from nabla.core.paths import IMAGES
 
 from .engine import Finding, Fuzzer, boot, verdict
 
-PLACE = "/usr/lib/nabla-tests/fuzz"
+FOLDER = "/usr/lib/nabla-tests/fuzz"
 IMAGE = IMAGES / "test.ext3"
 # A VM that is this late has lost a wakeup or loops: rounds take seconds.
 TIMEOUT = 180
@@ -18,7 +18,7 @@ CALLS, FILES, FRAMES, TRACES = 6000, 400, 200, 20
 
 
 def _fuzz(name: str, seed: int, arguments: Sequence[object]) -> Finding | None:
-    words = [f"{PLACE}/{name}", *map(str, arguments)]
+    words = [f"{FOLDER}/{name}", *map(str, arguments)]
     status, output = boot(IMAGE, ["--memory", "256M"], words, TIMEOUT)
     return verdict(name, seed, status, output)
 

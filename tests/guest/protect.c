@@ -1,97 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// Protected memory: guards below stacks, PROT_NONE, read-only memory, memory that is unmapped. A wrong access is the
-// program's SIGSEGV with the right details, or EFAULT from a system call. In a VM read-only memory is so with the
-// kernel parameter protect=all only; without it this program checks that it is writable.
+// Protected memory: PROT_NONE, read-only memory, memory that is unmapped. A wrong access is the program's SIGSEGV with
+// the right details, or EFAULT from a system call. In a VM read-only memory is so with the kernel parameter protect=all
+// only; without it this program checks that it is writable. protect_stacks.c tests the guards below stacks.
 #define _GNU_SOURCE
 #include "tap.h"
 #include "util.h"
+#include "protect.h"
 
 #include <linux/futex.h>
-#include <pthread.h>
-#include <setjmp.h>
 #include <sys/mman.h>
-#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
-#include <sys/user.h>
-
-enum { KB = 1024, MB = 1024 * 1024, PAGE = 4096 };
-
-static sigjmp_buf back;
-static volatile int seen_code;
-static char *volatile seen_address;
-
-static void leave(int signal, siginfo_t *info, void *context)
-{
-	(void)signal;
-	(void)context;
-	seen_code = info->si_code;
-	seen_address = info->si_addr;
-	siglongjmp(back, 1);
-}
-
-static void handle(int flags)
-{
-	struct sigaction action = {.sa_sigaction = leave, .sa_flags = SA_SIGINFO | flags};
-	sigaction(SIGSEGV, &action, NULL);
-}
-
-static void *map(size_t size, int protection)
-{
-	return mmap(NULL, size, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-}
-
-static int all_bytes(const void *at, size_t size, unsigned char value)
-{
-	const unsigned char *p = at;
-	for (size_t i = 0; i < size; i++)
-		if (p[i] != value)
-			return 0;
-	return 1;
-}
-
-/* What a write to read-only memory comes to. */
-static int refused = SEGV_ACCERR;
-
-static void look_for_read_only(void)
-{
-	char line[2048] = "";
-	int fd = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
-	if (no_mmu() && read(fd, line, sizeof line - 1) >= 0 && !strstr(line, "protect=all"))
-		refused = 0;
-	close(fd);
-}
-
-/* 0 when the access succeeds, else the si_code of its SIGSEGV, or -1 if that names another address. */
-__attribute__((noinline)) static int reading(const volatile char *at)
-{
-	seen_address = NULL;
-	if (!sigsetjmp(back, 1)) {
-		(void)*at;
-		return 0;
-	}
-	return seen_address == at ? seen_code : -1;
-}
-
-__attribute__((noinline)) static int writing(volatile char *at)
-{
-	seen_address = NULL;
-	if (!sigsetjmp(back, 1)) {
-		*at = *at; // two accesses, as it is volatile
-		return 0;
-	}
-	return seen_address == at ? seen_code : -1;
-}
-
-__attribute__((noinline)) static int running(char *at)
-{
-	seen_address = NULL;
-	if (!sigsetjmp(back, 1)) {
-		((void (*)(void))at)();
-		return 0;
-	}
-	return seen_address == at ? seen_code : -1;
-}
 
 static void test_none(void)
 {
@@ -368,98 +287,6 @@ static void test_limit(void)
 	munmap(p, PAGE);
 }
 
-/* --- stacks */
-
-__attribute__((noinline)) static int recurse(int depth)
-{
-	volatile char pad[512];
-	memset((void *)pad, depth, sizeof pad);
-	return depth == -1 ? 0 : recurse(depth + 1) + pad[depth & 511];
-}
-
-static void recurse_on_signal(int signal)
-{
-	recurse(signal);
-}
-
-static void *recurse_in_thread(void *depth)
-{
-	recurse((int)(long)depth);
-	return NULL;
-}
-
-/* An alternate stack of 32 KB with a guard below. */
-static void alternate_stack(void)
-{
-	char *p = map(9 * 4 * KB + 32 * KB, PROT_READ | PROT_WRITE);
-	mprotect(p, PAGE, PROT_NONE);
-	stack_t stack = {.ss_sp = p + PAGE, .ss_size = 8 * 4 * KB + 32 * KB};
-	sigaltstack(&stack, NULL);
-}
-
-static int role(const char *name)
-{
-	if (!strcmp(name, "main"))
-		recurse(0);
-	if (!strcmp(name, "thread")) {
-		pthread_t t;
-		if (!pthread_create(&t, NULL, recurse_in_thread, NULL))
-			pthread_join(t, NULL);
-	}
-	if (!strcmp(name, "signal stack")) {
-		struct sigaction action = {.sa_handler = recurse_on_signal, .sa_flags = SA_ONSTACK};
-		alternate_stack();
-		sigaction(SIGUSR1, &action, NULL);
-		raise(SIGUSR1);
-	}
-	if (!strcmp(name, "handler without a stack of its own")) {
-		handle(0);
-		recurse(0);
-	}
-	if (!strcmp(name, "handler that recurses too")) {
-		struct sigaction action = {.sa_handler = recurse_on_signal, .sa_flags = SA_ONSTACK};
-		alternate_stack();
-		sigaction(SIGSEGV, &action, NULL);
-		recurse(0);
-	}
-	return 96;
-}
-
-__attribute__((noinline)) static int overflow(void)
-{
-	return sigsetjmp(back, 1) ? 1 : recurse(0);
-}
-
-static void *overflow_in_thread(void *unused)
-{
-	(void)unused;
-	alternate_stack();
-	return (void *)(long)(overflow() == 1 && overflow() == 1 ? seen_code : 0);
-}
-
-static void test_stacks(void)
-{
-	static const char *const roles[] = {"main", "thread", "signal stack", "handler without a stack of its own",
-					    "handler that recurses too"};
-	char name[128];
-	for (size_t i = 0; i < ARRAY_SIZE(roles); i++) {
-		snprintf(name, sizeof name, "endless recursion (%s) is this program's SIGSEGV", roles[i]);
-		CHECK(killed_by(run_role(roles[i], NULL), SIGSEGV), name);
-	}
-	char here;
-	alternate_stack();
-	handle(SA_ONSTACK);
-	int good = 0;
-	for (int i = 0; i < 5; i++)
-		good += overflow() == 1 && seen_address < &here;
-	CHECK(good == 5, "a handler on an alternate stack catches it, five times");
-	CHECK(seen_code == SEGV_MAPERR, "on the first thread's stack it is SEGV_MAPERR");
-	pthread_t t;
-	void *result = NULL;
-	CHECK(!pthread_create(&t, NULL, overflow_in_thread, NULL) && !pthread_join(t, &result) &&
-		      (long)result == SEGV_ACCERR, "on another thread's SEGV_ACCERR");
-}
-
 /* A debugger writes where the program may not. */
 static void test_poke(void)
 {
@@ -480,10 +307,8 @@ static void test_poke(void)
 	close(fd);
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
-	if (argc > 1)
-		return role(argv[1]);
 	look_for_read_only();
 	handle(0);
 	test_none();
@@ -496,6 +321,5 @@ int main(int argc, char **argv)
 	test_random();
 	test_limit();
 	test_poke();
-	test_stacks();
 	return tap_done();
 }

@@ -20,6 +20,22 @@ static inline void take(int fd)
 		_exit(92);
 }
 
+/* Two pipes: one word each way, to take turns. */
+struct turns {
+	int down[2], up[2];
+};
+
+static inline void turns_open(struct turns *t)
+{
+	if (pipe(t->down) || pipe(t->up))
+		_exit(90);
+}
+
+static inline void turns_close(struct turns *t)
+{
+	close(t->down[0]), close(t->down[1]), close(t->up[0]), close(t->up[1]);
+}
+
 static inline char *memory(size_t size, int value)
 {
 	char *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -45,6 +45,24 @@ static inline int wait_for(volatile int *flag, long ms)
 	return *flag;
 }
 
+/* Waits until a thread of this process sleeps in the kernel; 0 if it does not within 20 seconds. */
+static inline int wait_until_asleep(pid_t thread)
+{
+	char path[64], line[256];
+	snprintf(path, sizeof path, "/proc/self/task/%d/stat", thread);
+	for (int64_t end = now_ns() + 20000000000; now_ns() < end; sleep_ms(1)) {
+		int fd = open(path, O_RDONLY | O_CLOEXEC);
+		ssize_t n = fd < 0 ? -1 : read(fd, line, sizeof line - 1);
+		if (fd >= 0)
+			close(fd);
+		line[n < 0 ? 0 : n] = '\0';
+		const char *name_end = strrchr(line, ')');
+		if (name_end && name_end[1] == ' ' && name_end[2] == 'S')
+			return 1;
+	}
+	return 0;
+}
+
 /* Only a kernel without MMU counts mmap copies in /proc/meminfo. */
 static inline int no_mmu(void)
 {

@@ -9,7 +9,7 @@ import pytest
 
 from .vm import Vm
 
-PLACE = "/usr/lib/nabla-tests"
+FOLDER = "/usr/lib/nabla-tests"
 
 
 def test_it_is_alpine(alpine: Vm) -> None:
@@ -30,7 +30,7 @@ def test_curl_http(testing: Vm) -> None:
     """Many small and one large transfer from a server in the guest."""
     script = f"""
         cd /tmp && mkdir www && seq 500000 >www/numbers && echo small >www/small || exit
-        python3 {PLACE}/serve.py http 8080 www >log 2>&1 &
+        python3 {FOLDER}/serve.py http 8080 www >log 2>&1 &
         curl -sf --retry 40 --retry-delay 0 --retry-connrefused http://127.0.0.1:8080/small || exit
         curl -sf http://localhost:8080/numbers | cmp - www/numbers || exit
         curl -sf --parallel "http://127.0.0.1:8080/small?[1-200]" | sort | uniq -c
@@ -43,8 +43,8 @@ def test_curl_https(testing: Vm) -> None:
     """TLS between Alpine's curl and a server, both on Alpine's openssl."""
     script = f"""
         cd /tmp && mkdir www && seq 200000 >www/numbers || exit
-        python3 {PLACE}/serve.py https 8443 www >log 2>&1 &
-        curl -sf --retry 40 --retry-delay 0 --retry-connrefused --cacert {PLACE}/localhost.pem \\
+        python3 {FOLDER}/serve.py https 8443 www >log 2>&1 &
+        curl -sf --retry 40 --retry-delay 0 --retry-connrefused --cacert {FOLDER}/localhost.pem \\
             https://localhost:8443/numbers | cmp - www/numbers || exit
         curl -s https://localhost:8443/ ; echo "untrusted: $?"
         curl -sfk -o /dev/null -w '%{{ssl_verify_result}} %{{http_version}}\\n' https://localhost:8443/numbers
@@ -96,7 +96,7 @@ def test_login_shell(alpine: Vm, memory: str) -> None:
 def test_wget(testing: Vm) -> None:
     script = f"""
         cd /tmp && mkdir www && seq 1000 >www/numbers || exit
-        python3 {PLACE}/serve.py http 8080 www >log 2>&1 &
+        python3 {FOLDER}/serve.py http 8080 www >log 2>&1 &
         curl -sf -o /dev/null --retry 40 --retry-delay 0 --retry-connrefused http://127.0.0.1:8080/
         wget -q -O - http://127.0.0.1:8080/numbers | cmp - www/numbers && echo same
     """

@@ -7,12 +7,12 @@ import pytest
 
 from .vm import Vm, tap_failures
 
-PLACE = "/usr/lib/nabla-tests"
+FOLDER = "/usr/lib/nabla-tests"
 
 
 @pytest.mark.parametrize("memory", ["128M", "256M"])
 def test_large_mappings(testing: Vm, memory: str) -> None:
-    result = testing.but(memory=memory).run(f"{PLACE}/large")
+    result = testing.but(memory=memory).run(f"{FOLDER}/large")
     assert not tap_failures(result.output), result.describe()
     assert result.status == 0, result.describe()
 
@@ -20,12 +20,12 @@ def test_large_mappings(testing: Vm, memory: str) -> None:
 def test_the_eater_is_refused_and_can_be_ended(testing: Vm) -> None:
     """malloc returns NULL, and the shell goes on. It starts no program before there is memory again."""
     script = f"""
-        {PLACE}/large eat >/run/eater & eater=$!
+        {FOLDER}/large eat >/run/eater & eater=$!
         until read -r line </run/eater; do :; done
         kill -9 $eater
         wait $eater
         echo "ended by $?"
-        {PLACE}/large map 10 && echo free
+        {FOLDER}/large map 10 && echo free
     """
     result = testing.but(memory="64M").run("/bin/sh", "-c", script, timeout=100)
     assert result.lines() == ["ended by 137", "free"], result.describe()
@@ -37,9 +37,9 @@ def test_tmp_is_limited(testing: Vm) -> None:
         for round in 1 2 3; do
             dd if=/dev/zero of=/tmp/fill bs=64k 2>/run/error && exit 1
             grep -q "No space left" /run/error || exit 2
-            {PLACE}/large map 5 || exit 3
+            {FOLDER}/large map 5 || exit 3
             rm /tmp/fill
-            {PLACE}/large map 10 || exit 4
+            {FOLDER}/large map 10 || exit 4
         done
         df -k /tmp | awk 'NR == 2 {{ print ($3 < 100) }}'
     """

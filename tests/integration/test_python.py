@@ -11,7 +11,7 @@ from nabla.core.paths import TESTS
 
 from .vm import Vm, tap_failures
 
-PLACE = "/usr/lib/nabla-tests"
+FOLDER = "/usr/lib/nabla-tests"
 
 
 def checks() -> list[str]:
@@ -31,19 +31,19 @@ def test_version(testing: Vm) -> None:
 
 @pytest.mark.parametrize("name", checks())
 def test_check(testing: Vm, name: str) -> None:
-    result = testing.run("/usr/bin/python3", f"{PLACE}/python_checks.py", name)
+    result = testing.run("/usr/bin/python3", f"{FOLDER}/python_checks.py", name)
     assert not tap_failures(result.output), result.describe()
     assert result.status == 0, result.describe()
 
 
 def test_all_in_one_process(testing: Vm) -> None:
-    result = testing.run("/usr/bin/python3", f"{PLACE}/python_checks.py", timeout=200)
+    result = testing.run("/usr/bin/python3", f"{FOLDER}/python_checks.py", timeout=200)
     assert not tap_failures(result.output), result.describe()
 
 
 def test_shared_mappings(testing: Vm) -> None:
     """SQLite's WAL, mmap, shelve, numpy.memmap, shared_memory."""
-    result = testing.run("/usr/bin/python3", f"{PLACE}/python_mapped.py")
+    result = testing.run("/usr/bin/python3", f"{FOLDER}/python_mapped.py")
     assert result.status == 0, result.describe()
     assert len(result.lines()) == 10, result.describe()
 
@@ -51,7 +51,7 @@ def test_shared_mappings(testing: Vm) -> None:
 def test_ten_thousand_requests(testing: Vm) -> None:
     """A tornado server and Alpine's curl, both in the guest."""
     script = f"""
-        python3 {PLACE}/serve_tornado.py 8888 >/tmp/log 2>&1 &
+        python3 {FOLDER}/serve_tornado.py 8888 >/tmp/log 2>&1 &
         curl -sf --retry 60 --retry-delay 0 --retry-connrefused http://127.0.0.1:8888/5 || exit
         curl -sf 'http://127.0.0.1:8888/[1-10000]' >/tmp/answers || exit
         wc -l </tmp/answers

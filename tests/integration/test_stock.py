@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from .conftest import image_of
-from .test_guest_programs import PLACE
+from .test_guest_programs import FOLDER
 from .vm import Vm, tap_failures
 
 
@@ -26,7 +26,7 @@ def test_the_libc_is_alpines(stock: Vm, testing: Vm) -> None:
 
 def test_shell(stock: Vm) -> None:
     """What scripts expect of /bin/sh, by Alpine's own ash."""
-    result = stock.run("/bin/sh", f"{PLACE}/shell.sh")
+    result = stock.run("/bin/sh", f"{FOLDER}/shell.sh")
     assert not tap_failures(result.output), result.describe()
 
 
@@ -49,7 +49,7 @@ def test_shell(stock: Vm) -> None:
 )
 def test_guest_program(stock: Vm, name: str) -> None:
     program, *arguments = name.split()
-    result = stock.run(f"{PLACE}/{program}", *arguments)
+    result = stock.run(f"{FOLDER}/{program}", *arguments)
     assert not tap_failures(result.output), result.describe()
 
 
@@ -57,7 +57,7 @@ def test_curl(stock: Vm) -> None:
     script = f"""
         cd /tmp && mkdir www && seq 300000 >www/numbers || exit
         curl -sf file:///tmp/www/numbers | cmp - www/numbers || exit
-        python3 {PLACE}/serve.py http 8080 www >log 2>&1 &
+        python3 {FOLDER}/serve.py http 8080 www >log 2>&1 &
         curl -sf --retry 60 --retry-delay 0 --retry-connrefused http://127.0.0.1:8080/numbers >got || exit
         cmp got www/numbers && echo same
     """
@@ -65,5 +65,5 @@ def test_curl(stock: Vm) -> None:
 
 
 def test_python(stock: Vm) -> None:
-    result = stock.run("/usr/bin/python3", f"{PLACE}/python_checks.py", timeout=200)
+    result = stock.run("/usr/bin/python3", f"{FOLDER}/python_checks.py", timeout=200)
     assert not tap_failures(result.output), result.describe()
