@@ -12,18 +12,19 @@
 #include <sys/socket.h>
 
 static int fds[2];
-static volatile int ready, cleaned;
+/* The thread that is about to block, and how many signals it has handled. */
+static volatile int ready, handled, cleaned;
 
 static void *block_in_read(void *unused)
 {
 	char byte;
-	ready = 1;
+	ready = gettid();
 	return read(fds[0], &byte, 1) < 0 ? NULL : unused;
 }
 
 static void *block_in_nanosleep(void *unused)
 {
-	ready = 1;
+	ready = gettid();
 	nanosleep(&(struct timespec){100, 0}, NULL);
 	return unused;
 }
@@ -32,7 +33,7 @@ static void *block_in_semaphore(void *unused)
 {
 	sem_t never;
 	sem_init(&never, 0, 0);
-	ready = 1;
+	ready = gettid();
 	sem_wait(&never);
 	return unused;
 }
@@ -49,7 +50,7 @@ static void *block_in_condition(void *unused)
 {
 	pthread_mutex_lock(&lock);
 	pthread_cleanup_push(unlock, &lock);
-	ready = 1;
+	ready = gettid();
 	pthread_cond_wait(&never, &lock);
 	pthread_cleanup_pop(1);
 	return unused;
@@ -57,7 +58,7 @@ static void *block_in_condition(void *unused)
 
 static void *block_in_pause(void *unused)
 {
-	ready = 1;
+	ready = gettid();
 	pause();
 	return unused;
 }
@@ -65,7 +66,7 @@ static void *block_in_pause(void *unused)
 static void *block_in_poll(void *unused)
 {
 	struct pollfd p = {fds[0], POLLIN, 0};
-	ready = 1;
+	ready = gettid();
 	poll(&p, 1, -1);
 	return unused;
 }
@@ -76,14 +77,14 @@ static void *block_in_accept(void *unused)
 	struct sockaddr autobind = {.sa_family = AF_UNIX};
 	bind(s, &autobind, sizeof autobind.sa_family);
 	listen(s, 1);
-	ready = 1;
+	ready = gettid();
 	accept(s, NULL, NULL);
 	return unused;
 }
 
 static void *block_in_waitpid(void *pid)
 {
-	ready = 1;
+	ready = gettid();
 	waitpid((int)(long)pid, NULL, 0);
 	return NULL;
 }
@@ -92,7 +93,7 @@ static pthread_t eternal;
 
 static void *block_in_join(void *unused)
 {
-	ready = 1;
+	ready = gettid();
 	pthread_join(eternal, NULL);
 	return unused;
 }
@@ -100,26 +101,35 @@ static void *block_in_join(void *unused)
 static void on_signal(int signal)
 {
 	(void)signal;
+	handled++;
+}
+
+/* Cancels a thread and joins it. */
+static int cancel(pthread_t t)
+{
+	void *result = NULL;
+	int64_t began = now_ns();
+	pthread_cancel(t);
+	pthread_join(t, &result);
+	return result == PTHREAD_CANCELED && now_ns() - began < 50000000000;
 }
 
 /* Starts the thread, lets it block, optionally interrupts it by a restarting signal, cancels it, joins it. */
 static int cancelled(void *(*start)(void *), void *argument, int interrupt)
 {
 	pthread_t t;
-	void *result = NULL;
-	ready = 0;
+	ready = handled = 0;
 	if (pthread_create(&t, NULL, start, argument))
 		return 0;
-	wait_for(&ready, 2000);
-	sleep_ms(10);
+	wait_for(&ready, 20000);
+	int asleep = wait_until_asleep(ready);
 	for (int i = 0; i < interrupt; i++) {
 		pthread_kill(t, SIGUSR1);
-		sleep_ms(3);
+		for (int64_t end = now_ns() + 20000000000; handled <= i && now_ns() < end;)
+			sleep_ms(1);
+		asleep &= wait_until_asleep(ready);
 	}
-	int64_t began = now_ns();
-	pthread_cancel(t);
-	pthread_join(t, &result);
-	return result == PTHREAD_CANCELED && now_ns() - began < 2000000000;
+	return cancel(t) && asleep && handled == interrupt;
 }
 
 static void test_blocking_calls(void)
@@ -160,7 +170,7 @@ static volatile long progress;
 static void *spin(void *type)
 {
 	pthread_setcanceltype((int)(long)type, NULL);
-	ready = 1;
+	ready = gettid();
 	for (;;)
 		progress++;
 	return NULL;
@@ -170,7 +180,7 @@ static void *guarded(void *unused)
 {
 	char byte;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-	ready = 1;
+	ready = gettid();
 	ssize_t n = read(fds[0], &byte, 1);
 	progress = n == 1;
 	pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
@@ -189,7 +199,7 @@ static void *with_cleanups(void *unused)
 {
 	pthread_cleanup_push(note_order, (void *)1L);
 	pthread_cleanup_push(note_order, (void *)2L);
-	ready = 1;
+	ready = gettid();
 	pause();
 	pthread_cleanup_pop(0);
 	pthread_cleanup_pop(0);
@@ -200,14 +210,15 @@ static void test_modes(void)
 {
 	pthread_t t;
 	void *result = NULL;
-	CHECK(cancelled(spin, (void *)PTHREAD_CANCEL_ASYNCHRONOUS, 0), "asynchronous cancel of a spinning thread");
+	ready = 0;
+	pthread_create(&t, NULL, spin, (void *)PTHREAD_CANCEL_ASYNCHRONOUS);
+	wait_for(&ready, 20000);
+	CHECK(cancel(t), "asynchronous cancel of a spinning thread");
 
 	ready = progress = 0;
 	pthread_create(&t, NULL, guarded, NULL);
-	wait_for(&ready, 2000);
-	sleep_ms(10);
-	pthread_cancel(t);
-	sleep_ms(20);
+	wait_for(&ready, 20000);
+	CHECK(wait_until_asleep(ready) && pthread_cancel(t) == 0 && wait_until_asleep(ready), "a thread that disables it");
 	CHECK(write(fds[1], "x", 1) == 1 && pthread_join(t, &result) == 0 && progress == 1 && result == PTHREAD_CANCELED,
 	      "while disabled a cancel waits: the read finishes first");
 

@@ -12,6 +12,7 @@
 
 static int word, second;
 static volatile int woken, ready;
+static pid_t waiters[5];
 
 static long futex(int *address, int op, int value, const struct timespec *timeout, int *address2, int value3)
 {
@@ -20,12 +21,20 @@ static long futex(int *address, int op, int value, const struct timespec *timeou
 
 static void *wait_once(void *expected)
 {
-	__atomic_add_fetch(&ready, 1, __ATOMIC_SEQ_CST);
+	waiters[__atomic_fetch_add(&ready, 1, __ATOMIC_SEQ_CST)] = gettid();
 	while (word == (int)(long)expected)
 		if (futex(&word, FUTEX_WAIT, (int)(long)expected, NULL, NULL, 0) == 0)
 			break;
 	__atomic_add_fetch(&woken, 1, __ATOMIC_SEQ_CST);
 	return NULL;
+}
+
+/* Waits until so many threads have gone on; whether no more have. */
+static int has_woken(int count)
+{
+	for (int64_t end = now_ns() + 20000000000; woken < count && now_ns() < end;)
+		sleep_ms(1);
+	return woken == count;
 }
 
 static void test_wait_and_wake(void)
@@ -44,15 +53,17 @@ static void test_wait_and_wake(void)
 	pthread_t threads[5];
 	for (int i = 0; i < 5; i++)
 		pthread_create(&threads[i], NULL, wait_once, (void *)0L);
-	while (ready < 5)
-		sleep_ms(1);
-	sleep_ms(20);
+	int asleep = 0;
+	for (int i = 0; i < 5; i++) {
+		for (int64_t end = now_ns() + 20000000000; !*(volatile pid_t *)&waiters[i] && now_ns() < end;)
+			sleep_ms(1);
+		asleep += wait_until_asleep(waiters[i]);
+	}
+	CHECK(asleep == 5, "five threads wait");
 	CHECK(futex(&word, FUTEX_WAKE, 2, NULL, NULL, 0) == 2, "wake two of five");
-	sleep_ms(20);
-	CHECK(woken == 2, "two go on");
+	CHECK(has_woken(2), "two go on");
 	CHECK(futex(&word, FUTEX_CMP_REQUEUE, 1, (void *)(long)INT_MAX, &second, 0) == 3, "requeue the others, one woken");
-	sleep_ms(20);
-	CHECK(woken == 3, "three went on");
+	CHECK(has_woken(3), "three went on");
 	CHECK(futex(&second, FUTEX_WAKE, INT_MAX, NULL, NULL, 0) == 2, "two are found at the second address");
 	for (int i = 0; i < 5; i++)
 		pthread_join(threads[i], NULL);

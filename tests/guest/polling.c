@@ -16,7 +16,7 @@ static int fds[2];
 
 static void *write_later(void *unused)
 {
-	sleep_ms(30);
+	wait_until_asleep(getpid());
 	return write(fds[1], "z", 1) == 1 ? unused : &fds;
 }
 
@@ -35,7 +35,7 @@ static void test_poll_and_select(void)
 	CHECK(poll(p, 1, 30) == 0 && now_ns() - began >= 29000000, "poll runs out of time");
 	CHECK(poll(p, 2, -1) == 1 && p[1].revents == POLLOUT, "poll: the other end is writable");
 	pthread_create(&t, NULL, write_later, NULL);
-	CHECK(poll(p, 1, 5000) == 1 && p[0].revents == POLLIN, "poll wakes up when data arrive");
+	CHECK(poll(p, 1, 20000) == 1 && p[0].revents == POLLIN, "poll wakes up when data arrive");
 	pthread_join(t, NULL);
 	drain();
 	p[0].fd = -1;
@@ -54,7 +54,7 @@ static void test_poll_and_select(void)
 	pthread_create(&t, NULL, write_later, NULL);
 	FD_ZERO(&readable);
 	FD_SET(fds[0], &readable);
-	tv.tv_sec = 5;
+	tv.tv_sec = 20;
 	CHECK(select(fds[0] + 1, &readable, NULL, NULL, &tv) == 1 && FD_ISSET(fds[0], &readable), "select wakes up");
 	pthread_join(t, NULL);
 	drain();
@@ -125,7 +125,7 @@ static void test_epoll(void)
 static void *add_later(void *fd)
 {
 	uint64_t one = 1;
-	sleep_ms(20);
+	wait_until_asleep(getpid());
 	return write((int)(long)fd, &one, 8) == 8 ? NULL : fd;
 }
 

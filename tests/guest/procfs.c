@@ -81,10 +81,21 @@ static void test_sizes(void)
 	CHECK(has("/proc/self/smaps_rollup", "[rollup]") && kilobytes("Rss:") > 0, "smaps_rollup");
 }
 
+static volatile int listed;
+
 static void *in_thread(void *unused)
 {
-	sleep_ms(200);
+	wait_for(&listed, 20000);
 	return unused;
+}
+
+/* Waits until a file contains a text. */
+static int comes_to_have(const char *path, const char *expected)
+{
+	for (int64_t end = now_ns() + 20000000000; !has(path, expected); sleep_ms(1))
+		if (now_ns() > end)
+			return 0;
+	return 1;
 }
 
 static void test_others(void)
@@ -99,15 +110,14 @@ static void test_others(void)
 	if (d)
 		closedir(d);
 	CHECK(tasks == 2, "task lists both threads");
+	listed = 1;
 	pthread_join(t, NULL);
 
 	pid_t pid = start_role("pause", NULL);
 	snprintf(path, sizeof path, "/proc/%d/stat", pid);
-	sleep_ms(30);
-	CHECK(has(path, ") S "), "a sleeping child is shown as such");
+	CHECK(comes_to_have(path, ") S "), "a sleeping child is shown as such");
 	kill(pid, SIGKILL);
-	sleep_ms(10);
-	CHECK(has(path, ") Z "), "a dead one as a zombie");
+	CHECK(comes_to_have(path, ") Z "), "a dead one as a zombie");
 	wait_status(pid);
 	CHECK(slurp(path) == -1, "and then it is gone");
 }

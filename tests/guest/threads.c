@@ -195,7 +195,7 @@ static void test_detached(void)
 		if (i % 20 == 19)
 			sleep_ms(1);
 	}
-	for (int64_t end = now_ns() + 5000000000; (finished < created || tasks_alive() > 1) && now_ns() < end;)
+	for (int64_t end = now_ns() + 50000000000; (finished < created || tasks_alive() > 1) && now_ns() < end;)
 		sleep_ms(2);
 	CHECK(created == DETACHED && finished == DETACHED, "200 detached threads run to their end");
 	CHECK(tasks_alive() == 1, "and are gone");
@@ -245,7 +245,9 @@ static void *meet(void *unused)
 	int now = __atomic_add_fetch(&readers, 1, __ATOMIC_SEQ_CST);
 	if (now > readers_most)
 		readers_most = now;
-	sleep_ms(20);
+	/* the first reader stays until there is another one */
+	for (int64_t end = now_ns() + 20000000000; readers_most < 2 && now_ns() < end;)
+		sleep_ms(1);
 	__atomic_sub_fetch(&readers, 1, __ATOMIC_SEQ_CST);
 	pthread_rwlock_unlock(&rwlock);
 	sem_post(&semaphore);

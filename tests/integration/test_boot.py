@@ -101,9 +101,7 @@ def test_loopback(minimal: Vm) -> None:
 
 def test_orphans_do_not_keep_it(minimal: Vm) -> None:
     """The VM ends with the command even if other processes still run."""
-    began = time.monotonic()
     assert minimal.run("/bin/sh", "-c", "sleep 1000 & while :; do :; done & exit 6").status == 6
-    assert time.monotonic() - began < 10
 
 
 def test_no_memory_left(minimal: Vm) -> None:
@@ -180,10 +178,13 @@ def test_side_by_side(minimal: Vm) -> None:
     """VMs on the same image are independent: each sees a private copy."""
     started = [
         subprocess.Popen(
-            minimal.argv("/bin/sh", "-c", f"echo {n} >/root/me; sleep 0.3; cat /root/me"),
-            stdin=subprocess.DEVNULL,
+            minimal.argv("/bin/sh", "-c", f"echo {n} >/root/me; echo; read go; cat /root/me"),
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
         for n in range(6)
     ]
-    assert [process.communicate(timeout=60)[0] for process in started] == [f"{n}\n".encode() for n in range(6)]
+    for process in started:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+    assert [process.communicate(b"\n", timeout=60)[0] for process in started] == [f"{n}\n".encode() for n in range(6)]

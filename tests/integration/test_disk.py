@@ -114,7 +114,7 @@ def test_two_writers_are_refused(copy_of: CopyOf) -> None:
     disk = copy_of("minimal")
     vm = Vm(disk, memory="64M")
     with subprocess.Popen(
-        vm.argv("/bin/sh", "-c", "echo up; sleep 20"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        vm.argv("/bin/sh", "-c", "echo up; sleep 1000"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     ) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == b"up\n"

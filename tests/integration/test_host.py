@@ -86,8 +86,8 @@ def test_few_kinds_of_calls(trace: Trace) -> None:
 
 def test_threads_of_the_running_machine(testing: Vm) -> None:
     """Read from the host's /proc while the guest has many threads and processes."""
-    threads = "import threading, time; [threading.Thread(target=time.sleep, args=(3,)).start() for _ in range(5)]"
-    script = f"sleep 5 & sleep 5 & python3 -c '{threads}; print(\"up\", flush=True)'; wait"
+    threads = "import threading, time; [threading.Thread(target=time.sleep, args=(1000,)).start() for _ in range(5)]"
+    script = f"sleep 1000 & sleep 1000 & python3 -c '{threads}; print(\"up\", flush=True)'; wait"
     words = testing.argv("/bin/sh", "-c", script)
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as launcher:
         assert launcher.stdout is not None

@@ -40,7 +40,7 @@ def test_without_it_there_are_none(image: Path, as_root: bool) -> None:
 def test_as_an_ordinary_user(ordinary: Ordinary) -> None:
     """Through an outer user namespace, in which the VM has the same user and no capability."""
     image = ordinary.folder / "disk.ext3"
-    command = ["/bin/sh", "-c", "echo up; sleep 9"]
+    command = ["/bin/sh", "-c", "echo up; sleep 1000"]
     words = [*ordinary.prefix, ordinary.nabla_run, "--jail", "--ephemeral", image, "--", *command]
     with subprocess.Popen(list(map(str, words)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -209,7 +209,7 @@ def test_time_limit(minimal: Vm) -> None:
     result = minimal.but(options=("--timeout", "0.4")).run("/bin/sleep", "100")
     assert result.status == TIMED_OUT
     assert result.errors == "nabla-run: the VM was stopped after 0.4 seconds (--timeout)\n"
-    assert 0.4 <= time.monotonic() - before < 20
+    assert time.monotonic() - before >= 0.4
 
 
 def test_time_limit_of_a_stubborn_kernel(launcher: Launcher) -> None:
@@ -281,8 +281,8 @@ def test_stats_while_it_runs(minimal: Vm) -> None:
         with os.fdopen(reader) as stream:
             lines = [json.loads(line) for line in stream]
         assert process.wait() == 0
-    assert 4 <= len(lines) <= 7
     uptimes = [line["uptime_us"] for line in lines]
+    assert 4 <= len(lines) <= uptimes[-1] / 250_000 + 3  # four a second, and one at each end
     assert uptimes == sorted(uptimes)
     assert lines[-1]["launch_us"] > 0
     assert lines[-1]["boot_us"] > 0

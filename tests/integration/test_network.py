@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 import subprocess
@@ -190,6 +191,7 @@ def test_slow_peer(minimal: Vm, kind: socket.SocketKind) -> None:
         assert frames(wire, 0x0806)[6:8] == b"\x00\x02"
         machine.stdin.write(b"\n")
         machine.stdin.flush()
+        select.select([wire], [], [], 20)  # the guest sends
         time.sleep(0.5)
         wire.settimeout(20)
         payload = 0
@@ -206,7 +208,10 @@ def test_slow_peer(minimal: Vm, kind: socket.SocketKind) -> None:
 @pytest.mark.parametrize("nonsense", [b"\xff" * 4000, framed(b""), framed(b"short"), b"\x00\x00"])
 def test_hostile_peer(minimal: Vm, nonsense: bytes) -> None:
     """The VM survives any data on the wire, and the wire's end."""
-    with wired(minimal, socket.SOCK_STREAM, "echo up; sleep 0.3; ip link show eth0; read done") as (machine, wire):
+    script = (
+        "echo up; until [ $(cat /sys/class/net/eth0/carrier) = 0 ]; do sleep 0.1; done; ip link show eth0; read done"
+    )
+    with wired(minimal, socket.SOCK_STREAM, script) as (machine, wire):
         assert machine.stdout is not None
         assert machine.stdin is not None
         assert machine.stdout.readline() == b"up\n"

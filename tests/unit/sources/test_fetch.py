@@ -181,10 +181,8 @@ def test_offline_never_connects(server: http.Server, cache: Path, monkeypatch: p
 def test_dead_host_is_asked_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(url, "_dead", {})
     dead = [origin(f"http://nowhere.invalid/{name}") for name in ("a", "b", "c")]
-    begin = time.monotonic()
     with pytest.raises(FetchError) as caught:
         fetch.fetch(source(*dead))
-    assert time.monotonic() - begin < 3 * url.CONNECT_TIMEOUT
     assert caught.value.hint.count("not tried again") == 2
     assert caught.value.hint.count("nowhere.invalid") >= 3
 
