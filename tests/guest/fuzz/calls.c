@@ -14,7 +14,6 @@
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -24,6 +23,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "filesystems.h"
 #include "signatures.h"
 
 #define NOBODY 65534
@@ -213,21 +213,6 @@ static void map(void)
 	}
 }
 
-/* A tmpfs with all forms of its options, and another form for the next mount of it. */
-static void mount_tmpfs(void)
-{
-	static const char *const names[] = {"size=", "nr_inodes=", "nr_blocks=", "mode=", "uid=", "gid=", "mpol=", "huge=", ""};
-	static const char *const units[] = {"", "k", "m", "g", "%", "e", "x", ",", "=", "\n"};
-	char options[200] = "";
-	size_t length = 0;
-	for (word n = fuzz_below(4); n && length < 120; n--)
-		length += snprintf(options + length, sizeof options - length, "%s%s%ld%s", length ? "," : "", fuzz_pick(names),
-				   (long)(fuzz_one_in(2) ? fuzz_below(200) : fuzz_border()), fuzz_pick(units));
-	mount("fuzz", "/tmp/fuzz/d", "tmpfs", fuzz_one_in(3) ? MS_REMOUNT : 0, options);
-	if (fuzz_one_in(2))
-		umount2("/tmp/fuzz/d", fuzz_below(8));
-}
-
 static void add(int fd)
 {
 	if (fd >= 0 && descriptor_count < (int)ARRAY_SIZE(descriptors))
@@ -312,6 +297,8 @@ static void work(word seed, word calls, int show)
 		}
 		if (root && fuzz_one_in(200))
 			mount_tmpfs();
+		if (fuzz_one_in(100))
+			label_and_allocate();
 		for (size_t i = 0; i < 6; i++)
 			a[i] = argument(i < strlen(known->kinds) && !fuzz_one_in(12) ? known->kinds[i] : '?');
 		if (fuzz_one_in(50))
