@@ -55,6 +55,8 @@ missing_packages() {
             lacks skopeo skopeo
             lacks umoci umoci
             lacks openssl openssl
+            # Serves a store of results.
+            [ -x /usr/sbin/nginx ] || lacks nginx nginx-light
             # Opens the report of a release.
             lacks chromium chromium
             ;;

@@ -81,6 +81,7 @@ def clean_environment(
     for name in list(os.environ):
         if name not in _KEPT and not name.startswith(_KEPT_PREFIXES):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("NABLA_STORE", "off")
     if not any(request.node.get_closest_marker(name) for name in ("vm", "buildroot", "online")):
         monkeypatch.setenv("NABLA_CACHE", str(tmp_path_factory.getbasetemp() / "empty cache"))
 

@@ -11,6 +11,10 @@ is removed. With `NABLA_FRESH=1` no result is reused.
 A second build that only repeats a sample (`NABLA_SAMPLE_OF` is the first build's cache) also reuses the results of the
 first build, except for one of SAMPLE keys, which their digests select: a changed step is drawn again.
 
+Stores (nabla.remote, docs/store.md) extend the cache to other machines: a result that is absent here is taken from a
+store, and `origin` in its manifest names the store and the signer. A built result is given to a store that may be
+written.
+
 A step is cacheable if its declared inputs, configuration and code fully determine its outputs, and no later step relies
 on side effects (or recreates them, as nabla.build.source_tree does).
 """
@@ -24,10 +28,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from nabla.core import digest, files
+from nabla.core import digest, files, log
 from nabla.core.errors import CommandError
 from nabla.core.paths import ROOT, cache_dir
 from nabla.core.process import run
+from nabla.remote import stores
 
 # Increment it with each change of the layout of entries, or of code that is not part of the keys.
 CACHE_VERSION = 2
@@ -65,7 +70,12 @@ def is_in_sample(name: str) -> bool:
 
 
 def find(name: str) -> Path | None:
-    """Return the folder of a key's results after checking them; None if they are absent or damaged."""
+    """Return the folder of a key's results after checking them; None if they are absent or damaged, also in stores."""
+    return find_local(name) or (_take(name) if _uses_stores() else None)
+
+
+def find_local(name: str) -> Path | None:
+    """Return the folder of a key's results in the cache of this host after checking them."""
     folder = entry(name)
     try:
         digests = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["digests"]
@@ -99,18 +109,45 @@ def add(name: str, title: str, sources: Mapping[str, Path], *, move: bool = Fals
 
     Returns the folder of the entry. Raises `DiskFullError`, `CommandError`.
     """
-    folder = _entry(cache_dir(), name)
     with files.scratch(cache_dir() / "tmp") as scratch:
         whole = scratch / "entry"
         whole.mkdir()
         for each, source in sources.items():
             (files.move if move else _copy)(source, whole / each)
-        record = {"title": title, "digests": {each: digest.path_digest(whole / each) for each in sources}}
-        (whole / "manifest.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        files.make_folder(folder.parent)
-        files.remove(folder)
-        files.remove_unused((cache_dir() / "results").glob("??/*"))
-        whole.rename(folder)
+        digests = {each: digest.path_digest(whole / each) for each in sources}
+        folder = _publish(whole, name, {"title": title, "digests": digests})
+    if stores.pushes():
+        stores.offer(name, title, {each: folder / each for each in sources})
+    return folder
+
+
+def _uses_stores() -> bool:
+    # A second build must not take what another one built.
+    return is_reusable() and "NABLA_SAMPLE_OF" not in os.environ and stores.is_configured()
+
+
+def _take(name: str) -> Path | None:
+    """Take a key's results from a store into the cache; None if no store has valid ones."""
+    with files.scratch(cache_dir() / "tmp") as scratch:
+        whole = scratch / "entry"
+        taken = stores.take(name, whole)
+        if taken is None:
+            return None
+        record = taken.signed.record
+        digests = {each: output.digest for each, output in record.outputs.items()}
+        origin = {"store": taken.store, "signer": taken.signed.signer, "created": record.created}
+        log.info(f"{record.title}: taken from {taken.store}, signed by {taken.signed.signer}")
+        return _publish(whole, name, {"title": record.title, "digests": digests, "origin": origin})
+
+
+def _publish(whole: Path, name: str, record: Mapping[str, Any]) -> Path:
+    """Move a complete entry to its path by one rename."""
+    folder = _entry(cache_dir(), name)
+    (whole / "manifest.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    files.make_folder(folder.parent)
+    files.remove(folder)
+    files.remove_unused((cache_dir() / "results").glob("??/*"))
+    whole.rename(folder)
     return folder
 
 

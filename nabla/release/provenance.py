@@ -37,7 +37,7 @@ def dependencies(root: Path = ROOT) -> tuple[Dependency, ...]:
 
 def serialize(statement: Statement) -> bytes:
     """Return the statement as canonical JSON. Raises `ProvenanceError` if it is invalid."""
-    from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]
+    from google.protobuf.json_format import MessageToDict
     from in_toto_attestation.predicates.provenance.v1 import provenance_pb2  # type: ignore[import-untyped]
     from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor  # type: ignore[import-untyped]
     from in_toto_attestation.v1.statement import Statement as InTotoStatement  # type: ignore[import-untyped]

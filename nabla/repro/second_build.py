@@ -85,6 +85,7 @@ class SecondBuild:
             "NABLA_JOBS": str(bwrap.jobs() + 1),
             "NABLA_KEYS": str(keys_dir()),
             "NABLA_OFFLINE": "1",
+            "NABLA_STORE": "off",
             "PYTHONPATH": os.pathsep.join([str(self.root / "nabla" / "repro" / "site"), str(self.root)]),
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",

@@ -9,6 +9,7 @@ lock:update (on demand) -> toolchain/buildroot.lock -> fetch:buildroot -> toolch
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +20,12 @@ from nabla.core.paths import relative
 from nabla.engine import task
 from nabla.engine.action import Job
 from nabla.engine.task import TaskDict
+from nabla.remote import stores
 from nabla.sandbox import buildroot, lockfile
+from nabla.sources.apt import DebFile
 from nabla.sources.store import cache
 
+_TRANSFERS = 4  # at a time
 _PINS = {"buildroot": lockfile.BASE, "packaging": lockfile.PACKAGING, "vary": lockfile.VARY}
 _RECORDS = {"buildroot": BUILD_ROOT, "packaging": PACKAGING_ROOT}
 
@@ -102,9 +106,22 @@ def lock_steps() -> Iterator[TaskDict]:
 
 
 def fetch(job: Job, name: str) -> None:
-    """Fetch all packages of a build root."""
-    packages = buildroot.fetch(lockfile.read_lock(_PINS[name].lock))
+    """Fetch all packages of a build root, first from the stores, which are mirrors of Debian's archive."""
+    lock = lockfile.read_lock(_PINS[name].lock)
+    missing = [file for file in lock.files if not cache().path(file.sha256).exists()]
+    with ThreadPoolExecutor(_TRANSFERS) as pool:
+        taken = sum(pool.map(_from_stores, missing))
+    job.note(f"{taken} of {len(missing)} missing packages came from stores")
+    packages = buildroot.fetch(lock)
     job.note(f"{len(packages)} packages in {cache().root}")
+
+
+def _from_stores(file: DebFile) -> bool:
+    with cache().scratch() as folder:
+        if not stores.obtain_file(file.sha256, file.size, folder / "file", f"{file.name} {file.version}"):
+            return False
+        cache().add(folder / "file", file.sha256)
+    return True
 
 
 def unpack(job: Job, name: str) -> None:

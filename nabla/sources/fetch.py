@@ -2,7 +2,8 @@
 """Fetch the sources of recipes into the cache: origins are tried in order, and each file is verified before it enters.
 
 The cache is content-addressed and shared by all checkouts of a user (nabla.sources.store). A file must have the right
-sha256, size and, if upstream signs, OpenPGP signature. With `NABLA_OFFLINE=1` no connection is opened.
+sha256, size and, if upstream signs, OpenPGP signature. A file from a store (nabla.remote) is identified by the pinned
+sha256 alone, like a file of the cache. With `NABLA_OFFLINE=1` no connection is opened.
 `NABLA_WITHOUT=debian,pypi` ignores the origins of these providers, and their files in the cache.
 """
 
@@ -28,6 +29,7 @@ from nabla.core.errors import (
     SignatureError,
 )
 from nabla.engine.action import Job
+from nabla.remote import stores
 from nabla.sources import archives, openpgp, recipe
 from nabla.sources.origins import Delivery, Request, debian, pypi
 from nabla.sources.recipe import DebianOrigin, DebOrigin, Origin, PypiOrigin, Recipe, Source, UrlOrigin
@@ -147,6 +149,9 @@ def _cached_file(origin: Origin, store: Store) -> Path | None:
 
 
 def _fetch_first(source: Source, store: Store, task_log: Path | None) -> Fetched:
+    mirrored = _from_stores(source, store)
+    if mirrored is not None:
+        return mirrored
     problems: list[FetchError] = []
     for origin in usable(source):
         with store.scratch() as folder:
@@ -159,6 +164,16 @@ def _fetch_first(source: Source, store: Store, task_log: Path | None) -> Fetched
                 continue
         return Fetched(path, origin)
     raise _combine(source, problems)
+
+
+def _from_stores(source: Source, store: Store) -> Fetched | None:
+    """Take a file from the stores, which are mirrors of all origins: the recipe's digest decides about it."""
+    for origin in usable(source):
+        with store.scratch() as folder:
+            target = folder / "file"
+            if stores.obtain_file(origin.sha256, origin.size, target, source.name):
+                return Fetched(store.add(target, origin.sha256), origin)
+    return None
 
 
 def _fetch_from(origin: Origin, request: Request) -> Path:

@@ -37,7 +37,7 @@ def allowed_signers_line(key: str) -> str:
     return f'{SIGNER} namespaces="{NAMESPACE}" {key}\n'
 
 
-def verify(data: bytes, signature: Path, allowed: Path) -> bytes:
+def verify(data: bytes, signature: Path, allowed: Path, namespace: str = NAMESPACE) -> bytes:
     """Check OpenSSH's signature of `data` by one of the allowed signers; return the public key, as OpenSSH writes it.
 
     Raises `SignatureError` if the signature is damaged, of other data or another namespace, or by another signer.
@@ -47,7 +47,7 @@ def verify(data: bytes, signature: Path, allowed: Path) -> bytes:
         raise SignatureError(f"{signature.name} is not by an allowed signer", known.stderr.strip())
     problem = ""
     for name in known.stdout.split("\n")[0].split(","):
-        result = _ssh_keygen("verify", "-n", NAMESPACE, "-I", name, "-s", signature, "-f", allowed, data=data)
+        result = _ssh_keygen("verify", "-n", namespace, "-I", name, "-s", signature, "-f", allowed, data=data)
         if result.returncode == 0:
             return _signer(signature)
         problem = problem or (result.stderr or result.stdout).strip()

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Take results and files from the stores, and give results to those that may be written.
+
+Whatever a store answers, the worst outcome is a warning and a local build: every entry is checked by
+nabla.remote.record, and every blob by its size and digest, before anything of it is used.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from nabla.core import files, log, manifest
+from nabla.core.errors import NablaError
+from nabla.core.paths import cache_dir
+from nabla.remote import bundle, keys, record, settings
+from nabla.remote.record import EntryError, Output, Signed
+from nabla.remote.settings import Settings, StoreSettings
+from nabla.remote.transport import StoreError, Transport, UnreachableError, open_store
+
+MAX_FILE = 4 << 30  # bytes of a file whose size is not known in advance
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A result that was taken from a store."""
+
+    signed: Signed
+    store: str
+
+
+def is_configured() -> bool:
+    """Return whether there is any store. Raises `ConfigError`."""
+    return bool(settings.load().stores)
+
+
+def pushes() -> bool:
+    """Return whether results are given to a store as soon as they are built."""
+    return any(each.push for each in settings.load().stores)
+
+
+def take(key: str, folder: Path) -> Taken | None:
+    """Write the outputs of a key into a new folder, from the first store with a valid entry; None without one.
+
+    Raises `DiskFullError`, `ConfigError`.
+    """
+    current = settings.load()
+    for store in _open(current):
+        signed = look_up(store, key, current)
+        if signed is None:
+            continue
+        files.remove(folder)
+        files.make_folder(folder)
+        try:
+            _obtain(signed.record.outputs, folder, [store, *(each for each in _open(current) if each is not store)])
+        except (EntryError, StoreError) as error:
+            _warn(store, error, f"{key[:12]}… ({record.printable(signed.record.title)}): ")
+            continue
+        return Taken(signed, store.settings.url)
+    return None
+
+
+def look_up(store: Transport, key: str, current: Settings) -> Signed | None:
+    """Return the valid record of a key in one store; warns of any other answer than "absent"."""
+    with files.scratch(cache_dir() / "tmp") as scratch:
+        try:
+            if not store.fetch(f"ac/{key}", scratch / "entry", record.MAX_ENTRY, f"entry {key[:12]}"):
+                return None
+            return record.unseal((scratch / "entry").read_bytes(), key, current)
+        except StoreError as error:
+            _warn(store, error)
+        except EntryError as error:
+            _warn(store, error, f"{key[:12]}…: ")
+    return None
+
+
+def obtain_file(sha256: str, size: int | None, target: Path, title: str) -> bool:
+    """Write a file with this digest to `target`, from the first store that has it; return False if none does."""
+    for store in _open(settings.load()):
+        try:
+            if _fetch_blob(store, sha256, MAX_FILE if size is None else size, target, title, exact=size is not None):
+                return True
+        except (StoreError, EntryError) as error:
+            _warn(store, error, f"{title}: ")
+    return False
+
+
+def give(key: str, title: str, sources: Mapping[str, Path]) -> int:
+    """Give a result to every store that may be written and lacks a valid entry; return the number of those.
+
+    Raises `StoreError` for a store that fails, `SigningError`.
+    """
+    current = settings.load()
+    targets = [each for each in _open(current) if each.settings.push and _lacks(each, key, current)]
+    if not targets:
+        return 0
+    with files.scratch(cache_dir() / "tmp") as scratch:
+        outputs = {name: bundle.pack(source, scratch / name) for name, source in sources.items()}
+        entry = scratch / ".entry"
+        entry.write_bytes(record.seal(key, title, outputs, current.key or keys.ensure_key()[0]))
+        for store in targets:
+            for name, output in outputs.items():
+                if not store.has(f"cas/{output.blob}"):
+                    store.send(f"cas/{output.blob}", scratch / name, title)
+            # Last, so that an entry never names a blob that is not there.
+            store.send(f"ac/{key}", entry, title)
+    return len(targets)
+
+
+def offer(key: str, title: str, sources: Mapping[str, Path]) -> None:
+    """Like `give` after a build: a store that fails costs a warning only."""
+    try:
+        give(key, title, sources)
+    except UnreachableError:
+        return  # reported when it was found
+    except (StoreError, EntryError, NablaError) as error:
+        log.warn(f"the store does not get {record.printable(title)}: {error}")
+
+
+def writable() -> list[Transport]:
+    """Return the stores that may be written."""
+    return [each for each in _open(settings.load()) if each.settings.push]
+
+
+def all_stores() -> list[Transport]:
+    """Return all stores in reading order."""
+    return list(_open(settings.load()))
+
+
+def _lacks(store: Transport, key: str, current: Settings) -> bool:
+    if not store.has(f"ac/{key}"):
+        return True
+    signed = look_up(store, key, current)
+    return signed is None or not all(store.has(f"cas/{each.blob}") for each in signed.record.outputs.values())
+
+
+def _obtain(outputs: Mapping[str, Output], folder: Path, stores: Sequence[Transport]) -> None:
+    def one(name: str) -> None:
+        with files.scratch(cache_dir() / "tmp") as scratch:
+            _obtain_blob(outputs[name], scratch / "blob", stores)
+            bundle.unpack(scratch / "blob", outputs[name], folder / name)
+
+    with ThreadPoolExecutor(settings.load().parallel) as pool:
+        list(pool.map(one, outputs))
+
+
+def _obtain_blob(output: Output, target: Path, stores: Sequence[Transport]) -> None:
+    """Write a blob to `target`, from any of the stores: its digest proves it. Raises the first store's error."""
+    problem: Exception | None = None
+    for store in stores:
+        try:
+            if _fetch_blob(store, output.blob, output.size, target, f"blob {output.blob[:12]}", exact=True):
+                return
+            problem = problem or EntryError(f"the store has no blob {output.blob[:12]}…")
+        except (StoreError, EntryError) as error:
+            problem = problem or error
+    raise problem or EntryError("there is no store")
+
+
+def _fetch_blob(store: Transport, sha256: str, limit: int, target: Path, title: str, *, exact: bool) -> bool:
+    """Fetch into a file named by the digest, where an interrupted transfer continues, then move it to `target`."""
+    part = cache_dir() / "partial" / f"{sha256}.blob"
+    with files.lock(cache_dir() / "locks" / sha256, f"waiting for another process that fetches {sha256[:12]}"):
+        files.make_folder(part.parent)
+        while True:
+            resumed = part.exists()
+            if not store.fetch(f"cas/{sha256}", part, limit, title):
+                return False
+            size = part.stat().st_size
+            if exact and size < limit:
+                raise EntryError(f"the blob {sha256[:12]}… ends after {size} of {limit} bytes")
+            if manifest.file_sha256(part) == sha256:
+                files.move(part, target)
+                return True
+            part.unlink()
+            # The beginning may have come from another store.
+            if not resumed:
+                raise EntryError(f"the blob {sha256[:12]}… has another content than its name says")
+
+
+def _open(current: Settings) -> tuple[Transport, ...]:
+    return _opened(current.stores)
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(stores: tuple[StoreSettings, ...]) -> tuple[Transport, ...]:
+    return tuple(open_store(each) for each in stores)
+
+
+_warned: set[str] = set()
+
+
+def _warn(store: Transport, error: Exception, what: str = "") -> None:
+    line = f"the store {store.settings.url}: {what}{error}"
+    # An unreachable store is reported once, not for each step.
+    if not isinstance(error, UnreachableError) and line not in _warned:
+        _warned.add(line)
+        log.warn(line)

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real servers for stores: nginx with DAV, and a server that answers wrongly in any way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Event, Thread
+
+Answer = Callable[[BaseHTTPRequestHandler], bool]
+
+_NGINX = """
+{user}
+daemon off;
+worker_processes 1;
+pid {base}/nginx.pid;
+error_log {base}/error.log;
+events {{ worker_connections 64; }}
+http {{
+    access_log {base}/access.log;
+    client_body_temp_path {base}/body;
+    proxy_temp_path {base}/proxy;
+    fastcgi_temp_path {base}/fastcgi;
+    uwsgi_temp_path {base}/uwsgi;
+    scgi_temp_path {base}/scgi;
+    client_max_body_size 0;
+    server {{
+        listen 127.0.0.1:{port} {tls};
+        root {root};
+        {server}
+        location / {{
+            dav_methods PUT;
+            create_full_put_path on;
+            {location}
+        }}
+    }}
+}}
+"""
+
+
+def free_port() -> int:
+    """A port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _nginx_program() -> str:
+    found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    assert found, "nginx is missing: apt-get install nginx-light"
+    return found
+
+
+@contextmanager
+def nginx(base: Path, root: Path, *, server: str = "", location: str = "", tls: str = "") -> Iterator[str]:
+    """Run nginx with DAV on a folder; yields host and port."""
+    base.mkdir(parents=True, exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
+    while True:
+        port = free_port()
+        # As root its workers would become another user, who cannot enter the folder.
+        user = "user root;" if os.geteuid() == 0 else ""
+        text = _NGINX.format(user=user, base=base, root=root, port=port, server=server, location=location, tls=tls)
+        (base / "nginx.conf").write_text(text)
+        argv: list[str | Path] = [_nginx_program(), "-e", base / "error.log", "-p", base, "-c", base / "nginx.conf"]
+        with subprocess.Popen(argv, stderr=subprocess.PIPE) as process:
+            try:
+                if _answers(port, process):
+                    yield f"127.0.0.1:{port}"
+                    return
+                errors = process.stderr.read().decode() if process.stderr else ""
+                # Another process may have taken the port.
+                assert "in use" in errors + (base / "error.log").read_text(), errors
+            finally:
+                process.terminate()
+
+
+def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
+    while process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 60).close()
+            return True
+        except ConnectionRefusedError:
+            time.sleep(0.01)
+    return False
+
+
+@contextmanager
+def odd_server(root: Path, answer: Answer, log: list[str]) -> Iterator[str]:
+    """Serve a folder; `answer` may answer a request itself (and returns True). Yields the address."""
+    release = Event()
+
+    class Handler(SimpleHTTPRequestHandler):
+        stopped = release
+
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args, directory=str(root))  # type: ignore[arg-type]
+
+        def do_GET(self) -> None:
+            log.append(f"GET {self.path}")
+            try:
+                if not answer(self):
+                    super().do_GET()
+            except (BrokenPipeError, ConnectionResetError):
+                self.close_connection = True
+
+        def do_PUT(self) -> None:
+            log.append(f"PUT {self.path}")
+            self.send_error(405)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the name of the overridden method)
+            return
+
+    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    listener.daemon_threads = True
+    thread = Thread(target=listener.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.server_address[1]}"
+    finally:
+        release.set()
+        listener.shutdown()
+        listener.server_close()
+        thread.join()
