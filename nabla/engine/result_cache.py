@@ -32,7 +32,7 @@ from nabla.core import digest, files, log
 from nabla.core.errors import CommandError
 from nabla.core.paths import ROOT, cache_dir
 from nabla.core.process import run
-from nabla.remote import stores
+from nabla.remote import settings
 
 # Increment it with each change of the layout of entries, or of code that is not part of the keys.
 CACHE_VERSION = 2
@@ -116,18 +116,23 @@ def add(name: str, title: str, sources: Mapping[str, Path], *, move: bool = Fals
             (files.move if move else _copy)(source, whole / each)
         digests = {each: digest.path_digest(whole / each) for each in sources}
         folder = _publish(whole, name, {"title": title, "digests": digests})
-    if stores.pushes():
+    if settings.load().pushes:
+        # Imported when needed, here and below: most runs use no store.
+        from nabla.remote import stores
+
         stores.offer(name, title, {each: folder / each for each in sources})
     return folder
 
 
 def _uses_stores() -> bool:
     # A second build must not take what another one built.
-    return is_reusable() and "NABLA_SAMPLE_OF" not in os.environ and stores.is_configured()
+    return is_reusable() and "NABLA_SAMPLE_OF" not in os.environ and bool(settings.load().stores)
 
 
 def _take(name: str) -> Path | None:
     """Take a key's results from a store into the cache; None if no store has valid ones."""
+    from nabla.remote import stores
+
     with files.scratch(cache_dir() / "tmp") as scratch:
         whole = scratch / "entry"
         taken = stores.take(name, whole)

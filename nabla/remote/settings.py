@@ -84,6 +84,11 @@ class Settings:
     max_age: float | None = None
     parallel: int = 4
 
+    @property
+    def pushes(self) -> bool:
+        """Return whether results are given to a store as soon as they are built."""
+        return any(each.push for each in self.stores)
+
 
 def load() -> Settings:
     """Return the settings. Raises `ConfigError`."""

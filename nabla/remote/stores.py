@@ -32,16 +32,6 @@ class Taken:
     store: str
 
 
-def is_configured() -> bool:
-    """Return whether there is any store. Raises `ConfigError`."""
-    return bool(settings.load().stores)
-
-
-def pushes() -> bool:
-    """Return whether results are given to a store as soon as they are built."""
-    return any(each.push for each in settings.load().stores)
-
-
 def take(key: str, folder: Path) -> Taken | None:
     """Write the outputs of a key into a new folder, from the first store with a valid entry; None without one.
 

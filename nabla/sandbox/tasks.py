@@ -20,12 +20,11 @@ from nabla.core.paths import relative
 from nabla.engine import task
 from nabla.engine.action import Job
 from nabla.engine.task import TaskDict
-from nabla.remote import stores
+from nabla.remote import settings
 from nabla.sandbox import buildroot, lockfile
 from nabla.sources.apt import DebFile
 from nabla.sources.store import cache
 
-_TRANSFERS = 4  # at a time
 _PINS = {"buildroot": lockfile.BASE, "packaging": lockfile.PACKAGING, "vary": lockfile.VARY}
 _RECORDS = {"buildroot": BUILD_ROOT, "packaging": PACKAGING_ROOT}
 
@@ -108,15 +107,19 @@ def lock_steps() -> Iterator[TaskDict]:
 def fetch(job: Job, name: str) -> None:
     """Fetch all packages of a build root, first from the stores, which are mirrors of Debian's archive."""
     lock = lockfile.read_lock(_PINS[name].lock)
-    missing = [file for file in lock.files if not cache().path(file.sha256).exists()]
-    with ThreadPoolExecutor(_TRANSFERS) as pool:
-        taken = sum(pool.map(_from_stores, missing))
-    job.note(f"{taken} of {len(missing)} missing packages came from stores")
+    if settings.load().stores:
+        missing = [file for file in lock.files if not cache().path(file.sha256).exists()]
+        with ThreadPoolExecutor(settings.load().parallel) as pool:
+            taken = sum(pool.map(_from_stores, missing))
+        job.note(f"{taken} of {len(missing)} missing packages came from stores")
     packages = buildroot.fetch(lock)
     job.note(f"{len(packages)} packages in {cache().root}")
 
 
 def _from_stores(file: DebFile) -> bool:
+    # Imported when needed: most runs use no store.
+    from nabla.remote import stores
+
     with cache().scratch() as folder:
         if not stores.obtain_file(file.sha256, file.size, folder / "file", f"{file.name} {file.version}"):
             return False

@@ -29,7 +29,7 @@ from nabla.core.errors import (
     SignatureError,
 )
 from nabla.engine.action import Job
-from nabla.remote import stores
+from nabla.remote import settings
 from nabla.sources import archives, openpgp, recipe
 from nabla.sources.origins import Delivery, Request, debian, pypi
 from nabla.sources.recipe import DebianOrigin, DebOrigin, Origin, PypiOrigin, Recipe, Source, UrlOrigin
@@ -168,6 +168,11 @@ def _fetch_first(source: Source, store: Store, task_log: Path | None) -> Fetched
 
 def _from_stores(source: Source, store: Store) -> Fetched | None:
     """Take a file from the stores, which are mirrors of all origins: the recipe's digest decides about it."""
+    if not settings.load().stores:
+        return None
+    # Imported when needed: most runs use no store.
+    from nabla.remote import stores
+
     for origin in usable(source):
         with store.scratch() as folder:
             target = folder / "file"

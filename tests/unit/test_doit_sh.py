@@ -28,6 +28,7 @@ def copy(tmp_path: Path) -> Path:
     for name in ("doit.sh", "dodo.py", "pyproject.toml", "requirements.txt"):
         shutil.copy(ROOT / name, root)
     shutil.copytree(ROOT / "nabla", root / "nabla", ignore=shutil.ignore_patterns("__pycache__", "*tasks.py"))
+    shutil.copytree(ROOT / "verify", root / "verify", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("demo", "nabla/testing"):
         (root / name).mkdir()
         (root / name / "__init__.py").touch()
