@@ -3,25 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from nabla.core.artifacts import source_record
-from nabla.core.errors import ChecksumError, NablaError
+from nabla.core.errors import NablaError
 from nabla.core.paths import relative
 from nabla.sources.recipe import Recipe
 from nabla.sources.store import cache
-
-
-def _none(loaded: Recipe, source: str, sha256: str) -> None:
-    """Restore nothing."""
-
-
-# `nabla.sources.fetch` puts itself here. It decides no bytes: the digest does. Imported from here, all its code would
-# count as code of each build.
-restore: Callable[[Recipe, str, str], None] = _none
 
 
 class Archive(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,19 +33,14 @@ def read_record(recipe: str) -> list[Archive]:
 
 
 def fetched(loaded: Recipe) -> dict[str, Path]:
-    """Return source -> file in the download cache, each checked; one that is damaged or gone is fetched again.
+    """Return source -> file in the download cache, each checked.
 
-    Raises `NablaError` if that is impossible.
+    The task that fetches them runs again before a build if one is damaged or missing (nabla.sources.fetch.InCache).
+    Raises `NablaError` if one was damaged or removed since.
     """
     files = {}
     for archive in read_record(loaded.name):
-        try:
-            path = cache().get(archive.sha256, archive.size)
-        except ChecksumError:
-            path = None
-        if path is None:
-            restore(loaded, archive.source, archive.sha256)
-            path = cache().get(archive.sha256, archive.size)
+        path = cache().get(archive.sha256, archive.size)
         if path is None:
             raise NablaError(f"{archive.file} is no longer in the download cache", f"run `doit fetch:{loaded.name}`")
         files[archive.source] = path

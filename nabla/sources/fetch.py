@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nabla.core import log, manifest
+from nabla.core import digest, log, manifest
 from nabla.core.artifacts import source_record
 from nabla.core.errors import (
     ChecksumError,
@@ -30,9 +30,9 @@ from nabla.core.errors import (
 )
 from nabla.engine.action import Job
 from nabla.remote import settings
-from nabla.sources import archives, openpgp, recipe
+from nabla.sources import openpgp, recipe
 from nabla.sources.origins import Delivery, Request, debian, pypi
-from nabla.sources.recipe import DebianOrigin, DebOrigin, Origin, PypiOrigin, Recipe, Source, UrlOrigin
+from nabla.sources.recipe import DebianOrigin, DebOrigin, Origin, PypiOrigin, Source, UrlOrigin
 from nabla.sources.store import Store, cache, is_offline
 
 # Type of origin -> provider of its files.
@@ -108,17 +108,6 @@ def _set_damaged_aside(source: Source, store: Store) -> None:
         except ChecksumError as error:
             aside = store.set_aside(origin.sha256)
             log.warn(f"{source.name}: {error}; it is now {aside} and is fetched again")
-
-
-def restore(loaded: Recipe, name: str, sha256: str) -> None:
-    """Fetch the file of one source of a recipe again, from an origin of the same digest. Raises as `obtain` does."""
-    for source in loaded.source:
-        origins = tuple(origin for origin in source.origin if origin.sha256 == sha256)
-        if source.name == name and origins:
-            obtain(Source(name=source.name, origin=origins))
-
-
-archives.restore = restore
 
 
 def without() -> frozenset[str]:
@@ -269,13 +258,13 @@ def fetch_recipe(job: Job, name: str) -> None:
 
 @dataclass(frozen=True)
 class InCache:
-    """Up-to-date check: the recorded files are still in the cache, which is outside of the checkout."""
+    """Up-to-date check: the recorded files are still in the cache, which is outside of the checkout, and undamaged."""
 
     name: str
 
     def __call__(self, task: Any, values: Mapping[str, Any]) -> bool:
         try:
             record = json.loads(source_record(self.name).read_text())
-            return all(cache().path(entry["sha256"]).stat().st_size == entry["size"] for entry in record)
+            return all(digest.sha256_file(cache().path(each["sha256"])) == each["sha256"] for each in record)
         except (OSError, ValueError, KeyError):
             return False

@@ -142,27 +142,32 @@ def test_damaged_cache_entry_is_put_aside_and_fetched_again(
     assert (cache / "damaged" / f"{SHA256}.2").read_bytes() == b"short"
 
 
-@pytest.mark.parametrize("damage", [b"?", None])
-def test_a_build_repairs_its_source(
+@pytest.mark.parametrize("damage", [bytes(len(CONTENT)), b"?", None], ids=["same size", "short", "missing"])
+def test_source_that_is_damaged_or_missing(
     server: http.Server, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes | None
 ) -> None:
-    """The fetch task counts as up to date, and the build finds the file damaged or gone."""
+    """The fetch task is out of date, so it runs before a build; a build that is running reports the file."""
     text = RECIPE.format(url=f"{server.url}/file.tar", sha256=SHA256, size=len(CONTENT))
     (tmp_path / "thing").mkdir()
     (tmp_path / "thing" / "recipe.toml").write_text(text)
     loaded = recipe.load_file(tmp_path / "thing" / "recipe.toml")
     record = tmp_path / "record.json"
     record.write_text(json.dumps([{"source": "thing", "file": "file.tar", "sha256": SHA256, "size": len(CONTENT)}]))
-    monkeypatch.setattr(archives, "source_record", lambda name: record)
+    for module in (archives, fetch):
+        monkeypatch.setattr(module, "source_record", lambda name: record)
     path = fetch.fetch(loaded.source[0])
+    up_to_date = fetch.InCache("thing")
+    assert up_to_date(None, {})
     path.chmod(0o644)
     if damage is None:
         path.unlink()
     else:
         path.write_bytes(damage)
-    with monkeypatch.context() as offline, pytest.raises(ChecksumError if damage else OfflineError):
-        offline.setenv("NABLA_OFFLINE", "1")
+    assert not up_to_date(None, {})
+    with pytest.raises(NablaError, match="is damaged" if damage else "is no longer in the download cache"):
         archives.fetched(loaded)
+    fetch.fetch(loaded.source[0])
+    assert up_to_date(None, {})
     assert archives.fetched(loaded) == {"thing": path}
     assert path.read_bytes() == CONTENT
 
@@ -351,6 +356,11 @@ def test_fetch_task(server: http.Server, checkout: Checkout, cache: Path) -> Non
     record = json.loads((checkout.root / "out/state/sources/thing.json").read_text())
     assert record == [{"source": "thing", "file": "file.tar", "sha256": SHA256, "size": len(CONTENT)}]
     assert ran(checkout.doit("fetch:thing", NABLA_OFFLINE="1")) == []
+    (stored,) = cache.glob("sha256/*/*")
+    stored.chmod(0o644)
+    stored.write_bytes(bytes(len(CONTENT)))
+    assert ran(checkout.doit("fetch:thing")) == ["fetch:thing"]
+    assert stored.read_bytes() == CONTENT
     # Another process emptied the cache.
     shutil.rmtree(cache)
     assert ran(checkout.doit("fetch:thing")) == ["fetch:thing"]
