@@ -205,7 +205,7 @@ def _check(delivery: Delivery, origin: Origin, scratch: Path) -> None:
     size = delivery.file.stat().st_size
     if origin.size is not None and size != origin.size:
         raise ChecksumError(f"{origin.file} from {describe(origin)} has {size} bytes instead of {origin.size}")
-    actual = manifest.file_sha256(delivery.file)
+    actual = delivery.sha256 or manifest.file_sha256(delivery.file)
     if actual != origin.sha256:
         raise ChecksumError(f"{origin.file} from {describe(origin)} has sha256 {actual} instead of {origin.sha256}")
     if origin.signature is not None:

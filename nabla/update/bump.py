@@ -12,6 +12,7 @@ served the same file before and upstream's signature of that origin's new file v
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -133,8 +134,7 @@ def _from_upstream(origin: UrlOrigin, request: Request, old: str, new: str) -> t
         signature = msgspec.structs.replace(signature, url=addresses)
     addresses = tuple(renamed(each, old, new) for each in origin.url)
     changed = msgspec.structs.replace(origin, url=addresses, signature=signature)
-    delivery = url.obtain_unknown(changed, request)
-    return delivery, _pinned(changed, delivery)
+    return _pinned(changed, url.obtain_unknown(changed, request))
 
 
 def _from_debian(origin: DebianOrigin, request: Request, old: str, new: str) -> tuple[Delivery, Origin]:
@@ -173,17 +173,17 @@ def _from_pool(origin: DebOrigin, request: Request, old: str, new: str) -> tuple
 
 def _from_pypi(origin: PypiOrigin, request: Request, version: str) -> tuple[Delivery, Origin]:
     file = pypi.newer_wheel(origin, version, request)
-    delivery = Delivery(file)
-    return delivery, _pinned(msgspec.structs.replace(origin, version=version, file=file.name), delivery)
+    return _pinned(msgspec.structs.replace(origin, version=version, file=file.name), Delivery(file))
 
 
-def _pinned(origin: UrlOrigin | PypiOrigin, delivery: Delivery) -> Origin:
-    file = delivery.file
-    return msgspec.structs.replace(origin, sha256=manifest.file_sha256(file), size=file.stat().st_size)
+def _pinned(origin: UrlOrigin | PypiOrigin, delivery: Delivery) -> tuple[Delivery, Origin]:
+    """Pin a delivered file: return the delivery with its digest, and the origin with digest and size."""
+    sha256, size = manifest.file_sha256(delivery.file), delivery.file.stat().st_size
+    return dataclasses.replace(delivery, sha256=sha256), msgspec.structs.replace(origin, sha256=sha256, size=size)
 
 
-def _source_package(origin: DebianOrigin | DebOrigin, old: str, new: str) -> SourcePackage:
-    """Return the source package of the new version, from the origin's suite or the first other suite that has it."""
+def _source_package(origin: DebianOrigin | DebOrigin, old: str, new: str) -> tuple[SourcePackage, SourceFile]:
+    """Return the source package of the new version, and its tarball: of the origin's suite, or else the first."""
     known = debian_name(origin)
     has: list[str] = []
     problems: list[str] = []

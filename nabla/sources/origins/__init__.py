@@ -32,7 +32,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Delivery:
-    """A downloaded file before its verification, and its detached signature if the origin has one."""
+    """A downloaded file before its verification, and its detached signature if the origin has one.
+
+    `sha256`: the digest of the file, if the download computed it.
+    """
 
     file: Path
     signature: Path | None = None
+    sha256: str | None = None

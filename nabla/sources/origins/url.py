@@ -71,7 +71,7 @@ def obtain_unknown(origin: UrlOrigin, request: Request) -> Delivery:
 def _obtain(origin: UrlOrigin, request: Request, wanted: _Wanted) -> Delivery:
     _first_that_works(origin.url, lambda url: _download(url, wanted))
     if origin.signature is None:
-        return Delivery(wanted.part)
+        return Delivery(wanted.part, sha256=wanted.sha256)
     pinned, signature = origin.signature, request.folder / "signature"
 
     def attempt(url: str) -> None:
@@ -79,7 +79,7 @@ def _obtain(origin: UrlOrigin, request: Request, wanted: _Wanted) -> Delivery:
         openpgp.check(wanted.part, signature, pinned, request.folder)
 
     _first_that_works(pinned.url, attempt)
-    return Delivery(wanted.part, signature)
+    return Delivery(wanted.part, signature, wanted.sha256)
 
 
 def _first_that_works(urls: tuple[str, ...], attempt: Callable[[str], object]) -> None:
