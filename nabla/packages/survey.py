@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nabla.core.errors import RecipeError
+from nabla.sources import deb822
 
 # The first of these at the top of a source decides how it is built.
 SYSTEMS = (
@@ -122,7 +123,7 @@ class Survey:
     @property
     def license(self) -> str:
         """Return an SPDX expression; empty if nothing says so."""
-        paragraphs = _paragraphs(self.packaging.get("debian/copyright", ""))
+        paragraphs = deb822.paragraphs(self.packaging.get("debian/copyright", ""))
         main = next((each["license"] for each in paragraphs if each.get("files") == "*" and "license" in each), "")
         project = self._project.get("license", "")
         stated = project if isinstance(project, str) else ""
@@ -133,7 +134,7 @@ class Survey:
     @property
     def summary(self) -> str:
         """Return a line about its purpose; empty if nothing says so."""
-        control = _paragraphs(self.packaging.get("debian/control", ""))
+        control = deb822.paragraphs(self.packaging.get("debian/control", ""))
         source = control[0].get("source", "") if control else ""
         programs = [each for each in control[1:] if not each.get("package", "").endswith(("-dev", "-doc", "-dbg"))]
         own = [each for each in programs if each.get("package") == source]
@@ -145,7 +146,7 @@ class Survey:
     @property
     def homepage(self) -> str:
         """Return upstream's site; empty if nothing names it."""
-        control = _paragraphs(self.packaging.get("debian/control", ""))
+        control = deb822.paragraphs(self.packaging.get("debian/control", ""))
         links = self._project.get("urls", {})
         own = {str(key).lower(): str(value) for key, value in links.items()} if isinstance(links, dict) else {}
         found = control[0].get("homepage", "") if control else ""
@@ -156,7 +157,7 @@ class Survey:
     @property
     def build_depends(self) -> tuple[str, ...]:
         """Return the libraries that Debian builds it against, by Debian's names of the packages."""
-        control = _paragraphs(self.packaging.get("debian/control", ""))
+        control = deb822.paragraphs(self.packaging.get("debian/control", ""))
         field = control[0].get("build-depends", "") if control else ""
         alternatives = [part.split("|")[0].split() for part in field.replace("\n", " ").split(",") if part.strip()]
         names = [words[0].split(":")[0] for words in alternatives if words and "<!nocheck>" not in words]
@@ -236,23 +237,3 @@ def libraries(wanted: Sequence[str], known: Mapping[str, str]) -> tuple[list[str
         else:
             found.add(match)
     return sorted(found), missing
-
-
-def _paragraphs(text: str) -> list[dict[str, str]]:
-    """Return the fields of each paragraph of a deb822 text, by lower-case names; comments are left out."""
-    found = []
-    lines = [line for line in text.split("\n") if not line.startswith("#")]
-    for paragraph in re.split(r"\n[ \t]*\n", "\n".join(lines)):
-        fields: dict[str, str] = {}
-        name = ""
-        for line in paragraph.strip("\n").split("\n"):
-            if line[:1] in (" ", "\t"):
-                if name:
-                    fields[name] += "\n" + line.strip()
-            elif ":" in line:
-                name, _, value = line.partition(":")
-                name = name.lower()
-                fields[name] = value.strip()
-        if fields:
-            found.append(fields)
-    return found

@@ -14,7 +14,6 @@ import shutil
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from email.parser import HeaderParser
 from functools import cmp_to_key
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from nabla.core import files
 from nabla.core.errors import CommandError, FetchError, HostError, LockError
 from nabla.core.paths import cache_dir
 from nabla.core.process import run
+from nabla.sources import deb822
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 ARCHITECTURE = "amd64"
@@ -200,13 +200,12 @@ def source_packages(suite: str, names: Sequence[str], title: str) -> list[Source
 def parse_sources(printed: str, suite: str) -> list[SourcePackage]:
     """Parse the output of `apt-cache showsrc`: deb822 paragraphs (deb822(5), deb-src-control(5))."""
     packages = []
-    for paragraph in filter(str.strip, re.split(r"\n[ \t]*\n", printed)):
-        fields = HeaderParser().parsestr(paragraph.lstrip("\n"))
+    for fields in deb822.paragraphs(printed):
         files = {}
-        for line in (fields["Checksums-Sha256"] or "").strip().splitlines():
+        for line in fields.get("checksums-sha256", "").strip().splitlines():
             sha256, size, name = line.split()
-            files[name] = SourceFile(name, f"{fields['Directory']}/{name}", int(size), sha256)
-        packages.append(SourcePackage(suite, fields["Package"], fields["Version"], files))
+            files[name] = SourceFile(name, f"{fields['directory']}/{name}", int(size), sha256)
+        packages.append(SourcePackage(suite, fields["package"], fields["version"], files))
 
     def order(one: SourcePackage, other: SourcePackage) -> int:
         return compare(other.version, one.version) if one.name == other.name else -1 if one.name < other.name else 1
