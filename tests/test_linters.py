@@ -6,8 +6,10 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,6 +20,7 @@ from tests.conftest import ROOT
 
 SOURCE_SUFFIXES = {".py", ".c", ".h", ".S", ".sh", ".toml", ".in"}
 MAX_LINES = 400
+MAX_MODULES = 12
 
 
 def committed() -> list[Path]:
@@ -74,6 +77,40 @@ def test_mypy() -> None:
 def test_import_contracts() -> None:
     """The layers of nabla, no cycles, and the independence of verify/ (pyproject.toml)."""
     check(tool("lint-imports"))
+
+
+@pytest.mark.parametrize(
+    ("module", "statement", "contract"),
+    [
+        ("nabla/core/files.py", "from nabla.engine import task", "areas of nabla import those of lower layers only"),
+        ("nabla/sources/apt.py", "def late():\n    from nabla.images import compose", "areas of nabla import"),
+        ("nabla/sbom/apkdb.py", "import nabla.sbom.collect", "no area has an import cycle"),
+        ("verify/elf.py", "import nabla.core.log", "the checkers share no code with what makes the artifacts"),
+        ("nabla/core/log.py", "import tests.prose", "the build system needs neither"),
+    ],
+)
+def test_import_contracts_refuse(tmp_path: Path, module: str, statement: str, contract: str) -> None:
+    """An import upward, also inside a function; a cycle within an area; an import by a checker; one of the tests."""
+    for path in [*python_files(), ROOT / "pyproject.toml"]:
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    with (tmp_path / module).open("a") as stream:
+        stream.write(f"\n{statement}\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(
+        [tool("lint-imports"), "--no-cache"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1, result.stdout + result.stderr
+    broken = [line for line in result.stdout.splitlines() if line.endswith(" BROKEN")]
+    assert any(line.startswith(contract) for line in broken), result.stdout
+
+
+def test_folders_are_small() -> None:
+    """An area has at most a dozen modules."""
+    numbers = Counter(path.parent for path in python_files() if path.name != "__init__.py")
+    areas = {folder: number for folder, number in numbers.items() if not folder.is_relative_to(ROOT / "tests")}
+    assert {str(folder): number for folder, number in areas.items() if number > MAX_MODULES} == {}
 
 
 def test_shellcheck() -> None:

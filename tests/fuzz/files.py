@@ -26,7 +26,8 @@ from nabla.core.errors import ConfigError, ImageError, RecipeError
 from nabla.core.paths import NABLA_RUN, RECIPES, ROOTFS
 from nabla.fs import nodes
 from nabla.images import descriptions
-from nabla.packages import elf, survey
+from nabla.packages import elf
+from nabla.packages.templates import survey
 from nabla.sources import recipe
 from verify import contents, entry, pie, syscalls
 

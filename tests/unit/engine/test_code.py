@@ -54,7 +54,7 @@ _TREES = {"build.source_tree.unpack", "build.source_tree.patch"}
 _KERNEL = {"build.kernel.config", "build.kernel.compile_kernel"}
 _TOOLS = {"fs.alpine_tools.make_apk_tools", "fs.alpine_tools.make_image_tools"}
 # The module that draws the graph also writes templates, which it fetches sources for.
-_FETCH = {"sources.fetch.fetch_recipe", "packages.recipe_tasks.draw"}
+_FETCH = {"sources.fetch.fetch_recipe", "packages.templates.tasks.draw"}
 _REPOSITORY = {f"packages.repository.{name}" for name in ("show_key", "make_index", "unsign")}
 _PACKAGES = {"packages.builder.make_packages"}
 _CONTAINER = {"images.oci.make_image", "images.oci.make_reference"}
@@ -78,7 +78,7 @@ EDITS = (
     ("nabla/sandbox/tasks.py", "unpack", _ROOTS),
     ("nabla/packages/split.py", "_fits", _PACKAGES),
     ("nabla/packages/elf.py", "alpine_names", _PACKAGES | _REPOSITORY),
-    ("nabla/packages/template.py", "as_dot", {"packages.recipe_tasks.draw"}),
+    ("nabla/packages/templates/render.py", "as_dot", {"packages.templates.tasks.draw"}),
     ("tests/busybox/suite.py", "parse", _BUSYBOX),
     ("nabla/packages/upstream_tests.py", "counts", {"packages.upstream_tests.check_package"}),
     ("nabla/fs/alpine_tools.py", "extract", _TOOLS | _REPOSITORY),

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from nabla.core.errors import RecipeError
-from nabla.packages import steps, survey, template
-from nabla.packages.survey import Survey
+from nabla.packages.templates import render, steps, survey
+from nabla.packages.templates.survey import Survey
 from nabla.sources import recipe
 
 CONTROL = """\
@@ -87,7 +87,7 @@ def test_each_build_system_has_steps(tmp_path: Path, files: dict[str, str], syst
     assert found.system == system
     (tmp_path / "zz").mkdir()
     path = tmp_path / "zz" / "recipe.toml"
-    path.write_text(template.render("zz", "1", None, found))
+    path.write_text(render.render("zz", "1", None, found))
     loaded = recipe.load_file(path)
     assert loaded.package is not None and loaded.package.package
     assert [word for word in words if word not in path.read_text()] == []
@@ -104,7 +104,7 @@ def test_debian_describes_it(tmp_path: Path) -> None:
     libraries, missing = survey.libraries(found.build_depends, known)
     assert libraries == ["ncurses-dev", "openssl-dev", "zlib-dev"]
     assert missing == ["libpopt-dev"]
-    text = template.render("zz", "1", None, found, known)
+    text = render.render("zz", "1", None, found, known)
     assert 'summary = "Do \\"things\\" well"' in text
     assert "# Debian also builds it against libpopt-dev, which no recipe makes." in text
 
@@ -149,7 +149,7 @@ def test_upstream_describes_it(tmp_path: Path, files: dict[str, str], about: tup
 def test_a_library_gets_a_package_to_compile_against(tmp_path: Path, files: dict[str, str], expected: bool) -> None:
     found = seen(tmp_path, files)
     assert found.is_library == expected
-    assert ('name = "zz-dev"' in template.render("zz", "1", None, found)) == expected
+    assert ('name = "zz-dev"' in render.render("zz", "1", None, found)) == expected
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from nabla.core.errors import RecipeError
-from nabla.packages import catalog, tasks, template
+from nabla.packages import catalog, tasks
+from nabla.packages.templates import render
 from nabla.sources import recipe
 from nabla.sources.apt import SourcePackage, parse_sources
 from nabla.sources.tasks import task_fetch as fetch_tasks
@@ -32,18 +33,18 @@ PACKAGES = parse_sources(PRINTED, "trixie")
 
 
 def test_takes_the_upstream_tarball() -> None:
-    found = template.choose(PACKAGES, "1.3")
+    found = render.choose(PACKAGES, "1.3")
     assert found is PACKAGES[0] and (found.suite, found.name, found.version) == ("trixie", "zz", "1:1.3-2")
     assert found.tarball is not None and found.tarball.name == "zz_1.3.orig.tar.gz"
-    assert template.choose(PACKAGES, "1.4") is None
-    assert template.choose([], "1.3") is None
+    assert render.choose(PACKAGES, "1.4") is None
+    assert render.choose([], "1.3") is None
 
 
 @pytest.mark.parametrize("found", [PACKAGES[0], None])
 def test_is_a_valid_recipe(tmp_path: Path, found: SourcePackage | None) -> None:
     (tmp_path / "zz").mkdir()
     path = tmp_path / "zz" / "recipe.toml"
-    path.write_text(template.render("zz", "1.3", found))
+    path.write_text(render.render("zz", "1.3", found))
     loaded = recipe.load_file(path)
     assert loaded.package is not None
     assert [part.name for part in loaded.package.subpackage] == ["zz-dev"]
@@ -54,17 +55,17 @@ def test_is_a_valid_recipe(tmp_path: Path, found: SourcePackage | None) -> None:
 @pytest.mark.parametrize(("name", "version"), [("Zz", "1"), ("zz", "1-beta"), ("../zz", "1")])
 def test_refused(name: str, version: str) -> None:
     with pytest.raises(RecipeError):
-        template.render(name, version, None)
+        render.render(name, version, None)
 
 
 def test_offline_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NABLA_OFFLINE", "1")
-    assert template.look_up("zlib", "1.3.1") is None
+    assert render.look_up("zlib", "1.3.1") is None
 
 
 def test_graph_of_all_packages() -> None:
     edges = {name: catalog.needs(name) for name in catalog.names()}
-    dot, mermaid = template.as_dot(edges), template.as_mermaid(edges)
+    dot, mermaid = render.as_dot(edges), render.as_mermaid(edges)
     assert dot.startswith("digraph") and dot.count("->") == sum(map(len, edges.values()))
     assert '"readline" -> "ncurses"' in dot
     assert all(f'["{name}"]' in mermaid for name in edges)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from nabla.packages.survey import Survey
+from nabla.packages.templates.survey import Survey
 
 _CROSS = "--build=$CBUILD --host=$CHOST --prefix=/usr --sysconfdir=/etc --localstatedir=/var"
 _MAKE = 'make -j"$JOBS"'

@@ -15,7 +15,8 @@ from nabla.core.paths import OUT, RECIPES, relative
 from nabla.engine import task
 from nabla.engine.action import Job
 from nabla.engine.task import TaskDict
-from nabla.packages import catalog, template
+from nabla.packages import catalog
+from nabla.packages.templates import render
 
 GRAPH = OUT / "graph"
 
@@ -49,9 +50,9 @@ def new(words: list[str]) -> None:
     path = RECIPES / name / "recipe.toml"
     if path.exists():
         raise RecipeError(f"{relative(path)} is there already")
-    found = template.look_up(name, version)
-    seen = template.look_into(found) if found is not None else None
-    text = template.render(name, version, found, seen, catalog.owners())
+    found = render.look_up(name, version)
+    seen = render.look_into(found) if found is not None else None
+    text = render.render(name, version, found, seen, catalog.owners())
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     how = f", built by {seen.system}" if seen is not None and seen.system else ""
@@ -61,5 +62,5 @@ def new(words: list[str]) -> None:
 def draw(job: Job) -> None:
     """Write the graph in the languages of graphviz and mermaid, which repository sites render."""
     edges = {name: catalog.needs(name) for name in catalog.names()}
-    job.out(GRAPH / "packages.dot").write_text(template.as_dot(edges), encoding="utf-8")
-    job.out(GRAPH / "packages.md").write_text(template.as_mermaid(edges), encoding="utf-8")
+    job.out(GRAPH / "packages.dot").write_text(render.as_dot(edges), encoding="utf-8")
+    job.out(GRAPH / "packages.md").write_text(render.as_mermaid(edges), encoding="utf-8")

@@ -11,9 +11,9 @@ from types import MappingProxyType
 
 from nabla.core import log
 from nabla.core.errors import FetchError, NablaError, RecipeError
-from nabla.packages import steps, survey
-from nabla.packages.steps import Steps
-from nabla.packages.survey import Survey
+from nabla.packages.templates import steps, survey
+from nabla.packages.templates.steps import Steps
+from nabla.packages.templates.survey import Survey
 from nabla.sources import apt, fetch, recipe
 from nabla.sources.apt import SourcePackage
 from nabla.sources.recipe import DebianOrigin, Source
