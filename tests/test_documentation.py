@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nabla.report import benchmarks
 from tests import prose
 from tests.conftest import ROOT
 from tests.test_linters import committed, text_of
@@ -64,6 +65,13 @@ def test_every_test_named_in_the_specification_exists() -> None:
     names = named_tests(text_of(ROOT / "SPECIFICATION.md"))
     assert len(names) > 80
     assert [name for name in names if not any((ROOT / "tests").glob(name))] == []
+
+
+def test_numbers_of_upstreams_tests_are_the_measured_ones() -> None:
+    tests = {each.recipe: f"{each.tests:,}" for each in benchmarks.read_upstream(benchmarks.UPSTREAM)}
+    assert f"; {tests['python3']} of Python's own tests pass |" in text_of(ROOT / "README.md")
+    numbers = f"| {tests['python3']} of Python, {tests['redis']} of redis, {tests['sqlite']} of SQLite pass |"
+    assert numbers in text_of(ROOT / "SPECIFICATION.md")
 
 
 def test_every_promise_names_a_test() -> None:
