@@ -23,6 +23,7 @@ from nabla.sandbox import bwrap
 from verify.epoch import SOURCE_DATE_EPOCH
 
 BLOCK = 4096  # bytes
+SUPERBLOCK = 1024  # offset in bytes
 # Features of ext4: fallocate(), large files without block maps, many subdirectories.
 FEATURES = "extent,huge_file,dir_nlink"
 SCRATCH = "/scratch"  # the working folder in the sandbox of the tools

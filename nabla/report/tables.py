@@ -13,6 +13,7 @@ import msgspec
 from nabla.core import digest, log
 from nabla.core.errors import NablaError
 from nabla.core.paths import relative
+from nabla.fs.ext3 import SUPERBLOCK
 from nabla.images import descriptions
 from nabla.packages.catalog import BuildRecord
 from nabla.policy.document import Rates
@@ -30,7 +31,6 @@ BRIEF = 5.0  # seconds
 Fields = list[list[Cell | str]]
 # Group of artifacts -> path -> sha256.
 Sums = Mapping[str, Mapping[str, str]]
-_SUPERBLOCK = 1024  # offset in bytes
 
 
 class ReportError(NablaError):
@@ -131,7 +131,7 @@ def _product(name: str, target: str, what: str, version: str, terms: str, path: 
 def used_bytes(image: Path) -> int:
     """Return the used bytes of an ext2, ext3 or ext4 file system, from its superblock."""
     with image.open("rb") as stream:
-        stream.seek(_SUPERBLOCK)
+        stream.seek(SUPERBLOCK)
         block = stream.read(64)
     if len(block) < 64 or block[56:58] != b"\x53\xef":
         raise ReportError(f"{relative(image)} contains no ext file system")

@@ -9,13 +9,14 @@ import tempfile
 from pathlib import Path
 
 from nabla.core.paths import IMAGES
+from nabla.fs.ext3 import BLOCK, SUPERBLOCK
 
 from .engine import Finding, Fuzzer, boot, verdict
 
 IMAGE = IMAGES / "minimal.ext3"
 DISKS = 7
 TIMEOUT = 120
-SUPERBLOCK, BLOCK, INODE = 1024, 4096, 256
+INODE = 256  # bytes
 # Errors panic only where the image says so, and it may not say so here.
 SCRIPT = f"""
 for disk in {" ".join("bcdefgh"[:DISKS])}; do

@@ -32,7 +32,6 @@ ENVIRONMENT = {
     "ASAN_OPTIONS": f"detect_leaks=0:exitcode={SANITIZER_FAILED}:abort_on_error=0",
     "UBSAN_OPTIONS": f"print_stacktrace=1:exitcode={SANITIZER_FAILED}",
 }
-SUPERBLOCK = 1024
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,9 @@ import stat
 import struct
 from pathlib import Path
 
-from .hostile import SANITIZER_FAILED, SUPERBLOCK, Victim
+from nabla.fs.ext3 import SUPERBLOCK
+
+from .hostile import SANITIZER_FAILED, Victim
 from .launcher import OWN_ERROR, TIMED_OUT
 
 FIELDS = {

@@ -20,9 +20,10 @@ import pexpect
 import pytest
 
 from nabla.core.paths import NABLA_RUN, ROOT, VMLINUX
+from nabla.fs.ext3 import SUPERBLOCK
 
 from .conftest import image_of
-from .hostile import ENVIRONMENT, SUPERBLOCK, Victim
+from .hostile import ENVIRONMENT, Victim
 from .launcher import OWN_ERROR
 
 CLOSINGS = [closed for count in range(4) for closed in itertools.combinations((0, 1, 2), count)]

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from nabla.fs.ext3 import SUPERBLOCK
+
 from .launcher import Launcher, Ordinary, launch, refused
 from .networked import until
 from .vm import Vm
 
-SUPERBLOCK = 1024
 MIB = 1 << 20
 
 
