@@ -43,7 +43,7 @@ def make_image(job: Job, name: str) -> None:
 
 def _install(job: Job, description: Description, tree: Tree) -> Tree:
     scratch = job.scratch() / "packages"
-    packages, parts = description.packages, description.parts or ()
+    packages, parts = description.packages, description.parts
     installed = install.install(tree, packages, parts, tools=APK_TOOLS.path, scratch=scratch, log=job.log)
     files.remove(scratch)
     return installed
@@ -66,7 +66,7 @@ def compose(description: Description, note: Note, installer: Installer | None = 
         _add_archive(tree, archive)
     for built in description.tree:
         _add_folder(tree, ROOT / built.source, built.at)
-    for part in description.parts or ():
+    for part in description.parts:
         _PARTS[part](tree, note)
     _add_own(tree, description)
     for path, node in tree.items():

@@ -95,8 +95,8 @@ class BuiltTree(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     at: Inside
 
 
-class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One file rootfs/<name>.toml, merged with the description that it extends."""
+class _DescriptionFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One file rootfs/<name>.toml."""
 
     name: Name
     summary: Annotated[str, msgspec.Meta(min_length=1)]
@@ -113,10 +113,16 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     link: tuple[Link, ...] = ()
     node: tuple[Device, ...] = ()
 
+
+class Description(_DescriptionFile, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One file rootfs/<name>.toml, merged with the description that it extends."""
+
+    size: Size
+    parts: tuple[Part, ...]
+
     @property
     def bytes(self) -> int:
         """Size of the image in bytes."""
-        assert self.size is not None
         return size_bytes(self.size)
 
     @property
@@ -169,23 +175,23 @@ def load(name: str) -> Description:
 def load_file(path: Path, loading: tuple[Path, ...] = ()) -> Description:
     """Read and check one file and the description beside it that it extends. Raises `ImageError`."""
     document = toml.read(path, ImageError)
-    description = document.convert(Description)
-    _check(description, document)
-    if description.extends is not None:
-        parent = path.with_name(f"{description.extends}.toml")
+    parsed = document.convert(_DescriptionFile)
+    _check(parsed, document)
+    values = msgspec.structs.asdict(parsed)
+    if parsed.extends is not None:
+        parent = path.with_name(f"{parsed.extends}.toml")
         if parent in (path, *loading):
-            document.fail(("extends",), f"{description.extends!r} extends this image: a cycle")
+            document.fail(("extends",), f"{parsed.extends!r} extends this image: a cycle")
         if not parent.is_file():
             document.fail(("extends",), f"there is no {relative(parent)}")
-        description = _merge(load_file(parent, (path, *loading)), description)
-    if description.size is None:
-        document.fail(("size",), "the key `size` is missing")
-    if description.parts is None:
-        document.fail(("parts",), "the key `parts` is missing")
-    return description
+        values = _merge(load_file(parent, (path, *loading)), parsed)
+    for key in ("size", "parts"):
+        if values[key] is None:
+            document.fail((key,), f"the key `{key}` is missing")
+    return Description(**values)
 
 
-def _merge(parent: Description, child: Description) -> Description:
+def _merge(parent: Description, child: _DescriptionFile) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for field in child.__struct_fields__:
         own, inherited = getattr(child, field), getattr(parent, field)
@@ -193,10 +199,10 @@ def _merge(parent: Description, child: Description) -> Description:
             values[field] = (*inherited, *own)
         else:
             values[field] = inherited if own is None and field != "extends" else own
-    return Description(**values)
+    return values
 
 
-def _check(description: Description, document: toml.Document) -> None:
+def _check(description: _DescriptionFile, document: toml.Document) -> None:
     """Check what the types cannot express."""
     if description.name != document.path.stem:
         document.fail(("name",), f"the image's name {description.name!r} differs from its file {document.path.name!r}")

@@ -48,7 +48,7 @@ def task_rootfs() -> Iterator[TaskDict]:
 
 
 def _image_step(description: Description) -> TaskDict:
-    parts = description.parts or ()
+    parts = description.parts
     inputs: list[Path | Tree] = [IMAGE_TOOLS, *description.sources(), *(_PARTS[part] for part in parts)]
     inputs += [Tree(ROOT / tree.source) for tree in description.tree]
     inputs += [source_record(each) for each in description.recipes()]

@@ -318,7 +318,7 @@ def _image(inputs: Inputs, name: str, path: Path, known: Mapping[tuple[str, str]
     """Return an image with the packages of its database, and nabla's programs instead of those that they replace."""
     description = descriptions.load(name)
     installed, present = read_image(path)
-    parts = [_PARTS[part] for part in description.parts or ()]
+    parts = [_PARTS[part] for part in description.parts]
     contains = [f"{NAME}:{part}" for part in parts]
     for each in installed:
         ref = known.get((each.name, each.version))

@@ -22,7 +22,7 @@ import msgspec
 from nabla.core import log, manifest
 from nabla.core.errors import ChecksumError, FetchError, NablaError, OfflineError, RecipeError, SignatureError
 from nabla.sources import apt, fetch, recipe
-from nabla.sources.apt import SourcePackage
+from nabla.sources.apt import SourceFile, SourcePackage
 from nabla.sources.origins import Delivery, Request, debian, pypi
 from nabla.sources.recipe import DebianOrigin, DebOrigin, Origin, PypiOrigin, Recipe, Source, UrlOrigin
 from nabla.sources.store import cache, is_offline
@@ -138,11 +138,10 @@ def _from_upstream(origin: UrlOrigin, request: Request, old: str, new: str) -> t
 
 
 def _from_debian(origin: DebianOrigin, request: Request, old: str, new: str) -> tuple[Delivery, Origin]:
-    package = _source_package(origin, old, new)
-    assert package.tarball is not None
+    package, tarball = _source_package(origin, old, new)
     signature = origin.signature
     if signature is not None:
-        signature = msgspec.structs.replace(signature, file=f"{package.tarball.name}.asc")
+        signature = msgspec.structs.replace(signature, file=f"{tarball.name}.asc")
         if signature.file not in package.files:
             raise SignatureError(
                 f"Debian's {package.name} {package.version} has no signature of upstream",
@@ -152,10 +151,10 @@ def _from_debian(origin: DebianOrigin, request: Request, old: str, new: str) -> 
         origin,
         suite=package.suite,
         version=package.version,
-        file=package.tarball.name,
+        file=tarball.name,
         # From Debian's signed lists.
-        sha256=package.tarball.sha256,
-        size=package.tarball.size,
+        sha256=tarball.sha256,
+        size=tarball.size,
         signature=signature,
     )
     return debian.obtain_source(changed, request), changed
@@ -164,9 +163,7 @@ def _from_debian(origin: DebianOrigin, request: Request, old: str, new: str) -> 
 def _from_pool(origin: DebOrigin, request: Request, old: str, new: str) -> tuple[Delivery, Origin]:
     if ".orig.tar." not in origin.file:
         raise FetchError(f"{origin.file} is a binary package", "find the new one by hand")
-    package = _source_package(origin, old, new)
-    assert package.tarball is not None
-    tarball = package.tarball
+    _, tarball = _source_package(origin, old, new)
     changed = msgspec.structs.replace(origin, pool=tarball.path, sha256=tarball.sha256, size=tarball.size)
     return debian.obtain_deb(changed, request), changed
 
@@ -195,8 +192,9 @@ def _source_package(origin: DebianOrigin | DebOrigin, old: str, new: str) -> tup
             continue
         has += [f"{each.upstream} ({suite})" for each in packages]
         for package in packages:
-            if package.tarball is not None and _is_version(package.upstream, old, new):
-                return package
+            tarball = package.tarball
+            if tarball is not None and _is_version(package.upstream, old, new):
+                return package, tarball
     raise FetchError(f"Debian has no {known.package} {new}, but {', '.join(has) or 'none at all'}", "\n".join(problems))
 
 

@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from nabla.core.errors import FetchError, NablaError, OfflineError
 from nabla.sources import apt, recipe
 from nabla.sources.origins import pypi
-from nabla.sources.recipe import DebianOrigin, DebOrigin, Origin, PypiOrigin, UrlOrigin
+from nabla.sources.recipe import DebianOrigin, DebOrigin, Origin, PypiOrigin, Recipe, UrlOrigin
 from nabla.sources.store import is_offline
 
 # Debian's suites, oldest first.
@@ -47,7 +47,9 @@ def query(names: Sequence[str]) -> list[Answer]:
     """Query all origins of these recipes. Raises `OfflineError`, and `FetchError` if no origin answers."""
     if is_offline():
         raise OfflineError("connections are forbidden (offline), so no origin can be queried", "unset NABLA_OFFLINE")
-    origins = [(name, origin) for name in names for source in recipe.load(name).source for origin in source.origin]
+    origins = [
+        (loaded, origin) for loaded in map(recipe.load, names) for source in loaded.source for origin in source.origin
+    ]
     answers = [*_query_debian(origins), *_query_others(origins)]
     if answers and all(answer.problem for answer in answers):
         reasons = dict.fromkeys(f"{answer.where}: {answer.problem}" for answer in answers)
@@ -86,9 +88,11 @@ def _numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version)]
 
 
-def _query_debian(origins: Sequence[tuple[str, Origin]]) -> Iterator[Answer]:
+def _query_debian(origins: Sequence[tuple[Recipe, Origin]]) -> Iterator[Answer]:
     """Query each suite once for all source packages."""
-    wanted = [(name, debian_name(origin)) for name, origin in origins if isinstance(origin, DebianOrigin | DebOrigin)]
+    wanted = [
+        (loaded.name, debian_name(origin)) for loaded, origin in origins if isinstance(origin, DebianOrigin | DebOrigin)
+    ]
     for suite in dict.fromkeys(suite for _, known in wanted for suite in later_suites(known.suite)):
         queried = [(name, known) for name, known in wanted if suite in later_suites(known.suite)]
         where = f"Debian {suite}"
@@ -106,13 +110,13 @@ def _query_debian(origins: Sequence[tuple[str, Origin]]) -> Iterator[Answer]:
                 yield Answer(name, known.version, where, has if newer else "")
 
 
-def _query_others(origins: Sequence[tuple[str, Origin]]) -> Iterator[Answer]:
-    for name, origin in origins:
+def _query_others(origins: Sequence[tuple[Recipe, Origin]]) -> Iterator[Answer]:
+    for loaded, origin in origins:
         match origin:
             case PypiOrigin():
-                yield _query_pypi(name, origin)
+                yield _query_pypi(loaded.name, origin)
             case UrlOrigin():
-                yield _query_upstream(name, origin)
+                yield _query_upstream(loaded, origin)
 
 
 def _query_pypi(name: str, origin: PypiOrigin) -> Answer:
@@ -124,11 +128,11 @@ def _query_pypi(name: str, origin: PypiOrigin) -> Answer:
     return Answer(name, origin.version, "PyPI", "" if newest == origin.version else newest)
 
 
-def _query_upstream(name: str, origin: UrlOrigin) -> Answer:
+def _query_upstream(loaded: Recipe, origin: UrlOrigin) -> Answer:
     # Imported when needed: requests takes longer to load than doit itself.
     from nabla.sources.origins import url
 
-    current = recipe.load(name).version
+    name, current = loaded.name, loaded.version
     folder = origin.url[0].split("?")[0].rpartition("/")[0] + "/"
     where = re.sub(r"^https?://([^/:]+).*", r"\1", folder)
     try:

@@ -74,13 +74,15 @@ def look_up(name: str, version: str) -> SourcePackage | None:
     return None
 
 
-def look_into(found: SourcePackage) -> Survey | None:
-    """Fetch the source and Debian's packaging of it, and read both; None where the source cannot be fetched."""
-    assert found.tarball is not None
-    tarball = _fetch(found, found.tarball.name)
+def look_into(package: SourcePackage) -> Survey | None:
+    """Fetch the source and Debian's packaging of it, and read both.
+
+    Return None if the source cannot be fetched, or if the package is native and has no tarball of upstream.
+    """
+    tarball = _fetch(package, package.tarball.name) if package.tarball is not None else None
     if tarball is None:
         return None
-    return survey.read(tarball, next(filter(None, map(_packaging, _versions(found))), None))
+    return survey.read(tarball, next(filter(None, map(_packaging, _versions(package))), None))
 
 
 def _versions(found: SourcePackage) -> Iterator[SourcePackage]:
@@ -130,14 +132,14 @@ def render(
         raise RecipeError(f"{name!r} cannot be the name of a package", "lower-case letters, digits, + . -")
     if not re.fullmatch(recipe.APK_VERSION, version):
         raise RecipeError(f"{version!r} is not a version that apk can compare", "such as 1.2.3 or 6.5_p20250216")
-    if found is not None and found.tarball is not None:
+    if package is not None and package.tarball is not None:
         origin = _DEBIAN.format(
-            suite=found.suite,
-            package=found.name,
-            version=found.version,
-            file=found.tarball.name,
-            sha256=found.tarball.sha256,
-            size=found.tarball.size,
+            suite=package.suite,
+            package=package.name,
+            version=package.version,
+            file=package.tarball.name,
+            sha256=package.tarball.sha256,
+            size=package.tarball.size,
         )
     else:
         origin = _URL.format(name=name, version=version, zeros="0" * 64)
