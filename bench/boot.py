@@ -49,16 +49,16 @@ def start(kernel: Path, image: Path, init: str = "/sbin/init") -> list[str]:
 
 def commands(image: Path, uml: Path | None) -> dict[str, list[str]]:
     """Return the commands to measure."""
-    found = {"nabla": start(VMLINUX, image)}
-    found["nabla, whole system"] = common.machine("minimal", "/bin/true")
+    result = {"nabla": start(VMLINUX, image)}
+    result["nabla, whole system"] = common.machine("minimal", "/bin/true")
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise NablaError("bubblewrap is missing", "install the package bubblewrap")
-    found["bubblewrap"] = [bwrap, "--unshare-all", "--ro-bind", "/", "/", "/bin/true"]
+    result["bubblewrap"] = [bwrap, "--unshare-all", "--ro-bind", "/", "/", "/bin/true"]
     if uml is not None:
         # Its option for a read-only disk has another form.
-        found[STOCK] = [f"ubd0r={image}" if word.startswith("ubd0=") else word for word in start(uml, image)]
-    return found
+        result[STOCK] = [f"ubd0r={image}" if word.startswith("ubd0=") else word for word in start(uml, image)]
+    return result
 
 
 def main() -> int:

@@ -68,9 +68,9 @@ def main() -> int:
     parser.add_argument("log", type=Path, help="the output of a build")
     options = parser.parse_args()
     common.need(options.log)
-    found = convert(options.log)
-    BUILD.write_bytes(as_json(found))
-    log.info(f"{relative(BUILD)}: {len(found.steps)} steps, {log.seconds(sum(s.seconds for s in found.steps))}")
+    times = convert(options.log)
+    BUILD.write_bytes(as_json(times))
+    log.info(f"{relative(BUILD)}: {len(times.steps)} steps, {log.seconds(sum(s.seconds for s in times.steps))}")
     return 0
 
 

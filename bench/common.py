@@ -59,8 +59,8 @@ def repeat(name: str, command: Sequence[str], *, runs: int, warmup: int, status:
         )
         took = (time.perf_counter_ns() - began) / 1e6
         if status is not None and finished.returncode != status:
-            told = finished.stderr.decode(errors="replace").strip()
-            raise NablaError(f"{name}: exit status {finished.returncode} in run {turn + 1}", told)
+            message = finished.stderr.decode(errors="replace").strip()
+            raise NablaError(f"{name}: exit status {finished.returncode} in run {turn + 1}", message)
         if turn >= warmup:
             times.append(took)
     return Timing(name, tuple(command), tuple(times))

@@ -132,9 +132,9 @@ def record(work: Work, report: str) -> Load:
 
 def rows(loads: Sequence[Load]) -> list[list[str]]:
     """Return a table of the loads: a row for each call, a column for each load."""
-    found = [["calls a second", *(load.name for load in loads)]]
-    found += [[name, *(load.rate(name) for load in loads)] for name in loads[0].calls]
-    return [*found, ["all", *(load.total() for load in loads)]]
+    lines = [["calls a second", *(load.name for load in loads)]]
+    lines += [[name, *(load.rate(name) for load in loads)] for name in loads[0].calls]
+    return [*lines, ["all", *(load.total() for load in loads)]]
 
 
 def main() -> int:

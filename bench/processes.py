@@ -29,8 +29,8 @@ def measure(command: list[str]) -> dict[str, float]:
     )
     if finished.returncode != 0:
         raise NablaError(f"{command[0]}: exit status {finished.returncode}", finished.stderr.strip())
-    found: dict[str, float] = json.loads(finished.stdout)
-    return found
+    figures: dict[str, float] = json.loads(finished.stdout)
+    return figures
 
 
 def main() -> int:

@@ -26,9 +26,9 @@ def main() -> int:
     argparse.ArgumentParser(prog="bench.upstream_tests", description=(__doc__ or "").splitlines()[0]).parse_args()
     tests = []
     for path in sorted((OUT / "check").glob("*.json")):
-        found = read(path, CheckResult, f"run it again: ./doit.sh check:{path.stem}")
-        facts = (found.recipe, found.version, found.tree, found.tests, found.failed)
-        tests.append(UpstreamTests(*facts))
+        result = read(path, CheckResult, f"run it again: ./doit.sh check:{path.stem}")
+        fields = (result.recipe, result.version, result.tree, result.tests, result.failed)
+        tests.append(UpstreamTests(*fields))
     if not tests:
         raise NablaError("out/check holds no results", "run: ./doit.sh check")
     UPSTREAM.write_bytes(as_json(tests))

@@ -39,9 +39,9 @@ def speaks_utf8() -> bool:
 def size() -> tuple[int, int]:
     """Return rows and columns of the terminal; 24 x 80 if unknown."""
     with suppress(OSError):
-        found = os.get_terminal_size(STDOUT)
-        if found.lines and found.columns:
-            return found.lines, found.columns
+        terminal = os.get_terminal_size(STDOUT)
+        if terminal.lines and terminal.columns:
+            return terminal.lines, terminal.columns
     fallback = shutil.get_terminal_size((80, 24))
     return fallback.lines, fallback.columns
 
@@ -113,5 +113,5 @@ class Window:
         if not out and cursor == self._cursor:
             return
         self._shown, self._cursor = list(rows), cursor
-        place = f"\x1b[{cursor[0] + 1};{cursor[1] + 1}H\x1b[?25h" if cursor is not None else ""
-        write("".join(["\x1b[?25l", *out, place]))
+        position = f"\x1b[{cursor[0] + 1};{cursor[1] + 1}H\x1b[?25h" if cursor is not None else ""
+        write("".join(["\x1b[?25l", *out, position]))

@@ -67,7 +67,7 @@ def layout(rows: int, cols: int) -> Layout:
 
 
 @dataclass(frozen=True)
-class Facts:
+class Status:
     """The panel's other values. `resident`: bytes of host memory that the VM uses, if known."""
 
     memory: str
@@ -83,7 +83,7 @@ class View:
         self.utf8 = utf8
         self._colour_name = colours if self.colours is not None else None
 
-    def panel(self, history: History, facts: Facts, area: Area) -> list[str]:
+    def panel(self, history: History, status: Status, area: Area) -> list[str]:
         """Return the rows of the panel, each as wide as its area."""
         width = max(1, area.cols - 1)  # a margin at the left
         parts: list[RenderableType] = [Text("Linux, in one host process", style="bold"), Text()]
@@ -91,16 +91,16 @@ class View:
             half = width // 2 - 1
             table = Table.grid(padding=(0, 2, 0, 0))
             table.add_row(
-                self._calls(history, half), Group(self._facts(history, facts), Text(), self._sparkline(history, half))
+                self._calls(history, half), Group(self._status(history, status), Text(), self._sparkline(history, half))
             )
             parts.append(table)
         else:
-            parts += [self._calls(history, width), Text(), self._facts(history, facts), Text()]
+            parts += [self._calls(history, width), Text(), self._status(history, status), Text()]
             parts.append(self._sparkline(history, width))
         end = Text(f"{LEAVE} leaves", style="dim")
-        if facts.ended is not None:
-            end = Text(f"ended with status {facts.ended}; any key leaves", style="bold")
-        return self._place(self._lines([*parts], width), self._lines([end], width), area)
+        if status.ended is not None:
+            end = Text(f"ended with status {status.ended}; any key leaves", style="bold")
+        return self._join(self._lines([*parts], width), self._lines([end], width), area)
 
     def _calls(self, history: History, width: int) -> RenderableType:
         last = history.last.calls
@@ -141,15 +141,15 @@ class View:
             Text(f"all calls, last {max(1, width // 4)} s", style="dim"), Text(line.rjust(width), "green"), Text(now)
         )
 
-    def _facts(self, history: History, facts: Facts) -> RenderableType:
+    def _status(self, history: History, status: Status) -> RenderableType:
         boot = history.last.boot
         unknown = "–" if self.utf8 else "-"
         table = Table.grid(padding=(0, 1, 0, 0))
-        resident = f"{facts.resident / 2**20:.0f} MB of " if facts.resident is not None else ""
+        resident = f"{status.resident / 2**20:.0f} MB of " if status.resident is not None else ""
         table.add_row("kinds", f"{history.used()} used, {len(history.last.calls)} allowed")
         table.add_row("up", clock(history.last.uptime))
         table.add_row("booted in", f"{boot * 1000:.1f} ms" if boot is not None else unknown)
-        table.add_row("memory", f"{resident}{facts.memory}")
+        table.add_row("memory", f"{resident}{status.memory}")
         return table
 
     def _lines(self, parts: Iterable[RenderableType], width: int) -> list[str]:
@@ -172,7 +172,7 @@ class View:
     def _segment(self, segment: Segment) -> str:
         return segment.style.render(segment.text, color_system=self.colours) if segment.style else segment.text
 
-    def _place(self, lines: list[str], end: list[str], area: Area) -> list[str]:
+    def _join(self, lines: list[str], end: list[str], area: Area) -> list[str]:
         room = max(0, area.rows - len(end))
         blank = " " * max(1, area.cols - 1)
         rows = [*lines[:room], *[blank] * (room - len(lines)), *end][: area.rows]
@@ -180,14 +180,14 @@ class View:
 
     def frame(self, size: tuple[int, int], guest: Sequence[str], panel: Sequence[str]) -> list[str]:
         """Return the rows of the whole window. The terminal's idea of a character's width cannot move the panel."""
-        place = layout(*size)
-        if place.panel is None:
+        areas = layout(*size)
+        if areas.panel is None:
             return list(guest)
-        if place.panel.top:
+        if areas.panel.top:
             line = "─" if self.utf8 else "-"
-            return [*guest, line * place.panel.cols, *panel]
+            return [*guest, line * areas.panel.cols, *panel]
         line = "│" if self.utf8 else "|"
-        column = f"\x1b[{place.panel.left}G"
+        column = f"\x1b[{areas.panel.left}G"
         return [f"{left}{column}{line}{right}" for left, right in zip(guest, panel, strict=True)]
 
 

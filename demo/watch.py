@@ -24,7 +24,7 @@ from demo import terminal
 from demo.screen import Terminal
 from demo.stats import History, Lines
 from demo.terminal import STDIN, Window
-from demo.view import Facts, Layout, View, layout, short
+from demo.view import Layout, Status, View, layout, short
 from nabla.core import process
 
 LEAVE_KEY = b"\x1d"  # ctrl-]
@@ -69,16 +69,16 @@ def watch(argv: Sequence[str | Path], memory: str, *, stay: bool) -> Outcome:
             os.set_blocking(end, False)
         stack.enter_context(terminal.signals_to(wake[1]))
         window = stack.enter_context(Window())
-        place = layout(*terminal.size())
+        areas = layout(*terminal.size())
         # The option belongs to nabla-run, so it comes before the image and the command.
         words = [argv[0], "--stats-fd", str(stats[1]), *argv[1:]]
         child = stack.enter_context(
             process.on_terminal(
-                words, rows=place.guest.rows, cols=place.guest.cols, env={"TERM": TERM}, pass_fds=(stats[1],)
+                words, rows=areas.guest.rows, cols=areas.guest.cols, env={"TERM": TERM}, pass_fds=(stats[1],)
             )
         )
         os.set_blocking(child.fd, False)
-        return _Demo(window, child, stats[0], wake[0], memory, stay, place).loop()
+        return _Demo(window, child, stats[0], wake[0], memory, stay, areas).loop()
 
 
 @contextmanager
@@ -99,7 +99,7 @@ class _Demo:
     wake: int
     memory: str
     stay: bool
-    place: Layout
+    areas: Layout
     keys: bytearray = field(default_factory=bytearray)  # for the VM, not yet written
     history: History = field(default_factory=History)
     lines: Lines = field(default_factory=Lines)
@@ -114,7 +114,7 @@ class _Demo:
     def __post_init__(self) -> None:
         console = Console(file=sys.__stdout__, force_terminal=True)
         self.view = View(None if console.no_color else console.color_system, terminal.speaks_utf8())
-        self.terminal = Terminal(self.place.guest.rows, self.place.guest.cols, self.view.colours)
+        self.terminal = Terminal(self.areas.guest.rows, self.areas.guest.cols, self.view.colours)
         self.panel: list[str] = []
         self.size = terminal.size()
 
@@ -209,8 +209,8 @@ class _Demo:
 
     def _resize(self) -> None:
         self.size = terminal.size()
-        self.place = layout(*self.size)
-        guest = self.place.guest
+        self.areas = layout(*self.size)
+        guest = self.areas.guest
         self.terminal.resize(guest.rows, guest.cols)
         with suppress(OSError):
             self.process.setwinsize(guest.rows, guest.cols)
@@ -226,9 +226,9 @@ class _Demo:
         if not self.panel_due or now - self.drawn < _FRAME:
             return
         self.drawn, self.panel_due = now, False
-        if self.place.panel is not None and not self.panel:
-            facts = Facts(self.memory, self.resident, self.ended)
-            self.panel = self.view.panel(self.history, facts, self.place.panel)
+        if self.areas.panel is not None and not self.panel:
+            status = Status(self.memory, self.resident, self.ended)
+            self.panel = self.view.panel(self.history, status, self.areas.panel)
         frame = self.view.frame(self.size, self.terminal.rows(), self.panel)
         self.window.show(frame, self.terminal.cursor() if self.ended is None else None)
 

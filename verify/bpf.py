@@ -262,11 +262,11 @@ def possible(program: Sequence[Instruction], call: Call) -> set[str]:
     arguments lead to, but is never incomplete.
     """
     words: list[int | None] = [*call.words()[:4], *[None] * 12]
-    found: set[str] = set()
+    verdicts: set[str] = set()
     seen = set()
-    ways: list[tuple[int, int | None, int | None, tuple[int | None, ...]]] = [(0, 0, 0, (0,) * MEMORY_WORDS)]
-    while ways:
-        way = ways.pop()
+    paths: list[tuple[int, int | None, int | None, tuple[int | None, ...]]] = [(0, 0, 0, (0,) * MEMORY_WORDS)]
+    while paths:
+        way = paths.pop()
         if way in seen:
             continue
         seen.add(way)
@@ -277,9 +277,9 @@ def possible(program: Sequence[Instruction], call: Call) -> set[str]:
         match each.code & 7, each.code:
             case 6, code:  # RET
                 if code & 0x18 == A and a is None:
-                    found |= set(ACTIONS.values())
+                    verdicts |= set(ACTIONS.values())
                 else:
-                    found.add(_verdict(machine.a if code & 0x18 == A else each.k, 0).action)
+                    verdicts.add(_verdict(machine.a if code & 0x18 == A else each.k, 0).action)
             case 5, code:  # JMP
                 if code == JMP | JA:
                     distances = {each.k}
@@ -287,27 +287,27 @@ def possible(program: Sequence[Instruction], call: Call) -> set[str]:
                     distances = {each.jt, each.jf}
                 else:
                     distances = {_distance(each, machine)}
-                ways += [(position + 1 + distance, a, x, memory) for distance in distances]
+                paths += [(position + 1 + distance, a, x, memory) for distance in distances]
             case 4, code:  # ALU
                 unknown = a is None or (bool(code & X) and code & 0xF0 != _NEG and x is None)
                 if code & 0xF0 == _DIV and code & X and not x:
-                    found.add(ACTIONS[KILL_THREAD])
+                    verdicts.add(ACTIONS[KILL_THREAD])
                 if unknown or not _compute(each, machine):
-                    ways.append((position + 1, None if unknown else machine.a, x, memory))
+                    paths.append((position + 1, None if unknown else machine.a, x, memory))
             case _, code:
                 _move(each, machine)
                 source = {LD | W | ABS: words[each.k // 4 % 16], TAX | MISC: a, TXA | MISC: x, ST: a, STX: x}
                 source |= {LD | MEM: memory[each.k % 16], LDX | MEM: memory[each.k % 16]}
                 unknown = code in source and source[code] is None
-                kept = list(memory)
+                changed = list(memory)
                 if code in (ST, STX):
-                    kept[each.k] = None if unknown else machine.memory[each.k]
-                    ways.append((position + 1, a, x, tuple(kept)))
+                    changed[each.k] = None if unknown else machine.memory[each.k]
+                    paths.append((position + 1, a, x, tuple(changed)))
                 elif code & 7 == LDX or code == MISC | TAX:
-                    ways.append((position + 1, a, None if unknown else machine.x, memory))
+                    paths.append((position + 1, a, None if unknown else machine.x, memory))
                 else:
-                    ways.append((position + 1, None if unknown else machine.a, x, memory))
-    return found
+                    paths.append((position + 1, None if unknown else machine.a, x, memory))
+    return verdicts
 
 
 _KNOWN = {LD | W | ABS, LD | W | LEN, LDX | W | LEN, LD | IMM, LDX | IMM, LD | MEM, LDX | MEM, ST, STX}

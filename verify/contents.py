@@ -55,8 +55,8 @@ class Contents:
         done: list[str] = []
         for _ in range(200):
             if not parts:
-                found = "/" + "/".join(done)
-                return found if found in self.files else None
+                resolved = "/" + "/".join(done)
+                return resolved if resolved in self.files else None
             part = parts.pop()
             if part == "..":
                 done = done[:-1]
@@ -101,7 +101,7 @@ def _finish(contents: Contents) -> Contents:
 
 def owners(database: str) -> dict[str, str]:
     """Return path -> package from the text of apk's database of installed packages."""
-    found: dict[str, str] = {}
+    packages: dict[str, str] = {}
     package = folder = ""
     # Names may contain what str.splitlines takes for line ends.
     for line in database.split("\n"):
@@ -111,8 +111,8 @@ def owners(database: str) -> dict[str, str]:
         elif kind == "F":
             folder = value
         elif kind == "R":
-            found[f"/{folder}/{value}" if folder else f"/{value}"] = package
-    return found
+            packages[f"/{folder}/{value}" if folder else f"/{value}"] = package
+    return packages
 
 
 def _folder(root: Path, whole: bool) -> Contents:

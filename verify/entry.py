@@ -32,7 +32,7 @@ from elftools.elf.elffile import ELFFile
 from verify import elf, report
 
 SYSCALL = b"\x0f\x05"
-_PLACE = re.compile(
+_CALL = re.compile(
     rb"\x48\x8d\x0d(?P<back>....)\x4c\x8b\x1d(?P<sysinfo>....)\x4d\x85\xdb\x74\x03\x41\xff\xe3\x0f\x05", re.DOTALL
 )
 # Offsets of the ends of the two instructions with a displacement, and the length of the form.
@@ -41,10 +41,10 @@ _LEA, _MOV, _WHOLE = 7, 14, 24
 
 @dataclass(frozen=True)
 class Finding:
-    """The finding about one file. `places`: addresses of calls in this form. `bare`: of other `syscall` bytes."""
+    """The finding about one file. `calls`: addresses of calls in this form. `bare`: of other `syscall` bytes."""
 
     path: str
-    places: tuple[int, ...] = ()
+    calls: tuple[int, ...] = ()
     bare: tuple[int, ...] = ()
     variables: tuple[int, ...] = ()
     error: str = ""
@@ -71,20 +71,20 @@ def examine_elf(path: str, file: ELFFile) -> Finding:
         for segment in file.iter_segments()
         if segment["p_type"] == "PT_LOAD" and segment["p_flags"] & P_FLAGS.PF_X
     ]
-    places: list[int] = []
+    calls: list[int] = []
     bare: list[int] = []
     variables: set[int] = set()
     for base, data in segments:
         covered: set[int] = set()
-        for match in _PLACE.finditer(data):
+        for match in _CALL.finditer(data):
             start = base + match.start()
             if start + _LEA + _signed(match["back"]) != start + _WHOLE:
                 continue
-            places.append(start + _WHOLE - len(SYSCALL))
+            calls.append(start + _WHOLE - len(SYSCALL))
             variables.add(start + _MOV + _signed(match["sysinfo"]))
             covered.update(range(match.start(), match.end()))
         bare += [base + at for at in _occurrences(data) if at not in covered]
-    return Finding(path, tuple(places), tuple(bare), tuple(sorted(variables)))
+    return Finding(path, tuple(calls), tuple(bare), tuple(sorted(variables)))
 
 
 def _occurrences(data: bytes) -> list[int]:
@@ -107,13 +107,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(report.as_json([asdict(finding) for finding in findings]))
     else:
         rows = [
-            [f.path, str(len(f.places)), f.error or ", ".join(f"bare syscall at {at:#x}" for at in f.bare) or "ok"]
+            [f.path, str(len(f.calls)), f.error or ", ".join(f"bare syscall at {at:#x}" for at in f.bare) or "ok"]
             for f in findings
         ]
         print(report.table(["file", "calls", "result"], rows))
     if not all(finding.sound for finding in findings):
         return 1
-    return 0 if any(finding.places for finding in findings) else 2
+    return 0 if any(finding.calls for finding in findings) else 2
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def read_policy(path: Path) -> list[Allowance]:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise CheckError(f"{path}: {error}") from error
-    found = []
+    allowances = []
     for number, entry in enumerate(table.get("allow", []), 1):
         functions, kinds, reason = entry.get("functions"), entry.get("kinds"), entry.get("reason")
         wellformed = (
@@ -113,8 +113,8 @@ def read_policy(path: Path) -> list[Allowance]:
         )
         if not wellformed:
             raise CheckError(f"{path}: allow entry {number}: needs functions, kinds (of {', '.join(KINDS)}) and reason")
-        found.append(Allowance(tuple(functions), tuple(kinds), reason, entry.get("section")))
-    return found
+        allowances.append(Allowance(tuple(functions), tuple(kinds), reason, entry.get("section")))
+    return allowances
 
 
 def classify(text: str) -> str | None:

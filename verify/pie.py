@@ -134,43 +134,43 @@ def _segment_problems(segments: Sequence[tuple[str, int]]) -> Iterator[str]:
         yield "no RELRO"
 
 
-def examine_all(found: Contents) -> list[Finding]:
+def examine_all(content: Contents) -> list[Finding]:
     """Check each ELF file of a folder, an image or a package; in a root file system also their dependencies."""
-    findings = [examine_bytes(path, data) for path, data in found.programs()]
+    findings = [examine_bytes(path, data) for path, data in content.programs()]
     return [
         replace(
             finding,
-            owner=found.owners.get(finding.path),
-            problems=(*finding.problems, *(_unmet(finding, found) if found.whole else ())),
+            owner=content.owners.get(finding.path),
+            problems=(*finding.problems, *(_unmet(finding, content) if content.whole else ())),
         )
         for finding in findings
     ]
 
 
-def _unmet(finding: Finding, found: Contents) -> Iterator[str]:
+def _unmet(finding: Finding, content: Contents) -> Iterator[str]:
     if finding.interpreter is not None:
         if finding.interpreter != LOADER:
             yield f"the interpreter is {finding.interpreter}"
-        elif found.resolve(LOADER) is None:
+        elif content.resolve(LOADER) is None:
             yield f"there is no {LOADER}"
     origin = finding.path.rpartition("/")[0]
-    folders = [re.sub(r"\$(ORIGIN|\{ORIGIN\})", origin, folder) for folder in finding.runpath] + _searched(found)
+    folders = [re.sub(r"\$(ORIGIN|\{ORIGIN\})", origin, folder) for folder in finding.runpath] + _searched(content)
     for name in finding.needed:
         # The loader is libc and accepts these names as itself.
         if name.startswith(("libc.so", "libc.musl-")):
             continue
-        places = [name] if "/" in name else [f"{folder.rstrip('/')}/{name}" for folder in folders]
+        candidates = [name] if "/" in name else [f"{folder.rstrip('/')}/{name}" for folder in folders]
         # A library may be in the RPATH of a file that loads this one.
-        if not any(found.resolve(place) for place in [*places, f"{origin}/{name}"]):
+        if not any(content.resolve(path) for path in [*candidates, f"{origin}/{name}"]):
             yield f"{name} is not to be found"
 
 
-def _searched(found: Contents) -> list[str]:
+def _searched(content: Contents) -> list[str]:
     """Return the folders of the loader."""
-    file = found.resolve("/etc/ld-musl-x86_64.path")
+    file = content.resolve("/etc/ld-musl-x86_64.path")
     if file is None:
         return ["/lib", "/usr/local/lib", "/usr/lib"]
-    return found.files[file]().decode(errors="replace").replace("\n", ":").split(":")
+    return content.files[file]().decode(errors="replace").replace("\n", ":").split(":")
 
 
 def find(path: Path) -> Iterator[Path]:
@@ -193,15 +193,15 @@ def _is_elf(path: Path) -> bool:
 
 def _examine_path(path: Path, whole: bool) -> list[Finding]:
     try:
-        found = contents.read(path, whole=whole)
+        content = contents.read(path, whole=whole)
     except ContentsError as error:
         return [Finding(str(path), "unknown", None, (str(error),))]
-    if found.files.keys() == {str(path)}:
+    if content.files.keys() == {str(path)}:
         # The argument itself is an object file.
         finding = examine(path)
         return [replace(finding, problems=("not linked",)) if finding.kind == "object" else finding]
     prefix = str(path) if path.is_dir() and not whole else ""
-    return [replace(finding, path=prefix + finding.path) for finding in examine_all(found)]
+    return [replace(finding, path=prefix + finding.path) for finding in examine_all(content)]
 
 
 def as_table(findings: Sequence[Finding]) -> str:

@@ -66,7 +66,7 @@ def _statement(match: re.Match[str]) -> Instruction:
     wanted = 2 if match["kind"] == "STMT" else 4
     if len(operands) != wanted:
         raise FilterError(f"{match[0]}: {wanted} operands are expected")
-    code, k, *jumps = (_number(part, _OPCODES if not place else _VALUES) for place, part in enumerate(operands))
+    code, k, *jumps = (_number(part, _OPCODES if not index else _VALUES) for index, part in enumerate(operands))
     jt, jf = jumps or (0, 0)
     return Instruction(code, jt, jf, k & 0xFFFFFFFF)
 
@@ -117,11 +117,11 @@ def every_number() -> Iterator[int]:
 
 def sweep(program: Sequence[Instruction], call: Call) -> dict[str, list[int]]:
     """Test every number, with any arguments; return the numbers by possible verdicts (`allow or kill` …)."""
-    found: dict[str, list[int]] = {}
+    numbers: dict[str, list[int]] = {}
     for number in every_number():
         verdicts = bpf.possible(program, Call(number, call.ip, (), call.arch))
-        found.setdefault(" or ".join(sorted(verdicts)), []).append(number)
-    return found
+        numbers.setdefault(" or ".join(sorted(verdicts)), []).append(number)
+    return numbers
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -164,9 +164,9 @@ def _answer(program: Sequence[Instruction], call: Call, action: str) -> int:
         data = f" {verdict.data}" if verdict.data else ""
         print(f"{name_of(call.nr)}: {verdict.action}{data} after {verdict.steps} instructions")
         return 0 if verdict.action == "allow" else 1
-    found = sweep(program, call)
-    usual = Counter({verdict: len(listed) for verdict, listed in found.items()}).most_common(1)[0][0]
-    for action_name, listed in sorted(found.items()):
+    numbers = sweep(program, call)
+    usual = Counter({verdict: len(listed) for verdict, listed in numbers.items()}).most_common(1)[0][0]
+    for action_name, listed in sorted(numbers.items()):
         shown = "all others" if action_name == usual else ", ".join(name_of(number) for number in listed)
         print(f"{action_name}: {shown}")
     return 0

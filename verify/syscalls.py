@@ -81,9 +81,9 @@ def examine_bytes(path: str, data: bytes) -> Finding:
         return Finding(path, problem=f"cannot be parsed: {elf.reason(error)}")
 
 
-def examine_all(found: Contents) -> list[Finding]:
+def examine_all(content: Contents) -> list[Finding]:
     """Check each ELF file of a folder, an image or a package."""
-    return [replace(examine_bytes(path, data), owner=found.owners.get(path)) for path, data in found.programs()]
+    return [replace(examine_bytes(path, data), owner=content.owners.get(path)) for path, data in content.programs()]
 
 
 def _uses(file: ELFFile) -> Iterator[Use]:
@@ -91,7 +91,7 @@ def _uses(file: ELFFile) -> Iterator[Use]:
         raise ELFError(f"not x86-64: {file['e_machine']}")
     names = _symbols(file)
     # In the form with a jump to the kernel's entry point.
-    jumped = set(entry.examine_elf("", file).places)
+    jumped = set(entry.examine_elf("", file).calls)
     for address, code in _code(file):
         hits = [match.start() for match in _CANDIDATE.finditer(code) if address + match.start() not in jumped]
         if not hits:
@@ -101,9 +101,9 @@ def _uses(file: ELFFile) -> Iterator[Use]:
         for hit in hits:
             begin = starts[bisect.bisect_right(starts, address + hit) - 1]
             functions.setdefault(begin, []).append(address + hit)
-        for begin, places in functions.items():
+        for begin, addresses in functions.items():
             name = names.get(begin, f"{begin:#x}")
-            yield from (replace(use, function=name) for use in _decide(code, address, begin, places))
+            yield from (replace(use, function=name) for use in _decide(code, address, begin, addresses))
 
 
 def _decide(code: bytes, base: int, begin: int, hits: Sequence[int]) -> Iterator[Use]:
@@ -115,13 +115,13 @@ def _decide(code: bytes, base: int, begin: int, hits: Sequence[int]) -> Iterator
     at, sure = begin, True
     while waiting:
         ended = at
-        for place, size, mnemonic, operands in engine.disasm_lite(code[at - base : hits[-1] - base + _LONGEST], at):
-            ended = place + size
+        for address, size, mnemonic, operands in engine.disasm_lite(code[at - base : hits[-1] - base + _LONGEST], at):
+            ended = address + size
             while waiting and waiting[-1] < ended:
                 # The first instruction that ends after the hit contains it, or the hit is in skipped data.
                 hit = waiting.pop()
                 text = f"{mnemonic} {operands}".strip()
-                if hit < place:
+                if hit < address:
                     yield Use(hit, code[hit - base : hit - base + 2].hex(" "), "", sure=False)
                 elif mnemonic in ("syscall", "sysenter") or text == "int 0x80":
                     yield Use(hit, text, "", sure)
@@ -154,13 +154,13 @@ def _symbols(file: ELFFile) -> dict[int, str]:
     """Return address -> name of functions in the symbol tables."""
     if file["e_type"] == "ET_REL":
         return {}
-    found: dict[int, str] = {}
+    names: dict[int, str] = {}
     for section in file.iter_sections():
         if isinstance(section, SymbolTableSection):
             for symbol in section.iter_symbols():
                 if symbol["st_info"]["type"] in ("STT_FUNC", "STT_GNU_IFUNC") and symbol["st_value"]:
-                    found.setdefault(int(symbol["st_value"]), str(symbol.name))
-    return found
+                    names.setdefault(int(symbol["st_value"]), str(symbol.name))
+    return names
 
 
 def _unwind_starts(file: ELFFile) -> list[int]:
@@ -213,15 +213,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     findings: list[Finding] = []
     for path in options.path:
         try:
-            found = contents.read(path)
+            content = contents.read(path)
         except ContentsError as error:
             findings.append(Finding(str(path), problem=str(error)))
             continue
-        if found.files.keys() == {str(path)}:
+        if content.files.keys() == {str(path)}:
             # The argument is a single file, which must be an ELF file.
-            findings.append(examine_bytes(str(path), found.files[str(path)]()))
+            findings.append(examine_bytes(str(path), content.files[str(path)]()))
         else:
-            findings += examine_all(found)
+            findings += examine_all(content)
     return report.conclude("verify.syscalls", options, findings, lambda finding: finding.sound, as_table, as_junit)
 
 

@@ -62,9 +62,9 @@ def read(path: Path, error: type[NablaError]) -> Document:
     try:
         return Document(path, text, tomllib.loads(text), error)
     except tomllib.TOMLDecodeError as problem:
-        found = re.search(r"^(.*) \(at line (\d+), column (\d+)\)$", str(problem))
-        line = found.group(2) if found else str(text.count("\n") + 1)
-        raise error(f"{relative(path)}:{line}: not valid TOML: {found.group(1) if found else problem}") from None
+        match = re.search(r"^(.*) \(at line (\d+), column (\d+)\)$", str(problem))
+        line = match.group(2) if match else str(text.count("\n") + 1)
+        raise error(f"{relative(path)}:{line}: not valid TOML: {match.group(1) if match else problem}") from None
 
 
 def key_text(key: Sequence[str | int]) -> str:

@@ -58,10 +58,10 @@ def has_history(root: Path = ROOT) -> bool:
 @cache
 def _described(root: Path) -> str:
     text = _git(root, "describe", "--tags", "--long", "--match", "v[0-9]*.[0-9]*.[0-9]*")
-    found = _DESCRIBED.fullmatch(text or "")
-    if found is None or not _VERSION.fullmatch(found["version"]):
+    match = _DESCRIBED.fullmatch(text or "")
+    if match is None or not _VERSION.fullmatch(match["version"]):
         return f"{NO_TAG}-dev"
-    return found["version"] if found["distance"] == "0" else f"{found['version']}-dev"
+    return match["version"] if match["distance"] == "0" else f"{match['version']}-dev"
 
 
 def _git(root: Path, *words: str) -> str | None:

@@ -54,8 +54,8 @@ def _imports(module: str, path: Path) -> tuple[str, ...]:
     """Return the project modules that a file imports, and their parent packages."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     names = digest.cached("imports", path, lambda file: "\n".join(_names(file, package))).split()
-    found = {name for name in names if _file(name) is not None}
-    return tuple(sorted(found | {each for name in (*found, module) for each in _packages(name)}))
+    modules = {name for name in names if _file(name) is not None}
+    return tuple(sorted(modules | {each for name in (*modules, module) for each in _packages(name)}))
 
 
 def _names(path: Path, package: str) -> Iterator[str]:

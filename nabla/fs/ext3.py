@@ -80,27 +80,27 @@ def check(image: Path, *, tools: Path) -> str:
     return result.stdout
 
 
-def compare(wanted: Tree, found: Tree) -> None:
+def compare(wanted: Tree, actual: Tree) -> None:
     """Raise `ImageError` with the first differences between two trees, if there are any."""
-    problems = [f"{path} is missing" for path in wanted if path not in found]
-    problems += [f"{path} should not be there" for path in found if path not in wanted]
-    for path in sorted(wanted.keys() & found.keys()):
-        want, have = wanted[path], found[path]
+    problems = [f"{path} is missing" for path in wanted if path not in actual]
+    problems += [f"{path} should not be there" for path in actual if path not in wanted]
+    for path in sorted(wanted.keys() & actual.keys()):
+        want, have = wanted[path], actual[path]
         for field in ("kind", "mode", "uid", "gid", "mtime", "target", "device"):
             # The mode of a link has no effect.
             if not (want.kind == "link" and field == "mode") and getattr(want, field) != getattr(have, field):
                 problems.append(f"{path}: {field} is {getattr(have, field)!r} instead of {getattr(want, field)!r}")
         if want.kind == have.kind == "file" and want.content() != have.content():
             problems.append(f"{path}: the content differs")
-    problems += _other_links(wanted, found)
+    problems += _other_links(wanted, actual)
     if problems:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         raise ImageError("the image differs from the tree" + more, "\n".join(problems[:5]))
 
 
-def _other_links(wanted: Tree, found: Tree) -> Iterator[str]:
+def _other_links(wanted: Tree, actual: Tree) -> Iterator[str]:
     """Yield a sentence for each file that has other names in one tree than in the other."""
-    want, have = _names(wanted), _names(found)
+    want, have = _names(wanted), _names(actual)
     for path in sorted(want.keys() | have.keys()):
         if want.get(path) != have.get(path):
             yield f"{path}: its names are {have.get(path, (path,))} instead of {want.get(path, (path,))}"

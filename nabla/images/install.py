@@ -40,14 +40,14 @@ def recipes_for(packages: Sequence[str], parts: Collection[str]) -> list[str]:
     for name in packages:
         if name not in catalog.owners():
             raise PackageError(f"there is no package {name!r}", f"known: {', '.join(sorted(catalog.owners()))}")
-    found = {part for part in parts if part in catalog.owners()}
+    recipes = {part for part in parts if part in catalog.owners()}
     waiting = [catalog.owners()[name] for name in packages]
     while waiting:
         name = waiting.pop()
-        if name not in found:
-            found.add(name)
+        if name not in recipes:
+            recipes.add(name)
             waiting += [*catalog.closure(name), *catalog.depends(name)]
-    return sorted(found)
+    return sorted(recipes)
 
 
 def install(
@@ -82,8 +82,8 @@ def without_sizes(database: str, names: Collection[str]) -> str:
     """
     blocks = database.split("\n\n")
     for number, block in enumerate(blocks):
-        found = re.search(r"^P:(.*)$", block, re.MULTILINE)
-        if found and found[1] in names:
+        match = re.search(r"^P:(.*)$", block, re.MULTILINE)
+        if match and match[1] in names:
             blocks[number] = re.sub(r"^S:\d+$", "S:0", block, flags=re.MULTILINE)
     return "\n\n".join(blocks)
 
@@ -109,14 +109,14 @@ def lay_out(tree: Tree, root: Path) -> None:
 
 def read_back(tree: Tree, root: Path) -> Tree:
     """Read a folder as a tree; unchanged entries keep their node of `tree`."""
-    found = {path: node for path, node in tree.items() if node.kind not in ("dir", "link", "file")}
+    result = {path: node for path, node in tree.items() if node.kind not in ("dir", "link", "file")}
     for folder, names, others in os.walk(root):
         for name in [*names, *others]:
             host = Path(folder) / name
             path = f"/{host.relative_to(root)}"
-            if path not in _UNWANTED and path not in found:
-                found[path] = _node(host, tree.get(path))
-    return dict(sorted(found.items()))
+            if path not in _UNWANTED and path not in result:
+                result[path] = _node(host, tree.get(path))
+    return dict(sorted(result.items()))
 
 
 def _node(host: Path, before: Node | None) -> Node:

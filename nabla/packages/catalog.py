@@ -148,13 +148,13 @@ def files_of(part: Subpackage) -> tuple[str, ...]:
 @cache
 def owners() -> dict[str, str]:
     """Return package -> recipe. Raises `RecipeError` if two recipes build packages with the same name."""
-    found: dict[str, str] = {}
+    recipes: dict[str, str] = {}
     for loaded in all_recipes():
         for part in part_names(loaded):
-            if part in found:
-                raise RecipeError(f"{relative(loaded.path)}: the recipe {found[part]} also builds the package {part}")
-            found[part] = loaded.name
-    return found
+            if part in recipes:
+                raise RecipeError(f"{relative(loaded.path)}: the recipe {recipes[part]} also builds the package {part}")
+            recipes[part] = loaded.name
+    return recipes
 
 
 @cache
@@ -162,14 +162,14 @@ def needs(name: str) -> tuple[str, ...]:
     """Return the recipes that this one is built against directly. Raises `RecipeError` for an unknown name."""
     loaded = load(name)
     # A recipe with a [build] precedes the toolchain of packages: the libc is part of every sysroot.
-    found = set() if name == RUNTIME or loaded.build is not None else {RUNTIME}
+    recipes = set() if name == RUNTIME or loaded.build is not None else {RUNTIME}
     for wanted in loaded.package.makedepends:
         if wanted not in owners():
             raise RecipeError(f"{relative(loaded.path)}: makedepends: there is no package {wanted!r}")
         if owners()[wanted] == LIBC:
             raise RecipeError(f"{relative(loaded.path)}: makedepends: every sysroot contains {wanted}")
-        found.add(owners()[wanted])
-    return tuple(sorted(found))
+        recipes.add(owners()[wanted])
+    return tuple(sorted(recipes))
 
 
 def closure(name: str) -> tuple[str, ...]:

@@ -78,38 +78,38 @@ def interface(root: Path, files: Iterable[str], version: str) -> Interface:
 
     `version`: of the package, for its programs. Dependencies that the package itself provides are left out.
     """
-    found = Interface()
+    result = Interface()
     own: set[str] = set()
     for name in files:
         path, pure = root / name, PurePosixPath(name)
         folder = str(pure.parent)
         if folder in _COMMAND_FOLDERS and (path.is_symlink() or path.stat().st_mode & 0o111):
-            found.provides.add(f"cmd:{pure.name}={version}")
+            result.provides.add(f"cmd:{pure.name}={version}")
         if folder in _PC_FOLDERS and pure.suffix == ".pc" and path.is_file():
             text = path.read_text(encoding="utf-8", errors="replace")
-            found.provides.add(f"pc:{pure.stem}={apk_version(pc_version(text) or '')}")
-            found.depends |= {f"pc:{module}" for module in pc_requires(text)}
+            result.provides.add(f"pc:{pure.stem}={apk_version(pc_version(text) or '')}")
+            result.depends |= {f"pc:{module}" for module in pc_requires(text)}
             own.add(f"pc:{pure.stem}")
         if path.is_symlink() and folder in LIBRARY_FOLDERS and pure.suffix == ".so":
             target = (path.parent / path.readlink()).resolve()
             if target.is_relative_to(root.resolve()) and is_elf(target):
                 soname, _ = dynamic(target)
-                found.depends |= {f"so:{soname}"} if soname else set()
+                result.depends |= {f"so:{soname}"} if soname else set()
         if not is_elf(path):
             continue
         soname, needed = dynamic(path)
         if soname and folder in LIBRARY_FOLDERS:
-            found.provides.add(f"so:{soname}={_library_version(pure.name)}")
+            result.provides.add(f"so:{soname}={_library_version(pure.name)}")
         # In another folder, only the package itself finds the library, by a run path.
         own |= {f"so:{soname or pure.name}", f"so:{pure.name}"}
-        found.depends |= {f"so:{LIBC if each in _LIBC_NAMES else each}" for each in needed}
-    found.depends -= own
-    return found
+        result.depends |= {f"so:{LIBC if each in _LIBC_NAMES else each}" for each in needed}
+    result.depends -= own
+    return result
 
 
 def libraries(root: Path) -> dict[str, Path]:
     """Return SONAME -> file of the shared libraries in the library folders of a tree."""
-    found = {}
+    files = {}
     for folder in LIBRARY_FOLDERS:
         for path in sorted((root / folder).glob("*.so*")):
             if is_elf(path):
@@ -117,8 +117,8 @@ def libraries(root: Path) -> dict[str, Path]:
                     soname, _ = dynamic(path)
                 except ELFError:
                     continue
-                found[soname or path.name] = path
-    return found
+                files[soname or path.name] = path
+    return files
 
 
 def missing(root: Path, files: Iterable[str], known: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
@@ -169,9 +169,9 @@ def alpine_names(wheel: Path) -> set[str]:
     """Return the names of the base's packages and of what they provide, without versions."""
     from nabla.fs import nodes
 
-    found: set[str] = set()
+    names: set[str] = set()
     for line in nodes.read_base(wheel)["/lib/apk/db/installed"].content().decode().splitlines():
         kind, _, text = line.partition(":")
         if kind in ("P", "p"):
-            found |= {re.split("[<>=~]", word)[0] for word in text.split()}
-    return found
+            names |= {re.split("[<>=~]", word)[0] for word in text.split()}
+    return names

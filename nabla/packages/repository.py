@@ -34,9 +34,9 @@ def make_index(job: Job) -> None:
     if problem:
         raise PackageError(problem, "add a recipe for it, or remove the dependency")
     wanted = catalog.all_apks()
-    made = {path for loaded in catalog.all_recipes() for path in catalog.apks(loaded)}
+    current = {path for loaded in catalog.all_recipes() for path in catalog.apks(loaded)}
     for path in REPOSITORY.glob("*.apk"):
-        if path not in made:
+        if path not in current:
             job.note(f"removed {relative(path)}: no recipe builds it")
             path.unlink()
     apk.make_index(wanted, job.out(INDEX), tools=APK_TOOLS.path, scratch=job.scratch(), log=job.log)

@@ -66,26 +66,26 @@ def replace(added: Added, text: str) -> str:
 
 def _part(patch: Path, text: str, path: str) -> dict[str, int]:
     """Return the positions of the blob's name, the hunk's count and the file's lines in the patch."""
-    found = re.search(
+    match = re.search(
         rf"^diff --git a/{re.escape(path)} b/{re.escape(path)}\nnew file mode 100644\n"
         rf"index 0+\.\.(?P<blob>[0-9a-f]+)\n--- /dev/null\n\+\+\+ b/{re.escape(path)}\n"
         r"@@ -0,0 \+(?P<count>1(?:,\d+)?) @@\n(?P<lines>(?:\+.*\n)+)",
         text,
         re.MULTILINE,
     )
-    if not found:
+    if not match:
         raise PatchError(f"{relative(patch)} does not add {path} as a new file of one hunk")
-    lines = found["lines"].count("\n")
-    counted = int(found["count"].partition(",")[2] or 1)
+    lines = match["lines"].count("\n")
+    counted = int(match["count"].partition(",")[2] or 1)
     if lines != counted:
         raise PatchError(f"{relative(patch)}: {path} has {lines} lines, its hunk says {counted}")
     return {
-        "blob": found.start("blob"),
-        "digits": len(found["blob"]),
-        "count": found.start("count"),
-        "count_end": found.end("count"),
-        "start": found.start("lines"),
-        "end": found.end("lines"),
+        "blob": match.start("blob"),
+        "digits": len(match["blob"]),
+        "count": match.start("count"),
+        "count_end": match.end("count"),
+        "start": match.start("lines"),
+        "end": match.end("lines"),
     }
 
 

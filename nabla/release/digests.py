@@ -51,26 +51,26 @@ def read(group: str) -> dict[str, str]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         raise DigestError(f"{relative(path)} is missing", _RENEW) from None
-    found: dict[str, str] = {}
+    sums: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         match = _LINE.fullmatch(line)
-        if match is None or match["path"] in found:
+        if match is None or match["path"] in sums:
             raise DigestError(f"{relative(path)}:{number}: not `sha256  path`, or a duplicate path", _RENEW)
-        found[match["path"]] = match["sha256"]
-    return found
+        sums[match["path"]] = match["sha256"]
+    return sums
 
 
-def write(group: str, found: Mapping[str, str]) -> list[str]:
+def write(group: str, sums: Mapping[str, str]) -> list[str]:
     """Write the file of a group if it changes; return a line for each changed sum."""
     try:
         before = read(group)
     except DigestError:
         before = {}
     path = file_of(group)
-    text = "".join(f"{found[name]}  {name}\n" for name in sorted(found))
+    text = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         files.write(path, text)
-    return [f"{name}: {change}" for name, change in differences(before, found)]
+    return [f"{name}: {change}" for name, change in differences(before, sums)]
 
 
 def differences(expected: Mapping[str, str], got: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -86,12 +86,12 @@ def differences(expected: Mapping[str, str], got: Mapping[str, str]) -> list[tup
     return lines
 
 
-def check(found: Mapping[str, Mapping[str, str]]) -> int:
+def check(sums: Mapping[str, Mapping[str, str]]) -> int:
     """Compare the sums of all groups with the committed ones; return their number. Raises `DigestError`."""
     wrong: list[tuple[str, str]] = []
-    for group, got in found.items():
+    for group, got in sums.items():
         wrong += differences(read(group), got)
-    stale = sorted({path.stem for path in DIGESTS.glob("*.sha256")} - set(found))
+    stale = sorted({path.stem for path in DIGESTS.glob("*.sha256")} - set(sums))
     if stale:
         raise DigestError(f"{relative(file_of(stale[0]))}: there is no such group of artifacts", "remove it")
     if wrong:
@@ -101,4 +101,4 @@ def check(found: Mapping[str, Mapping[str, str]]) -> int:
         raise DigestError(
             f"an artifact differs from the committed sum: {wrong[0][0]}{more}", "\n".join([*shown, _RENEW, _ELSE])
         )
-    return sum(len(got) for got in found.values())
+    return sum(len(got) for got in sums.values())

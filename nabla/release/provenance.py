@@ -52,7 +52,7 @@ def serialize(statement: Statement) -> bytes:
         resource = ResourceDescriptor(
             each.name,
             digest={each.algorithm: each.digest},
-            download_location=each.place,
+            download_location=each.address,
             annotations=annotations,
         )
         definition.resolved_dependencies.append(resource.pb)

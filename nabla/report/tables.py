@@ -89,24 +89,24 @@ def products(
 ) -> list[Product]:
     """Describe the files of a release. Raises `ReportError` if one is missing."""
     linux, own = recipe.load("linux"), recipe.load("nabla-run")
-    found = [
+    products = [
         _product("vmlinux", "kernel/vmlinux", linux.summary, linux.version, linux.license, vmlinux),
         _product("nabla-run", "bin/nabla-run", own.summary, version, own.license, launcher),
     ]
     for name, path in sorted(images.items()):
         what = descriptions.load(name).summary
-        found.append(
+        products.append(
             _product(f"{name}.ext3", f"images/{name}.ext3.zst", what, version, "many", path, used=used_bytes(path))
         )
     index = "apk/x86_64/Packages.adb"
-    found.append(
+    products.append(
         _product("Packages.adb", index, "index of the packages", version, OWN_LICENSE, repository / "Packages.adb")
     )
     for target, path in sorted(further.items()):
         name = target.rpartition("/")[2]
         what, terms = _further(target)
-        found.append(_product(name, target, what, version, terms, path))
-    return found
+        products.append(_product(name, target, what, version, terms, path))
+    return products
 
 
 def _further(path: str) -> tuple[str, str]:
@@ -141,15 +141,15 @@ def used_bytes(image: Path) -> int:
 
 def packages(built: Iterable[BuildRecord], repository: Path) -> list[PackageFile]:
     """Describe all packages. Raises `ReportError` if one is missing."""
-    found = []
+    files = []
     for each in built:
         for part in each.parts:
             path = repository / part.apk.name
             if not path.is_file():
                 raise ReportError(f"{relative(path)} is missing", f"run `doit packages:{each.recipe}`")
             metadata = (part.name, each.recipe, part.version, each.license, part.summary, path.name)
-            found.append(PackageFile(*metadata, path.stat().st_size, digest.sha256_file(path)))
-    return sorted(found, key=lambda package: package.name)
+            files.append(PackageFile(*metadata, path.stat().st_size, digest.sha256_file(path)))
+    return sorted(files, key=lambda package: package.name)
 
 
 def read_checks(name: str, folder: Path) -> CheckedImage:
@@ -167,7 +167,7 @@ def read_checks(name: str, folder: Path) -> CheckedImage:
         ) from None
 
 
-def product_table(found: Sequence[Product]) -> Table:
+def product_table(products: Sequence[Product]) -> Table:
     """Return the table of artifacts."""
     columns = (
         *(Column("file"), Column("what"), Column("version"), Column("license")),
@@ -175,7 +175,7 @@ def product_table(found: Sequence[Product]) -> Table:
     )
     rows: Fields = [
         [Cell(p.name, href=f"../{p.path}"), p.what, p.version, _license(p), number(p.size, size(p.size)), p.sha256]
-        for p in found
+        for p in products
     ]
     return table("products", "The files of this release", columns, rows)
 
@@ -184,11 +184,11 @@ def _license(product: Product) -> Cell:
     return Cell("see licenses", href="#licenses") if product.license == "many" else Cell(product.license)
 
 
-def size_chart(found: Sequence[Product]) -> Table:
+def size_chart(products: Sequence[Product]) -> Table:
     """Return the chart of sizes. For an image, the bar shows the used part and the whole file."""
-    longest = max((p.size for p in found), default=1)
+    longest = max((p.size for p in products), default=1)
     rows: Fields = []
-    for p in sorted(found, key=lambda p: (-p.size, p.name)):
+    for p in sorted(products, key=lambda p: (-p.size, p.name)):
         full, used = p.size / longest, (p.size if p.used is None else p.used) / longest
         text = size(p.size) if p.used is None else f"{size(p.used)} of {size(p.size)}"
         bar = Bar(f"{p.name}: {text}", used, whole=full)
@@ -196,7 +196,7 @@ def size_chart(found: Sequence[Product]) -> Table:
     return _chart("chart-sizes", "Sizes of files; for images the used part and the whole", "size", rows)
 
 
-def package_table(found: Sequence[PackageFile]) -> Table:
+def package_table(packages: Sequence[PackageFile]) -> Table:
     """Return the table of packages."""
     columns = (
         *(Column("package"), Column("what"), Column("version"), Column("license")),
@@ -211,15 +211,15 @@ def package_table(found: Sequence[PackageFile]) -> Table:
             ),
             id=f"package-{anchor(p.name)}",
         )
-        for p in found
+        for p in packages
     )
     return Table("packages-table", "All packages of the repository", columns, rows)
 
 
-def package_chart(found: Sequence[PackageFile]) -> Table:
+def package_chart(packages: Sequence[PackageFile]) -> Table:
     """Return the chart of the total size of each recipe's packages."""
     sums: dict[str, list[int]] = {}
-    for p in found:
+    for p in packages:
         sums.setdefault(p.recipe, []).append(p.size)
     longest = max(map(sum, sums.values()), default=1)
     rows: Fields = []
@@ -328,26 +328,28 @@ def digest_table(expected: Sums, got: Sums) -> Table:
     columns = (Column("artifact"), Column("file"), Column("expected sha256", "code"), Column("this build"))
     rows: Fields = []
     for group in sorted({*expected, *got}):
-        wanted, found = expected.get(group, {}), got.get(group, {})
-        wrong = dict(digests.differences(wanted, found))
-        for name in sorted({*wanted, *found}):
+        wanted, actual = expected.get(group, {}), got.get(group, {})
+        wrong = dict(digests.differences(wanted, actual))
+        for name in sorted({*wanted, *actual}):
             verdict = Cell(wrong[name], mark="bad") if name in wrong else Cell("equal", mark="good")
             rows.append([group, name, wanted.get(name, "–"), verdict])
     return table("digests-table", f"{len(rows)} sums", columns, rows)
 
 
-def faults(found: Table) -> int:
+def faults(rows: Table) -> int:
     """Return the number of rows with a bad cell."""
-    return sum(any(cell.mark == "bad" for cell in row.cells) for row in found.rows)
+    return sum(any(cell.mark == "bad" for cell in row.cells) for row in rows.rows)
 
 
-def benchmark_table(found: Benchmark) -> tuple[Benchmark, Table]:
+def benchmark_table(benchmark: Benchmark) -> tuple[Benchmark, Table]:
     """Return a measurement with its table; names and units are text."""
-    columns = tuple(Column(name, "text" if name in ("operation", "unit") else "number") for name in found.head)
-    return found, table(f"bench-{anchor(found.title)}", found.about, columns, found.rows, sortable=False)
+    columns = tuple(Column(name, "text" if name in ("operation", "unit") else "number") for name in benchmark.head)
+    return benchmark, table(
+        f"bench-{anchor(benchmark.title)}", benchmark.about, columns, benchmark.rows, sortable=False
+    )
 
 
-def upstream_table(found: Sequence[UpstreamTests], built: Sequence[BuildRecord]) -> Table:
+def upstream_table(results: Sequence[UpstreamTests], built: Sequence[BuildRecord]) -> Table:
     """Return the results of upstream's tests, and whether they tested the files of this release."""
     trees = {each.recipe: each.tree for each in built}
     columns = (
@@ -355,7 +357,7 @@ def upstream_table(found: Sequence[UpstreamTests], built: Sequence[BuildRecord])
         *(Column("result"), Column("tested files")),
     )
     rows: Fields = []
-    for each in found:
+    for each in results:
         result = Cell("passed", mark="good") if not each.failed else Cell("failed", mark="bad")
         same = "those of this release" if trees.get(each.recipe) == each.tree else "those of an earlier build"
         rows.append([each.recipe, each.version, number(each.tests), number(each.failed), result, same])

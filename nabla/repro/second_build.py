@@ -214,8 +214,8 @@ def _parent() -> str | None:
     status = os.statvfs(_MEMORY) if os.access(_MEMORY, os.W_OK) else None
     if status is None or os.environ.get("TMPDIR") or status.f_flag & os.ST_NOEXEC:
         return None
-    found = re.search(r"^MemAvailable: *(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    available = int(found[1]) << 10 if found else 0
+    match = re.search(r"^MemAvailable: *(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    available = int(match[1]) << 10 if match else 0
     return str(_MEMORY) if min(available - _LEFT_FREE, status.f_bavail * status.f_frsize) > _NEEDED else None
 
 

@@ -53,6 +53,6 @@ def _command_starts(lines: Sequence[str]) -> set[int]:
         follows = number > 1 and _CONTINUED.search(lines[number - 2]) is not None
         if complete[number - 1] == "1" and not follows and line.strip() and not line.lstrip().startswith("#"):
             starts.add(number)
-        if found := _HERE_DOCUMENT.search(line):
-            delimiter = found[1]
+        if match := _HERE_DOCUMENT.search(line):
+            delimiter = match[1]
     return starts

@@ -229,8 +229,8 @@ def _wheel_purl(origin: PypiOrigin) -> str:
     return purl("pypi", origin.package.lower(), origin.version, file_name=origin.file)
 
 
-def _wheels(loaded: Recipe, found: dict[str, Component]) -> tuple[str, ...]:
-    """Add the wheels of a recipe and their bundled libraries to `found`; return the references of the wheels."""
+def _wheels(loaded: Recipe, wheels: dict[str, Component]) -> tuple[str, ...]:
+    """Add the wheels of a recipe and their bundled libraries to `wheels`; return the references of the wheels."""
     refs = []
     for source in loaded.source:
         for origin in source.origin:
@@ -239,8 +239,8 @@ def _wheels(loaded: Recipe, found: dict[str, Component]) -> tuple[str, ...]:
             ref = _wheel_purl(origin)
             refs.append(ref)
             inner = _bundled(fetched(loaded)[source.name], origin.file)
-            found.update({component.ref: component for component in inner})
-            found[ref] = Component(
+            wheels.update({component.ref: component for component in inner})
+            wheels[ref] = Component(
                 ref=ref,
                 kind="wheel",
                 name=origin.package.lower(),
@@ -264,13 +264,13 @@ def _bundled(wheel: Path, name: str) -> list[Component]:
             for member in sorted(archive.namelist())
             if re.fullmatch(r"[^/]+\.dist-info/sboms/[^/]+\.cdx\.json", member)
         ]
-    found = {}
+    libraries = {}
     for document in documents:
         own = document.get("metadata", {}).get("component", {}).get("bom-ref")
         for entry in document.get("components", ()):
             if entry.get("bom-ref") != own and entry.get("purl"):
                 ref = str(entry["purl"])
-                found[ref] = Component(
+                libraries[ref] = Component(
                     ref=ref,
                     kind="bundled",
                     name=entry["name"],
@@ -279,7 +279,7 @@ def _bundled(wheel: Path, name: str) -> list[Component]:
                     purl=ref,
                     summary=f"a library inside of {name}",
                 )
-    return list(found.values())
+    return list(libraries.values())
 
 
 def _base_packages(inputs: Inputs, wheels: dict[str, Component]) -> list[Component]:
@@ -290,7 +290,7 @@ def _base_packages(inputs: Inputs, wheels: dict[str, Component]) -> list[Compone
     installed = [each for path in DATABASES if path in tree for each in parse(tree[path].content().decode())]
     refs = {each.name: _base_ref(each, loaded.version) for each in installed}
     providers = {bare(word): refs[each.name] for each in installed for word in each.provides} | refs
-    found = [
+    components = [
         Component(
             ref=refs[each.name],
             kind="base",
@@ -307,7 +307,7 @@ def _base_packages(inputs: Inputs, wheels: dict[str, Component]) -> list[Compone
     ]
     holder = wheels[ref]
     wheels[ref] = Component(**{**vars(holder), "contains": tuple(sorted({*holder.contains, *refs.values()}))})
-    return found
+    return components
 
 
 def _base_ref(each: Installed, release: str) -> str:

@@ -44,8 +44,8 @@ def write(inventory: Inventory) -> str:
 
     sources = {source.ref: source for source in inventory.sources}
     first = {c.name: c.ref for c in inventory.of_kind("package") if c.name == c.origin}
-    made = {c.ref: _component(c, sources, first.get(c.origin or c.ref, c.ref)) for c in inventory.components}
-    bom = Bom(components=made.values())
+    converted = {c.ref: _component(c, sources, first.get(c.origin or c.ref, c.ref)) for c in inventory.components}
+    bom = Bom(components=converted.values())
     bom.metadata.timestamp = datetime.fromtimestamp(inventory.epoch, UTC)
     root = CdxComponent(
         name=NAME, type=ComponentType.PLATFORM, version=inventory.version, bom_ref=NAME, supplier=_supplier(NAME)
@@ -53,9 +53,9 @@ def write(inventory: Inventory) -> str:
     bom.metadata.component = root
     for component in inventory.components:
         needed = {*component.depends, *component.contains}
-        bom.register_dependency(made[component.ref], [made[ref] for ref in sorted(needed)])
+        bom.register_dependency(converted[component.ref], [converted[ref] for ref in sorted(needed)])
     inner = {ref for component in inventory.components for ref in component.contains}
-    bom.register_dependency(root, [made[ref] for ref in sorted(made) if ref not in inner])
+    bom.register_dependency(root, [converted[ref] for ref in sorted(converted) if ref not in inner])
     bom.serial_number = uuid.uuid5(_UUIDS, digest.config_digest(inventory.content()))
     text = JsonV1Dot6(bom).output_as_string(indent=1) + "\n"
     _validate(text)
@@ -111,14 +111,14 @@ def _licenses(text: str) -> list[LicenseExpression | DisjunctiveLicense]:
 def _references(component: Component, sources: dict[str, Source]) -> list[ExternalReference]:
     from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, XsUri
 
-    found = []
+    references = []
     if component.homepage:
-        found.append(ExternalReference(type=ExternalReferenceType.WEBSITE, url=XsUri(component.homepage)))
+        references.append(ExternalReference(type=ExternalReferenceType.WEBSITE, url=XsUri(component.homepage)))
     for source in (sources[ref] for ref in component.sources):
         for file in source.files:
             hashes = [HashType(alg=HashAlgorithm.SHA_256, content=file.sha256)]
             for url in (*file.places, *((file.purl,) if file.purl else ())):
-                found.append(
+                references.append(
                     ExternalReference(
                         type=ExternalReferenceType.SOURCE_DISTRIBUTION,
                         url=XsUri(url),
@@ -126,7 +126,7 @@ def _references(component: Component, sources: dict[str, Source]) -> list[Extern
                         hashes=hashes,
                     )
                 )
-    return found
+    return references
 
 
 def _patch(patch: Patch) -> CdxPatch:

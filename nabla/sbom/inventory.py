@@ -105,8 +105,8 @@ class Inventory:
     @property
     def patches(self) -> tuple[Patch, ...]:
         """All patches, sorted by path."""
-        found = {patch.path: patch for component in self.components for patch in component.patches}
-        return tuple(found[path] for path in sorted(found))
+        patches = {patch.path: patch for component in self.components for patch in component.patches}
+        return tuple(patches[path] for path in sorted(patches))
 
     def content(self) -> list[str]:
         """Return the content for a document's serial number: repr() of a data class includes the names of fields."""

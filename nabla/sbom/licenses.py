@@ -112,10 +112,10 @@ def write(inventory: Inventory, folder: Path) -> str:
     recipes = [recipe.load(name) for name in sorted(names)]
     rows = []
     with ThreadPoolExecutor(2) as pool:
-        for loaded, found in zip(recipes, pool.map(of_recipe, recipes), strict=True):
+        for loaded, texts in zip(recipes, pool.map(of_recipe, recipes), strict=True):
             check_expression(loaded.name, loaded.license)
             version = inventory.version if all(s.local for s in loaded.source) else loaded.version
-            rows.append(Row(loaded.name, version, loaded.license, _write(found, folder, loaded.name)))
+            rows.append(Row(loaded.name, version, loaded.license, _write(texts, folder, loaded.name)))
     standard = _Standard(folder)
     rows += [standard.row(f"{c.name} (the base)", c.version, c.license) for c in holders]
     rows += [standard.row(f"{c.name} (Alpine)", c.version, c.license) for c in inventory.of_kind("base")]
@@ -126,23 +126,23 @@ def write(inventory: Inventory, folder: Path) -> str:
 
 def of_recipe(loaded: Recipe) -> list[Text]:
     """Return the texts of a recipe's sources without duplicates. Raises `LicenseError` if one is missing, or all."""
-    found: list[Text] = []
+    texts: list[Text] = []
     archives = fetched(loaded) if loaded.is_remote else {}
     for source in loaded.source:
         if source.local is not None:
-            found.append(Text("LICENSE", (ROOT / "LICENSE").read_text(encoding="utf-8")))
+            texts.append(Text("LICENSE", (ROOT / "LICENSE").read_text(encoding="utf-8")))
         else:
-            found += of_archive(archives[source.name], loaded.license_files)
-    missing = set(loaded.license_files) - {text.path for text in found}
+            texts += of_archive(archives[source.name], loaded.license_files)
+    missing = set(loaded.license_files) - {text.path for text in texts}
     if missing:
         raise LicenseError(f"{loaded.name}: no source contains {min(missing)}, which `license_files` lists")
-    if not found:
+    if not texts:
         raise LicenseError(
             f"{loaded.name}: its sources contain no license text",
             f"list the files in `license_files` in recipes/{loaded.name}/recipe.toml (docs/sbom.md)",
         )
     once: dict[str, Text] = {}
-    for text in sorted(found, key=lambda each: (each.path.count("/"), each.path)):
+    for text in sorted(texts, key=lambda each: (each.path.count("/"), each.path)):
         once.setdefault(text.content, text)
     return sorted(once.values(), key=lambda each: each.path)
 

@@ -197,18 +197,18 @@ def _purls(names: list[str | None]) -> list[ExternalPackageRef]:
 def _relationships(inventory: Inventory) -> list[Relationship]:
     from spdx_tools.spdx.model.relationship import Relationship, RelationshipType
 
-    found: set[tuple[str, str, str]] = {(_DOCUMENT, "DESCRIBES", spdx_id(NAME))}
+    relationships: set[tuple[str, str, str]] = {(_DOCUMENT, "DESCRIBES", spdx_id(NAME))}
     inner = {ref for component in inventory.components for ref in component.contains}
     for component in inventory.components:
         own = spdx_id(component.ref)
         if component.ref not in inner:
-            found.add((spdx_id(NAME), "CONTAINS", own))
-        found |= {(own, "CONTAINS", spdx_id(ref)) for ref in component.contains}
-        found |= {(own, "GENERATED_FROM", spdx_id(ref)) for ref in component.sources}
+            relationships.add((spdx_id(NAME), "CONTAINS", own))
+        relationships |= {(own, "CONTAINS", spdx_id(ref)) for ref in component.contains}
+        relationships |= {(own, "GENERATED_FROM", spdx_id(ref)) for ref in component.sources}
         # An image starts from the base's files and does not depend on them.
         kind = "GENERATED_FROM" if component.kind == "image" else "DEPENDS_ON"
-        found |= {(own, kind, spdx_id(ref)) for ref in component.depends}
+        relationships |= {(own, kind, spdx_id(ref)) for ref in component.depends}
         for patch in component.patches:
-            found.add((spdx_id(patch.ref), "PATCH_APPLIED", own))
-            found |= {(spdx_id(patch.ref), "PATCH_FOR", spdx_id(ref)) for ref in component.sources[:1]}
-    return [Relationship(one, RelationshipType[kind], other) for one, kind, other in sorted(found)]
+            relationships.add((spdx_id(patch.ref), "PATCH_APPLIED", own))
+            relationships |= {(spdx_id(patch.ref), "PATCH_FOR", spdx_id(ref)) for ref in component.sources[:1]}
+    return [Relationship(one, RelationshipType[kind], other) for one, kind, other in sorted(relationships)]

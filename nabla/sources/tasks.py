@@ -25,7 +25,7 @@ def task_fetch() -> Iterator[TaskDict]:
         remote = [source for source in loaded.source if source.local is None]
         if not remote:
             continue
-        made = step(
+        task = step(
             f"fetch:{name}",
             fetch.fetch_recipe,
             doc=f"download and verify the sources of {name} {loaded.version}",
@@ -36,4 +36,4 @@ def task_fetch() -> Iterator[TaskDict]:
             checks=[fetch.InCache(name)],
         )
         # A task of its own does not belong to the group.
-        yield ungrouped(made) if loaded.optional else made
+        yield ungrouped(task) if loaded.optional else task

@@ -209,19 +209,19 @@ def _differ(origins: Iterable[Origin | None]) -> bool:
     return len({origin.sha256 for origin in origins if origin is not None}) > 1
 
 
-def _keep(found: Result, results: Sequence[Result], old: str, new: str) -> Result:
+def _keep(result: Result, results: Sequence[Result], old: str, new: str) -> Result:
     """Keep an unreachable origin if the signature of another origin's file verifies."""
-    if found.new is not None or not isinstance(found.old, UrlOrigin) or found.old.signature is None:
-        return found
+    if result.new is not None or not isinstance(result.old, UrlOrigin) or result.old.signature is None:
+        return result
     for other in results:
-        if other.new is None or other.new.signature is None or other.old.sha256 != found.old.sha256:
+        if other.new is None or other.new.signature is None or other.old.sha256 != result.old.sha256:
             continue
         signature = msgspec.structs.replace(
-            found.old.signature, url=tuple(renamed(each, old, new) for each in found.old.signature.url)
+            result.old.signature, url=tuple(renamed(each, old, new) for each in result.old.signature.url)
         )
-        addresses = tuple(renamed(each, old, new) for each in found.old.url)
+        addresses = tuple(renamed(each, old, new) for each in result.old.url)
         pinned = msgspec.structs.replace(
-            found.old, url=addresses, sha256=other.new.sha256, size=other.new.size, signature=signature
+            result.old, url=addresses, sha256=other.new.sha256, size=other.new.size, signature=signature
         )
-        return Result(found.old, pinned, found.problem)
-    return found
+        return Result(result.old, pinned, result.problem)
+    return result

@@ -68,18 +68,18 @@ def _take(loaded: Recipe, version: str, keep: bool) -> None:
     if number == 0 and loaded.patches:
         _try_patches(loaded, source, version, dict.fromkeys(f.new.sha256 for f in results if f.new), keep)
     before = loaded.path.read_text(encoding="utf-8")
-    after = recipe_edit.rewrite(before, number, [found.new for found in results], version)
+    after = recipe_edit.rewrite(before, number, [result.new for result in results], version)
     _write(loaded, after)
-    for found in results:
-        where = fetch.provider(found.old)
-        if found.new is None:
-            log.warn(f"{loaded.name}: removed the origin {fetch.describe(found.old)}: {found.problem}")
-        elif found.problem:
+    for result in results:
+        where = fetch.provider(result.old)
+        if result.new is None:
+            log.warn(f"{loaded.name}: removed the origin {fetch.describe(result.old)}: {result.problem}")
+        elif result.problem:
             log.warn(
-                f"{loaded.name}: {where} did not answer ({found.problem}); it has the signed file of another origin"
+                f"{loaded.name}: {where} did not answer ({result.problem}); it has the signed file of another origin"
             )
         else:
-            log.info(f"{loaded.name}: {where} has {found.new.file}, sha256 {found.new.sha256}")
+            log.info(f"{loaded.name}: {where} has {result.new.file}, sha256 {result.new.sha256}")
     log.info(f"{relative(loaded.path)}: updated from {loaded.version} to {version}")
     for line in recipe_edit.mentions(after, loaded.version):
         log.info(f"{relative(loaded.path)} still contains {loaded.version} in line {line}")

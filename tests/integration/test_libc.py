@@ -51,14 +51,14 @@ def test_same_interface_as_alpine() -> None:
 def test_every_system_call_can_jump(program: Path) -> None:
     finding = entry.examine(program)
     assert finding.sound, finding
-    assert len(finding.places) > 40
+    assert len(finding.calls) > 40
 
 
 def test_alpine_has_bare_instructions(tmp_path: Path) -> None:
     """The checker detects the changes of nabla's series."""
     (tmp_path / "libc").write_bytes(alpine_loader())
     finding = entry.examine(tmp_path / "libc")
-    assert not finding.places
+    assert not finding.calls
     assert len(finding.bare) > 300
 
 

@@ -66,7 +66,7 @@ class Release:
 
     def below(self, prefix: str, suffix: str = "") -> list[str]:
         """Return the paths with this prefix and suffix, sorted."""
-        return sorted(place for place in self.files if place.startswith(prefix) and place.endswith(suffix))
+        return sorted(path for path in self.files if path.startswith(prefix) and path.endswith(suffix))
 
     def raw_images(self) -> dict[str, str]:
         """Return name -> sha256 of the decompressed images."""
@@ -76,7 +76,7 @@ class Release:
 
 def check_layout(release: Release) -> Iterator[str]:
     """Yield the required files that are missing."""
-    yield from (f"{place} is missing" for place in _REQUIRED if place not in release.files)
+    yield from (f"{path} is missing" for path in _REQUIRED if path not in release.files)
     if not release.below("licenses/"):
         yield "there are no license texts"
 
@@ -126,7 +126,7 @@ def decompress(source: Path, target: Path) -> str:
     decompressor = zstandard.ZstdDecompressor().decompressobj()
     with source.open("rb") as stream, target.open("wb") as sink:
         try:
-            facts = zstandard.get_frame_parameters(stream.read(64))
+            parameters = zstandard.get_frame_parameters(stream.read(64))
             stream.seek(0)
             while not decompressor.eof:
                 data = stream.read(_CHUNK // 16)
@@ -139,7 +139,7 @@ def decompress(source: Path, target: Path) -> str:
             return "goes on behind its end"
         sink.truncate()
         size = sink.tell()
-    if not facts.has_checksum or facts.content_size != size:
+    if not parameters.has_checksum or parameters.content_size != size:
         return "does not tell its size and checksum"
     return ""
 
@@ -155,16 +155,16 @@ def _write_sparse(sink: io.BufferedWriter, data: bytes) -> None:
 
 def check_packages(release: Release) -> Iterator[str]:
     """Yield what apk does not verify, and programs that are not position-independent."""
-    places = release.below(f"{REPOSITORY}/", ".apk")
-    result = _apk(release, "verify", "--keys-dir", "/keys", *(f"/{place}" for place in places))
+    packages = release.below(f"{REPOSITORY}/", ".apk")
+    result = _apk(release, "verify", "--keys-dir", "/keys", *(f"/{package}" for package in packages))
     good = {line.removesuffix(": OK") for line in result.stdout.splitlines() if line.endswith(": OK")}
-    bad = [place for place in places if f"/{place}" not in good]
-    yield from (f"{place} is not verified by apk" for place in bad)
-    if not places or (result.returncode != 0 and not bad):
+    bad = [package for package in packages if f"/{package}" not in good]
+    yield from (f"{package} is not verified by apk" for package in bad)
+    if not packages or (result.returncode != 0 and not bad):
         yield f"apk verify fails: {result.stderr.strip()}"
-    for place in places:
-        if place not in bad:
-            yield from _fixed(release.folder / place, place)
+    for package in packages:
+        if package not in bad:
+            yield from _fixed(release.folder / package, package)
 
 
 def check_index(release: Release) -> Iterator[str]:
@@ -172,12 +172,12 @@ def check_index(release: Release) -> Iterator[str]:
     if _apk(release, "verify", "--keys-dir", "/keys", f"/{INDEX}").returncode != 0:
         yield f"{INDEX} is not verified by apk"
         return
-    names = [f"/{place}" for place in release.below(f"{REPOSITORY}/", ".apk")]
-    made = _apk(release, "mkndx", "--keys-dir", "/keys", "-o", f"{WORK}/index.adb", *names)
-    if made.returncode != 0:
-        yield f"apk makes no index of the packages: {made.stderr.strip()}"
+    names = [f"/{path}" for path in release.below(f"{REPOSITORY}/", ".apk")]
+    result = _apk(release, "mkndx", "--keys-dir", "/keys", "-o", f"{WORK}/index.adb", *names)
+    if result.returncode != 0:
+        yield f"apk makes no index of the packages: {result.stderr.strip()}"
         return
-    stated, wanted = (_dump(release, place) for place in (f"/{INDEX}", f"{WORK}/index.adb"))
+    stated, wanted = (_dump(release, path) for path in (f"/{INDEX}", f"{WORK}/index.adb"))
     if stated != wanted:
         line = next((line for line in wanted if line not in stated), "") or next(
             line for line in stated if line not in wanted
@@ -185,8 +185,8 @@ def check_index(release: Release) -> Iterator[str]:
         yield f"{INDEX} does not list exactly these packages: {line.strip()!r} differs"
 
 
-def _dump(release: Release, place: str) -> list[str]:
-    lines = _apk(release, "adbdump", place).stdout.splitlines()
+def _dump(release: Release, path: str) -> list[str]:
+    lines = _apk(release, "adbdump", path).stdout.splitlines()
     return [line for line in lines if not line.startswith("#")]
 
 
@@ -203,53 +203,53 @@ def check_programs(release: Release) -> Iterator[str]:
     yield from _fixed(release.folder / PROGRAMS[0], PROGRAMS[0])
 
 
-def _fixed(path: Path, place: str) -> Iterator[str]:
+def _fixed(path: Path, name: str) -> Iterator[str]:
     try:
-        found = pie.examine_all(contents.read(path))
+        findings = pie.examine_all(contents.read(path))
     except ContentsError as error:
-        yield f"{place} cannot be read: {error}"
+        yield f"{name} cannot be read: {error}"
         return
-    for finding in found:
+    for finding in findings:
         if finding.problems:
             inside = "" if finding.path == str(path) else f"{finding.path}: "
-            yield f"{place}: {inside}{', '.join(finding.problems)}"
+            yield f"{name}: {inside}{', '.join(finding.problems)}"
 
 
 def check_sbom(release: Release) -> Iterator[str]:
     """Yield the problems of the bills of materials."""
-    artifacts = {place: release.files[place] for place in (*PROGRAMS, *release.below(f"{REPOSITORY}/", ".apk"))}
+    artifacts = {path: release.files[path] for path in (*PROGRAMS, *release.below(f"{REPOSITORY}/", ".apk"))}
     artifacts |= {f"images/{name}": digest for name, digest in release.raw_images().items()}
-    for place, read in ((SPDX, _spdx_digests), (CYCLONEDX, _cyclonedx_digests)):
+    for path, read in ((SPDX, _spdx_digests), (CYCLONEDX, _cyclonedx_digests)):
         try:
-            stated = read(json.loads((release.folder / place).read_bytes()))
+            stated = read(json.loads((release.folder / path).read_bytes()))
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            yield f"{place} cannot be read: {type(error).__name__}: {error}"
+            yield f"{path} cannot be read: {type(error).__name__}: {error}"
             continue
         digests = set(stated.values())
-        yield from (f"{place} does not list {name}" for name, digest in artifacts.items() if digest not in digests)
+        yield from (f"{path} does not list {name}" for name, digest in artifacts.items() if digest not in digests)
         for purl, digest in stated.items():
             if purl.startswith(_OWN) and digest not in artifacts.values():
-                yield f"{place} lists {purl} with a digest that no file of the release has"
+                yield f"{path} lists {purl} with a digest that no file of the release has"
     yield from _invalid(release)
 
 
 def _spdx_digests(document: Any) -> dict[str, str]:
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for package in document["packages"]:
         names = [ref["referenceLocator"] for ref in package.get("externalRefs", [])]
         for checksum in package.get("checksums", []):
             if checksum["algorithm"] == "SHA256":
-                found[names[0] if names else package["SPDXID"]] = checksum["checksumValue"]
-    return found
+                digests[names[0] if names else package["SPDXID"]] = checksum["checksumValue"]
+    return digests
 
 
 def _cyclonedx_digests(document: Any) -> dict[str, str]:
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for component in document["components"]:
         for digest in component.get("hashes", []):
             if digest["alg"] == "SHA-256":
-                found[component.get("purl", component["bom-ref"])] = digest["content"]
-    return found
+                digests[component.get("purl", component["bom-ref"])] = digest["content"]
+    return digests
 
 
 def _invalid(release: Release) -> Iterator[str]:
@@ -290,7 +290,7 @@ def check_oci(release: Release) -> Iterator[str]:
         return
     if not named <= needed:
         yield f"{OCI_LAYOUT}/manifest.json names blobs that index.json does not"
-    have = {place.removeprefix(f"{OCI_LAYOUT}/"): place for place in release.below(f"{OCI_LAYOUT}/")}
+    have = {path.removeprefix(f"{OCI_LAYOUT}/"): path for path in release.below(f"{OCI_LAYOUT}/")}
     if have.keys() != needed:
         yield f"{OCI_LAYOUT} has other files than it needs: {', '.join(sorted(have.keys() ^ needed))}"
     yield from _archive(release, have)
@@ -324,7 +324,7 @@ def _layer(release: Release, path: Path, wanted: str) -> Iterator[str]:
     try:
         if f"sha256:{files.sha256(plain)}" != wanted:
             yield f"{OCI_LAYOUT}: the layer {path.name} has another sum than its configuration says"
-        known = {Path(place).name: release.files[place] for place in PROGRAMS} | release.raw_images()
+        known = {Path(program).name: release.files[program] for program in PROGRAMS} | release.raw_images()
         with tarfile.open(plain) as archive:
             for member in archive:
                 stream = archive.extractfile(member) if member.isreg() else None
@@ -336,19 +336,19 @@ def _layer(release: Release, path: Path, wanted: str) -> Iterator[str]:
 
 def _archive(release: Release, have: Mapping[str, str]) -> Iterator[str]:
     """Yield the differences between archive and layout."""
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     try:
         with tarfile.open(release.folder / OCI_ARCHIVE) as archive:
             for member in archive:
                 stream = archive.extractfile(member) if member.isreg() else None
                 if stream is not None:
-                    found[member.name] = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+                    digests[member.name] = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
                 elif not member.isdir():
                     yield f"{OCI_ARCHIVE}: {member.name} is neither file nor folder"
     except (OSError, tarfile.TarError, EOFError) as error:
         yield f"{OCI_ARCHIVE} cannot be read: {error}"
         return
-    if found != {name: release.files[place] for name, place in have.items()}:
+    if digests != {name: release.files[path] for name, path in have.items()}:
         yield f"{OCI_ARCHIVE} does not hold the same as {OCI_LAYOUT}"
 
 

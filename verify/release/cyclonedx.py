@@ -20,8 +20,8 @@ def problem(text: str) -> str | None:
     from cyclonedx.validation.json import JsonStrictValidator
 
     _check_addresses_quickly()
-    found = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
-    return None if found is None else str(found)
+    problem = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
+    return None if problem is None else str(problem)
 
 
 @functools.cache

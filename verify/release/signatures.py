@@ -135,5 +135,5 @@ def _library_key(public: bytes) -> Key:
     if kind != _KEY_TYPE:
         raise SignatureError("the release's signer has no Ed25519 key")
     key: Any = load_ssh_public_key(_KEY_TYPE + b" " + base64.b64encode(public))
-    found: Key = SSlibKey.from_crypto(key)
-    return found
+    sealing_key: Key = SSlibKey.from_crypto(key)
+    return sealing_key

@@ -29,7 +29,7 @@ class StatementError(Exception):
 
 @dataclass(frozen=True, order=True)
 class Dependency:
-    """An input of the release. `digest`: by `algorithm`. `place`: an address, if it has one.
+    """An input of the release. `digest`: by `algorithm`. `address`: if it has one.
 
     `modified`: the working tree differed from the commit.
     """
@@ -37,7 +37,7 @@ class Dependency:
     name: str
     algorithm: str
     digest: str
-    place: str = ""
+    address: str = ""
     modified: bool = False
 
 
@@ -97,7 +97,7 @@ def _dependency(dependency: Dependency) -> dict[str, Any]:
     return {
         "name": dependency.name,
         "digest": {dependency.algorithm: dependency.digest},
-        **({"downloadLocation": dependency.place} if dependency.place else {}),
+        **({"downloadLocation": dependency.address} if dependency.address else {}),
         **({"annotations": {"modified": True}} if dependency.modified else {}),
     }
 

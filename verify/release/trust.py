@@ -77,7 +77,7 @@ def _trust(folder: Path, allowed: Path) -> tuple[list[Row], Statement | None, di
         return rows, None, {}
     public, problem = _signer(folder, allowed)
     rows.append(Row("signature", SIGNATURE, problem))
-    present = {place for place, status in entries.items() if stat.S_ISREG(status.st_mode)}
+    present = {name for name, status in entries.items() if stat.S_ISREG(status.st_mode)}
     listed, problems = _read_sums(folder)
     problems += list(_compare(folder, present - {SUMS, SIGNATURE}, listed))
     rows.append(Row("sums", f"{len(listed)} files", tuple(problems)))
@@ -92,10 +92,10 @@ def _trust(folder: Path, allowed: Path) -> tuple[list[Row], Statement | None, di
 
 
 def _strange(entries: dict[str, os.stat_result]) -> Iterator[str]:
-    for place, status in sorted(entries.items()):
+    for name, status in sorted(entries.items()):
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
             kind = "a link" if stat.S_ISLNK(status.st_mode) else "neither a file nor a folder"
-            yield f"{place} is {kind}"
+            yield f"{name} is {kind}"
 
 
 def _signer(folder: Path, allowed: Path) -> tuple[bytes | None, tuple[str, ...]]:
@@ -113,28 +113,28 @@ def _read_sums(folder: Path) -> tuple[dict[str, str], list[str]]:
         text = (folder / SUMS).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         return {}, [f"{SUMS} cannot be read: {error}"]
-    found = [_LINE.fullmatch(line) for line in text.splitlines()]
-    listed = {match[2]: match[1] for match in found if match}
-    if not text.endswith("\n") or None in found or list(listed) != sorted(listed) or len(listed) != len(found):
+    matches = [_LINE.fullmatch(line) for line in text.splitlines()]
+    listed = {match[2]: match[1] for match in matches if match}
+    if not text.endswith("\n") or None in matches or list(listed) != sorted(listed) or len(listed) != len(matches):
         return listed, [f"{SUMS} is not a sorted list of sums, one for each file"]
     return listed, []
 
 
 def _compare(folder: Path, present: set[str], listed: dict[str, str]) -> Iterator[str]:
-    yield from (f"{place} is not in {SUMS}" for place in sorted(present - listed.keys()))
-    for place, digest in listed.items():
-        if place not in present:
-            yield f"{place} is missing"
-        elif files.sha256(folder / place) != digest:
-            yield f"{place} has another sum"
+    yield from (f"{name} is not in {SUMS}" for name in sorted(present - listed.keys()))
+    for name, digest in listed.items():
+        if name not in present:
+            yield f"{name} is missing"
+        elif files.sha256(folder / name) != digest:
+            yield f"{name} has another sum"
 
 
 def _modes(folder: Path, entries: dict[str, os.stat_result]) -> Iterator[str]:
-    for place, status in sorted({"": folder.stat(), **entries}.items()):
-        wanted = 0o755 if stat.S_ISDIR(status.st_mode) or place in PROGRAMS else 0o644
+    for name, status in sorted({"": folder.stat(), **entries}.items()):
+        wanted = 0o755 if stat.S_ISDIR(status.st_mode) or name in PROGRAMS else 0o644
         mode = stat.S_IMODE(status.st_mode)
         if mode != wanted:
-            yield f"{place or 'the folder'} has mode {mode:04o} instead of {wanted:04o}"
+            yield f"{name or 'the folder'} has mode {mode:04o} instead of {wanted:04o}"
 
 
 def _statement(folder: Path, public: bytes, sums: dict[str, str]) -> tuple[Statement | None, tuple[str, ...]]:
@@ -147,12 +147,12 @@ def _statement(folder: Path, public: bytes, sums: dict[str, str]) -> tuple[State
         return None, (": ".join(filter(None, (error.message, error.hint))),)
     except StatementError as error:
         return None, (str(error),)
-    problems = [f"{place} is not a subject" for place in sorted(sums.keys() - stated.subjects.keys())]
-    problems += [f"the subject {place} is not there" for place in sorted(stated.subjects.keys() - sums.keys())]
+    problems = [f"{name} is not a subject" for name in sorted(sums.keys() - stated.subjects.keys())]
+    problems += [f"the subject {name} is not there" for name in sorted(stated.subjects.keys() - sums.keys())]
     problems += [
-        f"{place} has another sum in the statement"
-        for place in sorted(sums.keys() & stated.subjects.keys())
-        if sums[place] != stated.subjects[place]
+        f"{name} has another sum in the statement"
+        for name in sorted(sums.keys() & stated.subjects.keys())
+        if sums[name] != stated.subjects[name]
     ]
     return stated, tuple(problems)
 

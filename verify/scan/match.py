@@ -149,13 +149,13 @@ def match(subjects: Sequence[Subject], database: Database, order: ApkOrder) -> R
         for events in affected.ranges
         for pair in pairs_of(subject.compared, events)
     )
-    found: dict[tuple[str, str, str], Finding] = {}
+    findings: dict[tuple[str, str, str], Finding] = {}
     for subject, advisory, affected in pairs:
         finding = _finding(subject, advisory, affected, order, result)
         if finding is not None:
             key = (finding.id, finding.component, finding.version)
-            found[key] = _join(found[key], finding) if key in found else finding
-    result.findings = sorted(found.values(), key=lambda f: (f.status != OPEN, f.status, f.component, f.id))
+            findings[key] = _join(findings[key], finding) if key in findings else finding
+    result.findings = sorted(findings.values(), key=lambda f: (f.status != OPEN, f.status, f.component, f.id))
     result.unknown = sorted(set(result.unknown))
     for finding in result.findings:
         result.counts[finding.status] += 1
@@ -294,10 +294,10 @@ def _plain(tag: str) -> str:
 
 def _repository(address: str) -> str:
     """Normalize an address, so that a project's repository, homepage and archives are equal."""
-    found = re.match(r"(?:https?|git|ssh)://(?:[^@/]*@)?(?:www\.)?([^/?#]+)/?([^?#]*)", address)
-    if not found:
+    match = re.match(r"(?:https?|git|ssh)://(?:[^@/]*@)?(?:www\.)?([^/?#]+)/?([^?#]*)", address)
+    if not match:
         return address
-    host, path = found[1].lower(), found[2].strip("/").removesuffix(".git")
+    host, path = match[1].lower(), match[2].strip("/").removesuffix(".git")
     if host in ("github.com", "gitlab.com"):
         path = "/".join(path.split("/")[:2]).lower()
     return f"{host}/{path}".rstrip("/")

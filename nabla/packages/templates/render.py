@@ -68,9 +68,9 @@ def look_up(name: str, version: str) -> SourcePackage | None:
         except NablaError as error:
             log.info(f"Debian {suite}: {error.message}")
             continue
-        found = choose(packages, version)
-        if found is not None:
-            return found
+        package = choose(packages, version)
+        if package is not None:
+            return package
     return None
 
 
@@ -85,12 +85,12 @@ def look_into(package: SourcePackage) -> Survey | None:
     return survey.read(tarball, next(filter(None, map(_packaging, _versions(package))), None))
 
 
-def _versions(found: SourcePackage) -> Iterator[SourcePackage]:
+def _versions(package: SourcePackage) -> Iterator[SourcePackage]:
     """Yield the package and its other versions in Debian, which describe it as well."""
-    yield found
+    yield package
     for suite in SUITES:
         try:
-            yield from apt.source_packages(suite, [found.name], found.name)
+            yield from apt.source_packages(suite, [package.name], package.name)
         except NablaError:
             continue
 
@@ -100,13 +100,18 @@ def _packaging(package: SourcePackage) -> Path | None:
     return _fetch(package, name) if name else None
 
 
-def _fetch(found: SourcePackage, name: str) -> Path | None:
-    file = found.files[name]
+def _fetch(package: SourcePackage, name: str) -> Path | None:
+    file = package.files[name]
     origin = DebianOrigin(
-        suite=found.suite, package=found.name, version=found.version, file=name, sha256=file.sha256, size=file.size
+        suite=package.suite,
+        package=package.name,
+        version=package.version,
+        file=name,
+        sha256=file.sha256,
+        size=file.size,
     )
     try:
-        return fetch.fetch(Source(name=found.name, origin=(origin,)))
+        return fetch.fetch(Source(name=package.name, origin=(origin,)))
     except FetchError as error:
         log.info(f"{name} cannot be fetched: {error.message}")
         return None
@@ -120,7 +125,7 @@ def choose(packages: Sequence[SourcePackage], version: str) -> SourcePackage | N
 def render(
     name: str,
     version: str,
-    found: SourcePackage | None,
+    package: SourcePackage | None,
     seen: Survey | None = None,
     known: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
@@ -154,10 +159,10 @@ def render(
     return head + origin + _package(name, seen, known)
 
 
-def _package(name: str, found: Survey | None, known: Mapping[str, str]) -> str:
+def _package(name: str, seen: Survey | None, known: Mapping[str, str]) -> str:
     """Return the table [package]."""
-    chosen = steps.of(name, found) if found is not None else _UNKNOWN
-    libraries, missing = survey.libraries(found.build_depends if found is not None else (), known)
+    chosen = steps.of(name, seen) if seen is not None else _UNKNOWN
+    libraries, missing = survey.libraries(seen.build_depends if seen is not None else (), known)
     lines = ["", "[package]", "# Packages that it is compiled against, and those that it needs beside libraries."]
     if missing:
         lines.append(f"# Debian also builds it against {', '.join(missing)}, which no recipe makes.")
@@ -170,7 +175,7 @@ def _package(name: str, found: Survey | None, known: Mapping[str, str]) -> str:
         if script:
             # Literal: backslashes and quotation marks are the shell's.
             lines += [f"{key} = '''", script, "'''"]
-    if found is None or found.is_library:
+    if seen is None or seen.is_library:
         lines += ["", "[[package.subpackage]]", f'name = "{name}-dev"']
     return "\n".join(lines) + "\n"
 

@@ -149,10 +149,10 @@ class Survey:
         control = deb822.paragraphs(self.packaging.get("debian/control", ""))
         links = self._project.get("urls", {})
         own = {str(key).lower(): str(value) for key, value in links.items()} if isinstance(links, dict) else {}
-        found = control[0].get("homepage", "") if control else ""
+        site = control[0].get("homepage", "") if control else ""
         for name in ("homepage", "repository", "source"):
-            found = found or str(self._project.get(name, "")) or own.get(name, "")
-        return found if re.fullmatch(r"https?://[^\s\"\\]+", found) else ""
+            site = site or str(self._project.get(name, "")) or own.get(name, "")
+        return site if re.fullmatch(r"https?://[^\s\"\\]+", site) else ""
 
     @property
     def build_depends(self) -> tuple[str, ...]:
@@ -168,11 +168,11 @@ class Survey:
         """Return the table in which pyproject.toml or Cargo.toml describes the project."""
         for name, table in (("pyproject.toml", "project"), ("Cargo.toml", "package")):
             try:
-                found = tomllib.loads(self.texts.get(name, "")).get(table)
+                project = tomllib.loads(self.texts.get(name, "")).get(table)
             except tomllib.TOMLDecodeError:
                 continue
-            if isinstance(found, dict):
-                return found
+            if isinstance(project, dict):
+                return project
         return {}
 
     def _license_of_text(self) -> str:
@@ -217,16 +217,16 @@ def spdx(short: str) -> str:
 
 
 def _spdx_name(name: str) -> str:
-    found = _GNU.fullmatch(name)
-    if found:
-        kind, major, minor, later = found.groups()
+    match = _GNU.fullmatch(name)
+    if match:
+        kind, major, minor, later = match.groups()
         return f"{kind.upper()}-{major}.{minor or '0'}-{'or-later' if later else 'only'}"
     return _SPDX.get(name.lower(), "")
 
 
 def libraries(wanted: Sequence[str], known: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """Return the packages of this repository for Debian's -dev packages, and the names that have none."""
-    found, missing = set(), []
+    names, missing = set(), []
     for name in wanted:
         bare = name.removeprefix("lib")
         unnumbered = re.sub(r"\d+-dev$", "-dev", bare)
@@ -235,5 +235,5 @@ def libraries(wanted: Sequence[str], known: Mapping[str, str]) -> tuple[list[str
         if match is None:
             missing.append(name)
         else:
-            found.add(match)
-    return sorted(found), missing
+            names.add(match)
+    return sorted(names), missing

@@ -50,9 +50,9 @@ def new(words: list[str]) -> None:
     path = RECIPES / name / "recipe.toml"
     if path.exists():
         raise RecipeError(f"{relative(path)} is there already")
-    found = render.look_up(name, version)
-    seen = render.look_into(found) if found is not None else None
-    text = render.render(name, version, found, seen, catalog.owners())
+    package = render.look_up(name, version)
+    seen = render.look_into(package) if package is not None else None
+    text = render.render(name, version, package, seen, catalog.owners())
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     how = f", built by {seen.system}" if seen is not None and seen.system else ""

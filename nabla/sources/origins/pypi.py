@@ -41,8 +41,8 @@ def _download(wanted: Sequence[str | Path], origin: PypiOrigin, request: Request
 def versions(origin: PypiOrigin) -> list[str]:
     """Return the versions with a wheel for the same Python and platform, newest first. Raises `CommandError`."""
     argv = [sys.executable, "-m", "pip", "index", "versions", "--json", "--disable-pip-version-check"]
-    found: list[str] = json.loads(run([*argv, *platform_options(origin.file), origin.package]).stdout)["versions"]
-    return found
+    listed: list[str] = json.loads(run([*argv, *platform_options(origin.file), origin.package]).stdout)["versions"]
+    return listed
 
 
 def newer_wheel(origin: PypiOrigin, version: str, request: Request) -> Path:

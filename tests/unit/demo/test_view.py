@@ -11,7 +11,7 @@ import pytest
 
 from demo import terminal
 from demo.stats import History, Sample
-from demo.view import Facts, View, clock, layout, short
+from demo.view import Status, View, clock, layout, short
 from nabla.core.errors import HostError
 
 
@@ -57,7 +57,7 @@ def test_panel_fits_its_area(size: tuple[int, int], colors: str | None, utf8: bo
     view, area = View(colors, utf8), layout(*size).panel
     assert area is not None
     for history in (History(), example(), example(2**60)):
-        rows = view.panel(history, Facts("256M", 23 << 20), area)
+        rows = view.panel(history, Status("256M", 23 << 20), area)
         plain = [ESCAPE.sub("", row) for row in rows]
         assert len(rows) == area.rows
         assert {len(row) for row in plain} <= {area.cols, 2}
@@ -68,7 +68,7 @@ def test_panel_fits_its_area(size: tuple[int, int], colors: str | None, utf8: bo
 def test_panel_tells_everything() -> None:
     place = layout(24, 80)
     assert place.panel is not None
-    text = "\n".join(View(None).panel(example(), Facts("256M", 23 << 20), place.panel))
+    text = "\n".join(View(None).panel(example(), Status("256M", 23 << 20), place.panel))
     for name, rate, count in (
         ("preadv2", 4, 48),
         ("pwritev2", 4936, 9872),
@@ -78,7 +78,7 @@ def test_panel_tells_everything() -> None:
         assert re.search(rf"{name} +[█▉▊▋▌▍▎▏]* +{rate}(\.0)? +{count} *\n", text), text
     for fact in ("4 used, 5 allowed", "2.0 s", "7.5 ms", "23 MB of 256M", "ctrl-] leaves"):
         assert fact in text
-    ended = "\n".join(View(None).panel(example(), Facts("256M", ended=3), place.panel))
+    ended = "\n".join(View(None).panel(example(), Status("256M", ended=3), place.panel))
     assert "ended with status 3" in ended
 
 
@@ -86,7 +86,7 @@ def test_histogram_has_the_right_lengths() -> None:
     """The greatest number has the longest bar, 0 has none, and a small number is visible beside a large one."""
     place = layout(24, 132)
     assert place.panel is not None
-    rows = View(None, utf8=False).panel(example(), Facts("256M"), place.panel)
+    rows = View(None, utf8=False).panel(example(), Status("256M"), place.panel)
     bars = {row.split()[0]: row.count("#") for row in rows if "#" in row or "clock_gettime" in row}
     assert bars["pwritev2"] > bars["preadv2"] > bars["timer_settime"] > bars["fdatasync"] > bars["clock_gettime"] == 0
 

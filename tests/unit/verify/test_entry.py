@@ -47,7 +47,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory, user_cache: Path) -> Path
 def test_good(programs: Path) -> None:
     finding = entry.examine(programs / "good")
     assert finding.sound
-    assert len(finding.places) == 3
+    assert len(finding.calls) == 3
     assert len(finding.variables) == 1
 
 
@@ -67,7 +67,7 @@ def test_bytes_by_chance(programs: Path) -> None:
     assert b"\x0f\x05" in (programs / "chance").read_bytes()
     finding = entry.examine(programs / "chance")
     assert finding.bare == ()
-    assert len(finding.places) == 1
+    assert len(finding.calls) == 1
 
 
 def test_exit_status(programs: Path, capsys: pytest.CaptureFixture[str]) -> None:
