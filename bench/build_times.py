@@ -56,9 +56,9 @@ def convert(path: Path) -> BuildTimes:
     steps = tuple(parse(path.read_text(encoding="utf-8", errors="replace")))
     if not steps:
         raise NablaError(f"{relative(path)} has no line `STEP: done in TIME`", "see the head of bench/build_times.py")
-    facts = common.host_facts()
+    properties = common.host_facts()
     date = time.strftime("%Y-%m-%d", time.gmtime(path.stat().st_mtime))
-    host = Host(cpu=facts["cpu"], cores=facts["cores"], kernel=facts["kernel"], date=date)
+    host = Host(cpu=properties["cpu"], cores=properties["cores"], kernel=properties["kernel"], date=date)
     return BuildTimes(host=host, steps=steps)
 
 

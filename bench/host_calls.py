@@ -149,9 +149,9 @@ def main() -> int:
         loads = [run(work, Path(folder)) for work in wanted]
     log.info(f"written to {common.save('host_calls', msgspec.to_builtins(loads))}")
     if options.commit:
-        facts = common.host_facts()
+        properties = common.host_facts()
         RATES.parent.mkdir(parents=True, exist_ok=True)
-        rates = Rates(cpu=facts["cpu"], kernel=facts["kernel"], loads=tuple(loads))
+        rates = Rates(cpu=properties["cpu"], kernel=properties["kernel"], loads=tuple(loads))
         RATES.write_bytes(msgspec.json.format(msgspec.json.encode(rates), indent=1) + b"\n")
     print(common.table(rows(loads)))
     return 0

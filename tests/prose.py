@@ -44,6 +44,8 @@ INSTEAD = {
     r"analys(e|es|ed|ing)(?<!analyses)": "analyze",
     r"catalogues?": "catalog",
 }
+# Names of variables that say nothing about the value, which has a noun of its own.
+VAGUE = {"facts", "found", "kept", "made", "place", "told", "wish"}
 FORBIDDEN = [(re.compile(rf"(?<![\w-])(?:{words})(?![\w-])", re.IGNORECASE), term) for words, term in INSTEAD.items()]
 # One search instead of one for each entry, as almost no line has a match.
 _ANY = re.compile(rf"(?<![\w-])(?:{'|'.join(INSTEAD)})(?![\w-])", re.IGNORECASE)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from nabla.engine import discovery
+from tests import prose
 from tests.conftest import ROOT
 
 SOURCE_SUFFIXES = {".py", ".c", ".h", ".S", ".sh", ".toml", ".in"}
@@ -155,6 +156,18 @@ def test_public_things_have_a_docstring() -> None:
             if not name.startswith("_") and ast.get_docstring(node) is None and _is_outermost(node, tree):
                 bare.append(f"{path.relative_to(ROOT)}: {name or 'module'}")
     assert bare == []
+
+
+def test_variables_are_named_by_their_contents() -> None:
+    vague = []
+    for path in python_files():
+        if path.is_relative_to(ROOT / "tests"):
+            continue
+        for node in ast.walk(ast.parse(text_of(path))):
+            name = node.arg if isinstance(node, ast.arg) else getattr(node, "id", getattr(node, "name", None))
+            if name in prose.VAGUE:
+                vague.append(f"{path.relative_to(ROOT)}:{node.lineno}: {name}")  # type: ignore[attr-defined]
+    assert vague == []
 
 
 def _is_outermost(node: ast.AST, tree: ast.Module) -> bool:
