@@ -111,23 +111,23 @@ static int open_file(const struct disk *disk, bool is_root, bool follow_symlinks
 	const char *path = disk->path;
 	bool writable = image_is_written(disk);
 	struct stat st;
-	int found = path_open(path, follow_symlinks);
-	if (found < 0 || fstat(found, &st) < 0)
+	int path_fd = path_open(path, follow_symlinks);
+	if (path_fd < 0 || fstat(path_fd, &st) < 0)
 		fail(NULL, "cannot open image %s: %s", path, strerror(errno));
 	check_type(&st, path);
 	/* O_EXCL: the host does not open a mounted block device then. O_NONBLOCK: no wait for a lease of the file. */
 	int flags = writable ? O_RDWR | (S_ISBLK(st.st_mode) ? O_EXCL : 0) : O_RDONLY;
-	int fd = path_reopen(found, path, flags | O_NOCTTY | O_NONBLOCK);
+	int fd = path_reopen(path_fd, path, flags | O_NOCTTY | O_NONBLOCK);
 	int error = errno;
 	if (fd < 0 && error == EBUSY)
 		fail("unmount it first", "image %s is in use by this host", path);
 	if (fd < 0 && writable && (error == EACCES || error == EROFS || error == EPERM) &&
-	    path_reopen(found, path, O_RDONLY | O_NONBLOCK) >= 0)
+	    path_reopen(path_fd, path, O_RDONLY | O_NONBLOCK) >= 0)
 		fail(is_root ? "use --read-only or --ephemeral" : "add ,ro or ,cow", "cannot write to image %s: %s",
 		     path, strerror(error));
 	if (fd < 0)
 		fail(NULL, "cannot open image %s: %s", path, strerror(error));
-	close(found);
+	close(path_fd);
 	return fd_move_high(fd);
 }
 

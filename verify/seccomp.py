@@ -130,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("filter", metavar="FILTER", help="a dump, or a text with BPF_STMT and BPF_JUMP")
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("show", help="print the program")
-    for name, text in (("ask", "tell the verdict of one call"), ("sweep", "tell the verdicts of all numbers")):
+    for name, text in (("ask", "print the verdict of one call"), ("sweep", "print the verdicts of all numbers")):
         action = actions.add_parser(name, help=text)
         if name == "ask":
             action.add_argument("call", help="name or number")

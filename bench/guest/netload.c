@@ -66,7 +66,7 @@ static void set_body(struct connection *c, long long length)
 	c->to_write = length;
 }
 
-/* Sends what can be sent of head and body. False: the connection is to be closed. */
+/* Sends as much of head and body as the socket accepts. Returns false if the connection must be closed. */
 static bool push(int fd, struct connection *c)
 {
 	while (c->answer_done < c->answer_length || c->to_write) {

@@ -25,5 +25,5 @@ def check_kernel(job: Job) -> None:
     job.note(kernel_code.describe(result, everything=True))
     problems = [f"{use.function}: {use.kind}: {use.text}" for use in result.forbidden] + result.idle
     if problems:
-        hint = f"{len(problems)} findings, see {relative(job.log)}; verify/kernel_code.toml lists what is permitted"
+        hint = f"{len(problems)} findings, see {relative(job.log)}; verify/kernel_code.toml lists the permitted uses"
         raise VerifyError(f"{relative(VMLINUX)}: {problems[0]}", hint)

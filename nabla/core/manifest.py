@@ -65,7 +65,7 @@ def differences(one: str, other: str) -> list[str]:
 def normalize_metadata(root: Path, epoch: int, programs: Collection[Path] = ()) -> None:
     """Set the modes and the time of all entries: 755 for folders and programs, else 644. `epoch`: in seconds."""
     for path in (*root.rglob("*"), root):
-        # A link has no mode of its own, and what it points to may lie outside of the tree.
+        # A link has no mode of its own, and its target may lie outside of the tree.
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or path in programs else 0o644)
         os.utime(path, (epoch, epoch), follow_symlinks=False)

@@ -31,7 +31,7 @@ _PC_FOLDERS = ("usr/lib/pkgconfig", "usr/share/pkgconfig")
 
 @dataclass
 class Interface:
-    """What one package provides and depends on."""
+    """The names that one package provides and depends on."""
 
     provides: set[str] = field(default_factory=set)
     depends: set[str] = field(default_factory=set)
@@ -166,7 +166,7 @@ def _library_version(name: str) -> str:
 
 
 def alpine_names(wheel: Path) -> set[str]:
-    """Return the names of the base's packages and of what they provide, without versions."""
+    """Return the names of the base's packages and of the names that they provide, without versions."""
     from nabla.fs import nodes
 
     names: set[str] = set()

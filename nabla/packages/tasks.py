@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The repository of packages: recipes with a [package] table, built, packaged, indexed and signed.
 
-fetch:<recipe>, musl, toolchain:packaging, packages:<what it is built against>
+fetch:<recipe>, musl, toolchain:packaging, packages:<each package that it is built against>
     -> packages:<recipe> -> out/packages/<recipe>.json, out/apk/x86_64/*.apk -> apk:index -> out/apk/x86_64/Packages.adb
 fetch:alpine-base -> apk:tools (the real apk)      apk:key -> out/apk/keys (the public half of the user's key)
 """

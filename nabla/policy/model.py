@@ -182,7 +182,7 @@ def _allow(
     try:
         what = msgspec.convert(entry.get("what"), Reason)
     except msgspec.ValidationError:
-        document.fail((*where, "what"), "describe what is permitted")
+        document.fail((*where, "what"), "describe the permitted calls")
     rules = []
     for name in arguments:
         if name not in entry:

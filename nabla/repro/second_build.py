@@ -165,7 +165,7 @@ def empty_cache() -> None:
 
 
 def varied() -> tuple[list[str], list[str]]:
-    """Return what a second build varies on this host, and what it cannot vary, with the reason."""
+    """Return the properties that a second build varies on this host, and those that it cannot vary, with the reason."""
     able = ["checkout path", "user", "umask", "time zone", "locale", "host name", "environment", "number of jobs"]
     able += ["clock of compilers", "directory order for doit"]
     unable = ["clock of doit (libfaketime deadlocks programs that fork)"]

@@ -74,7 +74,7 @@ def task_scan() -> TaskDict:
     return task.command(
         "scan",
         scan,
-        doc="look for known vulnerabilities in what is shipped: doit scan [--json] [--sbom FILE] DATABASE…",
+        doc="look for known vulnerabilities in the shipped components: doit scan [--json] [--sbom FILE] DATABASE…",
         after=["apk:tools"],
         params=[
             {"name": "json", "long": "json", "type": bool, "default": False, "help": "print JSON instead of a table"},

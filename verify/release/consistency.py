@@ -56,7 +56,7 @@ _OWN = ("pkg:apk/nabla/", "pkg:generic/nabla-linux-", "pkg:generic/nabla-run@", 
 
 @dataclass(frozen=True)
 class Release:
-    """What is checked. `files`: path -> sha256. `scratch`: an empty folder for decompressed images."""
+    """The release to check. `files`: path -> sha256. `scratch`: an empty folder for decompressed images."""
 
     folder: Path
     files: Mapping[str, str]
@@ -140,7 +140,7 @@ def decompress(source: Path, target: Path) -> str:
         sink.truncate()
         size = sink.tell()
     if not parameters.has_checksum or parameters.content_size != size:
-        return "does not tell its size and checksum"
+        return "does not state its size and checksum"
     return ""
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the source of a new package says about itself: how it is built, its license, purpose, site and libraries.
+"""Find build system, license, purpose, site and libraries of a new package in its source.
 
 Debian's packaging of it (debian/control, debian/copyright) is read too, where there is one. Archives are read, never
-unpacked. What is found is a start for a packager, who sees it in the recipe and corrects it; it decides no bytes.
+unpacked. The results are a start for the packager, who corrects them in the recipe; they do not affect artifacts.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ _TOOLS = {"autotools-dev", "dpkg-dev"}
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found. `files`: paths in the source, its leading folder left out; `texts`: some of their contents."""
+    """The results. `files`: paths in the source, its leading folder left out; `texts`: some of their contents."""
 
     files: frozenset[str]
     texts: Mapping[str, str]

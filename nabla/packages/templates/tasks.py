@@ -56,7 +56,7 @@ def new(words: list[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     how = f", built by {seen.system}" if seen is not None and seen.system else ""
-    log.info(f"{relative(path)}{how}: check it, fill in what is in capitals, then run `doit packages:{name}`")
+    log.info(f"{relative(path)}{how}: check it, replace the capitalized words, then run `doit packages:{name}`")
 
 
 def draw(job: Job) -> None:

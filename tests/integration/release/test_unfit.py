@@ -144,7 +144,7 @@ INSIDE: list[tuple[str, Tamper, str, str]] = [
     ("image ends early", lambda c: _only(c, _same, lambda data: data[:-9]), "images", "ends too early"),
     ("image goes on", lambda c: _only(c, _same, lambda data: data + b"\0"), "images", "goes on behind its end"),
     ("image is no zstd", lambda c: _only(c, _same, lambda data: b"\0" + data), "images", "cannot be decompressed"),
-    ("no checksum", lambda c: _only(c, _same, _without_checksum), "images", "does not tell its size and checksum"),
+    ("no checksum", lambda c: _only(c, _same, _without_checksum), "images", "does not state its size and checksum"),
     ("another raw sum", _unfit, "images", "contains an image with another sum"),
     ("broken file system", lambda c: _only(c, _broken, _same), "images", "e2fsck finds faults"),
     ("raw sum missing", lambda c: c.replace(layout.IMAGE_SUMS, b""), "images", "does not list these images"),
