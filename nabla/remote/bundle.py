@@ -65,7 +65,7 @@ def unpack(blob: Path, output: Output, target: Path) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             files.raise_full(error, target)
         raise EntryError(f"the blob cannot be unpacked: {error}") from None
-    except (zstandard.ZstdError, tarfile.TarError, ValueError, EOFError) as error:
+    except (zstandard.ZstdError, tarfile.TarError, ValueError, EOFError, OverflowError) as error:
         raise EntryError(f"the blob cannot be unpacked: {error}") from None
     if digest != output.digest:
         raise EntryError("the content of the blob has another digest than the record")

@@ -40,6 +40,10 @@ class EntryError(Exception):
     """An entry of a store cannot be used; the text says why."""
 
 
+class NoSignersError(EntryError):
+    """The file of allowed signers is absent: no entry of any store can be used."""
+
+
 class Output(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """One file or folder of a result. `digest`: as in the result cache; `unpacked`: bytes of the decompressed blob."""
 
@@ -108,7 +112,7 @@ def printable(text: str) -> str:
 
 def _verify(text: bytes, signature: bytes, allowed: Path) -> str:
     if not allowed.is_file():
-        raise EntryError(f"no signer is allowed: there is no file {allowed}")
+        raise NoSignersError(f"no signer is allowed: there is no file {allowed}")
     with files.scratch(cache_dir() / "tmp") as scratch:
         path = scratch / "the signature"
         path.write_bytes(signature)

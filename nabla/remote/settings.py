@@ -100,7 +100,7 @@ def load() -> Settings:
         if os.environ.get("NABLA_STORE_CONFIG"):
             raise ConfigError(f"there is no file {path}", "NABLA_STORE_CONFIG names it") from None
         identity = None
-    return _load(path, identity, tuple(os.environ.get(name, "") for name in _VARIABLES), keys_dir())
+    return _load(path, identity, tuple(os.environ.get(name, "") for name in _VARIABLES), default_signers())
 
 
 def config_path() -> Path:
@@ -109,8 +109,13 @@ def config_path() -> Path:
     return Path(explicit).expanduser().absolute() if explicit else keys_dir().parent / "store.toml"
 
 
+def default_signers() -> Path:
+    """Return the path of the user's file of allowed signers."""
+    return keys_dir().parent / "store_signers"
+
+
 @functools.lru_cache(maxsize=8)
-def _load(path: Path, identity: object, variables: tuple[str, ...], keys: Path) -> Settings:
+def _load(path: Path, identity: object, variables: tuple[str, ...], signers_path: Path) -> Settings:
     addresses, push, signers, key, offline = variables
     if addresses == "off":
         return Settings()
@@ -131,7 +136,7 @@ def _load(path: Path, identity: object, variables: tuple[str, ...], keys: Path) 
     begin = content.not_before
     return Settings(
         stores=stores,
-        allowed_signers=_path(path, chosen) if chosen else keys.parent / "store_signers",
+        allowed_signers=_path(path, chosen) if chosen else signers_path,
         key=_path(path, key or content.key) if key or content.key else None,
         not_before=datetime.datetime.combine(begin, datetime.time(), datetime.UTC).timestamp() if begin else 0.0,
         max_age=content.max_age_days * 86400.0 if content.max_age_days else None,

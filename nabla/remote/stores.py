@@ -8,6 +8,8 @@ nabla.remote.record, and every blob by its size and digest, before anything of i
 from __future__ import annotations
 
 import functools
+import getpass
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from nabla.core import files, log, manifest
 from nabla.core.errors import NablaError
 from nabla.core.paths import cache_dir
 from nabla.remote import bundle, keys, record, settings
-from nabla.remote.record import EntryError, Output, Signed
+from nabla.remote.record import EntryError, NoSignersError, Output, Signed
 from nabla.remote.settings import Settings, StoreSettings
 from nabla.remote.transport import StoreError, Transport, UnreachableError, open_store
 
@@ -60,7 +62,7 @@ def look_up(store: Transport, key: str, current: Settings) -> Signed | None:
             if not store.fetch(f"ac/{key}", scratch / "entry", record.MAX_ENTRY, f"entry {key[:12]}"):
                 return None
             return record.unseal((scratch / "entry").read_bytes(), key, current)
-        except StoreError as error:
+        except (StoreError, NoSignersError) as error:
             _warn(store, error)
         except EntryError as error:
             _warn(store, error, f"{key[:12]}…: ")
@@ -84,6 +86,7 @@ def give(key: str, title: str, sources: Mapping[str, Path]) -> int:
     Raises `StoreError` for a store that fails, `SigningError`.
     """
     current = settings.load()
+    _allow_own_key(current)
     targets = [each for each in _open(current) if each.settings.push and _lacks(each, key, current)]
     if not targets:
         return 0
@@ -120,6 +123,17 @@ def all_stores() -> list[Transport]:
     return list(_open(settings.load()))
 
 
+def _allow_own_key(current: Settings) -> None:
+    """Write the default file of allowed signers with the user's key; a file that exists or is named is left alone."""
+    if current.allowed_signers != settings.default_signers() or current.allowed_signers.exists():
+        return
+    public = keys.ensure_key()[1].read_text(encoding="ascii")
+    with _signers_lock:
+        if not current.allowed_signers.exists():
+            files.write(current.allowed_signers, f'{getpass.getuser()} namespaces="{record.NAMESPACE}" {public}')
+            log.info(f"{current.allowed_signers}: your own key may sign results for you")
+
+
 def _lacks(store: Transport, key: str, current: Settings) -> bool:
     if not store.has(f"ac/{key}"):
         return True
@@ -153,7 +167,9 @@ def _obtain_blob(output: Output, target: Path, stores: Sequence[Transport]) -> N
 def _fetch_blob(store: Transport, sha256: str, limit: int, target: Path, title: str, *, exact: bool) -> bool:
     """Fetch into a file named by the digest, where an interrupted transfer continues, then move it to `target`."""
     part = cache_dir() / "partial" / f"{sha256}.blob"
-    with files.lock(cache_dir() / "locks" / sha256, f"waiting for another process that fetches {sha256[:12]}"):
+    with files.lock(
+        cache_dir() / "locks" / f"{sha256}.blob", f"waiting for another process that fetches {sha256[:12]}"
+    ):
         files.make_folder(part.parent)
         while True:
             resumed = part.exists()
@@ -180,6 +196,7 @@ def _opened(stores: tuple[StoreSettings, ...]) -> tuple[Transport, ...]:
     return tuple(open_store(each) for each in stores)
 
 
+_signers_lock = threading.Lock()
 _warned: set[str] = set()
 
 

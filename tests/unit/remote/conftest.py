@@ -54,6 +54,7 @@ def stranger(tmp_path: Path) -> Signer:
 def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No store of the user, an empty cache, and every warning."""
     monkeypatch.setenv("NABLA_STORE", "")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("NABLA_KEYS", str(tmp_path / "config" / "keys"))
     stores._warned.clear()
 

@@ -255,16 +255,24 @@ def test_an_entry_by_a_stranger_is_replaced(
     assert stores.take(KEY, tmp_path / "taken") is not None
 
 
-def test_own_key_signs_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, result: dict[str, Path]) -> None:
-    """Without settings other than an address; the signer is allowed by one line in the default file."""
+def test_own_key_signs_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, result: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without settings other than an address: who gives results takes their own ones back, and nobody else's."""
     monkeypatch.setenv("NABLA_STORE", f"file://{tmp_path}/store")
+    assert stores.take(KEY, tmp_path / "taken") is None
+    assert capfd.readouterr().err == "", "an absent entry is no reason for a warning"
     monkeypatch.setenv("NABLA_STORE_PUSH", "1")
     assert stores.give(KEY, "musl:build", result) == 1
+    assert stores.take(KEY, tmp_path / "taken") is not None
+    (tmp_path / "config/store_signers").write_text("# nobody\n")
+    assert stores.give("cd" * 32, "musl:install", result) == 1
+    assert (tmp_path / "config/store_signers").read_text() == "# nobody\n"
     assert stores.take(KEY, tmp_path / "taken") is None
-    public = (tmp_path / "config/keys/nabla.ed25519.pub").read_text()
-    (tmp_path / "config/store_signers").write_text(f'me namespaces="nabla-store" {public}')
-    taken = stores.take(KEY, tmp_path / "taken")
-    assert taken is not None and taken.signed.signer == "me"
+    (tmp_path / "config/store_signers").unlink()
+    assert stores.take(KEY, tmp_path / "taken") is None
+    assert stores.take("cd" * 32, tmp_path / "taken") is None
+    assert capfd.readouterr().err.count("no signer is allowed") == 1, "reported once, not for each result"
 
 
 def test_a_store_that_cannot_be_written(
