@@ -80,6 +80,14 @@ class Action:
     def __call__(self) -> BaseFail | None:
         return guarded(self.name, self._run)
 
+    def key(self) -> str | None:
+        """Return the key of the result with the present inputs; None if it is not cacheable, or an input is absent."""
+        digests = input_digests(self.inputs)
+        return None if not self.cacheable or None in digests.values() else self._key(digests)
+
+    def _key(self, digests: dict[str, str | None]) -> str:
+        return result_cache.key("step", self.name, self.config.record, self.config.code(), digests)
+
     def _run(self) -> None:
         lock.acquire()
         job = Job(self.name, log_path(self.name), self.outputs)
@@ -102,7 +110,7 @@ class Action:
     def _produce(self, job: Job, partials: dict[str, Path]) -> None:
         """Write all outputs to their temporary paths, from the cache or by the function."""
         before = input_digests(self.inputs)
-        key = result_cache.key("step", self.name, self.config.record, self.config.code(), before)
+        key = self._key(before)
         with ExitStack() as stack:
             if self.cacheable:
                 stack.enter_context(result_cache.lock(key))

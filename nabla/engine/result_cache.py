@@ -6,7 +6,7 @@
 
 The key is the digest of all inputs that determine a result, without the path of the checkout. An entry appears by one
 rename. Its digests are checked before each use, and a damaged entry is built again. An entry that is unused for a month
-is removed. With `NABLA_FRESH=1` no result is reused.
+is removed. With `NABLA_FRESH=1` no result is reused, with `NABLA_CHALLENGE=KEY` not that of this key.
 
 A second build that only repeats a sample (`NABLA_SAMPLE_OF` is the first build's cache) also reuses the results of the
 first build, except for one of SAMPLE keys, which their digests select: a changed step is drawn again.
@@ -71,6 +71,8 @@ def is_in_sample(name: str) -> bool:
 
 def find(name: str) -> Path | None:
     """Return the folder of a key's results after checking them; None if they are absent or damaged, also in stores."""
+    if name == os.environ.get("NABLA_CHALLENGE"):
+        return None
     return find_local(name) or (_take(name) if _uses_stores() else None)
 
 

@@ -90,6 +90,11 @@ def compile_inputs(loaded: PackageRecipe) -> dict[str, Any]:
     }
 
 
+def installed_key(loaded: PackageRecipe) -> str:
+    """Return the key of the installed files of a recipe. Raises `NablaError` or `OSError` if an input is absent."""
+    return result_cache.key("installed", compile_inputs(loaded))
+
+
 def split_inputs(loaded: PackageRecipe, installed: str) -> dict[str, Any]:
     """Return the inputs that determine a recipe's packages. `installed`: digest of its installed files."""
     package = msgspec.to_builtins(loaded.package)
@@ -161,7 +166,7 @@ def compose_sysroot(job: Job, root: Path, recipes: Sequence[str]) -> None:
 
 def _installed(job: Job, loaded: PackageRecipe) -> Path:
     """Return the folder with the installed files of a recipe, from the cache or after a build."""
-    key = result_cache.key("installed", compile_inputs(loaded))
+    key = installed_key(loaded)
     with result_cache.lock(key):
         entry = result_cache.find(key) if result_cache.is_reusable() else None
         if entry is None:

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The results that this checkout uses now: the keys of its tasks, and the files that it pins."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from nabla.core.errors import NablaError
+from nabla.engine import discovery
+from nabla.engine.action import Action
+from nabla.packages import builder, catalog
+from nabla.sandbox import lockfile
+from nabla.sources import fetch, recipe
+
+
+@dataclass(frozen=True)
+class Result:
+    """A result that a task produces with the present inputs."""
+
+    key: str
+    task: str
+
+
+@dataclass(frozen=True)
+class PinnedFile:
+    """A file with a known digest: a source, or a package of a build root."""
+
+    name: str
+    sha256: str
+    size: int | None
+
+
+def results() -> list[Result]:
+    """Return the results of all tasks whose inputs exist. An input is absent as long as its task has not run."""
+    found = [Result(key, action.name) for action in _actions() if (key := action.key()) is not None]
+    for loaded in catalog.all_recipes():
+        with suppress(NablaError, OSError):
+            found.append(Result(builder.installed_key(loaded), f"packages:{loaded.name}"))
+    return found
+
+
+def pinned_files() -> Iterator[PinnedFile]:
+    """Yield the files that all recipes and locks pin."""
+    for name in recipe.names():
+        for source in recipe.load(name).source:
+            if source.local is None:
+                yield from (PinnedFile(source.name, each.sha256, each.size) for each in fetch.usable(source))
+    for pins in (lockfile.BASE, lockfile.PACKAGING, lockfile.VARY):
+        for file in lockfile.read_lock(pins.lock).files:
+            yield PinnedFile(f"{file.name} {file.version}", file.sha256, file.size)
+
+
+def _actions() -> Iterator[Action]:
+    for creator in discovery.discover().values():
+        made: Any = creator()
+        for task in made if inspect.isgenerator(made) else [made]:
+            yield from (each for each in task.get("actions") or () if isinstance(each, Action))
