@@ -7,11 +7,11 @@ import pytest
 
 from nabla.commands import fuzzing
 
-from . import disks, files, guests, wires
+from . import disks, files, guests, stores, wires
 from .engine import CRASHES, Finding, Fuzzer, for_rounds, kept, run, verdict
 
 FUZZERS: dict[str, Fuzzer] = {
-    each.name: each for each in (*guests.FUZZERS, *disks.FUZZERS, *wires.FUZZERS, *files.FUZZERS)
+    each.name: each for each in (*guests.FUZZERS, *disks.FUZZERS, *wires.FUZZERS, *files.FUZZERS, *stores.FUZZERS)
 }
 ROUNDS = {
     "calls": 4,
@@ -23,6 +23,7 @@ ROUNDS = {
     "elves": 2,
     "archives": 3,
     "descriptions": 3,
+    "entries": 2,
 }
 
 pytestmark = pytest.mark.vm
