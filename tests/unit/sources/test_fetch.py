@@ -71,30 +71,6 @@ def test_mirrors_and_origins_are_tried_in_order(server: http.Server, cache: Path
 
 
 @pytest.mark.parametrize("size", [len(CONTENT), None])
-def test_store_is_a_mirror(
-    server: http.Server,
-    cache: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    size: int | None,
-) -> None:
-    """The file comes from a store by its digest; a wrong one there costs a warning, an absent one nothing."""
-    wanted = source(origin(f"{server.url}/file.tar", size=size))
-    monkeypatch.setenv("NABLA_STORE", f"{server.url}/store")
-    server.files[f"/store/cas/{SHA256}"] = CONTENT
-    assert fetch.fetch(wanted).read_bytes() == CONTENT
-    assert server.requests == [f"/store/cas/{SHA256}"]
-    shutil.rmtree(cache)
-    server.files[f"/store/cas/{SHA256}"] = CONTENT[:-1] + b"x"
-    assert fetch.fetch(wanted).read_bytes() == CONTENT
-    assert "warning: the store" in capfd.readouterr().err
-    shutil.rmtree(cache)
-    del server.files[f"/store/cas/{SHA256}"]
-    assert fetch.fetch(wanted).read_bytes() == CONTENT
-    assert "warning" not in capfd.readouterr().err
-
-
-@pytest.mark.parametrize("size", [len(CONTENT), None])
 def test_broken_connection_is_resumed(server: http.Server, cache: Path, size: int | None) -> None:
     wanted = source(origin(f"{server.url}/file.tar", size=size))
     server.stop_after = 300_000

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stores as mirrors of all origins: the pinned digest decides about a file."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nabla.sources import fetch
+from nabla.sources.origins import url
+from tests.unit import server as http
+from tests.unit.sources.test_fetch import CONTENT, SHA256, origin, source
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[http.Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(url, "_dead", {})
+    with http.running() as running:
+        running.files["/file.tar"] = CONTENT
+        yield running
+
+
+@pytest.mark.parametrize("size", [len(CONTENT), None])
+def test_store_is_a_mirror(
+    server: http.Server,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    size: int | None,
+) -> None:
+    """The file comes from a store by its digest; a wrong one there costs a warning, an absent one nothing."""
+    wanted = source(origin(f"{server.url}/file.tar", size=size))
+    monkeypatch.setenv("NABLA_STORE", f"{server.url}/store")
+    server.files[f"/store/cas/{SHA256}"] = CONTENT
+    assert fetch.fetch(wanted).read_bytes() == CONTENT
+    assert server.requests == [f"/store/cas/{SHA256}"]
+    shutil.rmtree(cache)
+    server.files[f"/store/cas/{SHA256}"] = CONTENT[:-1] + b"x"
+    assert fetch.fetch(wanted).read_bytes() == CONTENT
+    assert "warning: the store" in capfd.readouterr().err
+    shutil.rmtree(cache)
+    del server.files[f"/store/cas/{SHA256}"]
+    assert fetch.fetch(wanted).read_bytes() == CONTENT
+    assert "warning" not in capfd.readouterr().err
