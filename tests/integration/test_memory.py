@@ -31,6 +31,14 @@ def test_the_eater_is_refused_and_can_be_ended(testing: Vm) -> None:
     assert result.lines() == ["ended by 137", "free"], result.describe()
 
 
+@pytest.mark.parametrize("processes", [1, 10, 50])
+def test_who_takes_all_memory_ends(testing: Vm, processes: int) -> None:
+    """Whatever memory is filled with, processes that have little live on, older and younger ones."""
+    result = testing.but(memory="64M").run(f"{FOLDER}/hunger", "all", "1", str(processes))
+    assert result.status == 0, result.describe()
+    assert result.output.count(" 0 rounds failed\n") == 10, result.describe()
+
+
 def test_tmp_is_limited(testing: Vm) -> None:
     """A full /tmp leaves half of the memory, and removing files frees theirs."""
     script = f"""
