@@ -13,7 +13,19 @@ from nabla.core.errors import CommandError
 from nabla.core.paths import ROOT
 
 # The same names as in tests/fuzz/__main__.py.
-NAMES = ("calls", "exec", "frames", "trace", "disks", "wires", "elves", "archives", "descriptions", "entries")
+NAMES = (
+    "calls",
+    "families",
+    "exec",
+    "frames",
+    "trace",
+    "disks",
+    "wires",
+    "elves",
+    "archives",
+    "descriptions",
+    "entries",
+)
 PARAMS = [
     {"name": "time", "long": "time", "type": float, "default": 60.0, "help": "seconds for each fuzzer"},
     {"name": "seed", "long": "seed", "type": str, "default": "", "help": "seed of the first round; default: random"},

@@ -17,9 +17,11 @@ PROCESSES = 6
 CALLS, FILES, FRAMES, TRACES = 6000, 400, 200, 20
 
 
-def _fuzz(name: str, seed: int, arguments: Sequence[object]) -> Finding | None:
-    words = [f"{FOLDER}/{name}", *map(str, arguments)]
-    status, output = boot(IMAGE, ["--memory", "256M"], words, TIMEOUT)
+def _fuzz(
+    name: str, seed: int, arguments: Sequence[object], *, program: str = "", memory: str = "256M"
+) -> Finding | None:
+    words = [f"{FOLDER}/{program or name}", *map(str, arguments)]
+    status, output = boot(IMAGE, ["--memory", memory], words, TIMEOUT)
     return verdict(name, seed, status, output)
 
 
@@ -27,6 +29,11 @@ def calls(seed: int) -> Finding | None:
     """System calls from several processes, every other one an ordinary user's."""
     # Each process has a seed of its own, so rounds must not overlap.
     return _fuzz("calls", seed, [seed * PROCESSES, CALLS, PROCESSES])
+
+
+def families(seed: int) -> Finding | None:
+    """System calls from processes that fork between them."""
+    return _fuzz("families", seed, [seed * PROCESSES, CALLS, PROCESSES, "fork"], program="calls", memory="128M")
 
 
 def exec_(seed: int) -> Finding | None:
@@ -46,6 +53,7 @@ def trace(seed: int) -> Finding | None:
 
 FUZZERS = (
     Fuzzer("calls", "system calls", CALLS * PROCESSES, calls),
+    Fuzzer("families", "system calls", CALLS * PROCESSES, families),
     Fuzzer("exec", "ELF files", FILES, exec_),
     Fuzzer("frames", "programs with damaged frames", FRAMES, frames),
     Fuzzer("trace", "traced programs", TRACES, trace),

@@ -15,6 +15,7 @@ FUZZERS: dict[str, Fuzzer] = {
 }
 ROUNDS = {
     "calls": 4,
+    "families": 3,
     "exec": 3,
     "frames": 2,
     "trace": 3,

@@ -32,11 +32,19 @@ static word number(void)
 	return fuzz_one_in(2) ? fuzz_below(70) : fuzz_any();
 }
 
+/*
+ * As the size of a buffer, a number is smaller than the arena or larger than all memory. With a size in between the
+ * kernel would overwrite the memory behind the arena, like a program that writes there by itself.
+ */
+static word bounded(word n)
+{
+	return n > 65536 && n < 0x40000000 ? 65536 : n;
+}
+
 /* Not so large that the call takes its time: time is what the other calls need. */
 static word size(void)
 {
-	word n = fuzz_one_in(2) ? fuzz_below(5000) : fuzz_border();
-	return n > 65536 && n < 0x40000000 ? 65536 : n;
+	return bounded(fuzz_one_in(2) ? fuzz_below(5000) : fuzz_border());
 }
 
 static char *own(void)
@@ -156,7 +164,7 @@ static word argument(char kind)
 	case 's':
 		return fuzz_below(66);
 	default:
-		return fuzz_one_in(3) ? filled() : fuzz_one_in(2) ? number() : memory();
+		return bounded(fuzz_one_in(3) ? filled() : fuzz_one_in(2) ? number() : memory());
 	}
 }
 

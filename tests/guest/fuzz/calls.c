@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // System calls with arguments of the right kinds and wrong values, by jump and by instruction, from many processes
 // at once, as root and as an ordinary user. Any of them may die; the VM may not.
-// Arguments: seed, calls of each process, processes. Environment: SHOW=1 prints each call before it is made.
+// Arguments: seed, calls of each process, processes, and "fork" if these are to fork while they make calls. Environment:
+// SHOW=1 prints each call before it is made.
 #define _GNU_SOURCE
 #include "../util.h"
 #include "arguments.h"
@@ -24,6 +25,7 @@
 #include <unistd.h>
 
 #include "filesystems.h"
+#include "pointless.h"
 #include "signatures.h"
 
 #define NOBODY 65534
@@ -36,7 +38,6 @@ static struct child {
 } children[MOST];
 
 static word gate, bases[2];
-static int root;
 static struct {
 	word start, length;
 } maps[16];
@@ -54,92 +55,6 @@ static long call(int jump, long number, const word *a)
 			 : "0"(number), "D"(a[0]), "S"(a[1]), "d"(a[2]), "r"(r10), "r"(r8), "r"(r9)
 			 : "rcx", "memory", "cc");
 	return result;
-}
-
-/* Signals that nobody can catch, that stop, that belong to libc, or that a fault is meant to end with. */
-static int deadly(word signal)
-{
-	static const char list[] = {4, 5, 7, 8, 9, 11, 19, 20, 21, 22, 31, 32, 33, 34};
-	return signal < 64 && memchr(list, (int)signal, sizeof list);
-}
-
-/* Calls that would end this process or the machine as they should, or put it to sleep: nothing to be learnt. */
-static int pointless(long n, const word *a)
-{
-	switch ((int)n) { /* root may do anything to the process that waits for us */
-	case SYS_kill:
-	case SYS_tkill:
-	case SYS_tgkill:
-	case SYS_rt_sigqueueinfo:
-	case SYS_rt_tgsigqueueinfo:
-	case SYS_process_vm_writev:
-	case SYS_prlimit64:
-		if (root && (int)a[0] != getpid())
-			return 1;
-		break;
-	case SYS_ptrace:
-		if (root && (int)a[1] != getpid())
-			return 1;
-	}
-	switch ((int)n) {
-	case SYS_rt_sigreturn: /* frames.c */
-	case SYS_clone:
-	case SYS_fork:
-	case SYS_vfork:
-	case SYS_execve: /* exec.c */
-	case SYS_execveat:
-	case SYS_exit:
-	case SYS_exit_group:
-	case 435: /* clone3 */
-	case SYS_reboot:
-	case SYS_mmap: /* map() */
-	case SYS_munmap:
-	case SYS_brk:
-	case SYS_mremap:
-	case SYS_rt_sigaction:
-	case SYS_alarm:
-	case SYS_shmat: /* lays itself over nothing, but is never taken away again */
-		return !fuzz_one_in(n == SYS_shmat ? 20 : 1UL << 40);
-	case SYS_kill:
-	case SYS_tkill:
-	case SYS_rt_sigqueueinfo:
-		return (int)a[0] <= 1 || deadly((unsigned int)a[1]);
-	case SYS_tgkill:
-	case SYS_rt_tgsigqueueinfo:
-		return deadly((unsigned int)a[2]);
-	case SYS_pidfd_send_signal:
-		return deadly((unsigned int)a[1]);
-	case SYS_ptrace: /* PTRACE_TRACEME: every signal stops it */
-		return (int)a[0] == 0;
-	case SYS_fcntl: /* F_SETOWN, signals to anybody */
-		return root && (a[1] == 8 || a[1] == 10 || a[1] == 15);
-	case SYS_prctl: /* PR_SET_SECCOMP */
-		return (int)a[0] == 22 && !fuzz_one_in(50);
-	case SYS_seccomp:
-	case SYS_setrlimit:
-	case SYS_prlimit64:
-	case SYS_chroot:
-	case SYS_pivot_root:
-	case SYS_mount:
-	case SYS_umount2:
-	case SYS_move_mount:
-	case SYS_setns:
-	case SYS_unshare:
-	case SYS_setgroups:
-	case SYS_capset:
-	case 446: /* landlock_restrict_self: everything fails afterwards */
-		return !fuzz_one_in(50);
-	case SYS_sync:
-	case SYS_syncfs:
-		return !fuzz_one_in(50);
-	case SYS_close:
-	case 436: /* close_range */
-		return a[0] < 3 || !fuzz_one_in(4);
-	case SYS_dup2:
-	case SYS_dup3:
-		return (int)a[1] < 3;
-	}
-	return 0;
 }
 
 static void on_signal(int signal)
@@ -213,6 +128,22 @@ static void map(void)
 	}
 }
 
+/* The child makes calls of its own beside its parent's, in memory that looks the same. */
+static word fork_here(word left)
+{
+	static int depth;
+	word seed = fuzz_word();
+	pid_t pid;
+	while (waitpid(-1, NULL, WNOHANG) > 0)
+		;
+	if (depth == 3 || (pid = fork()))
+		return left;
+	depth++;
+	fuzz_seed(seed);
+	keep_alive();
+	return left < 300 ? left : 300;
+}
+
 static void add(int fd)
 {
 	if (fd >= 0 && descriptor_count < (int)ARRAY_SIZE(descriptors))
@@ -270,7 +201,7 @@ static void close_all(void)
 	descriptor_count = 0;
 }
 
-static void work(word seed, word calls, int show)
+static void work(word seed, word calls, int forks, int show)
 {
 	static const struct rlimit files = {16 << 20, 16 << 20};
 	fuzz_seed(seed);
@@ -299,10 +230,15 @@ static void work(word seed, word calls, int show)
 			mount_tmpfs();
 		if (fuzz_one_in(100))
 			label_and_allocate();
+		if (forks && fuzz_one_in(100))
+			calls = n + fork_here(calls - n);
 		for (size_t i = 0; i < 6; i++)
 			a[i] = argument(i < strlen(known->kinds) && !fuzz_one_in(12) ? known->kinds[i] : '?');
-		if (fuzz_one_in(50))
+		if (fuzz_one_in(50)) {
 			number = fuzz_one_in(2) ? (long)fuzz_below(460) : (long)fuzz_any();
+			for (size_t i = 0; i < 6; i++)
+				a[i] = bounded(a[i]);
+		}
 		if (pointless(number, a))
 			continue;
 		if (show)
@@ -351,7 +287,7 @@ int main(int argc, char **argv)
 	if (processes == 0) {
 		if (argc > 4 && *argv[4] == 'u' && (setgroups(0, NULL) || setgid(NOBODY) || setuid(NOBODY)))
 			return 1;
-		work(seed, calls, getenv("SHOW") != NULL);
+		work(seed, calls, argc > 5, getenv("SHOW") != NULL);
 		return 0;
 	}
 	if (processes > MOST)
@@ -360,7 +296,7 @@ int main(int argc, char **argv)
 	for (word i = 0; i < processes; i++) {
 		char number[24];
 		snprintf(number, sizeof number, "%lu", seed + i);
-		char *child[] = {argv[0], number, argv[2], "0", i & 1 ? "user" : "root", NULL};
+		char *child[] = {argv[0], number, argv[2], "0", i & 1 ? "user" : "root", argv[4], NULL};
 		if (posix_spawn(&children[i].pid, SELF, NULL, NULL, child, environ))
 			return 1;
 	}
