@@ -25,12 +25,12 @@ def rounds_at(memory: str, rounds: int, processes: int) -> dict[str, int | str]:
     """Run the rounds in one VM. Raises `NablaError` if the program in it does not report."""
     words = common.machine("test", PROGRAM, "mixed", str(rounds), str(processes), memory=memory)
     finished = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    found = REPORT.search(finished.stdout)
-    if not found:
+    report = REPORT.search(finished.stdout)
+    if not report:
         raise NablaError(f"{memory}: exit status {finished.returncode} without a report", finished.stdout[-500:])
     for line in finished.stdout.splitlines()[:-1]:
         print(f"{memory}: {line}")
-    worst, refused, failed = map(int, found.groups())
+    worst, refused, failed = map(int, report.groups())
     return {"memory": memory, "rounds": rounds, "worst_ms": worst, "refused": refused, "failed": failed}
 
 
