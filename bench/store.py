@@ -26,7 +26,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from nabla.core.paths import ROOT, cache_dir
-from nabla.remote import settings
+from nabla.engine.remote import settings
 
 _SHARED = ("sha256", "buildroot", "apt", "wheels", "ccache")
 

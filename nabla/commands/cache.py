@@ -22,9 +22,9 @@ from nabla.core import files, log, manifest
 from nabla.core.errors import ConfigError, FetchError
 from nabla.core.paths import cache_dir
 from nabla.engine import result_cache
-from nabla.remote import action_result, settings, stores
-from nabla.remote.record import EntryError
-from nabla.remote.transport import Folder, StoreError
+from nabla.engine.remote import action_result, settings, stores
+from nabla.engine.remote.record import EntryError
+from nabla.engine.remote.transport import Folder, StoreError
 from nabla.sources.store import cache
 
 _DAY = 86400.0
@@ -79,8 +79,10 @@ def pull() -> None:
     taken = sum(_parallel("files", missing, _pull_file))
     log.info(f"{taken} of {len(missing)} missing files were in a store")
     absent = [each for each in cache_keys.results() if result_cache.find_local(each.key) is None]
-    found = sum(_parallel("results", absent, lambda each: result_cache.find(each.key) is not None))
-    log.info(f"{found} of {len(absent)} missing results were in a store; a build takes the others as it reaches them")
+    restored = sum(_parallel("results", absent, lambda each: result_cache.find(each.key) is not None))
+    log.info(
+        f"{restored} of {len(absent)} missing results were in a store; a build takes the others as it reaches them"
+    )
 
 
 def stat() -> None:

@@ -36,11 +36,11 @@ class PinnedFile:
 
 def results() -> list[Result]:
     """Return the results of all tasks whose inputs exist. An input is absent as long as its task has not run."""
-    found = [Result(key, action.name) for action in _actions() if (key := action.key()) is not None]
+    reachable = [Result(key, action.name) for action in _actions() if (key := action.key()) is not None]
     for loaded in catalog.all_recipes():
         with suppress(NablaError, OSError):
-            found.append(Result(builder.installed_key(loaded), f"packages:{loaded.name}"))
-    return found
+            reachable.append(Result(builder.installed_key(loaded), f"packages:{loaded.name}"))
+    return reachable
 
 
 def pinned_files() -> Iterator[PinnedFile]:
@@ -56,6 +56,6 @@ def pinned_files() -> Iterator[PinnedFile]:
 
 def _actions() -> Iterator[Action]:
     for creator in discovery.discover().values():
-        made: Any = creator()
-        for task in made if inspect.isgenerator(made) else [made]:
+        tasks: Any = creator()
+        for task in tasks if inspect.isgenerator(tasks) else [tasks]:
             yield from (each for each in task.get("actions") or () if isinstance(each, Action))

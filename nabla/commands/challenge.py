@@ -18,8 +18,8 @@ from nabla.core import files, log, process
 from nabla.core.errors import CommandError, ConfigError, VerifyError
 from nabla.core.paths import OUT, ROOT, relative
 from nabla.engine import result_cache
-from nabla.remote import settings, stores
-from nabla.remote.record import Signed
+from nabla.engine.remote import settings, stores
+from nabla.engine.remote.record import Signed
 
 DEFAULT = 3
 
@@ -52,18 +52,18 @@ def run(words: list[str], seed: str) -> None:
 
 
 def _choose(number: int, generator: random.Random) -> list[_Challenged]:
-    current, found = settings.load(), list[_Challenged]()
+    current, chosen = settings.load(), list[_Challenged]()
     results = cache_keys.results()
     generator.shuffle(results)
     for result in results:
         for store in stores.all_stores():
             signed = stores.look_up(store, result.key, current)
             if signed is not None:
-                found.append(_Challenged(result, signed, store.settings.url))
+                chosen.append(_Challenged(result, signed, store.settings.url))
                 break
-        if len(found) == number:
+        if len(chosen) == number:
             break
-    return found
+    return chosen
 
 
 def _compare(each: _Challenged) -> list[str]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The code that a step depends on: the module of its action and all project modules that it imports, at any depth.
 
-The imports are read from the source, including those in functions. `core`, `engine` and `remote` are excluded: they run
-steps and do not affect their results. Comments, layout and docstrings are excluded, too (nabla.core.digest).
+The imports are read from the source, including those in functions. `core` and `engine` are excluded: they run steps and
+do not affect their results. Comments, layout and docstrings are excluded, too (nabla.core.digest).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from nabla.core import digest
 from nabla.core.paths import ROOT
 
-_EXCLUDED = ("nabla.core", "nabla.engine", "nabla.remote")
+_EXCLUDED = ("nabla.core", "nabla.engine")
 
 
 @cache

@@ -11,9 +11,9 @@ is removed. With `NABLA_FRESH=1` no result is reused, with `NABLA_CHALLENGE=KEY`
 A second build that only repeats a sample (`NABLA_SAMPLE_OF` is the first build's cache) also reuses the results of the
 first build, except for one of SAMPLE keys, which their digests select: a changed step is drawn again.
 
-Stores (nabla.remote, docs/store.md) extend the cache to other machines: a result that is absent here is taken from a
-store, and `origin` in its manifest names the store and the signer. A built result is given to a store that may be
-written.
+Stores (nabla.engine.remote, docs/store.md) extend the cache to other machines: a result that is absent here is taken
+from a store, and `origin` in its manifest names the store and the signer. A built result is given to a store that may
+be written.
 
 A step is cacheable if its declared inputs, configuration and code fully determine its outputs, and no later step relies
 on side effects (or recreates them, as nabla.build.source_tree does).
@@ -32,7 +32,7 @@ from nabla.core import digest, files, log
 from nabla.core.errors import CommandError
 from nabla.core.paths import ROOT, cache_dir
 from nabla.core.process import run
-from nabla.remote import settings
+from nabla.engine.remote import settings
 
 # Increment it with each change of the layout of entries, or of code that is not part of the keys.
 CACHE_VERSION = 2
@@ -120,7 +120,7 @@ def add(name: str, title: str, sources: Mapping[str, Path], *, move: bool = Fals
         folder = _publish(whole, name, {"title": title, "digests": digests})
     if settings.load().pushes:
         # Imported when needed, here and below: most runs use no store.
-        from nabla.remote import stores
+        from nabla.engine.remote import stores
 
         stores.offer(name, title, {each: folder / each for each in sources})
     return folder
@@ -133,7 +133,7 @@ def _uses_stores() -> bool:
 
 def _take(name: str) -> Path | None:
     """Take a key's results from a store into the cache; None if no store has valid ones."""
-    from nabla.remote import stores
+    from nabla.engine.remote import stores
 
     with files.scratch(cache_dir() / "tmp") as scratch:
         whole = scratch / "entry"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sign releases with the user's Ed25519 key (nabla.remote.keys).
+"""Sign releases with the user's Ed25519 key (nabla.engine.remote.keys).
 
 Files are signed by OpenSSH. Statements are signed with the same key in a DSSE envelope, the format of tools for
 provenance (https://github.com/secure-systems-lab/dsse).
@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nabla.core import digest
-from nabla.remote.keys import SigningError, ensure_key, sign
+from nabla.engine.remote.keys import SigningError, ensure_key, sign
 from verify.release.signatures import allowed_signers_line
 
 __all__ = ["SigningError", "allowed_signers", "ensure_key", "seal", "sign"]

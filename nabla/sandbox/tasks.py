@@ -19,8 +19,8 @@ from nabla.core.errors import LockError, NablaError
 from nabla.core.paths import relative
 from nabla.engine import task
 from nabla.engine.action import Job
+from nabla.engine.remote import settings
 from nabla.engine.task import TaskDict
-from nabla.remote import settings
 from nabla.sandbox import buildroot, lockfile
 from nabla.sources.apt import DebFile
 from nabla.sources.store import cache
@@ -118,7 +118,7 @@ def fetch(job: Job, name: str) -> None:
 
 def _from_stores(file: DebFile) -> bool:
     # Imported when needed: most runs use no store.
-    from nabla.remote import stores
+    from nabla.engine.remote import stores
 
     with cache().scratch() as folder:
         if not stores.obtain_file(file.sha256, file.size, folder / "file", f"{file.name} {file.version}"):

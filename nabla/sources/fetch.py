@@ -2,8 +2,8 @@
 """Fetch the sources of recipes into the cache: origins are tried in order, and each file is verified before it enters.
 
 The cache is content-addressed and shared by all checkouts of a user (nabla.sources.store). A file must have the right
-sha256, size and, if upstream signs, OpenPGP signature. A file from a store (nabla.remote) is identified by the pinned
-sha256 alone, like a file of the cache. With `NABLA_OFFLINE=1` no connection is opened.
+sha256, size and, if upstream signs, OpenPGP signature. A file from a store (nabla.engine.remote) is identified by the
+pinned sha256 alone, like a file of the cache. With `NABLA_OFFLINE=1` no connection is opened.
 `NABLA_WITHOUT=debian,pypi` ignores the origins of these providers, and their files in the cache.
 """
 
@@ -29,7 +29,7 @@ from nabla.core.errors import (
     SignatureError,
 )
 from nabla.engine.action import Job
-from nabla.remote import settings
+from nabla.engine.remote import settings
 from nabla.sources import openpgp, recipe
 from nabla.sources.origins import Delivery, Request, debian, pypi
 from nabla.sources.recipe import DebianOrigin, DebOrigin, Origin, PypiOrigin, Source, UrlOrigin
@@ -160,7 +160,7 @@ def _from_stores(source: Source, store: Store) -> Fetched | None:
     if not settings.load().stores:
         return None
     # Imported when needed: most runs use no store.
-    from nabla.remote import stores
+    from nabla.engine.remote import stores
 
     for origin in usable(source):
         with store.scratch() as folder:

@@ -15,9 +15,9 @@ import msgspec
 import zstandard
 
 from nabla.core import digest
-from nabla.remote import action_result, bundle, keys, record
-from nabla.remote.record import EntryError, Output
-from nabla.remote.settings import Settings
+from nabla.engine.remote import action_result, bundle, keys, record
+from nabla.engine.remote.record import EntryError, Output
+from nabla.engine.remote.settings import Settings
 
 from .engine import Finding, Fuzzer
 from .files import _examine, damaged

@@ -12,9 +12,9 @@ import pytest
 
 from nabla.core import digest
 from tests.conftest import ROOT, Checkout
+from tests.unit.engine.remote.conftest import Signer, new_signer
+from tests.unit.engine.remote.test_stores import configure
 from tests.unit.engine.test_result_cache import TASKS, another, calls
-from tests.unit.remote.conftest import Signer, new_signer
-from tests.unit.remote.test_stores import configure
 
 # As an undeclared input would do, it makes results that differ between machines.
 ODD = TASKS.replace(

@@ -19,7 +19,7 @@ from typing import Any
 import zstandard
 
 from nabla.core import files, manifest
-from nabla.remote.record import EntryError, Output
+from nabla.engine.remote.record import EntryError, Output
 
 _LEVEL = 3
 _CHUNK = 1 << 18

@@ -13,10 +13,10 @@ import pytest
 
 from nabla.core import digest, files, manifest
 from nabla.engine import result_cache
-from nabla.remote import stores
-from nabla.remote.transport import StoreError
-from tests.unit.remote.conftest import KEY, Signer
-from tests.unit.remote.servers import nginx, odd_server
+from nabla.engine.remote import stores
+from nabla.engine.remote.transport import StoreError
+from tests.unit.engine.remote.conftest import KEY, Signer
+from tests.unit.engine.remote.servers import nginx, odd_server
 
 
 def configure(path: Path, signer: Signer, *tables: str) -> Path:

@@ -11,11 +11,11 @@ import pytest
 
 from nabla.core import digest, manifest
 from tests.conftest import Checkout
+from tests.unit.engine.remote.attacks import ATTACKS, Scene, fewer_outputs
+from tests.unit.engine.remote.conftest import Signer, new_signer
+from tests.unit.engine.remote.servers import free_port, nginx, odd_server
+from tests.unit.engine.remote.test_stores import configure
 from tests.unit.engine.test_result_cache import TASKS, another, calls
-from tests.unit.remote.attacks import ATTACKS, Scene, fewer_outputs
-from tests.unit.remote.conftest import Signer, new_signer
-from tests.unit.remote.servers import free_port, nginx, odd_server
-from tests.unit.remote.test_stores import configure
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 """Take results and files from the stores, and give results to those that may be written.
 
 Whatever a store answers, the worst outcome is a warning and a local build: every entry is checked by
-nabla.remote.record, and every blob by its size and digest, before anything of it is used.
+nabla.engine.remote.record, and every blob by its size and digest, before anything of it is used.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pathlib import Path
 from nabla.core import files, log, manifest
 from nabla.core.errors import NablaError
 from nabla.core.paths import cache_dir
-from nabla.remote import bundle, keys, record, settings
-from nabla.remote.record import EntryError, NoSignersError, Output, Signed
-from nabla.remote.settings import Settings, StoreSettings
-from nabla.remote.transport import StoreError, Transport, UnreachableError, open_store
+from nabla.engine.remote import bundle, keys, record, settings
+from nabla.engine.remote.record import EntryError, NoSignersError, Output, Signed
+from nabla.engine.remote.settings import Settings, StoreSettings
+from nabla.engine.remote.transport import StoreError, Transport, UnreachableError, open_store
 
 MAX_FILE = 4 << 30  # bytes of a file whose size is not known in advance
 

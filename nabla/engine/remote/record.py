@@ -20,8 +20,8 @@ import msgspec
 
 from nabla.core import digest, files
 from nabla.core.paths import cache_dir
-from nabla.remote import action_result, keys
-from nabla.remote.settings import Settings
+from nabla.engine.remote import action_result, keys
+from nabla.engine.remote.settings import Settings
 from verify.release import signatures
 
 NAMESPACE = "nabla-store"

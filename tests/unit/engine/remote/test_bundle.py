@@ -13,8 +13,8 @@ import pytest
 import zstandard
 
 from nabla.core import manifest
-from nabla.remote import bundle
-from nabla.remote.record import EntryError, Output
+from nabla.engine.remote import bundle
+from nabla.engine.remote.record import EntryError, Output
 
 
 def packed(source: Path, folder: Path) -> tuple[Path, Output]:

@@ -14,9 +14,9 @@ import msgspec
 import pytest
 
 from nabla.core import digest
-from nabla.remote import action_result, keys, record
-from nabla.remote.record import EntryError, Output
-from tests.unit.remote.conftest import KEY, Signer, new_signer
+from nabla.engine.remote import action_result, keys, record
+from nabla.engine.remote.record import EntryError, Output
+from tests.unit.engine.remote.conftest import KEY, Signer, new_signer
 from verify.release.layout import NAMESPACE as RELEASE
 
 OUTPUTS = {"0": Output("file", "1" * 64, 0o755, "2" * 64, 10, 20), "1": Output("tree", "3" * 64, 0o755, "4" * 64, 5, 6)}

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from nabla.core import files
 from nabla.core.progress import Bar
-from nabla.remote.settings import StoreSettings
+from nabla.engine.remote.settings import StoreSettings
 
 CONNECT_TIMEOUT = 4.0  # seconds
 DEAD_FOR = 60.0  # seconds

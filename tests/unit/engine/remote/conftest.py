@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from nabla.remote import stores
-from nabla.remote.record import NAMESPACE
-from nabla.remote.settings import Settings
+from nabla.engine.remote import stores
+from nabla.engine.remote.record import NAMESPACE
+from nabla.engine.remote.settings import Settings
 
 KEY = "ab" * 32
 

@@ -16,8 +16,8 @@ import msgspec
 import zstandard
 
 from nabla.core import digest
-from nabla.remote import action_result, keys, record
-from tests.unit.remote.conftest import Signer, new_signer
+from nabla.engine.remote import action_result, keys, record
+from tests.unit.engine.remote.conftest import Signer, new_signer
 
 
 @dataclass
