@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The duration of a build in a fresh checkout: results from a store over loopback, against a warm local cache.
 
-    python -m bench.store [--tasks TASK…] [--with-downloads] [-n WORKERS]
+    python -m bench.stores [--tasks TASK…] [--with-downloads] [-n WORKERS]
 
 The user's cache must have the results already (`doit release`). They are given to a store in a temporary folder, which
 a static server serves. Then each of two copies of the checkout runs the tasks: one with the user's cache and no store,
@@ -70,7 +70,7 @@ def copy(base: Path, name: str) -> Path:
 
 def main() -> None:
     """Measure both and print them with their ratio."""
-    parser = argparse.ArgumentParser(prog="python -m bench.store", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.stores", description=__doc__)
     parser.add_argument("--tasks", nargs="+", default=["release"], metavar="TASK")
     parser.add_argument(
         "--with-downloads", action="store_true", help="sources and build roots come from the store, too"
