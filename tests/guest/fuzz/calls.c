@@ -292,6 +292,8 @@ int main(int argc, char **argv)
 	}
 	if (processes > MOST)
 		return 2;
+	/* a process that ends leaves its stopped children as an orphaned group, and the kernel hangs up on all of it */
+	signal(SIGHUP, SIG_IGN);
 	umask(0);
 	for (word i = 0; i < processes; i++) {
 		char number[24];
