@@ -44,7 +44,7 @@ INSTEAD = {
     r"analys(e|es|ed|ing)(?<!analyses)": "analyze",
     r"catalogues?": "catalog",
 }
-# Names of variables that say nothing about the value, which has a noun of its own.
+# Names that a variable must not have: they do not say what the value is.
 VAGUE = {"facts", "found", "kept", "made", "place", "told", "wish"}
 FORBIDDEN = [(re.compile(rf"(?<![\w-])(?:{words})(?![\w-])", re.IGNORECASE), term) for words, term in INSTEAD.items()]
 # One search instead of one for each entry, as almost no line has a match.

@@ -6,13 +6,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,20 +22,9 @@ from nabla.sources.recipe import DebOrigin, Origin, PypiOrigin, Signature, Sourc
 from tests.conftest import ROOT, Checkout, wait_for_lock
 from tests.unit import server as http
 from tests.unit.engine.pipeline import ran, wait_for
+from tests.unit.sources.conftest import CONTENT, SHA256
 from tests.unit.sources.test_openpgp import DATA, FIRST
 from tests.unit.wheels import make_wheel
-
-CONTENT = random.Random(7).randbytes(1_000_000)
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[http.Server]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(url, "_dead", {})
-    with http.running() as running:
-        running.files["/file.tar"] = CONTENT
-        yield running
 
 
 def origin(*urls: str, sha256: str = SHA256, size: int | None = len(CONTENT)) -> UrlOrigin:

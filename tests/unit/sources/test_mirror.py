@@ -4,24 +4,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from nabla.sources import fetch
-from nabla.sources.origins import url
 from tests.unit import server as http
-from tests.unit.sources.test_fetch import CONTENT, SHA256, origin, source
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[http.Server]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(url, "_dead", {})
-    with http.running() as running:
-        running.files["/file.tar"] = CONTENT
-        yield running
+from tests.unit.sources.conftest import CONTENT, SHA256
+from tests.unit.sources.test_fetch import origin, source
 
 
 @pytest.mark.parametrize("size", [len(CONTENT), None])

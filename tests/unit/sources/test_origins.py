@@ -22,7 +22,8 @@ from nabla.sources.store import Store
 from tests.conftest import ROOT, Checkout
 from tests.unit import server as http
 from tests.unit.engine.pipeline import ran
-from tests.unit.sources.test_fetch import CONTENT, RECIPE, SHA256, files_in, origin, source
+from tests.unit.sources.conftest import CONTENT, SHA256
+from tests.unit.sources.test_fetch import RECIPE, files_in, origin, source
 
 pytestmark = pytest.mark.buildroot
 
