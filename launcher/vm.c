@@ -31,7 +31,8 @@
 struct watch {
 	struct vm *vm;
 	pid_t pid;
-	int signals;	 /* a signalfd */
+	int signals;	 /* a signalfd, which is only polled */
+	sigset_t handled;
 	int stop_signal; /* the first signal that asked the launcher to end; 0: none */
 	bool timed_out, memory_exceeded, cpu_time_used_up;
 	uint64_t kill_at, timeout_at, stats_at, helper_gone_at, memory_at, cpu_time_at; /* CLOCK_MONOTONIC, ns */
@@ -39,25 +40,24 @@ struct watch {
 	struct rusage usage;
 };
 
-/* Returns a signalfd for the signals that the launcher handles. */
-static int block_signals(void)
+/* Blocks the signals that the launcher handles, and returns a signalfd for them. */
+static int block_signals(sigset_t *handled)
 {
-	sigset_t handled;
 	static const int numbers[] = {SIGWINCH, SIGTSTP, SIGTERM, SIGINT, SIGHUP, SIGQUIT};
-	sigemptyset(&handled);
-	sigaddset(&handled, SIGCHLD);
+	sigemptyset(handled);
+	sigaddset(handled, SIGCHLD);
 	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
 		struct sigaction now;
 		/* Signals that the caller ignores (nohup) stay ignored: the signalfd would return a blocked one. */
 		if (!sigaction(numbers[i], NULL, &now) && now.sa_handler != SIG_IGN)
-			sigaddset(&handled, numbers[i]);
+			sigaddset(handled, numbers[i]);
 	}
 	/* If the caller ignored SIGCHLD, there would be no exit status. */
 	signal(SIGCHLD, SIG_DFL);
 	/* The reader of --stats-fd may go away without ending the VM. The kernel ignores SIGPIPE anyway. */
 	signal(SIGPIPE, SIG_IGN);
-	sigprocmask(SIG_BLOCK, &handled, NULL);
-	int fd = signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK);
+	sigprocmask(SIG_BLOCK, handled, NULL);
+	int fd = signalfd(-1, handled, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (fd < 0)
 		fail(NULL, "cannot create a signalfd: %s", strerror(errno));
 	return fd_move_high(fd);
@@ -69,12 +69,38 @@ static void update_window(const struct watch *w)
 	kill(w->pid, SIGWINCH);
 }
 
+/*
+ * Returns a pending signal, or 0. SIGTSTP stays pending, so that a SIGCONT that arrives before the launcher stops
+ * discards it (signal(7)).
+ */
+static int pending_signal(const struct watch *w)
+{
+	static const struct timespec at_once;
+	sigset_t others = w->handled, pending;
+	sigdelset(&others, SIGTSTP);
+	int number = sigtimedwait(&others, NULL, &at_once);
+	if (number > 0)
+		return number;
+	sigpending(&pending);
+	return sigismember(&w->handled, SIGTSTP) && sigismember(&pending, SIGTSTP) ? SIGTSTP : 0;
+}
+
+/* The default action of the pending SIGTSTP stops the launcher, unless its process group is orphaned. */
+static void stop(void)
+{
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGTSTP);
+	sigprocmask(SIG_UNBLOCK, &set, NULL);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+}
+
 /* Like any job of a shell: the terminal is in its original mode while the launcher is stopped. */
 static void stop_and_continue(const struct watch *w)
 {
 	terminal_restore();
 	kill(w->pid, SIGSTOP);
-	raise(SIGSTOP);
+	stop();
 	terminal_raw();
 	kill(w->pid, SIGCONT);
 	update_window(w); /* the size may have changed */
@@ -177,7 +203,6 @@ static uint64_t next_timer(const struct watch *w)
 static int wait_for_event(const struct watch *w)
 {
 	struct output *output = &w->vm->output;
-	struct signalfd_siginfo info;
 	struct pollfd events[1 + OUTPUT_STREAMS] = {{.fd = w->signals, .events = POLLIN}};
 	nfds_t count = output->active ? 1 + OUTPUT_STREAMS : 1;
 	uint64_t next = next_timer(w), now = now_ns(), left = next > now ? next - now : 0;
@@ -185,7 +210,7 @@ static int wait_for_event(const struct watch *w)
 	output_prepare(output, events + 1);
 	if (ppoll(events, count, next == NEVER ? NULL : &timeout, NULL) > 0)
 		output_handle(output, events + 1);
-	return read(w->signals, &info, sizeof info) == sizeof info ? (int)info.ssi_signo : 0;
+	return pending_signal(w);
 }
 
 static void reap_helper(struct watch *w)
@@ -237,7 +262,7 @@ static void finish_output(struct watch *w)
 		int number = wait_for_event(w);
 		if (number == SIGTSTP) {
 			terminal_restore();
-			raise(SIGSTOP);
+			stop();
 		} else if (number && number != SIGCHLD && number != SIGWINCH) {
 			w->stop_signal = w->stop_signal ? w->stop_signal : number;
 			return;
@@ -306,7 +331,7 @@ int vm_run(struct vm *vm)
 	struct watch w = {.vm = vm, .kill_at = NEVER, .timeout_at = NEVER, .stats_at = NEVER,
 			  .helper_gone_at = NEVER, .memory_at = NEVER, .cpu_time_at = NEVER};
 	const struct options *o = vm->options;
-	w.signals = block_signals();
+	w.signals = block_signals(&w.handled);
 	if (o->trace_policy)
 		trace_warn();
 	terminal_raw();
