@@ -119,6 +119,31 @@ static void test_kernel_access(void)
 	drop(fd);
 }
 
+/* Without an MMU the pages cannot be replaced. What must not happen is that the file becomes what is mapped over it. */
+static void test_fixed(void)
+{
+	int fd = new_file(4 * PAGE);
+	char *a = map(fd, 4 * PAGE, 0), byte = 0;
+	if (!CHECK(a != MAP_FAILED, "a file to map something over"))
+		return;
+	memset(a, 'F', 4 * PAGE);
+	void *over = mmap(a + PAGE, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	CHECK(over == a + PAGE || errno == ENOMEM, "MAP_FIXED over a shared mapping replaces it or says ENOMEM");
+	if (over == a + PAGE)
+		*(char *)over = 'x';
+	over = mmap(a + 2 * PAGE, PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0);
+	CHECK(over == a + 2 * PAGE || errno == ENOMEM, "the same by a file");
+	CHECK(pread(fd, &byte, 1, PAGE) == 1 && byte == 'F', "the file stays as it is");
+	munmap(a, 4 * PAGE);
+	drop(fd);
+	char *place = mmap(NULL, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+	CHECK(mmap(place, PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0) == MAP_FAILED && errno == ENODEV,
+	      "a file that cannot be mapped, at a fixed address: ENODEV");
+	close(fd);
+	munmap(place, PAGE);
+}
+
 static void test_rights(void)
 {
 	int fd = new_file(2 * PAGE);
@@ -288,6 +313,7 @@ int main(int argc, char **argv)
 	test_coherence();
 	test_ends();
 	test_kernel_access();
+	test_fixed();
 	test_rights();
 	test_growing();
 	test_processes();

@@ -28,7 +28,7 @@ def programs() -> list[str]:
     assert static is not None, "tests/guest/Makefile has no line STATIC = …"
     lines += [f"static_{name}" for name in static[1].split()]
     lines += [f"{name} raw" for name in BOTH_WAYS]
-    return [line for line in lines if line not in ("raw_hello", "files", "shared", "shared_disk", "traced")]
+    return [line for line in lines if line not in ("raw_hello", "files", "reclaim", "shared", "shared_disk", "traced")]
 
 
 @pytest.mark.parametrize("line", programs())
@@ -62,6 +62,13 @@ def test_files(testing: Vm, directory: str) -> None:
 def test_shared(testing: Vm, name: str, directory: str) -> None:
     """On ext3 and on tmpfs."""
     result = testing.run(f"{FOLDER}/{name}", directory)
+    assert not tap_failures(result.output), result.describe()
+    assert result.status == 0, result.describe()
+
+
+def test_reclaim(testing: Vm) -> None:
+    """Pages of mappings that reclaim has isolated, with so little memory that it always works."""
+    result = testing.but(memory="64M").run(f"{FOLDER}/reclaim")
     assert not tap_failures(result.output), result.describe()
     assert result.status == 0, result.describe()
 
