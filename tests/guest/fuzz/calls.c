@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // System calls with arguments of the right kinds and wrong values, by jump and by instruction, from many processes
-// at once, as root and as an ordinary user. Any of them may die; the VM may not.
+// at once, as root and as an ordinary user. Any of them may die; the VM may not. Another process makes the calls that
+// one has left.
 // Arguments: seed, calls of each process, processes, and "fork" if these are to fork while they make calls. Environment:
 // SHOW=1 prints each call before it is made.
 #define _GNU_SOURCE
@@ -35,7 +36,11 @@ static struct child {
 	pid_t pid;
 	unsigned long time;
 	int idle; /* looks at it without a change */
+	word deaths;
 } children[MOST];
+
+/* What each of them, and those that it forked, have called: shared memory. */
+static word *made;
 
 static word gate, bases[2];
 static struct {
@@ -201,7 +206,7 @@ static void close_all(void)
 	descriptor_count = 0;
 }
 
-static void work(word seed, word calls, int forks, int show)
+static void work(word seed, word calls, word *mine, int forks, int show)
 {
 	static const struct rlimit files = {16 << 20, 16 << 20};
 	fuzz_seed(seed);
@@ -244,6 +249,7 @@ static void work(word seed, word calls, int forks, int show)
 		if (show)
 			dprintf(2, "%lu: %ld(%lx, %lx, %lx, %lx, %lx, %lx)\n", n, number, a[0], a[1], a[2], a[3], a[4], a[5]);
 		long result = call(!fuzz_one_in(4), number, a);
+		__atomic_fetch_add(mine, 1, __ATOMIC_RELAXED);
 		if (number == SYS_arch_prctl)
 			__asm__ volatile("mov $158, %%eax\n mov $0x1002, %%edi\n syscall"
 					 : : "S"(bases[0]) : "rax", "rdi", "rcx", "r11", "memory");
@@ -271,50 +277,80 @@ static unsigned long time_of(pid_t pid)
 static void end_sleepers(word count)
 {
 	for (word i = 0; i < count; i++) {
+		if (!children[i].pid)
+			continue;
 		unsigned long now = time_of(children[i].pid);
 		if (now != children[i].time)
 			children[i].idle = 0;
-		else if (++children[i].idle > 60)
+		else if (++children[i].idle > 10)
 			kill(children[i].pid, SIGKILL);
 		children[i].time = now;
 	}
 }
 
+/* Starts a process for the calls that are left of those of `i`; its exec leaves it nothing of the one before. */
+static void start(word i, word seed, word calls, int fd, char *forks)
+{
+	struct child *child = &children[i];
+	char words[4][24];
+	snprintf(words[0], sizeof words[0], "%lu", seed + i + child->deaths * 1000003);
+	snprintf(words[1], sizeof words[1], "%lu", calls - made[i]);
+	snprintf(words[2], sizeof words[2], "%lu", i);
+	snprintf(words[3], sizeof words[3], "%d", fd);
+	char *arguments[] = {SELF, words[0], words[1], "0", i & 1 ? "user" : "root", words[2], words[3], forks, NULL};
+	child->idle = 0;
+	if (posix_spawn(&child->pid, SELF, NULL, NULL, arguments, environ))
+		child->pid = 0;
+}
+
+static word *tally(int fd)
+{
+	word *all = mmap(NULL, MOST * sizeof *all, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (all == MAP_FAILED)
+		exit(3);
+	return all;
+}
+
 int main(int argc, char **argv)
 {
 	word seed = argc > 1 ? strtoul(argv[1], NULL, 0) : 1, calls = argc > 2 ? strtoul(argv[2], NULL, 0) : 10000;
-	word processes = argc > 3 ? strtoul(argv[3], NULL, 0) : 4, died = 0;
+	word processes = argc > 3 ? strtoul(argv[3], NULL, 0) : 4, left, all = 0, died = 0;
 	if (processes == 0) {
-		if (argc > 4 && *argv[4] == 'u' && (setgroups(0, NULL) || setgid(NOBODY) || setuid(NOBODY)))
+		made = tally(atoi(argv[6]));
+		if (*argv[4] == 'u' && (setgroups(0, NULL) || setgid(NOBODY) || setuid(NOBODY)))
 			return 1;
-		work(seed, calls, argc > 5, getenv("SHOW") != NULL);
+		work(seed, calls, &made[atoi(argv[5])], argc > 7, getenv("SHOW") != NULL);
 		return 0;
 	}
-	if (processes > MOST)
+	int fd = memfd_create("tally", 0);
+	if (processes > MOST || ftruncate(fd, MOST * sizeof *made))
 		return 2;
+	made = tally(fd);
 	/* a process that ends leaves its stopped children as an orphaned group, and the kernel hangs up on all of it */
 	signal(SIGHUP, SIG_IGN);
 	umask(0);
-	for (word i = 0; i < processes; i++) {
-		char number[24];
-		snprintf(number, sizeof number, "%lu", seed + i);
-		char *child[] = {argv[0], number, argv[2], "0", i & 1 ? "user" : "root", argv[4], NULL};
-		if (posix_spawn(&children[i].pid, SELF, NULL, NULL, child, environ))
-			return 1;
-	}
-	for (word left = processes; left;) {
-		int status;
-		pid_t pid = waitpid(-1, &status, WNOHANG);
-		if (pid > 0) {
-			left--;
-			died += status != 0;
-		} else if (pid < 0 && errno != EINTR) {
-			break;
-		} else {
-			sleep_ms(50);
-			end_sleepers(processes);
+	do {
+		left = 0;
+		for (word i = 0; i < processes; i++) {
+			if (!children[i].pid && made[i] < calls)
+				start(i, seed, calls, fd, argv[4]);
+			left += children[i].pid || made[i] < calls;
 		}
+		for (pid_t pid; (pid = waitpid(-1, NULL, WNOHANG)) > 0;) {
+			for (word i = 0; i < processes; i++) {
+				if (children[i].pid == pid) {
+					children[i].pid = 0;
+					children[i].deaths++;
+				}
+			}
+		}
+		sleep_ms(20);
+		end_sleepers(processes);
+	} while (left);
+	for (word i = 0; i < processes; i++) {
+		all += made[i];
+		died += children[i].deaths - 1;
 	}
-	printf("calls: %lu processes with %lu calls each, %lu died early\n", processes, calls, died);
+	printf("calls: %lu calls from %lu processes, %lu died\n", all, processes + died, died);
 	return 0;
 }
