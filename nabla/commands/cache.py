@@ -49,23 +49,26 @@ def entries() -> Iterator[Entry]:
             yield Entry(folder.name, folder, str(read["title"]), dict(read.get("origin", {})))
 
 
-def push(words: list[str], days: int, without_files: bool) -> None:
+def push(words: list[str], days: int, current: bool, without_files: bool) -> None:
     """Give results that were built here, and pinned files, to the stores that may be written. Raises `FetchError`."""
     if not stores.writable():
         raise ConfigError("no store may be written", "set `push = true` for one in store.toml (docs/store.md)")
     newest = time.time() - days * _DAY
+    pinned = {each.sha256: each for each in cache_keys.pinned_files()}
+    keys = cache_keys.keys() if current else set()
     chosen = [
         each
         for each in entries()
         # Only its builder signs a result.
         if not each.origin
+        # The title of what was read from a pinned file starts with its digest.
+        and (not current or each.key in keys or each.title.partition(":")[0] in pinned)
         and each.folder.stat().st_mtime >= newest
         and (not words or any(fnmatch.fnmatch(each.title, word) for word in words))
     ]
     given = sum(_parallel("results", chosen, _push_one))
     log.info(f"{given} of {len(chosen)} results were new to a store")
     if not without_files and not words:
-        pinned = {each.sha256: each for each in cache_keys.pinned_files()}
         sent = sum(_parallel("files", pinned.values(), _push_file))
         log.info(f"{sent} of {len(pinned)} pinned files were new to a store")
 

@@ -9,10 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from nabla.core import artifacts
 from nabla.core.errors import NablaError
-from nabla.engine import discovery
+from nabla.engine import discovery, result_cache
 from nabla.engine.action import Action
 from nabla.packages import builder, catalog
+from nabla.release import assembly
 from nabla.sandbox import lockfile
 from nabla.sources import fetch, recipe
 
@@ -41,6 +43,18 @@ def results() -> list[Result]:
         with suppress(NablaError, OSError):
             reachable.append(Result(builder.installed_key(loaded), f"packages:{loaded.name}"))
     return reachable
+
+
+def keys() -> set[str]:
+    """Return the keys of all results that a build of this checkout takes, also of the packages split from files."""
+    current = {each.key for each in results()}
+    for loaded in catalog.all_recipes():
+        with suppress(NablaError, OSError):
+            known = result_cache.known_digests(builder.installed_key(loaded))
+            if known is not None:
+                current.add(builder.package_key(loaded, known["installed"]))
+    images = map(artifacts.image_path, artifacts.RELEASED_IMAGES)
+    return current | {assembly.compressed_key(image) for image in images if image.exists()}
 
 
 def pinned_files() -> Iterator[PinnedFile]:

@@ -25,6 +25,13 @@ def task_cache() -> Iterator[TaskDict]:
         doc="give results that were built here, and pinned files, to the stores: doit cache:push [-- TITLE…]",
         params=[
             _days("only results that were used in the last DAYS days", 30),
+            {
+                "name": "current",
+                "long": "current",
+                "type": bool,
+                "default": False,
+                "help": "only results that this checkout uses now",
+            },
             {"name": "without_files", "long": "without-files", "type": bool, "default": False, "help": "results only"},
         ],
         words="words",

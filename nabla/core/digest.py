@@ -14,6 +14,7 @@ import json
 import os
 import sqlite3
 import stat
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,8 +28,7 @@ _CHUNK = 1 << 20
 # The clock of a file system may have a resolution of 10 ms (jiffies); a change within this time could be missed.
 _SETTLED_NS = 50_000_000
 
-_connection: sqlite3.Connection | None = None
-_owner = 0
+_local = threading.local()  # connection, owner: the process that opened it
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -123,16 +123,17 @@ def _identity(info: os.stat_result) -> str:
 
 
 def _database() -> sqlite3.Connection | None:
-    """Return this process's connection; a connection of SQLite must not cross a fork."""
-    global _connection, _owner
-    if _connection is None or _owner != os.getpid():
+    """Return the connection of this thread; a connection of SQLite must not cross a fork."""
+    if getattr(_local, "owner", 0) != os.getpid():
         try:
             STATE.mkdir(parents=True, exist_ok=True)
-            _connection = sqlite3.connect(STATE / "digests.sqlite", timeout=10, isolation_level=None)
-            _connection.execute("pragma journal_mode=wal")
-            _connection.execute("pragma synchronous=off")
-            _connection.execute("create table if not exists digests (key text primary key, status text, digest text)")
+            connection = sqlite3.connect(STATE / "digests.sqlite", timeout=10, isolation_level=None)
+            connection.execute("pragma journal_mode=wal")
+            connection.execute("pragma synchronous=off")
+            connection.execute("create table if not exists digests (key text primary key, status text, digest text)")
+            _local.connection = connection
         except (sqlite3.Error, OSError):
-            _connection = None
-        _owner = os.getpid()
-    return _connection
+            _local.connection = None
+        _local.owner = os.getpid()
+    connection_of_thread: sqlite3.Connection | None = _local.connection
+    return connection_of_thread

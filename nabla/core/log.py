@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_depth = 0
+_depth = threading.local()  # .value: open steps of this thread
 
 
 def is_quiet() -> bool:
@@ -27,7 +28,7 @@ def _color(text: str, code: str) -> str:
 
 def _emit(text: str) -> None:
     # One write for each line, so that lines of two processes of `doit -n 2` do not mix.
-    sys.stderr.write("  " * _depth + text + "\n")
+    sys.stderr.write("  " * getattr(_depth, "value", 0) + text + "\n")
     sys.stderr.flush()
 
 
@@ -61,12 +62,12 @@ def seconds(duration: float) -> str:
 @contextmanager
 def step(title: str) -> Iterator[None]:
     """Print `title` and, after the body succeeded, its duration; inner lines are indented."""
-    global _depth
     info(f"{title} …")
     begin = time.monotonic()
-    _depth += 1
+    before = getattr(_depth, "value", 0)
+    _depth.value = before + 1
     try:
         yield
     finally:
-        _depth -= 1
+        _depth.value = before
     info(_color(f"{title}: done in {seconds(time.monotonic() - begin)}", "2"))

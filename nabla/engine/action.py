@@ -23,6 +23,7 @@ from nabla.core.errors import NablaError
 from nabla.core.paths import LOGS, OUT, WORK, relative
 from nabla.core.process import Result, run
 from nabla.engine import lock, result_cache
+from nabla.engine.remote import elsewhere, timeline
 from nabla.engine.uptodate import ConfigUnchanged, input_digests, real_path
 
 
@@ -76,6 +77,8 @@ class Action:
     args: tuple[Any, ...]
     config: ConfigUnchanged
     cacheable: bool = False
+    remote: bool = True
+    repeated: bool = False
 
     def __call__(self) -> BaseFail | None:
         return guarded(self.name, self._run)
@@ -98,9 +101,10 @@ class Action:
             files.make_folder(path.parent)
             files.remove(_partial(path))
         try:
-            self._produce(job, {str(number): _partial(path) for number, path in enumerate(paths)})
-            for item in self.outputs:
-                _publish(self.name, item)
+            with timeline.span(self.name), elsewhere.here():
+                self._produce(job, {str(number): _partial(path) for number, path in enumerate(paths)})
+                for item in self.outputs:
+                    _publish(self.name, item)
         except BaseException:
             for path in paths:
                 files.remove(_partial(path))
@@ -111,17 +115,33 @@ class Action:
         """Write all outputs to their temporary paths, from the cache or by the function."""
         before = input_digests(self.inputs)
         key = self._key(before)
+        cacheable = self.cacheable and not (self.repeated and result_cache.must_repeat(key))
         with ExitStack() as stack:
-            if self.cacheable:
+            if cacheable:
                 stack.enter_context(result_cache.lock(key))
                 if result_cache.restore(key, partials):
                     job.note(f"restored from the cache: {key}")
+                    timeline.note("restored")
+                    return
+                if self.remote and elsewhere.build(self.name, key, job.log) and result_cache.restore(key, partials):
                     return
             self.function(job, *self.args)
             if input_digests(self.inputs) != before:
                 raise NablaError(f"{self.name}: an input changed while the task ran", "run the same command again")
-            if self.cacheable and all(path.exists() for path in partials.values()):
+            if cacheable and all(path.exists() for path in partials.values()):
                 result_cache.add(key, self.name, partials)
+
+
+class _Failure(TaskError):
+    """A failure with its error, from which a worker of a farm decides whether the step is at fault."""
+
+    def __init__(self, error: NablaError) -> None:
+        super().__init__(error.render())
+        self.error = error
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # doit -n pickles failures.
+        return (_Failure, (self.error,))
 
 
 def guarded(name: str, function: Callable[[], None]) -> BaseFail | None:
@@ -129,11 +149,11 @@ def guarded(name: str, function: Callable[[], None]) -> BaseFail | None:
     try:
         function()
     except NablaError as error:
-        return TaskError(error.render())
+        return _Failure(error)
     except Exception as error:
         full = _as_full(error) if isinstance(error, OSError) else None
         if full is not None:
-            return TaskError(full.render())
+            return _Failure(full)
         return TaskFailed(f"bug in {name}, please report it:\n{traceback.format_exc()}")
     return None
 

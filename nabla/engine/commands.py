@@ -15,6 +15,7 @@ from doit.cmd_base import DoitCmdBase, check_tasks_exist
 from nabla.core import digest, files
 from nabla.core.paths import OUT, STATE, VENV, relative
 from nabla.engine import lock, order
+from nabla.engine.remote import timeline
 from nabla.engine.uptodate import ConfigUnchanged, OutputsUnchanged
 
 _REASONS = {
@@ -38,6 +39,7 @@ class Run(run.Run):
     def execute(self, params: Any, args: list[str]) -> Any:
         """Wait for another doit, then run tasks."""
         lock.acquire()
+        timeline.start(args)
         return super().execute(params, args)
 
     # doit inspects the parameters of this method.

@@ -21,6 +21,18 @@ _MEASURED = ROOT / "bench" / "results" / "build.json"
 
 def ordered(tasks: Iterable[Any], selected: Iterable[str]) -> list[str]:
     """Return the selected tasks of doit and all their dependencies, the longest remaining path first."""
+    needs = dependencies(tasks, selected)
+    paths = remaining_paths(needs, measured())
+    return sorted(needs, key=lambda name: (-paths.get(name, 0.0), name))
+
+
+def priorities(tasks: Iterable[Any], selected: Iterable[str]) -> dict[str, float]:
+    """Return the remaining path of the selected tasks of doit and of all their dependencies, in seconds."""
+    return remaining_paths(dependencies(tasks, selected), measured())
+
+
+def dependencies(tasks: Iterable[Any], selected: Iterable[str]) -> dict[str, set[str]]:
+    """Return for the selected tasks of doit, and for each task that they need, the tasks that it needs itself."""
     by_name = {task.name: task for task in tasks}
     makers = {target: task.name for task in by_name.values() for target in task.targets}
     needs: dict[str, set[str]] = {}
@@ -31,8 +43,7 @@ def ordered(tasks: Iterable[Any], selected: Iterable[str]) -> list[str]:
             task = by_name[name]
             needs[name] = {*task.task_dep, *(makers[path] for path in task.file_dep if path in makers)}
             pending += needs[name]
-    paths = remaining_paths(needs, _measured())
-    return sorted(needs, key=lambda name: (-paths.get(name, 0.0), name))
+    return needs
 
 
 def remaining_paths(needs: Mapping[str, Iterable[str]], seconds: Mapping[str, float]) -> dict[str, float]:
@@ -54,7 +65,8 @@ def remaining_paths(needs: Mapping[str, Iterable[str]], seconds: Mapping[str, fl
     return paths
 
 
-def _measured() -> dict[str, float]:
+def measured() -> dict[str, float]:
+    """Return the measured duration of each task, in seconds; empty without a measurement."""
     # A build needs no measurement; nabla.report.benchmarks checks the file.
     with suppress(OSError, ValueError, KeyError, TypeError):
         steps = json.loads(_MEASURED.read_text(encoding="utf-8"))["steps"]

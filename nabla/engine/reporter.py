@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 from doit.exceptions import BaseFail, UnmetDependency
 from doit.reporter import ConsoleReporter
@@ -18,6 +18,8 @@ class Reporter(ConsoleReporter):
     """doit reporter; tasks that are up to date are only counted."""
 
     desc = "one line for each task that runs"
+    # Name of a task and its failure, for a caller in this process.
+    failed: ClassVar[list[tuple[str, BaseFail]]] = []
 
     def __init__(self, outstream: Any, options: Any) -> None:
         super().__init__(outstream, options)
@@ -45,6 +47,7 @@ class Reporter(ConsoleReporter):
     def add_failure(self, task: Any, fail: BaseFail) -> None:
         """A task failed, or did not run because another one failed."""
         self._counts["failed"] += 1
+        self.failed.append((task.name, fail))
         if isinstance(fail, UnmetDependency):
             log.error(f"{task.name}: not run, because {fail.message} failed")
             return

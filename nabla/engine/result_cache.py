@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from nabla.core import digest, files, log
 from nabla.core.errors import CommandError
 from nabla.core.paths import ROOT, cache_dir
 from nabla.core.process import run
-from nabla.engine.remote import settings
+from nabla.engine.remote import elsewhere, settings
 
 # Increment it with each change of the layout of entries, or of code that is not part of the keys.
 CACHE_VERSION = 2
@@ -56,6 +56,14 @@ def is_reusable() -> bool:
     return os.environ.get("NABLA_FRESH", "0") in ("", "0")
 
 
+def must_repeat(name: str) -> bool:
+    """Return whether a step of seconds runs in any case: in a second build, or if a result that it uses is challenged.
+
+    The results of a second build are compared with those of the first.
+    """
+    return bool(os.environ.get("NABLA_VARY")) or os.environ.get("NABLA_CHALLENGE", name) != name
+
+
 def entry(name: str) -> Path:
     """Return the folder of a key's results, whether or not it exists."""
     first = os.environ.get("NABLA_SAMPLE_OF")
@@ -73,7 +81,11 @@ def find(name: str) -> Path | None:
     """Return the folder of a key's results after checking them; None if they are absent or damaged, also in stores."""
     if name == os.environ.get("NABLA_CHALLENGE"):
         return None
-    return find_local(name) or (_take(name) if _uses_stores() else None)
+    local = find_local(name)
+    if local is not None:
+        elsewhere.have(name)
+        return local
+    return _take(name) if _uses_stores() else None
 
 
 def find_local(name: str) -> Path | None:
@@ -89,6 +101,31 @@ def find_local(name: str) -> Path | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return folder
+
+
+def origin(folder: Path) -> Mapping[str, Any]:
+    """Return the store and the signer from which a result came; empty if it was built here."""
+    return dict(json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("origin", {}))
+
+
+def known_digests(name: str) -> Mapping[str, str] | None:
+    """Return the digests of a key's results without reading them, from this cache or from a store; None if absent.
+
+    A store's results are not fetched. They may be damaged: `find` checks them.
+    """
+    if not is_reusable() or name == os.environ.get("NABLA_CHALLENGE"):
+        return None
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        folder = entry(name)
+        digests = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["digests"]
+        os.utime(folder)
+        return {str(each): str(expected) for each, expected in digests.items()}
+    if not _uses_stores():
+        return None
+    from nabla.engine.remote import stores
+
+    signed = stores.look_up_first(name)
+    return None if signed is None else {each: output.digest for each, output in signed.record.outputs.items()}
 
 
 def restore(name: str, targets: Mapping[str, Path]) -> bool:

@@ -43,13 +43,16 @@ def step(
     checks: Iterable[Check] = (),
     always: bool = False,
     cacheable: bool = False,
+    remote: bool = True,
+    repeated: bool = False,
 ) -> TaskDict:
     """Return the doit task `area` or `area:step`.
 
     `inputs`: files and `Tree`s; the tasks that build them run before. `after`: other tasks that must run before.
     `config`: JSON data; the task runs again if it changes. `checks`: additional up-to-date checks. `always`: never up
     to date. `cacheable`: outputs are stored in the result cache and restored from it (nabla.engine.result_cache defines
-    which steps are cacheable).
+    which steps are cacheable). `remote`: a cacheable step may run on another machine (docs/farm.md).
+    `repeated`: a second build always runs this cacheable step, because it takes seconds.
     """
     outs = tuple(outputs)
     ins = tuple(inputs)
@@ -57,7 +60,7 @@ def step(
     return {
         **_names(name),
         "doc": doc,
-        "actions": [Action(name, action, ins, outs, tuple(args), unchanged, cacheable)],
+        "actions": [Action(name, action, ins, outs, tuple(args), unchanged, cacheable, remote, repeated)],
         "file_dep": [str(tracked_path(item)) for item in ins],
         "targets": [str(path) for item in outs for path in _targets(item)],
         "task_dep": list(after),

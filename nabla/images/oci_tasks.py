@@ -37,6 +37,9 @@ def task_oci() -> TaskDict:
         inputs=[NABLA_RUN, VMLINUX, image_path(OCI_IMAGE), IMAGE_TOOLS],
         outputs=[OCI_LAYOUT, OCI_ARCHIVE],
         args=[version.version()],
+        cacheable=True,
+        remote=False,
+        repeated=True,
     )
 
 
@@ -49,6 +52,9 @@ def task_digests_oci() -> Iterator[TaskDict]:
             doc="write the container image of the reference version 0",
             inputs=[NABLA_RUN, VMLINUX, image_path(OCI_IMAGE), IMAGE_TOOLS],
             outputs=[REFERENCE_OCI],
+            cacheable=True,
+            remote=False,
+            repeated=True,
         )
     )
 

@@ -42,6 +42,9 @@ def task_rootfs() -> Iterator[TaskDict]:
         doc="extract the programs that write images from the Alpine base",
         inputs=[source_record(BASE)],
         outputs=[IMAGE_TOOLS],
+        cacheable=True,
+        remote=False,
+        repeated=True,
     )
     for name in descriptions.names():
         yield _image_step(descriptions.load(name))
@@ -64,4 +67,8 @@ def _image_step(description: Description) -> TaskDict:
         outputs=[image_path(description.name)],
         config=description.config(),
         args=[description.name],
+        cacheable=True,
+        # Packages are signed by the user's key, which no other machine has.
+        remote=False,
+        repeated=True,
     )

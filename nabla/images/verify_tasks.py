@@ -46,6 +46,9 @@ def task_verify() -> Iterator[TaskDict]:
             inputs=[image_path(name)],
             outputs=verify_reports(name),
             args=[name],
+            cacheable=True,
+            remote=False,
+            repeated=True,
         )
 
 

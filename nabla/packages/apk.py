@@ -19,8 +19,8 @@ from nabla.core.errors import CommandError
 from nabla.core.process import run
 from nabla.fs.ext3 import SCRATCH
 from nabla.packages.catalog import BinaryPackage, BuildRecord, PackageError
-from nabla.sandbox import bwrap, lockfile
-from nabla.sandbox.bwrap import Bind, Sandbox
+from nabla.sandbox import bwrap
+from nabla.sandbox.bwrap import Bind
 from verify.epoch import SOURCE_DATE_EPOCH
 from verify.release.layout import keys_dir
 
@@ -28,7 +28,7 @@ _KEY_BITS = 4096
 
 
 def ensure_key() -> tuple[Path, Path]:
-    """Return the user's private and public key; generate them if absent. Raises `CommandError`, `DiskFullError`."""
+    """Return the user's private and public key; generate them if absent. Raises `DiskFullError`."""
     folder = keys_dir()
     private, public = folder / PACKAGE_KEY, folder / f"{PACKAGE_KEY}.pub"
     if private.is_file() and public.is_file():
@@ -36,16 +36,24 @@ def ensure_key() -> tuple[Path, Path]:
     files.make_folder(folder)
     with files.lock(folder / ".lock", "waiting for another process that generates the key"):
         if not (private.is_file() and public.is_file()):
-            sandbox = Sandbox((Bind(folder, "/build", writable=True),), pins=lockfile.PACKAGING)
-            script = f"""
-                umask 077
-                openssl genrsa -out new.rsa {_KEY_BITS}
-                openssl rsa -in new.rsa -pubout -out {public.name}
-                chmod 644 {public.name}
-                mv new.rsa {private.name}
-            """
-            sandbox.run(script, title="generate the key that signs packages")
+            _generate(private, public)
     return private, public
+
+
+def _generate(private: Path, public: Path) -> None:
+    # Imported when needed: it takes as long as doit's own start.
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(65537, _KEY_BITS)
+    pem, new = serialization.Encoding.PEM, private.with_name("new.rsa")
+    new.unlink(missing_ok=True)
+    new.touch(0o600)
+    plain = serialization.NoEncryption()
+    new.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    public.write_bytes(key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
+    public.chmod(0o644)
+    new.rename(private)
 
 
 def make_package(

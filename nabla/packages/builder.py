@@ -29,6 +29,7 @@ from nabla.core.errors import NablaError
 from nabla.core.paths import MUSL, TOOLCHAIN, cache_dir
 from nabla.engine import code, result_cache, task
 from nabla.engine.action import Job
+from nabla.engine.remote import elsewhere, timeline
 from nabla.packages import apk, catalog, elf, split
 from nabla.packages.catalog import BuildRecord, PackageError, built_tree, closure, read_build_record
 from nabla.sandbox import bwrap, lockfile
@@ -120,13 +121,37 @@ def files_path(key: str, part: str) -> Path:
 
 def obtain(job: Job, loaded: PackageRecipe) -> BuildRecord:
     """Return the packages of a recipe, from the cache or after a build. Raises `PackageError`, `CommandError`."""
+    # If the packages are there, the installed files are not needed: a store would send everything twice.
+    known = result_cache.known_digests(installed_key(loaded))
+    if known is not None:
+        key = package_key(loaded, known["installed"])
+        with result_cache.lock(key):
+            entry = result_cache.find(key)
+        if entry is not None:
+            job.note(f"restored from the cache: {key}")
+            timeline.note("restored")
+            return _read_built(entry)
     installed = _installed(job, loaded)
-    key = result_cache.key("package", split_inputs(loaded, digest.tree_digest(installed)))
+    key = package_key(loaded, digest.tree_digest(installed))
     with result_cache.lock(key):
         entry = result_cache.find(key)
         if entry is None or not result_cache.is_reusable():
             compose_sysroot(job, sysroot_path(loaded.name), closure(loaded.name))
             entry = _split(job, loaded, installed, key)
+    return _read_built(entry)
+
+
+def compile_package(job: Job, loaded: PackageRecipe) -> None:
+    """Have the installed files of a recipe in the cache. Raises `PackageError`, `CommandError`."""
+    _installed(job, loaded)
+
+
+def package_key(loaded: PackageRecipe, installed: str) -> str:
+    """Return the key of a recipe's packages. `installed`: digest of its installed files."""
+    return result_cache.key("package", split_inputs(loaded, installed))
+
+
+def _read_built(entry: Path) -> BuildRecord:
     return msgspec.json.decode((entry / "built.json").read_bytes(), type=BuildRecord)
 
 
@@ -169,6 +194,8 @@ def _installed(job: Job, loaded: PackageRecipe) -> Path:
     key = installed_key(loaded)
     with result_cache.lock(key):
         entry = result_cache.find(key) if result_cache.is_reusable() else None
+        if entry is None and elsewhere.build(job.name, key, job.log):
+            entry = result_cache.find(key)
         if entry is None:
             _compile(job, loaded)
             build = Work(loaded.name).build

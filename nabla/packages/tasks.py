@@ -33,12 +33,14 @@ def task_apk() -> Iterator[TaskDict]:
         doc="extract apk from the Alpine base",
         inputs=[artifacts.source_record(artifacts.BASE)],
         outputs=[artifacts.APK_TOOLS],
+        cacheable=True,
+        remote=False,
+        repeated=True,
     )
     yield task.step(
         "apk:key",
         repository.show_key,
         doc="generate the user's key, once, and copy the public key to out/apk/keys",
-        inputs=[artifacts.PACKAGING_ROOT],
         outputs=[artifacts.PUBLIC_KEY],
         config=str(keys_dir()),
         checks=[repository.same_key],
@@ -84,6 +86,8 @@ def task_digests_packages() -> Iterator[TaskDict]:
             outputs=[artifacts.REFERENCE_REPOSITORY],
             # apk compresses all packages again.
             cacheable=True,
+            # Its inputs are signed by the user's key, which no other machine has.
+            remote=False,
         )
     )
 
@@ -111,4 +115,9 @@ def _package_step(loaded: PackageRecipe) -> TaskDict:
         outputs=[artifacts.package_record(name), *catalog.apks(loaded)],
         config=[loaded.version, loaded.license, loaded.summary, loaded.homepage, table, list(catalog.closure(name))],
         args=[name],
+        # The public key is an input: a user with another key has other results.
+        cacheable=True,
+        # The builder sends the compilation alone.
+        remote=False,
+        repeated=True,
     )

@@ -19,11 +19,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 
-from nabla.core import manifest
+from nabla.core import digest, manifest
 from nabla.core.errors import NablaError
 from nabla.core.files import make_folder
+from nabla.engine import result_cache
 from nabla.release import provenance, signing
 from verify.epoch import SOURCE_DATE_EPOCH
 from verify.release.layout import IMAGE_SUMS, PROGRAMS, SIGNATURE, SIGNERS, STATEMENT, SUMS
@@ -100,8 +102,21 @@ def sums(digests: Mapping[str, str]) -> str:
     return "".join(f"{digests[path]} *{path}\n" for path in sorted(digests))
 
 
+def compressed_key(image: Path) -> str:
+    """Return the key of a compressed image in the result cache."""
+    return result_cache.key("compressed image", digest.sha256_file(image), _LEVEL, version("zstandard"))
+
+
 def _compress(image: Path, target: Path) -> None:
     """Compress a file by zstd, in one frame with its size and a checksum of its content."""
+    key, results = compressed_key(image), {target.name: target}
+    with result_cache.lock(key):
+        if result_cache.must_repeat(key) or not result_cache.restore(key, results):
+            _write_compressed(image, target)
+            result_cache.add(key, f"{image.name}: compressed", results)
+
+
+def _write_compressed(image: Path, target: Path) -> None:
     import zstandard
 
     # One thread: with more, the bytes depend on their number.

@@ -23,6 +23,7 @@ from nabla.core import files, log, manifest
 from nabla.core.errors import ChecksumError, LockError, OfflineError
 from nabla.core.paths import cache_dir
 from nabla.core.progress import Bar
+from nabla.engine.remote import settings
 from nabla.sandbox import deb, lockfile
 from nabla.sources import store
 from nabla.sources.apt import Apt, DebFile
@@ -100,8 +101,14 @@ def resolve(requirements: lockfile.Requirements) -> lockfile.Lock:
 
 
 def fetch(lock: lockfile.Lock) -> list[Path]:
-    """Return the verified package files of `lock` in its order; downloads missing ones into the cache."""
+    """Return the verified package files of `lock` in its order; adds missing ones to the cache.
+
+    They come from the stores, which are mirrors of Debian's archive, or else from the archive.
+    """
     missing = [file for file in lock.files if not _cached(file)]
+    if missing and settings.load().stores:
+        with ThreadPoolExecutor(settings.load().parallel) as pool:
+            missing = [file for file, taken in zip(missing, pool.map(_from_stores, missing), strict=True) if not taken]
     if missing:
         if is_offline():
             raise OfflineError(
@@ -136,6 +143,17 @@ def _download_batch(apt: Apt, batch: Sequence[DebFile], bar: Bar) -> None:
                 )
             store.cache().add(path, file.sha256)
             bar.advance(file.size)
+
+
+def _from_stores(file: DebFile) -> bool:
+    # Imported when needed: most runs use no store.
+    from nabla.engine.remote import stores
+
+    with store.cache().scratch() as folder:
+        if not stores.obtain_file(file.sha256, file.size, folder / "file", f"{file.name} {file.version}"):
+            return False
+        store.cache().add(folder / "file", file.sha256)
+    return True
 
 
 def _cached(file: DebFile) -> bool:

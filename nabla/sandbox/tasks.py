@@ -9,7 +9,6 @@ lock:update (on demand) -> toolchain/buildroot.lock -> fetch:buildroot -> toolch
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,6 @@ from nabla.engine.action import Job
 from nabla.engine.remote import settings
 from nabla.engine.task import TaskDict
 from nabla.sandbox import buildroot, lockfile
-from nabla.sources.apt import DebFile
 from nabla.sources.store import cache
 
 _PINS = {"buildroot": lockfile.BASE, "packaging": lockfile.PACKAGING, "vary": lockfile.VARY}
@@ -31,11 +29,13 @@ _RECORDS = {"buildroot": BUILD_ROOT, "packaging": PACKAGING_ROOT}
 
 @dataclass(frozen=True)
 class Fetched:
-    """Up-to-date check: all packages of a build root are in the cache, or it is unpacked."""
+    """Up-to-date check: all packages of a build root are in the cache, or it is unpacked, or it may never be needed."""
 
     name: str
 
     def __call__(self, task: Any, values: Mapping[str, Any]) -> bool:
+        if _deferred(self.name):
+            return True
         try:
             lock = lockfile.read_lock(_PINS[self.name].lock)
         except NablaError:
@@ -46,11 +46,13 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Unpacked:
-    """Up-to-date check: a build root is unpacked and unchanged. It is in the user's cache, not in out/."""
+    """Up-to-date check: a build root is unpacked and unchanged, or may never be needed. It is in the user's cache."""
 
     name: str
 
     def __call__(self, task: Any, values: Mapping[str, Any]) -> bool:
+        if _deferred(self.name):
+            return True
         try:
             return buildroot.intact(lockfile.current(_PINS[self.name])[1])
         except NablaError:
@@ -105,33 +107,28 @@ def lock_steps() -> Iterator[TaskDict]:
 
 
 def fetch(job: Job, name: str) -> None:
-    """Fetch all packages of a build root, first from the stores, which are mirrors of Debian's archive."""
-    lock = lockfile.read_lock(_PINS[name].lock)
-    if settings.load().stores:
-        missing = [file for file in lock.files if not cache().path(file.sha256).exists()]
-        with ThreadPoolExecutor(settings.load().parallel) as pool:
-            taken = sum(pool.map(_from_stores, missing))
-        job.note(f"{taken} of {len(missing)} missing packages came from stores")
-    packages = buildroot.fetch(lock)
+    """Fetch all packages of a build root."""
+    if _deferred(name):
+        job.note("fetched when a step runs in the build root")
+        return
+    packages = buildroot.fetch(lockfile.read_lock(_PINS[name].lock))
     job.note(f"{len(packages)} packages in {cache().root}")
-
-
-def _from_stores(file: DebFile) -> bool:
-    # Imported when needed: most runs use no store.
-    from nabla.engine.remote import stores
-
-    with cache().scratch() as folder:
-        if not stores.obtain_file(file.sha256, file.size, folder / "file", f"{file.name} {file.version}"):
-            return False
-        cache().add(folder / "file", file.sha256)
-    return True
 
 
 def unpack(job: Job, name: str) -> None:
     """Ensure that a build root is unpacked; record its digest."""
-    job.note(f"build root: {buildroot.ensure(_PINS[name])}")
+    if _deferred(name):
+        lockfile.current(_PINS[name])  # fails if the lock is stale
+        job.note("unpacked when a step runs in the build root")
+    else:
+        job.note(f"build root: {buildroot.ensure(_PINS[name])}")
     tree = lockfile.read_lock(_PINS[name].lock).tree
     job.out(_RECORDS[name]).write_text(f"{tree}\n", encoding="utf-8")
+
+
+def _deferred(name: str) -> bool:
+    """Return whether a build root waits for the first step that runs in it: results may all come from a store."""
+    return bool(settings.load().stores) and name != "vary"
 
 
 def update(job: Job) -> None:
@@ -156,6 +153,7 @@ def update(job: Job) -> None:
 def verify(job: Job) -> None:
     """Fail if an entry of a build root differs from the unpacked packages."""
     for name in _RECORDS:
+        buildroot.ensure(_PINS[name])
         changed = buildroot.verify(_PINS[name])
         for path in changed:
             job.note(f"differs: {path}")

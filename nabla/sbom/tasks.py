@@ -65,6 +65,10 @@ def task_digests_sbom() -> Iterator[TaskDict]:
             doc="bills of materials of a version 0, of packages without signatures",
             inputs=[artifacts.REFERENCE_REPOSITORY, artifacts.SPDX, artifacts.CYCLONEDX],
             outputs=[artifacts.REFERENCE_SBOM],
+            # The validators take most of the time.
+            cacheable=True,
+            remote=False,
+            repeated=True,
         )
     )
 

@@ -55,6 +55,12 @@ def take(key: str, folder: Path) -> Taken | None:
     return None
 
 
+def look_up_first(key: str) -> Signed | None:
+    """Return the valid record of a key in the first store that has one."""
+    current = settings.load()
+    return next(filter(None, (look_up(store, key, current) for store in _open(current))), None)
+
+
 def look_up(store: Transport, key: str, current: Settings) -> Signed | None:
     """Return the valid record of a key in one store; warns of any other answer than "absent"."""
     with files.scratch(cache_dir() / "tmp") as scratch:
@@ -101,6 +107,28 @@ def give(key: str, title: str, sources: Mapping[str, Path]) -> int:
             # Last, so that an entry never names a blob that is not there.
             store.send(f"ac/{key}", entry, title)
     return len(targets)
+
+
+def give_output(source: Path, title: str) -> Output:
+    """Give a file or folder to the first store that may be written, without an entry; return its description.
+
+    Raises `StoreError`, `EntryError`.
+    """
+    store = next(iter(writable()), None)
+    if store is None:
+        raise EntryError("no store may be written")
+    with files.scratch(cache_dir() / "tmp") as scratch:
+        output = bundle.pack(source, scratch / "blob")
+        if not store.has(f"cas/{output.blob}"):
+            store.send(f"cas/{output.blob}", scratch / "blob", title)
+    return output
+
+
+def take_output(output: Output, target: Path) -> None:
+    """Write what `give_output` gave to a new path, from any of the stores. Raises `StoreError`, `EntryError`."""
+    with files.scratch(cache_dir() / "tmp") as scratch:
+        _obtain_blob(output, scratch / "blob", all_stores())
+        bundle.unpack(scratch / "blob", output, target)
 
 
 def offer(key: str, title: str, sources: Mapping[str, Path]) -> None:

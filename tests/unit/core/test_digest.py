@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from nabla.core import digest, manifest
 @pytest.fixture(autouse=True)
 def own_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digest, "STATE", tmp_path / "state")
-    monkeypatch.setattr(digest, "_connection", None)
+    monkeypatch.setattr(digest, "_local", threading.local())
 
 
 def test_like_sha256sum(tmp_path: Path) -> None:

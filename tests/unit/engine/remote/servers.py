@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,7 +32,7 @@ http {{
     scgi_temp_path {base}/scgi;
     client_max_body_size 0;
     server {{
-        listen 127.0.0.1:{port} {tls};
+        listen {address} {tls};
         root {root};
         {server}
         location / {{
@@ -62,35 +62,52 @@ def _nginx_program() -> str:
 @contextmanager
 def nginx(base: Path, root: Path, *, server: str = "", location: str = "", tls: str = "") -> Iterator[str]:
     """Run nginx with DAV on a folder; yields host and port."""
+    while True:
+        address = f"127.0.0.1:{free_port()}"
+        try:
+            with nginx_process(base, root, address, server=server, location=location, tls=tls):
+                yield address
+                return
+        except PortTakenError:
+            continue
+
+
+class PortTakenError(Exception):
+    """Another process has taken the port."""
+
+
+@contextmanager
+def nginx_process(
+    base: Path,
+    root: Path,
+    address: str,
+    prefix: Sequence[str] = (),
+    *,
+    server: str = "",
+    location: str = "",
+    tls: str = "",
+) -> Iterator[None]:
+    """Run nginx with DAV on a folder, at an address; `prefix` is a command that starts commands."""
     base.mkdir(parents=True, exist_ok=True)
     root.mkdir(parents=True, exist_ok=True)
-    while True:
-        port = free_port()
-        # As root its workers would become another user, who cannot enter the folder.
-        user = "user root;" if os.geteuid() == 0 else ""
-        text = _NGINX.format(user=user, base=base, root=root, port=port, server=server, location=location, tls=tls)
-        (base / "nginx.conf").write_text(text)
-        argv: list[str | Path] = [_nginx_program(), "-e", base / "error.log", "-p", base, "-c", base / "nginx.conf"]
-        with subprocess.Popen(argv, stderr=subprocess.PIPE) as process:
-            try:
-                if _answers(port, process):
-                    yield f"127.0.0.1:{port}"
-                    return
-                errors = process.stderr.read().decode() if process.stderr else ""
-                # Another process may have taken the port.
-                assert "in use" in errors + (base / "error.log").read_text(), errors
-            finally:
-                process.terminate()
-
-
-def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
-    while process.poll() is None:
+    # As root its workers would become another user, who cannot enter the folder.
+    user = "user root;" if os.geteuid() == 0 else ""
+    text = _NGINX.format(user=user, base=base, root=root, address=address, server=server, location=location, tls=tls)
+    (base / "nginx.conf").write_text(text)
+    argv = [*prefix, _nginx_program(), "-e", base / "error.log", "-p", base, "-c", base / "nginx.conf"]
+    with subprocess.Popen([str(word) for word in argv], stderr=subprocess.PIPE) as process:
         try:
-            socket.create_connection(("127.0.0.1", port), 60).close()
-            return True
-        except ConnectionRefusedError:
-            time.sleep(0.01)
-    return False
+            # nginx writes this file when it listens.
+            while process.poll() is None and not (base / "nginx.pid").exists():
+                time.sleep(0.01)
+            if process.poll() is None:
+                yield
+                return
+            errors = process.stderr.read().decode() if process.stderr else ""
+            assert "in use" in errors + (base / "error.log").read_text(), errors
+            raise PortTakenError
+        finally:
+            process.terminate()
 
 
 @contextmanager
