@@ -128,7 +128,7 @@ def test_sources_name_their_license() -> None:
         if path.suffix in SOURCE_SUFFIXES
         and path.stat().st_size
         and "SPDX-License-Identifier:" not in "".join(text_of(path).splitlines(keepends=True)[:5])
-        and path.name not in ("requirements.in",)
+        and path.name not in ("requirements.in", "requirements-farm.in")
     ]
     assert nameless == []
 
@@ -221,9 +221,11 @@ def test_only_text_is_committed() -> None:
     assert binary == []
 
 
-def test_python_packages_are_locked() -> None:
-    wanted = [line for line in text_of(ROOT / "requirements.in").splitlines() if line and not line.startswith("#")]
-    lock = text_of(ROOT / "requirements.txt")
+@pytest.mark.parametrize("file", ["requirements", "requirements-farm"])
+def test_python_packages_are_locked(file: str) -> None:
+    lines = text_of(ROOT / f"{file}.in").splitlines()
+    wanted = [line for line in lines if line and not line.startswith(("#", "-c "))]
+    lock = text_of(ROOT / f"{file}.txt")
     for name in (line.split("[")[0] for line in wanted):
         normal = re.sub(r"[-_.]+", "-", name).lower()
         assert re.search(rf"^{re.escape(normal)}==[^ ]+ \\$", lock, re.MULTILINE), f"{name}: run pip-compile again"

@@ -86,6 +86,7 @@ EDITS = (
     ("nabla/images/oci.py", "_member", _CONTAINER),
     ("verify/kernel_code.py", "describe", {"build.kernel_check.check_kernel"}),
     ("verify/syscalls.py", "as_table", _PROGRAMS | _REPORT),
+    ("nabla/farm/setup.py", "_succeeds", {"farm.setup.install"}),
     ("nabla/sbom/spdx.py", "_license", _BILLS),
     ("nabla/sbom/licenses.py", "_is_license", _BILLS),
     ("nabla/report/graph.py", "reduce", _REPORT),
