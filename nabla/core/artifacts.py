@@ -62,6 +62,7 @@ OCI_ARCHIVE = OUT / "oci" / "nabla-linux.oci.tar"
 
 SPDX = OUT / "sbom" / "nabla.spdx.json"
 CYCLONEDX = OUT / "sbom" / "nabla.cdx.json"
+VEX = OUT / "vex"  # statements about vulnerabilities
 LICENSE_TEXTS = Tree(OUT / "sbom" / "licenses")
 LICENSE_LIST = OUT / "sbom" / "licenses.md"
 

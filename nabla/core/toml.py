@@ -77,7 +77,11 @@ def key_text(key: Sequence[str | int]) -> str:
 
 def find_line(text: str, key: Key) -> int:
     """Return the line (from 1) of `key`, or of its nearest parent in the file."""
-    lines = dict(_statements(text))
+    lines: dict[Key, int] = {}
+    for each, line in _statements(text):
+        # A table may have no header of its own, but those of tables in it.
+        for length in range(1, len(each) + 1):
+            lines.setdefault(each[:length], line)
     for length in range(len(key), 0, -1):
         if key[:length] in lines:
             return lines[key[:length]]

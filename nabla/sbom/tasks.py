@@ -4,28 +4,34 @@
 kernel, musl, busybox, launcher, init, packages, rootfs:<released image>
     -> sbom -> out/sbom/nabla.spdx.json, nabla.cdx.json, licenses.md, licenses/<component>/…
 out/sbom/nabla.cdx.json, apk:tools, databases of the user -> scan -> a table, exit status 0 or 1
+                                                          -> vex -> out/vex/nabla.openvex.json, nabla.cdx.json
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from doit.exceptions import BaseFail, TaskFailed
 
-from nabla.core import artifacts
+from nabla.core import artifacts, log
 from nabla.core.artifacts import Tree
 from nabla.core.errors import NablaError
-from nabla.core.paths import BUSYBOX, MUSL, ROOT
+from nabla.core.paths import BUSYBOX, MUSL, ROOT, relative
 from nabla.engine import task
 from nabla.engine.task import TaskDict
 from nabla.packages import catalog
 from nabla.sandbox import lockfile
 from nabla.sbom import collect, documents
+from nabla.sbom import vex as vex_documents
 from nabla.sources import recipe
 from verify.release.tools import ToolError
 from verify.scan import match
 from verify.scan.advisories import ScanError
+
+_BILL = {"name": "sbom", "long": "sbom", "type": str, "default": "", "help": "a CycloneDX document of a release"}
 
 
 def task_sbom() -> TaskDict:
@@ -78,22 +84,58 @@ def task_scan() -> TaskDict:
     return task.command(
         "scan",
         scan,
-        doc="look for known vulnerabilities in the shipped components: doit scan [--json] [--sbom FILE] DATABASE…",
+        doc="look for known vulnerabilities in the shipped components: doit scan [--json] [--sbom FILE] [--vex FILE] "
+        "DATABASE…",
         after=["apk:tools"],
         params=[
             {"name": "json", "long": "json", "type": bool, "default": False, "help": "print JSON instead of a table"},
-            {"name": "sbom", "long": "sbom", "type": str, "default": "", "help": "a CycloneDX document of a release"},
+            _BILL,
+            {"name": "vex", "long": "vex", "type": list, "default": [], "help": "statements: OpenVEX or CycloneDX"},
         ],
         words="databases",
     )
 
 
-def scan(json: bool, sbom: str, databases: list[str]) -> BaseFail | None:
+def scan(json: bool, sbom: str, vex: list[str], databases: list[str]) -> BaseFail | None:
     """Print the findings; fail (status 1) if a vulnerability is open."""
+    with _reported():
+        count = match.show(_bill(sbom), _paths(databases), _paths(vex), as_json=json)
+    return TaskFailed(f"{count} known vulnerabilities are open") if count else None
+
+
+def task_vex() -> TaskDict:
+    """Write statements about vulnerabilities."""
+    return task.command(
+        "vex",
+        write_vex,
+        doc="write statements about vulnerabilities to out/vex (OpenVEX, CycloneDX): doit vex [--sbom FILE] "
+        "[DATABASE…]",
+        after=["apk:tools"],
+        params=[_BILL],
+        words="databases",
+    )
+
+
+def write_vex(sbom: str, databases: list[str]) -> None:
+    """Write both documents and print a line for each status."""
+    with _reported():
+        statements = vex_documents.write(_bill(sbom), _paths(databases))
+    counts = Counter(statement.status for statement in statements)
+    log.info(f"{relative(artifacts.VEX)}: " + (", ".join(f"{n} {s}" for s, n in sorted(counts.items())) or "nothing"))
+
+
+def _bill(sbom: str) -> Path:
+    return Path(sbom) if sbom else artifacts.CYCLONEDX
+
+
+def _paths(names: list[str]) -> list[Path]:
+    return [Path(name) for name in names]
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Turn the checkers' errors into the build's."""
     try:
-        count = match.show(
-            Path(sbom) if sbom else artifacts.CYCLONEDX, [Path(each) for each in databases], as_json=json
-        )
+        yield
     except (ScanError, ToolError) as error:
         raise NablaError(str(error), error.hint) from error
-    return TaskFailed(f"{count} known vulnerabilities are open") if count else None

@@ -191,6 +191,19 @@ class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     subpackage: tuple[Subpackage, ...] = ()
 
 
+class NotAffected(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Why a vulnerability in a recipe's version does not affect what is built from it (OpenVEX)."""
+
+    justification: Literal[
+        "component_not_present",
+        "vulnerable_code_not_present",
+        "vulnerable_code_not_in_execute_path",
+        "vulnerable_code_cannot_be_controlled_by_adversary",
+        "inline_mitigations_already_exist",
+    ]
+    reason: Text
+
+
 class _RecipeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     name: Name
     version: Text
@@ -203,6 +216,8 @@ class _RecipeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     license_files: tuple[Pattern, ...] = ()
     # CVE -> the patches of the series that fix it.
     fixes: dict[Cve, Annotated[tuple[FileName, ...], msgspec.Meta(min_length=1)]] = {}
+    # Vulnerabilities of this version that do not affect the build.
+    not_affected: dict[Cve, NotAffected] = msgspec.field(default_factory=dict, name="not-affected")
     source: tuple[Source, ...] = ()
     build: Build | None = None
     package: Package | None = None
@@ -289,6 +304,8 @@ def _check(recipe: Recipe, document: toml.Document) -> None:
         for file in files:
             if file not in [path.name for path in recipe.patches]:
                 document.fail(("fixes", cve), f"there is no {relative(PATCHES)}/{recipe.name}/{file}")
+    for cve in recipe.not_affected.keys() & recipe.fixes.keys():
+        document.fail(("not-affected", cve), f"{cve} is also in [fixes]: a patch fixes it, or it has no effect")
     seen: set[str] = set()
     for number, source in enumerate(recipe.source):
         where: tuple[str | int, ...] = ("source", number)

@@ -32,7 +32,11 @@ from nabla.packages import apk, catalog
 from nabla.sandbox.bwrap import Bind
 from nabla.sbom import apkdb
 from nabla.sbom import tasks as sbom_tasks
+from nabla.sbom import vex as vex_documents
+from nabla.sbom.vex import openvex
 from nabla.sources import fetch, recipe
+from verify.scan import match, vex
+from verify.scan.vex import FIXED, NOT_AFFECTED, OPEN, Statement
 
 CACHE = cache_dir()
 
@@ -221,6 +225,26 @@ def test_texts_are_the_right_ones(path: str, words: str) -> None:
     assert words in (LICENSE_TEXTS.path / path).read_text()
 
 
+def purls_of(name: str) -> tuple[str, ...]:
+    subjects = [subject for subject in match.read_bill(CYCLONEDX) if name in subject.names]
+    return tuple(sorted(purl for subject in subjects for purl in subject.purls))
+
+
+def test_vex_as_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The patches' fixes are stated; with a database, what it leaves open is, too."""
+    for name in ("OPENVEX", "CYCLONEDX"):
+        monkeypatch.setattr(vex_documents, name, tmp_path / name)
+    database = tmp_path / "main.json"
+    zlib = {"pkg": {"name": "zlib", "secfixes": {"99-r0": ["CVE-2026-9"]}}}
+    musl = {"pkg": {"name": "musl", "secfixes": {"1.2.5-r11": ["CVE-2025-26519"]}}}
+    database.write_text(json.dumps({"distroversion": "v3.23", "packages": [zlib, musl]}))
+    assert task.guard(sbom_tasks.write_vex)(sbom="", databases=[str(database)]) is None
+    statements = vex.read([tmp_path / "OPENVEX"])
+    assert sorted(statements) == sorted(vex.read([tmp_path / "CYCLONEDX"]))
+    assert {each.vulnerability for each in statements if each.status == FIXED} >= {"CVE-2025-26519"}
+    assert {each.vulnerability for each in statements if each.status == OPEN} == {"CVE-2026-9"}
+
+
 def test_scan_as_a_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Return doit's exit status for a result: None is 0, TaskFailed 1, TaskError 2."""
     names = {"musl": {"1.2.5-r11": ["CVE-2025-26519"]}, "curl": {"1.0-r0": ["CVE-2001-0001"]}}
@@ -231,17 +255,22 @@ def test_scan_as_a_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         path.write_text(json.dumps({"distroversion": "v3.23", "packages": entries}))
         return [str(path)]
 
-    assert task.guard(sbom_tasks.scan)(json=False, sbom="", databases=write(**names)) is None
+    assert task.guard(sbom_tasks.scan)(json=False, sbom="", vex=[], databases=write(**names)) is None
     assert "fixed   CVE-2025-26519  musl" in capsys.readouterr().out
     failed = task.guard(sbom_tasks.scan)(
-        json=True, sbom=str(CYCLONEDX), databases=write(zlib={"99-r0": ["CVE-2026-9"]})
+        json=True, sbom=str(CYCLONEDX), vex=[], databases=write(zlib={"99-r0": ["CVE-2026-9"]})
     )
     assert isinstance(failed, TaskFailed) and "known vulnerabilities are open" in failed.get_msg()
     found = json.loads(capsys.readouterr().out)
     assert {(each["id"], each["status"]) for each in found["findings"]} == {("CVE-2026-9", "open")}
     assert {each["version"] for each in found["findings"]} == {"1.3.1", "1.3.2-r0"}
+    statements = tmp_path / "zlib.openvex.json"
+    statements.write_text(openvex([Statement("CVE-2026-9", NOT_AFFECTED, purls_of("zlib"), note="a reason")]))
+    assert task.guard(sbom_tasks.scan)(json=True, sbom="", vex=[str(statements)], databases=[str(path)]) is None
+    found = json.loads(capsys.readouterr().out)
+    assert {(each["id"], each["status"]) for each in found["findings"]} == {("CVE-2026-9", "excluded")}
     path.write_text("{")
-    assert isinstance(task.guard(sbom_tasks.scan)(json=False, sbom="", databases=[str(path)]), TaskError)
+    assert isinstance(task.guard(sbom_tasks.scan)(json=False, sbom="", vex=[], databases=[str(path)]), TaskError)
 
 
 def test_what_is_present_in_an_image() -> None:

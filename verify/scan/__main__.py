@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Look for known vulnerabilities: `python -m verify.scan [--json] --sbom FILE DATABASE…`, see verify/scan/match.py.
+"""Look for known vulnerabilities: `python -m verify.scan [--json] --sbom FILE [--vex FILE] DATABASE…`.
 
+See verify/scan/match.py.
 Exit status: 0 nothing is open, 1 a vulnerability is open, 2 a file cannot be read or has neither format.
 """
 
@@ -20,10 +21,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="verify.scan", description=__doc__.partition("\n")[0])
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--sbom", type=Path, required=True, help="a CycloneDX document of a release")
+    parser.add_argument("--vex", type=Path, action="append", default=[], help="statements: OpenVEX or CycloneDX")
     parser.add_argument("databases", nargs="+", type=Path, help="OSV: file, folder or zip; Alpine's secdb: file")
     options = parser.parse_args()
     try:
-        return 1 if show(options.sbom, options.databases, as_json=options.json) else 0
+        return 1 if show(options.sbom, options.databases, options.vex, as_json=options.json) else 0
     except (ScanError, ToolError) as error:
         print(f"error: {error}", file=sys.stderr)
         if error.hint:

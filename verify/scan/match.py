@@ -17,18 +17,18 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from verify import report
 from verify.release.cyclonedx import BUILT_WITH, KIND, ORIGIN
 from verify.release.tools import Tools
-from verify.scan import advisories
+from verify.scan import advisories, vex
 from verify.scan.advisories import Advisory, Affected, Database, ScanError
 from verify.scan.versions import ApkOrder, Compare, IncomparableError, compare_pep440, pairs_of, within
 
-OPEN, FIXED, ABSENT = "open", "fixed", "not shipped"
+OPEN, FIXED, ABSENT, EXCLUDED = "open", "fixed", "not shipped", "excluded"
 
 # Recipe -> Alpine's source package, where the names differ.
 _ALPINE_NAMES = {"libgcc": "gcc", "libstdc++": "gcc", "sqlite-tests": "sqlite"}
@@ -39,7 +39,8 @@ _BUILT = ("package", "library", "program")
 class Subject:
     """All components of one source and version, which are looked up together. `key`: their name in the databases.
 
-    `fixes`: vulnerability -> patches of this repository. `shipped`: whether an image contains a component.
+    `fixes`: vulnerability -> patches of this repository. `shipped`: whether an image contains a component. `purls`: the
+    package URLs of the components.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class Subject:
     repos: frozenset[str]
     shipped: bool
     release: str = ""
+    purls: frozenset[str] = frozenset()
 
     @property
     def compared(self) -> str:
@@ -113,9 +115,13 @@ def read_bill(path: Path) -> list[Subject]:
     return [_subject(refs, components, inside) for refs in groups.values()]
 
 
-def show(bill: Path, databases: Sequence[Path], *, as_json: bool) -> int:
-    """Print the result as a table or as JSON; return the number of open findings. Raises `ScanError`, `ToolError`."""
-    result = match(read_bill(bill), advisories.read(databases), ApkOrder(Tools().apk))
+def show(bill: Path, databases: Sequence[Path], documents: Sequence[Path] = (), *, as_json: bool) -> int:
+    """Print the result as a table or as JSON; return the number of open findings. Raises `ScanError`, `ToolError`.
+
+    `documents`: statements about vulnerabilities, see verify/scan/vex.py.
+    """
+    statements = vex.read(documents)
+    result = match(read_bill(bill), advisories.read(databases), ApkOrder(Tools().apk), statements)
     if as_json:
         print(json.dumps(result.data(), indent=1, sort_keys=True))
         return len(result.open)
@@ -134,7 +140,9 @@ def _row(finding: Finding) -> list[str]:
     return [finding.status, finding.id, finding.component, finding.version, " ".join(finding.repair), where]
 
 
-def match(subjects: Sequence[Subject], database: Database, order: ApkOrder) -> Result:
+def match(
+    subjects: Sequence[Subject], database: Database, order: ApkOrder, statements: Sequence[vex.Statement] = ()
+) -> Result:
     """Match the advisories against the subjects. Raises `ScanError`, `ToolError`."""
     result = Result()
     release = next((subject.release for subject in subjects if subject.release), "")
@@ -152,6 +160,10 @@ def match(subjects: Sequence[Subject], database: Database, order: ApkOrder) -> R
     findings: dict[tuple[str, str, str], Finding] = {}
     for subject, advisory, affected in pairs:
         finding = _finding(subject, advisory, affected, order, result)
+        if finding is not None and finding.status == OPEN:
+            stated = vex.status_of(statements, advisory.numbers, subject.purls)
+            status = {vex.FIXED: FIXED, vex.NOT_AFFECTED: EXCLUDED}.get(stated, OPEN)
+            finding = replace(finding, status=status)
         if finding is not None:
             key = (finding.id, finding.component, finding.version)
             findings[key] = _join(findings[key], finding) if key in findings else finding
@@ -209,6 +221,7 @@ def _subject(refs: Sequence[str], components: Mapping[str, _Entry], inside: set[
         repos=frozenset(_repository(address) for entry in documented for address in entry.addresses),
         shipped=bool(shipped),
         release=f"v{release[1]}" if release else "",
+        purls=frozenset(entry.purl for entry in entries if entry.purl),
     )
 
 
@@ -311,6 +324,6 @@ def _canonical(name: str) -> str:
 
 def _join(one: Finding, other: Finding) -> Finding:
     """Merge two findings about the same vulnerability: it is open if either is open."""
-    first, second = sorted((one, other), key=lambda finding: (OPEN, FIXED, ABSENT).index(finding.status))
+    first, second = sorted((one, other), key=lambda finding: (OPEN, FIXED, EXCLUDED, ABSENT).index(finding.status))
     repair = tuple(dict.fromkeys((*first.repair, *second.repair)))
     return Finding(**{**vars(first), "repair": repair, "summary": first.summary or second.summary})

@@ -103,6 +103,12 @@ def test_good_recipe(tmp_path: Path) -> None:
         ("[build]\n", '[fixes]\n"CVE-99" = ["a"]\n[build]\n', "30: fixes"),
         ("[build]\n", '[fixes]\n"CVE-2024-1234" = []\n[build]\n', "30: fixes: expected `array` of length >= 1"),
         ("[build]\n", '[fixes]\n"CVE-2024-1234" = ["0001-a.patch"]\n[build]\n', "31: fixes.CVE-2024-1234: there is"),
+        ("[build]\n", '[not-affected.CVE-2024-1234]\nreason = "a"\n[build]\n', "30: not-affected: the key `just"),
+        (
+            "[build]\n",
+            '[not-affected.CVE-2024-1234]\njustification = "because"\nreason = "a"\n[build]\n',
+            "30: not-affected.justification: invalid enum value 'because'",
+        ),
         ("[build]\n", '[fixes]\n[build]\nlicense_files = ["../a"]\n', "32: build.license_files: there is no such key"),
         ('license = "MIT"\n', 'license = "MIT"\nlicense_files = ["../a"]\n', "4: license_files[1]: the value must"),
     ],
@@ -216,4 +222,4 @@ def test_documented_example_is_valid_and_every_key_is_documented(tmp_path: Path)
     kinds = (recipe.Signature, recipe.UrlOrigin, recipe.DebianOrigin, recipe.DebOrigin, recipe.PypiOrigin)
     for kind in (*kinds, recipe.Source, recipe.Build, recipe.Recipe):
         for key in {*kind.__struct_fields__} - {"path"}:
-            assert f"`{key}`" in text, f"{kind.__name__}.{key}"
+            assert f"`{key.replace('not_affected', 'not-affected')}`" in text, f"{kind.__name__}.{key}"
