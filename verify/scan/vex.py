@@ -103,5 +103,5 @@ def status_of(statements: Iterable[Statement], numbers: frozenset[str], products
             raise ScanError(f"VEX: {name} is {' and '.join(sorted(statuses))} in {product}", "remove one statement")
     if not products or settled.keys() != products:
         return OPEN
-    found = {status for statuses in settled.values() for status in statuses}
-    return found.pop() if len(found) == 1 else OPEN
+    stated = {status for statuses in settled.values() for status in statuses}
+    return stated.pop() if len(stated) == 1 else OPEN
