@@ -36,7 +36,7 @@ static struct child {
 	pid_t pid;
 	unsigned long time;
 	int idle; /* looks at it without a change */
-	word deaths;
+	word deaths, idle_deaths, before; /* `idle_deaths`: in a row, without a call; `before`: calls at the last death */
 } children[MOST];
 
 /* What each of them, and those that it forked, have called: shared memory. */
@@ -303,6 +303,16 @@ static void start(word i, word seed, word calls, int fd, char *forks)
 		child->pid = 0;
 }
 
+/* Returns 1 if processes for these calls die again and again before they make one. */
+static int bury(struct child *child, word calls)
+{
+	child->pid = 0;
+	child->deaths++;
+	child->idle_deaths = calls == child->before ? child->idle_deaths + 1 : 0;
+	child->before = calls;
+	return child->idle_deaths > 100;
+}
+
 static word *tally(int fd)
 {
 	word *all = mmap(NULL, MOST * sizeof *all, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -314,7 +324,7 @@ static word *tally(int fd)
 int main(int argc, char **argv)
 {
 	word seed = argc > 1 ? strtoul(argv[1], NULL, 0) : 1, calls = argc > 2 ? strtoul(argv[2], NULL, 0) : 10000;
-	word processes = argc > 3 ? strtoul(argv[3], NULL, 0) : 4, left, all = 0, died = 0;
+	word processes = argc > 3 ? strtoul(argv[3], NULL, 0) : 4, left, all = 0, died = 0, died_early = 0;
 	if (processes == 0) {
 		made = tally(atoi(argv[6]));
 		if (*argv[4] == 'u' && (setgroups(0, NULL) || setgid(NOBODY) || setuid(NOBODY)))
@@ -338,19 +348,17 @@ int main(int argc, char **argv)
 		}
 		for (pid_t pid; (pid = waitpid(-1, NULL, WNOHANG)) > 0;) {
 			for (word i = 0; i < processes; i++) {
-				if (children[i].pid == pid) {
-					children[i].pid = 0;
-					children[i].deaths++;
-				}
+				if (children[i].pid == pid)
+					died_early |= bury(&children[i], made[i]);
 			}
 		}
 		sleep_ms(20);
 		end_sleepers(processes);
-	} while (left);
+	} while (left && !died_early);
 	for (word i = 0; i < processes; i++) {
 		all += made[i];
 		died += children[i].deaths - 1;
 	}
 	printf("calls: %lu calls from %lu processes, %lu died\n", all, processes + died, died);
-	return 0;
+	return died_early != 0;
 }
