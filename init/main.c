@@ -5,6 +5,7 @@
 #include "network.h"
 #include "log.h"
 #include "settings.h"
+#include "snapshot.h"
 #include "stream.h"
 #include "system.h"
 
@@ -14,6 +15,8 @@ int main(int argc, char **argv)
 {
 	struct settings settings;
 	(void)argc;
+	if (is_snapshot_command(argv[0]))
+		return snapshot_main(argv);
 	if (getpid() != 1) {
 		log_error("must be process 1", NULL);
 		return 1;

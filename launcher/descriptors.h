@@ -6,14 +6,17 @@
 #define FD_DISK 3 /* the root image; --disk uses the following seven */
 #define FD_NETWORK 11
 #define FD_STATUS 12
-#define FD_COUNT 13
+#define FD_SNAPSHOT 13 /* --snapshot */
+#define FD_RESTORE 14 /* --restore */
+#define FD_COUNT 15
+#define FD_COUNT_PLAIN 13 /* without snapshots */
 
 /* Closed by the execve that starts the kernel. */
-#define FD_KERNEL 13
-#define FD_LINK 14
+#define FD_KERNEL 15
+#define FD_LINK 16
 
 /* Descriptors of the launcher itself are at or above this number. */
-#define FD_HIGH 16
+#define FD_HIGH 20
 
 /* Moves a descriptor to FD_HIGH or above, sets close-on-exec, and returns the new number. */
 int fd_move_high(int fd);

@@ -125,6 +125,10 @@ char **kernel_arguments(const struct options *o, const struct kernel *kernel, co
 	if (o->net.kind != NET_NONE)
 		add(&words, "eth0=fd:%d%s", FD_NETWORK, network->stream ? ",stream" : "");
 	add(&words, "status=fd:%d", FD_STATUS);
+	if (o->snapshot)
+		add(&words, "snapshot=fd:%d%s", FD_SNAPSHOT, o->snapshot_then_exit ? ",exit" : "");
+	if (o->restore)
+		add(&words, "restore=fd:%d", FD_RESTORE);
 	if (o->trace_policy)
 		add(&words, "policy=trace");
 	add(&words, "init=%s", o->init);

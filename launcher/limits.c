@@ -3,6 +3,7 @@
 
 #include "descriptors.h"
 #include "diag.h"
+#include "snapshot.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -29,6 +30,8 @@ static rlim_t file_size(const struct options *o, const struct disk_file *disks)
 	for (size_t i = 0; i < o->disk_count; i++)
 		if (image_is_written(&o->disks[i]) && disks[i].size > largest)
 			largest = disks[i].size;
+	if (o->snapshot && snapshot_size(o, disks) > largest)
+		largest = snapshot_size(o, disks);
 	return largest;
 }
 
@@ -54,7 +57,7 @@ void limits_choose(const struct options *o, const struct disk_file *disks, struc
 		{"RLIMIT_FSIZE", RLIMIT_FSIZE, file_size(o, disks)},
 		{"RLIMIT_CPU", RLIMIT_CPU, cpu_time(o)},
 		{"RLIMIT_NPROC", RLIMIT_NPROC, 1},
-		{"RLIMIT_NOFILE", RLIMIT_NOFILE, FD_COUNT},
+		{"RLIMIT_NOFILE", RLIMIT_NOFILE, o->snapshot || o->restore ? FD_COUNT : FD_COUNT_PLAIN},
 		{"RLIMIT_CORE", RLIMIT_CORE, 0},
 	};
 	for (int i = 0; i < LIMITS; i++) {

@@ -23,6 +23,11 @@ static void open_disks(struct vm *vm)
 		image_open(&o->disks[i], i == 0, o->follow_symlinks, &files[i]);
 		vm->descriptors[FD_DISK + i] = files[i].fd;
 	}
+	snapshot_check_disks(o, files, &vm->snapshot);
+	snapshot_create(o, files, &vm->snapshot);
+	if (vm->snapshot.saved >= 0)
+		vm->descriptors[FD_SNAPSHOT] = fd_copy_high(vm->snapshot.saved);
+	vm->descriptors[FD_RESTORE] = vm->snapshot.restored;
 	limits_choose(o, files, vm->limits);
 }
 
@@ -50,10 +55,11 @@ int main(int argc, char **argv)
 		vm.descriptors[fd] = fd < FD_DISK ? fd : -1;
 	if (options.stats_fd >= 0)
 		vm.stats_fd = fd_copy_high(options.stats_fd);
+	snapshot_restore(&options, &vm.snapshot);
 	open_disks(&vm);
 	kernel_open(&options, &vm.kernel);
-	terminal_remember();
-	vm.terminal = terminal_present();
+	vm.terminal = terminal_present() && (!options.restore || vm.snapshot.terminal);
+	terminal_remember(vm.terminal);
 	vm.descriptors[FD_STATUS] = status_create();
 	output_open(&vm.output, &options, vm.descriptors);
 	memory_watch_open(&vm.memory, &options);

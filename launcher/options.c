@@ -125,6 +125,8 @@ static void check(struct options *o)
 		fail(NULL, "the command name is empty");
 	if (root->read_only && root->cow)
 		fail("choose one", "--read-only and --ephemeral exclude each other");
+	if (o->snapshot_then_exit && !o->snapshot)
+		fail("add --snapshot FILE", "--snapshot-then-exit requires --snapshot");
 	check_network(o);
 	check_trace(o);
 	choose_identity(o);
@@ -137,9 +139,9 @@ void options_parse(struct options *o, char **argv)
 	*o = (struct options){
 		.memory = MEMORY_DEFAULT,
 		.disk_count = 1,
-		.init = "/sbin/nabla-init",
+		.init = INIT_DEFAULT,
 		.workdir = "/",
-		.hostname = "nabla",
+		.hostname = HOSTNAME_DEFAULT,
 		.command = nothing,
 		.stats_fd = -1,
 		.cpu_time_ns = NOT_GIVEN,

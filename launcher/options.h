@@ -10,6 +10,9 @@
 
 #define UNLIMITED UINT64_MAX
 
+#define INIT_DEFAULT "/sbin/nabla-init"
+#define HOSTNAME_DEFAULT "nabla"
+
 #define DISKS_MAX 8 /* including the root image */
 
 struct disk {
@@ -55,6 +58,7 @@ struct identity {
 struct options {
 	/* the VM */
 	uint64_t memory;	     /* bytes, a multiple of the page size */
+	bool memory_given;
 	struct disk disks[DISKS_MAX]; /* the first is the root image */
 	size_t disk_count;
 	const char *kernel; /* NULL: search for it */
@@ -74,6 +78,11 @@ struct options {
 	const char **services; /* to start in the guest */
 	size_t service_count;
 	char **command; /* NULL-terminated; empty: an interactive shell */
+
+	/* snapshots */
+	const char *snapshot; /* the file to create; NULL: none */
+	bool snapshot_then_exit;
+	const char *restore; /* the file to start from; NULL: the VM boots */
 
 	/* isolation, limits and observation */
 	struct identity run_as;

@@ -97,6 +97,31 @@ PARSE(memory)
 		fail(SIZE_HINT, "--memory: %s is too little, the minimum is %llu MiB", value,
 		     (unsigned long long)(MEMORY_MIN / MIB));
 	o->memory = size / GUEST_PAGE_SIZE * GUEST_PAGE_SIZE;
+	o->memory_given = true;
+}
+
+void memory_restored(struct options *o, uint64_t size)
+{
+	if (o->memory_given && o->memory != size)
+		fail("leave it out", "--memory: the snapshot has %llu KiB of memory", (unsigned long long)size / KIB);
+	if (size > host_memory() || size < MEMORY_MIN || size % GUEST_PAGE_SIZE)
+		fail(NULL, "the snapshot has %llu KiB of memory, which no VM on this host can have",
+		     (unsigned long long)size / KIB);
+	o->memory = size;
+}
+
+PARSE(snapshot)
+{
+	if (!*value)
+		fail(NULL, "--snapshot: the path is empty");
+	o->snapshot = value;
+}
+
+PARSE(restore)
+{
+	if (!*value)
+		fail(NULL, "--restore: the path is empty");
+	o->restore = value;
 }
 
 static uint64_t parse_limit(const char *option, const char *value)
@@ -179,7 +204,7 @@ PARSE(init)
 static bool is_reserved(const char *word, size_t length)
 {
 	static const char *const names[] = {
-		"status", "policy", "mem", "init", "rdinit", "root", "rootfstype", "ro", "rw",
+		"status", "policy", "snapshot", "restore", "mem", "init", "rdinit", "root", "rootfstype", "ro", "rw",
 	};
 	static const char *const numbered[] = {"ubd", "eth"};
 	size_t name = 0;

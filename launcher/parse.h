@@ -28,6 +28,11 @@ PARSE(nice);
 PARSE(max_output);
 PARSE(max_cow);
 PARSE(stats_fd);
+PARSE(snapshot);
+PARSE(restore);
+
+/* The memory of a VM that is restored: no other than --memory, and within the same bounds. */
+void memory_restored(struct options *o, uint64_t size);
 
 /* Parses a decimal number without sign or leading blanks. Stores its end in *end. Returns false above most. */
 bool parse_number(const char *text, uint64_t most, uint64_t *number, const char **end);

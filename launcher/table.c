@@ -20,6 +20,7 @@ SWITCH(set_jail, o->jail = true)
 SWITCH(set_follow_symlinks, o->follow_symlinks = true)
 SWITCH(set_json, o->json = true)
 SWITCH(set_trace_policy, o->trace_policy = true)
+SWITCH(set_snapshot_then_exit, o->snapshot_then_exit = true)
 SWITCH(set_dry_run, o->dry_run = true)
 SWITCH(show_manual, print_manual(), exit(0))
 SWITCH(show_help, print_help(), exit(0))
@@ -53,8 +54,9 @@ const struct row option_table[] = {
  "and the network addresses as settings from `/proc/nabla/settings`.",
  "/sbin/nabla-init", "--init /bin/sh", parse_init},
 {"append", "STRING", "additional kernel parameters",
- "Separated by spaces. Parameters that nabla-run sets itself are refused: `ubdN`, `ethN`, `status`, `policy`, `mem`, "
- "`init`, `rdinit`, `root`, `rootfstype`, `ro`, `rw`. The last `--append` replaces earlier ones.",
+ "Separated by spaces. Parameters that nabla-run sets itself are refused: `ubdN`, `ethN`, `status`, `policy`, "
+ "`snapshot`, `restore`, `mem`, `init`, `rdinit`, `root`, `rootfstype`, `ro`, `rw`. The last `--append` "
+ "replaces earlier ones.",
  NULL, "--append 'panic=1 loglevel=4'", parse_append},
 {"verbose", NULL, "show the kernel's messages", NULL, NULL, NULL, set_verbose},
 {"follow-symlinks", NULL, "as root, follow symbolic links that other users control",
@@ -77,6 +79,21 @@ const struct row option_table[] = {
  "terminal, the VM runs until all services have exited or nabla-run is terminated.",
  NULL, "--service nginx --publish 8080:80", parse_service},
 {"hostname", "NAME", "host name of the guest", NULL, "nabla", NULL, parse_hostname},
+
+{.name = "Snapshots"},
+{"snapshot", "FILE", "create FILE, in which the guest may save itself",
+ "The guest saves itself by `nabla-snapshot`, once, and goes on. FILE is sparse and contains the memory of the VM, secrets "
+ "included; only its owner can read it. A snapshot that exists is replaced, any other file is not. The disks have to "
+ "stay as they are: `--read-only`, `--ephemeral`, `,ro`, `,cow`. See docs/snapshots.md.",
+ NULL, "--snapshot warm.snap --ephemeral", parse_snapshot},
+{"snapshot-then-exit", NULL, "end the VM when it is saved, with status 0",
+ "Disks may be writable then. The snapshot can be restored until one of them changes.", NULL, NULL,
+ set_snapshot_then_exit},
+{"restore", "FILE", "start from a snapshot instead of booting",
+ "IMAGE and `--disk` name the same disks, with the same options, as when FILE was made. Refused if the kernel or a disk is "
+ "another, and on a processor that lacks a feature. The guest finds the words behind `--`, `--env` and `--workdir` in "
+ "`/proc/nabla/settings`. The owner of FILE controls what the guest does, as the owner of an image.",
+ NULL, "--restore warm.snap --ephemeral", parse_restore},
 
 {.name = "The network"},
 {"net", "none|tap=IF|fd=N|user", "what the guest's eth0 is connected to",

@@ -19,9 +19,9 @@ bool terminal_present(void)
 	return isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
 }
 
-void terminal_remember(void)
+void terminal_remember(bool used)
 {
-	have_cooked = terminal_present() && !tcgetattr(STDIN_FILENO, &cooked);
+	have_cooked = used && !tcgetattr(STDIN_FILENO, &cooked);
 	/* The caller shares the open files: a shell would break if its terminal stayed non-blocking. */
 	for (int fd = 0; fd < 3; fd++)
 		flags[fd] = fcntl(fd, F_GETFL);

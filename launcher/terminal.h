@@ -8,8 +8,8 @@
 /* Returns true if standard input and standard output are both terminals. */
 bool terminal_present(void);
 
-/* Saves the state of descriptors 0, 1 and 2 for terminal_restore(). */
-void terminal_remember(void);
+/* Saves the state of descriptors 0, 1 and 2 for terminal_restore(). used: as the terminal of the guest. */
+void terminal_remember(bool used);
 
 /* Sets raw mode: every key, including ^C and ^Z, goes to the guest, and the guest's output is not processed. */
 void terminal_raw(void);

@@ -314,7 +314,8 @@ static int exit_status(const struct watch *w, const char **reason)
 		struct status status;
 		status_read(&status, w->vm->started_ns, now_ns());
 		/* A panic may be silent, depending on the log level. */
-		if (WEXITSTATUS(w->status) == EXIT_OWN_ERROR && !status.user_ns && !w->vm->options->verbose)
+		if (WEXITSTATUS(w->status) == EXIT_OWN_ERROR && !status.user_ns && !w->vm->options->verbose &&
+		    !w->vm->options->restore)
 			note("the guest's kernel failed before its first program ran (--verbose shows why)");
 		return WEXITSTATUS(w->status);
 	}
@@ -361,6 +362,7 @@ int vm_run(struct vm *vm)
 	network_close(&vm->network);
 	end.status = exit_status(&w, &end.reason);
 	end.signal = WIFSIGNALED(w.status) ? WTERMSIG(w.status) : 0;
+	snapshot_finish(o, &vm->snapshot);
 	if (o->json)
 		report_end(&end);
 	return end.status;

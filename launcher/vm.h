@@ -10,6 +10,7 @@
 #include "network.h"
 #include "options.h"
 #include "output.h"
+#include "snapshot.h"
 
 /* Everything that defines a VM. */
 struct vm {
@@ -21,6 +22,7 @@ struct vm {
 	struct network network;
 	struct output output;
 	struct memory_watch memory;
+	struct snapshot snapshot;
 	bool terminal;	     /* the guest's console is a terminal */
 	int stats_fd;	     /* -1: none */
 	uint64_t started_ns; /* start of the launcher, CLOCK_MONOTONIC */

@@ -20,6 +20,7 @@ NAMES = (
     "frames",
     "trace",
     "disks",
+    "snapshots",
     "wires",
     "elves",
     "archives",

@@ -112,6 +112,7 @@ def _host_node(path: Path) -> Node:
 
 def _add_init(tree: Tree, note: Note) -> None:
     put(tree, "/sbin/nabla-init", Node("file", 0o755, data=NABLA_INIT))
+    put(tree, "/sbin/nabla-snapshot", Node("link", 0o777, target="nabla-init"))
 
 
 def _add_musl(tree: Tree, note: Note) -> None:

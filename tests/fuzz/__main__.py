@@ -11,11 +11,12 @@ import random
 import sys
 import time
 
-from . import disks, files, guests, stores, wires
+from . import disks, files, guests, snapshots, stores, wires
 from .engine import Fuzzer, for_seconds, keep, run
 
 FUZZERS: dict[str, Fuzzer] = {
-    each.name: each for each in (*guests.FUZZERS, *disks.FUZZERS, *wires.FUZZERS, *files.FUZZERS, *stores.FUZZERS)
+    each.name: each
+    for each in (*guests.FUZZERS, *disks.FUZZERS, *snapshots.FUZZERS, *wires.FUZZERS, *files.FUZZERS, *stores.FUZZERS)
 }
 
 

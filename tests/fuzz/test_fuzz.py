@@ -7,11 +7,12 @@ import pytest
 
 from nabla.commands import fuzzing
 
-from . import disks, files, guests, stores, wires
+from . import disks, files, guests, snapshots, stores, wires
 from .engine import CRASHES, Finding, Fuzzer, for_rounds, kept, run, verdict
 
 FUZZERS: dict[str, Fuzzer] = {
-    each.name: each for each in (*guests.FUZZERS, *disks.FUZZERS, *wires.FUZZERS, *files.FUZZERS, *stores.FUZZERS)
+    each.name: each
+    for each in (*guests.FUZZERS, *disks.FUZZERS, *snapshots.FUZZERS, *wires.FUZZERS, *files.FUZZERS, *stores.FUZZERS)
 }
 ROUNDS = {
     "calls": 4,
@@ -20,6 +21,7 @@ ROUNDS = {
     "frames": 2,
     "trace": 3,
     "disks": 4,
+    "snapshots": 2,
     "wires": 3,
     "elves": 2,
     "archives": 3,

@@ -17,7 +17,8 @@ from .launcher import NOBODY, OWN_ERROR, launch, refused
 
 OPTIONS = (
     "memory", "disk", "read-only", "ephemeral", "kernel", "init", "append", "verbose", "follow-symlinks",
-    "env", "workdir", "user", "service", "hostname", "net", "publish", "dns", "ip",
+    "env", "workdir", "user", "service", "hostname", "snapshot", "snapshot-then-exit", "restore",
+    "net", "publish", "dns", "ip",
     "run-as", "jail", "trace-policy", "timeout", "cpu-time", "nice", "max-output", "max-cow",
     "json", "stats-fd", "dry-run", "manual", "version", "help",
 )  # fmt: skip

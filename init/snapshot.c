@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// nabla-snapshot saves the VM in the file of nabla-run --snapshot. It returns in this VM and in each VM that is restored
+// from the file.
+#include "snapshot.h"
+
+#include "settings.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define NAME "nabla-snapshot"
+#define STATE_PATH "/proc/nabla/snapshot"
+
+static const char usage[] =
+	"usage: nabla-snapshot [-- COMMAND [ARG…]]\n"
+	"\n"
+	"Saves this VM in the file of nabla-run --snapshot, and prints \"original\" or, in a VM that is\n"
+	"restored from it, \"restored\". With COMMAND, prints nothing and, in a restored VM, becomes COMMAND\n"
+	"with the arguments, environment and working directory of nabla-run --restore.\n";
+
+bool is_snapshot_command(const char *name)
+{
+	const char *base = name ? strrchr(name, '/') : NULL;
+	return name && !strcmp(base ? base + 1 : name, NAME);
+}
+
+/* Without stdio, which would make nabla-init larger and each boot longer. */
+static void say(int fd, const char *text)
+{
+	if (write(fd, text, strlen(text)) < 0)
+		_exit(1);
+}
+
+static int failed(const char *what, int error)
+{
+	say(STDERR_FILENO, NAME ": ");
+	say(STDERR_FILENO, what);
+	say(STDERR_FILENO, ": ");
+	say(STDERR_FILENO, strerror(error));
+	say(STDERR_FILENO, "\n");
+	return 1;
+}
+
+/* Returns how many times a VM has been restored up to this one; -1 with errno set on failure. */
+static long long generation(void)
+{
+	static const char key[] = "generation ";
+	char text[256];
+	int fd = open(STATE_PATH, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	ssize_t length = read(fd, text, sizeof text - 1);
+	close(fd);
+	if (length < 0)
+		return -1;
+	text[length] = '\0';
+	const char *at = strstr(text, key);
+	return at ? atoll(at + sizeof key - 1) : 0;
+}
+
+static bool save(void)
+{
+	int fd = open(STATE_PATH, O_WRONLY | O_CLOEXEC);
+	bool saved = fd >= 0 && write(fd, "save\n", 5) == 5;
+	int error = errno;
+	if (fd >= 0)
+		close(fd);
+	errno = error;
+	return saved;
+}
+
+/* Returns only on failure, with the exit status. */
+static int become(char **command)
+{
+	struct settings s;
+	size_t own = 0, more = 0;
+	char *nothing[] = {NULL};
+	settings_read(&s, nothing);
+	while (command[own])
+		own++;
+	while (s.command && s.command[more])
+		more++;
+	char **words = calloc(own + more + 1, sizeof *words);
+	if (!words)
+		return failed("arguments", ENOMEM);
+	memcpy(words, command, own * sizeof *words);
+	if (more)
+		memcpy(words + own, s.command, more * sizeof *words);
+	if (chdir(s.workdir) < 0)
+		return failed(s.workdir, errno);
+	execvpe(words[0], words, s.env);
+	int error = errno;
+	failed(words[0], error);
+	return error == ENOENT ? 127 : 126;
+}
+
+int snapshot_main(char **argv)
+{
+	char **command = NULL;
+	if (argv[1]) {
+		bool given = !strcmp(argv[1], "--") && argv[2];
+		if (!given) {
+			bool help = !strcmp(argv[1], "--help");
+			say(help ? STDOUT_FILENO : STDERR_FILENO, usage);
+			return help ? 0 : 2;
+		}
+		command = argv + 2;
+	}
+	long long before = generation();
+	if (before < 0)
+		return failed(STATE_PATH, errno);
+	if (!save()) {
+		if (errno != ENXIO)
+			return failed("cannot save this VM", errno);
+		say(STDERR_FILENO, NAME ": cannot save this VM (start it with nabla-run --snapshot FILE; it can be saved once)\n");
+		return 1;
+	}
+	bool restored = generation() != before;
+	if (command)
+		return restored ? become(command) : 0;
+	say(STDOUT_FILENO, restored ? "restored\n" : "original\n");
+	return 0;
+}

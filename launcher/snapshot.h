@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Snapshots of VMs: the files of --snapshot and --restore. */
+#ifndef NABLA_SNAPSHOT_H
+#define NABLA_SNAPSHOT_H
+
+#include "image.h"
+#include "options.h"
+
+#include <stdbool.h>
+
+struct snapshot {
+	int saved;    /* where the VM writes its snapshot, FD_HIGH or above; -1: none */
+	int restored; /* the snapshot that the VM starts from; -1: it boots */
+	bool terminal; /* of the restored VM: its console is a terminal */
+	bool network;  /* of the restored VM: it has an eth0 */
+	int written[DISKS_MAX]; /* disks that the guest changes until the snapshot is complete; -1: others */
+};
+
+/* Opens the snapshot of --restore, checks it, and takes the size of the VM's memory from it. Before images are opened. */
+void snapshot_restore(struct options *options, struct snapshot *snapshot);
+
+/* Refuses disks other than those of the restored snapshot. */
+void snapshot_check_disks(const struct options *options, const struct disk_file *files,
+			  const struct snapshot *snapshot);
+
+/* Creates the file of --snapshot. */
+void snapshot_create(const struct options *options, const struct disk_file *files, struct snapshot *snapshot);
+
+/* Notes in the file what the disks of the VM are when it has ended. */
+void snapshot_finish(const struct options *options, const struct snapshot *snapshot);
+
+/* The largest size that the file of --snapshot can get. */
+uint64_t snapshot_size(const struct options *options, const struct disk_file *files);
+
+#endif

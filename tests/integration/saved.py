@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""VMs that save themselves, and VMs that start from that; the layout of the file, for tests that forge one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from nabla.core.paths import VMLINUX
+
+from . import confined
+from .vm import Result, Vm
+
+PAGE = 4096
+# struct um_snapshot of the kernel (arch/um/nommu/include/asm/snapshot.h).
+FORMAT_AT, FLAGS_AT, BUILD_ID_AT, MEMORY_AT, SIZE_AT = 8, 12, 16, 48, 56
+FEATURES_AT, XCR0_AT, RESUME_AT, DISKS_AT = 88, 120, 136, 200
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A snapshot and the settings of the VM that it was made from."""
+
+    vm: Vm
+    file: Path
+
+    def restored(self) -> Vm:
+        """Return the settings of a VM that starts from it."""
+        return self.vm.but(options=(*self.vm.options, "--restore", str(self.file)))
+
+    def run(self, *arguments: str, **options: object) -> Result:
+        """Start from it; `arguments` follow `--`."""
+        return self.restored().run(*arguments, **options)  # type: ignore[arg-type]
+
+    def forge(self, target: Path, *changes: tuple[int, bytes]) -> Saved:
+        """Return a sparse copy with other bytes at some offsets."""
+        subprocess.run(["cp", "--sparse=always", self.file, target], check=True)
+        with target.open("r+b") as stream:
+            for at, data in changes:
+                stream.seek(at)
+                stream.write(data)
+        return Saved(self.vm, target)
+
+
+def save(vm: Vm, file: Path, *command: str, then_exit: bool = True) -> tuple[Saved, Result]:
+    """Run a command that saves the VM; assert that it ends well."""
+    options = ("--snapshot", str(file), *(["--snapshot-then-exit"] if then_exit else []))
+    result = vm.but(options=(*vm.options, *options)).run(*command)
+    assert result.status == 0, result.describe()
+    assert result.errors == "", result.describe()
+    return Saved(vm, file), result
+
+
+def becomes(vm: Vm, file: Path, *command: str) -> Saved:
+    """Return a snapshot that runs a command, with the arguments of each restored VM."""
+    return save(vm, file, "nabla-snapshot", "--", *command)[0]
+
+
+def at(symbol: str) -> int:
+    """Return where the file has a variable of the kernel."""
+    return confined.symbols()[symbol] - confined.BASE
+
+
+def word(value: int) -> bytes:
+    return struct.pack("<Q", value & (1 << 64) - 1)
+
+
+def private_kernel(folder: Path) -> Path:
+    """Return a kernel that differs from the real one in its build ID alone."""
+    copy = folder / "vmlinux"
+    shutil.copy(VMLINUX, copy)
+    data = bytearray(copy.read_bytes())
+    place = data.index(b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0") + 16
+    data[place] ^= 0xFF
+    copy.write_bytes(data)
+    os.chmod(copy, 0o755)
+    return copy
