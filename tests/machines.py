@@ -229,6 +229,10 @@ def _copy_changes(root: Path) -> None:
         elif not target.exists() or target.read_bytes() != source.read_bytes():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
+    if (ROOT / ".git").exists() and not subprocess.run(
+        [*git, "status", "--porcelain"], cwd=root, capture_output=True, check=True
+    ).stdout:
+        return  # the same commit as here
     identity = ["-c", "user.name=test", "-c", "user.email=test@nabla.invalid", "-c", "commit.gpgsign=false"]
     subprocess.run([*git, *identity, "add", "--all"], cwd=root, check=True)
     subprocess.run([*git, *identity, "commit", "--quiet", "--allow-empty", "-m", "now"], cwd=root, check=True)

@@ -47,7 +47,7 @@ def task_cache() -> Iterator[TaskDict]:
     yield command(
         "cache:challenge",
         challenge.run,
-        doc="build results of the stores again and name the signers of those that differ: doit cache:challenge [N]",
+        doc="build results of stores again and name the signers of those that differ: doit cache:challenge [N [TASK…]]",
         params=[{"name": "seed", "long": "seed", "type": str, "default": "", "help": "choose the same results again"}],
         words="words",
         interactive=True,

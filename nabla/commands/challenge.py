@@ -7,6 +7,7 @@ result is written beside it, for diffoscope.
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import random
 import sys
@@ -32,13 +33,13 @@ class _Challenged:
 
 
 def run(words: list[str], seed: str) -> None:
-    """Choose N results at random and build them again. Raises `VerifyError` if one differs."""
-    if len(words) > 1 or (words and not words[0].isdigit()):
-        raise ConfigError("cache:challenge takes one number", "example: doit cache:challenge 5")
+    """Choose N results at random, of tasks that match, and build them again. Raises `VerifyError` if one differs."""
+    if words and not words[0].isdigit():
+        raise ConfigError("cache:challenge takes a number first", "example: doit cache:challenge 5 packages:*")
     number = int(words[0]) if words else DEFAULT
     if not stores.all_stores():
         raise ConfigError("there is no store", "name one in store.toml (docs/store.md)")
-    chosen = _choose(number, random.Random(seed) if seed else random.SystemRandom())
+    chosen = _choose(number, words[1:], random.Random(seed) if seed else random.SystemRandom())
     if not chosen:
         raise VerifyError("no store has a result of this checkout", "build first: the keys depend on built inputs")
     different = [line for each in chosen for line in _compare(each)]
@@ -51,9 +52,13 @@ def run(words: list[str], seed: str) -> None:
     log.info(f"{len(chosen)} results are the same as those in the stores")
 
 
-def _choose(number: int, generator: random.Random) -> list[_Challenged]:
+def _choose(number: int, patterns: list[str], generator: random.Random) -> list[_Challenged]:
     current, chosen = settings.load(), list[_Challenged]()
-    results = cache_keys.results()
+    results = [
+        each
+        for each in cache_keys.results()
+        if not patterns or any(fnmatch.fnmatch(each.task, pattern) for pattern in patterns)
+    ]
     generator.shuffle(results)
     for result in results:
         for store in stores.all_stores():
