@@ -55,6 +55,8 @@ missing_packages() {
             lacks skopeo skopeo
             lacks umoci umoci
             lacks openssl openssl
+            # Connects the machines of a farm, in network namespaces.
+            [ -x /usr/sbin/ip ] || lacks ip iproute2
             # Serves a store of results.
             [ -x /usr/sbin/nginx ] || lacks nginx nginx-light
             # Opens the report of a release.

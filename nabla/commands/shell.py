@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import sys
 
-from nabla.build import component, kernel
+from nabla.build import component, kernel, source_tree
 from nabla.build.source_tree import Work
 from nabla.core import files
 from nabla.core.errors import HostError, NablaError
+from nabla.engine.action import Job, log_path
 from nabla.packages import builder
 from nabla.sandbox.bwrap import Bind, Sandbox
 from nabla.sources import recipe
@@ -23,6 +24,8 @@ def open_shell(names: list[str]) -> None:
         files.make_folder(Work("shell").base)
         sandbox = Sandbox((Bind(Work("shell").base, "/build", writable=True),))
     elif names[0] in ("kernel", kernel.RECIPE) and Work(kernel.RECIPE).objects.is_dir():
+        # Objects that came from a worker of a farm have no source here.
+        source_tree.ensure_source_tree(Job("shell", log_path("shell")), recipe.load(kernel.RECIPE))
         sandbox = kernel.enter(Work(kernel.RECIPE).objects)
     elif (Work(names[0]).build / names[0]).is_dir():
         loaded = recipe.load(names[0])

@@ -30,6 +30,7 @@ from nabla.engine.remote.transport import StoreError
 from nabla.farm import identity, protocol, settings
 from nabla.farm.protocol import Reply, Request, Started
 
+_RUNNING = "is the scheduler running?"
 _ATTEMPTS = 3  # workers that are tried before the step is built here
 _POLL = 0.1
 _ALONE = 20.0  # seconds without a suitable worker, after which steps are built here
@@ -73,7 +74,19 @@ class Farm:
             self._changes = self._give_changes(changed)
             log.info(f"{len(changed)} changed files go to the workers, the first is {changed[0]}")
         self._connect()
-        suitable, others = self._workers()
+        try:
+            self._need_workers()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _need_workers(self) -> None:
+        try:
+            suitable, others = self._workers()
+        except Exception as error:  # whatever Dask raises when the scheduler is lost at this moment
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ConfigError(f"the farm {self.address} does not answer: {reason}", _RUNNING) from None
         log.info(f"farm {self.address}: {sum(suitable.values())} slots on commit {self._commit[:12]}")
         if not suitable:
             hint = f"there are {others} workers for other commits or architectures" if others else "there is no worker"
@@ -81,7 +94,6 @@ class Farm:
                 f"no worker of {self.address} can run steps of commit {self._commit[:12]}",
                 f"{hint}; start one: doit farm:worker {self.address}",
             )
-        return self
 
     def __exit__(self, *error: object) -> None:
         client, self._client = self._client, None

@@ -18,7 +18,7 @@ from typing import Any
 
 from nabla.core.errors import ConfigError, HostError
 from nabla.core.paths import ROOT
-from nabla.farm import certificates, protocol
+from nabla.farm import protocol
 from verify.release.layout import keys_dir
 
 REQUIREMENTS = ROOT / "requirements-farm.txt"
@@ -74,6 +74,8 @@ def security(role: str) -> Any:
     """Return Dask's settings of TLS for a role; both sides show a certificate. Raises `ConfigError`."""
     from distributed import Security
 
+    from nabla.farm import certificates
+
     credentials = certificates.find(folder(), role)
     files = {
         f"tls_{role}_{kind}": str(path) for kind, path in (("cert", credentials.certificate), ("key", credentials.key))
@@ -98,6 +100,9 @@ def architecture() -> str:
 
 def preflight(address: str, role: str) -> None:
     """Try to connect, and name the cause if that fails. Raises `ConfigError`."""
+    # Imported when needed: every doit lists the tasks.
+    from nabla.farm import certificates
+
     credentials = certificates.find(folder(), role)
     host, port = address.removeprefix("tls://").rsplit(":", 1)
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(credentials.authority))

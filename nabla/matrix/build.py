@@ -18,8 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import jinja2
-
 from nabla.core import files, log
 from nabla.core.errors import CommandError, ConfigError, NablaError
 from nabla.core.paths import OUT, ROOT, relative
@@ -113,6 +111,9 @@ def clone(root: Path) -> None:
 
 def write(title: str, outcomes: list[Outcome]) -> Path:
     """Write the page and the data; return the path of the page."""
+    # Imported when needed: every doit lists the tasks.
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,

@@ -172,3 +172,30 @@ def test_second_build_of_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert result_cache.add(other, "step", {"out": source}).is_relative_to(tmp_path / "second")
     assert (result_cache.entry(other) / "out").read_text() == "y"
     assert len(list((tmp_path / "second" / "results").glob("??/*"))) == 2
+
+
+def test_known_digests_read_no_content(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The manifest is enough; a challenged key has none, and neither has a fresh build."""
+    key = "ab" * 32
+    (tmp_path / "file").write_text("content")
+    assert result_cache.known_digests(key) is None
+    folder = result_cache.add(key, "title", {"file": tmp_path / "file"})
+    (folder / "file").unlink()
+    known = result_cache.known_digests(key)
+    assert known is not None and set(known) == {"file"}
+    assert result_cache.find(key) is None
+    monkeypatch.setenv("NABLA_CHALLENGE", key)
+    assert result_cache.known_digests(key) is None
+    monkeypatch.delenv("NABLA_CHALLENGE")
+    monkeypatch.setenv("NABLA_FRESH", "1")
+    assert result_cache.known_digests(key) is None
+
+
+def test_short_steps_run_again(maker: Checkout) -> None:
+    """A second build runs them, and so does a challenge of another result, which they may use."""
+    maker.task_module("made", TASKS.replace("cacheable=True", "cacheable=True, repeated=True"))
+    maker.doit("made")
+    for number, variables in enumerate(({}, {"NABLA_VARY": "1"}, {"NABLA_CHALLENGE": "0" * 64})):
+        other = another(maker, f"elsewhere{number}")
+        other.doit("made", **variables)  # type: ignore[arg-type]
+        assert calls(other) == bool(variables)

@@ -12,6 +12,8 @@ import pytest
 from tests.machines import Machine
 from tests.unit.farm.conftest import Farm, begun, commit, wait_until
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
 
 @pytest.fixture
 def two_workers(farm: Farm) -> tuple[Farm, Machine]:

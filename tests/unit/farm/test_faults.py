@@ -7,10 +7,14 @@ import random
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.machines import Machine
 from tests.unit.farm.conftest import Farm, Role, begun, wait_until
 
 ROUNDS = 2  # of random kills; bench.farm runs more
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def started(gate: Path, number: int = 0) -> None:
@@ -145,17 +149,29 @@ def random_kills(farm: Farm, gate: Path, rounds: int, generator: random.Random) 
             build.process.wait(timeout=60)
             # What was finished counts.
             build = farm.client(client, scheduler, "last")
+        elif victim == "scheduler" and build.process.wait(timeout=120) == 2:
+            # It had not connected yet, and says so in one line.
+            output = build.log.read_text()
+            assert output.count("error: ") == 1 and "is the scheduler running?" in output, output
+            replace(farm, roles, victim, scheduler, machines)
+            build = farm.client(client, scheduler, "last")
         build.end()
         expected = "".join(f"{number}: {text}" for number in range(4))
         assert (client.base / "checkout/out/last").read_text() == expected
-        if victim == "scheduler" and roles[victim].process.poll() is not None:
-            before = {each.name: registrations(roles[each.name]) for each in machines}
-            roles[victim] = farm.scheduler(scheduler)
-            for each in machines:
-                wait_for_registration(roles[each.name], before[each.name])
-        elif victim in roles and roles[victim].process.poll() is not None:
-            roles[victim] = farm.worker(roles[victim].machine, scheduler)
+        if victim in roles and roles[victim].process.poll() is not None:
+            replace(farm, roles, victim, scheduler, machines)
     return history
+
+
+def replace(farm: Farm, roles: dict[str, Role], victim: str, scheduler: Machine, machines: list[Machine]) -> None:
+    """Start a killed role again; wait until all workers have found a new scheduler."""
+    if victim != "scheduler":
+        roles[victim] = farm.worker(roles[victim].machine, scheduler)
+        return
+    before = {each.name: registrations(roles[each.name]) for each in machines}
+    roles[victim] = farm.scheduler(scheduler)
+    for each in machines:
+        wait_for_registration(roles[each.name], before[each.name])
 
 
 def wait_for_registration(worker: Role, before: int) -> None:

@@ -19,6 +19,7 @@ from nabla.farm import certificates, identity, protocol, settings
 from tests.unit.farm.conftest import Farm, repository
 
 
+@pytest.mark.slow
 def test_strangers_are_refused(farm: Farm) -> None:
     """A foreign authority, in both directions; a scheduler without TLS; no scheduler. One line each."""
     scheduler, client = farm.machine("scheduler", "scheduler"), farm.machine("client", "client")
@@ -50,6 +51,7 @@ def test_strangers_are_refused(farm: Farm) -> None:
         assert "speaks no TLS" in output and output.count("error: ") == 1, output
 
 
+@pytest.mark.slow
 def test_members_send_no_code(farm: Farm, tmp_path: Path) -> None:
     """A client with a certificate cannot run a function of its own, on no worker and on no scheduler."""
     scheduler, client = farm.machine("scheduler", "scheduler"), farm.machine("client", "client")
@@ -183,6 +185,7 @@ def test_data_stay_in_their_folders(tmp_path: Path, name: str) -> None:
         assert not (root / name).exists()
 
 
+@pytest.mark.slow
 def test_without_the_packages(farm: Farm, tmp_path: Path) -> None:
     """Everything else works without the farm's packages; the farm's commands name what is missing."""
     client = farm.machine("client", "client")
