@@ -15,11 +15,12 @@
 #define STATE_PATH "/proc/nabla/snapshot"
 
 static const char usage[] =
-	"usage: nabla-snapshot [-- COMMAND [ARG…]]\n"
+	"usage: nabla-snapshot [-- [COMMAND [ARG…]]]\n"
 	"\n"
 	"Saves this VM in the file of nabla-run --snapshot, and prints \"original\" or, in a VM that is\n"
-	"restored from it, \"restored\". With COMMAND, prints nothing and, in a restored VM, becomes COMMAND\n"
-	"with the arguments, environment and working directory of nabla-run --restore.\n";
+	"restored from it, \"restored\". With --, prints nothing and, in a restored VM, becomes COMMAND with the\n"
+	"arguments, environment and working directory of nabla-run --restore; without COMMAND, the command of\n"
+	"nabla-run --restore, by default a shell.\n";
 
 bool is_snapshot_command(const char *name)
 {
@@ -77,7 +78,7 @@ static int become(char **command)
 {
 	struct settings s;
 	size_t own = 0, more = 0;
-	char *nothing[] = {NULL};
+	static char *nothing[] = {NULL}, *shell[] = {"/bin/sh", NULL};
 	settings_read(&s, nothing);
 	while (command[own])
 		own++;
@@ -89,6 +90,8 @@ static int become(char **command)
 	memcpy(words, command, own * sizeof *words);
 	if (more)
 		memcpy(words + own, s.command, more * sizeof *words);
+	if (!words[0])
+		words = shell;
 	if (chdir(s.workdir) < 0)
 		return failed(s.workdir, errno);
 	execvpe(words[0], words, s.env);
@@ -101,8 +104,7 @@ int snapshot_main(char **argv)
 {
 	char **command = NULL;
 	if (argv[1]) {
-		bool given = !strcmp(argv[1], "--") && argv[2];
-		if (!given) {
+		if (strcmp(argv[1], "--")) {
 			bool help = !strcmp(argv[1], "--help");
 			say(help ? STDOUT_FILENO : STDERR_FILENO, usage);
 			return help ? 0 : 2;

@@ -103,6 +103,15 @@ def test_arguments(testing: Vm, tmp_path: Path) -> None:
     assert saved.run("x").output == "/\n 1 \n"
 
 
+def test_any_command(minimal: Vm, tmp_path: Path) -> None:
+    """A snapshot of the VM before its command starts each command."""
+    saved = becomes(minimal, tmp_path / "s.snap")
+    assert saved.run("echo", "a b", "c").output == "a b c\n"
+    assert saved.run("/bin/sh", "-c", "exit 3").status == 3
+    assert saved.run(stdin=b"echo in a shell\n").output == "in a shell\n"
+    assert saved.run("nothing").status == 127
+
+
 def test_status_of_the_command(minimal: Vm, tmp_path: Path) -> None:
     saved = becomes(minimal, tmp_path / "s.snap", "/bin/sh", "-c")
     assert [saved.run(f"exit {n}").status for n in (0, 1, 77)] == [0, 1, 77]
