@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""VMs that start from a snapshot, beside VMs that boot and other ways to start the same.
+
+python -m bench.snapshots [--runs 300] [--clones 100] [--commit]
+
+"first byte" ends when the first byte of the answer arrives, "exit" when nabla-run has ended; both include nabla-run.
+Clones are VMs that all live at once and answer; their memory is the host's proportional set size, which divides pages
+that they share. Bind it to one processor (taskset -c 1) for figures with less noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import common
+from nabla.core import log
+from nabla.core.paths import IMAGES, NABLA_RUN
+
+PAYLOAD = "import asyncio, json, urllib.request, decimal, logging, sys\n"
+ANSWER = "sys.stdout.write(str(sum(range(9)))); sys.stdout.flush()\n"
+SAVE = "open('/proc/nabla/snapshot', 'w').write('save')\n"
+WAIT = "sys.stdin.read()\n"
+
+
+def save(file: Path, image: str, memory: str, *command: str) -> list[str]:
+    """Make a snapshot; returns the command line that starts from it."""
+    options = ["--snapshot", str(file), "--snapshot-then-exit"]
+    subprocess.run(
+        common.machine(image, *command, memory=memory, options=options), stdin=subprocess.DEVNULL, check=True
+    )
+    return [str(NABLA_RUN), "--ephemeral", "--restore", str(file), str(IMAGES / f"{image}.ext3")]
+
+
+def once(command: Sequence[str]) -> tuple[float, float]:
+    """Return the times to the first byte and to the exit, in ms."""
+    began = time.perf_counter_ns()
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdout is not None
+        process.stdout.read(1)
+        first = time.perf_counter_ns()
+        process.stdout.read()
+        if process.wait():
+            raise subprocess.CalledProcessError(process.returncode, list(command))
+    return (first - began) / 1e6, (time.perf_counter_ns() - began) / 1e6
+
+
+def figures(times: list[float]) -> dict[str, float]:
+    """Return what a table shows of some times."""
+    times.sort()
+    return {"min": times[0], "median": times[len(times) // 2], "p99": times[int(len(times) * 0.99)]}
+
+
+def measure(commands: dict[str, Sequence[str]], runs: int) -> list[dict[str, Any]]:
+    """Run the commands in turn, so that other load affects all of them."""
+    gathered: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    for _ in range(runs):
+        for name, command in commands.items():
+            gathered[name].append(once(command))
+    return [
+        {"name": name, "runs": runs, "first": figures([a for a, _ in pairs]), "exit": figures([b for _, b in pairs])}
+        for name, pairs in gathered.items()
+    ]
+
+
+def pss(pid: int) -> int:
+    """Return the proportional memory of the only child of a process, in KiB."""
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    lines = Path(f"/proc/{child}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def clones(command: Sequence[str], count: int) -> dict[str, Any]:
+    """Start that many, wait for the answer of each, and look at their memory while all live."""
+    began = time.perf_counter_ns()
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
+    running = [subprocess.Popen(command, **pipes) for _ in range(count)]
+    try:
+        answered = sum(each.stdout.read(1) != b"" for each in running if each.stdout)
+        took = (time.perf_counter_ns() - began) / 1e6
+        memory = [pss(each.pid) for each in running]
+    finally:
+        for each in running:
+            each.kill()
+            each.wait()
+    return {"clones": count, "answered": answered, "ms": took, "pss_kib": sum(memory) // count}
+
+
+def main() -> int:
+    """Measure, print, save."""
+    parser = argparse.ArgumentParser(prog="bench.snapshots", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runs", type=int, default=300, help="of each command (300)")
+    parser.add_argument("--clones", type=int, default=100, help="VMs that live at once (100); as root")
+    parser.add_argument("--commit", action="store_true", help="write to bench/results/")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        at = Path(folder)
+        boot = common.machine("base", "/bin/echo", "x", memory="256M")
+        commands: dict[str, Sequence[str]] = {
+            "snapshot, one program": save(at / "1", "minimal", "64M", "nabla-snapshot"),
+            "snapshot, any command": [*save(at / "2", "base", "256M", "nabla-snapshot", "--"), "--", "/bin/echo", "x"],
+            "boot, the same command": boot,
+            "snapshot, Python with imports": save(at / "3", "test", "256M", "python3", "-c", PAYLOAD + SAVE + ANSWER),
+            "host's Python, the same": [sys.executable, "-c", PAYLOAD + ANSWER],
+        }
+        if bwrap := shutil.which("bwrap"):
+            commands["bubblewrap, /bin/echo"] = [bwrap, "--ro-bind", "/", "/", "--unshare-all", "/bin/echo", "x"]
+        results = measure(commands, options.runs)
+        waiting = save(at / "4", "test", "256M", "python3", "-c", PAYLOAD + SAVE + ANSWER + WAIT)
+        together = clones(waiting, options.clones)
+    folders = [common.COMMITTED] if options.commit else []
+    path = common.save("snapshots", {"starts": results, "clones": together}, *folders)
+    log.info(f"written to {path}")
+    rows = [["start", "first byte: min", "median", "p99", "exit: min", "median", "p99"]]
+    rows += [[r["name"], *(f"{r[end][k]:.2f}" for end in ("first", "exit") for k in r[end])] for r in results]
+    print(common.table(rows))
+    print(
+        f"{together['clones']} clones: {together['answered']} answered within {together['ms']:.0f} ms, "
+        f"{together['pss_kib']} KiB each"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    common.start(main)
