@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Set
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,9 @@ def _run_step(request: Request) -> Reply:
 def _run_package(request: Request) -> Reply:
     """Compile a package. No package file is written: that takes the key of the user, and time."""
     name = request.task.removeprefix(_PACKAGES)
-    needed = [each for each in _makers(request.task) if not each.startswith(_PACKAGES)]
+    # The key of a package contains the digests of its own sources.
+    packages = {f"{_PACKAGES}{each}" for each in (name, *catalog.closure(name))}
+    needed = [each for each in _makers(packages) if not each.startswith(_PACKAGES)]
     failure = _failure(request, _doit(*needed))
     if failure is not None:
         return failure
@@ -134,8 +137,8 @@ def _record_package(name: str) -> None:
     files.write(package_record(name), msgspec.json.format(msgspec.json.encode(built), indent=1) + b"\n")
 
 
-def _makers(task: str) -> list[str]:
-    """Return the tasks that make the inputs of a task."""
+def _makers(tasks: Set[str]) -> list[str]:
+    """Return the tasks that make the inputs of these tasks."""
     makers: dict[str, str] = {}
     needs: list[str] = []
     for creator in discovery.discover().values():
@@ -143,8 +146,8 @@ def _makers(task: str) -> list[str]:
         for each in [created] if isinstance(created, dict) else created:
             name = f"{each['basename']}:{each['name']}" if each.get("name") else each["basename"]
             makers.update(dict.fromkeys(each.get("targets", ()), name))
-            if name == task:
-                needs = [*each.get("file_dep", ())]
+            if name in tasks:
+                needs += each.get("file_dep", ())
     return sorted({makers[path] for path in needs if path in makers})
 
 
