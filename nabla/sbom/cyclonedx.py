@@ -8,7 +8,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from nabla.core import digest
-from nabla.sbom.inventory import NAME, Component, Inventory, Kind, Patch, SbomError, Source, spdx_expression
+from nabla.sbom.inventory import (
+    NAME,
+    Component,
+    Inventory,
+    Kind,
+    Patch,
+    SbomError,
+    Source,
+    spdx_expression,
+    supplier,
+)
 from verify.release import cyclonedx
 from verify.release.cyclonedx import BUILT_WITH, KIND, ORIGIN
 
@@ -88,6 +98,7 @@ def _component(component: Component, sources: dict[str, Source], first: str) -> 
         version=component.version,
         type=ComponentType(_TYPES[component.kind]),
         bom_ref=component.ref,
+        supplier=_supplier(supplier(component)),
         description=component.summary or None,
         purl=PackageURL.from_string(component.purl) if component.purl else None,
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=component.sha256)] if component.sha256 else None,

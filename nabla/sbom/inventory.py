@@ -16,6 +16,8 @@ from typing import Any, Literal
 from nabla.core.errors import NablaError
 
 NAME = "nabla-linux"
+# Increment it when documents say more about the same content: they become other documents.
+_FORM = 2
 
 # kernel, library, program: built from the recipes of kernel, libc, busybox, launcher and init.
 # package: of the repository. base: a package of Alpine, in the root file system of images.
@@ -93,6 +95,14 @@ class Component:
     depends: tuple[str, ...] = ()
 
 
+def supplier(component: Component) -> str:
+    """Return the name of the organization from which users get a component."""
+    purl = component.purl or ""
+    if purl.startswith("pkg:apk/alpine/"):
+        return "Alpine Linux"
+    return "Python Package Index" if component.kind == "wheel" else NAME
+
+
 @dataclass(frozen=True)
 class Inventory:
     """The content of a release. `epoch`: the date of all builds, in seconds since 1970."""
@@ -110,7 +120,7 @@ class Inventory:
 
     def content(self) -> list[str]:
         """Return the content for a document's serial number: repr() of a data class includes the names of fields."""
-        return [self.version, str(self.epoch), *map(repr, self.components), *map(repr, self.sources)]
+        return [str(_FORM), self.version, str(self.epoch), *map(repr, self.components), *map(repr, self.sources)]
 
     def of_kind(self, *kinds: Kind) -> Iterator[Component]:
         """Yield the components of these kinds."""

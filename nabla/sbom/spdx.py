@@ -26,9 +26,11 @@ from nabla.sbom.inventory import (
     SourceFile,
     licensing,
     spdx_expression,
+    supplier,
 )
 
 if TYPE_CHECKING:
+    from spdx_tools.spdx.model.actor import Actor
     from spdx_tools.spdx.model.file import File
     from spdx_tools.spdx.model.package import ExternalPackageRef, Package
     from spdx_tools.spdx.model.relationship import Relationship
@@ -50,7 +52,6 @@ _DOCUMENT = "SPDXRef-DOCUMENT"
 def write(inventory: Inventory) -> str:
     """Return the validated document. Raises `SbomError` if it is invalid."""
     from spdx_tools.spdx.jsonschema.document_converter import DocumentConverter
-    from spdx_tools.spdx.model.actor import Actor, ActorType
     from spdx_tools.spdx.model.document import CreationInfo, Document
     from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
@@ -61,7 +62,7 @@ def write(inventory: Inventory) -> str:
             spdx_id=_DOCUMENT,
             name=f"{NAME}-{inventory.version}",
             document_namespace=f"urn:uuid:{uuid.uuid5(_UUIDS, digest.config_digest(inventory.content()))}",
-            creators=[Actor(ActorType.ORGANIZATION, NAME)],
+            creators=[_organization(NAME)],
             created=datetime.fromtimestamp(inventory.epoch, UTC).replace(tzinfo=None),
         ),
         packages=[
@@ -98,10 +99,11 @@ def _root(inventory: Inventory) -> Package:
         spdx_id=spdx_id(NAME),
         name=NAME,
         version=inventory.version,
+        supplier=_organization(NAME),
         download_location=SpdxNoAssertion(),
         files_analyzed=False,
         license_declared=licensing().parse("Apache-2.0"),
-        comment="The license is that of what is our own; each part tells its own.",
+        comment="The license is that of nabla's own files; each component declares its own.",
     )
 
 
@@ -116,6 +118,7 @@ def _component(component: Component, sources: dict[str, Source]) -> Package:
         spdx_id=spdx_id(component.ref),
         name=component.name,
         version=component.version or None,
+        supplier=_organization(supplier(component)),
         download_location=SpdxNoAssertion(),
         files_analyzed=False,
         checksums=[Checksum(ChecksumAlgorithm.SHA256, component.sha256)] if component.sha256 else [],
@@ -142,6 +145,7 @@ def _source(source: Source) -> Package:
         name=source.name,
         version=source.version,
         file_name=first.file,
+        supplier=_organization(NAME),
         download_location=first.places[0] if first.places else SpdxNoAssertion(),
         files_analyzed=False,
         checksums=[Checksum(ChecksumAlgorithm.SHA256, first.sha256)],
@@ -151,6 +155,12 @@ def _source(source: Source) -> Package:
         external_references=_purls([file.purl for file in source.files]),
         primary_package_purpose=PackagePurpose.SOURCE,
     )
+
+
+def _organization(name: str) -> Actor:
+    from spdx_tools.spdx.model.actor import Actor, ActorType
+
+    return Actor(ActorType.ORGANIZATION, name)
 
 
 def _also(first: SourceFile, others: list[SourceFile]) -> list[str]:
@@ -184,7 +194,7 @@ def _license(text: str) -> tuple[Any, str | None]:
     expression = spdx_expression(text) if text and text != "NOASSERTION" else None
     if expression is not None:
         return licensing().parse(expression), None
-    return SpdxNoAssertion(), f"its maker writes: {text}" if text and text != "NOASSERTION" else None
+    return SpdxNoAssertion(), f"its author writes: {text}" if text and text != "NOASSERTION" else None
 
 
 def _purls(names: list[str | None]) -> list[ExternalPackageRef]:

@@ -288,8 +288,21 @@ static void end_sleepers(word count)
 	}
 }
 
+/*
+ * Returns 1 if processes for these calls die again and again before they make one, or cannot start: files, segments,
+ * and queues that stay have used up all memory, or root has written to the disk or unmounted what it needs.
+ */
+static int bury(struct child *child, word calls)
+{
+	child->pid = 0;
+	child->deaths++;
+	child->idle_deaths = calls == child->before ? child->idle_deaths + 1 : 0;
+	child->before = calls;
+	return child->idle_deaths > 100;
+}
+
 /* Starts a process for the calls that are left of those of `i`; its exec leaves it nothing of the one before. */
-static void start(word i, word seed, word calls, int fd, char *forks)
+static int start(word i, word seed, word calls, int fd, char *forks)
 {
 	struct child *child = &children[i];
 	char words[4][24];
@@ -299,21 +312,7 @@ static void start(word i, word seed, word calls, int fd, char *forks)
 	snprintf(words[3], sizeof words[3], "%d", fd);
 	char *arguments[] = {SELF, words[0], words[1], "0", i & 1 ? "user" : "root", words[2], words[3], forks, NULL};
 	child->idle = 0;
-	if (posix_spawn(&child->pid, SELF, NULL, NULL, arguments, environ))
-		child->pid = 0;
-}
-
-/*
- * Returns 1 if processes for these calls die again and again before they make one: files, segments, and queues that
- * stay have used up all memory.
- */
-static int bury(struct child *child, word calls)
-{
-	child->pid = 0;
-	child->deaths++;
-	child->idle_deaths = calls == child->before ? child->idle_deaths + 1 : 0;
-	child->before = calls;
-	return child->idle_deaths > 100;
+	return posix_spawn(&child->pid, SELF, NULL, NULL, arguments, environ) && bury(child, made[i]);
 }
 
 static word *tally(int fd)
@@ -346,7 +345,7 @@ int main(int argc, char **argv)
 		left = 0;
 		for (word i = 0; i < processes; i++) {
 			if (!children[i].pid && made[i] < calls)
-				start(i, seed, calls, fd, argv[4]);
+				full |= start(i, seed, calls, fd, argv[4]);
 			left += children[i].pid || made[i] < calls;
 		}
 		for (pid_t pid; (pid = waitpid(-1, NULL, WNOHANG)) > 0;) {

@@ -132,7 +132,7 @@ def test_spdx() -> None:
     assert source["downloadLocation"] == "https://example.org/thing-2.0.tar.gz"
     assert f"sha256 {'b' * 64}" in source["comment"]
     assert packages["sudo", "INSTALL"]["licenseDeclared"] == "NOASSERTION"
-    assert packages["sudo", "INSTALL"]["licenseComments"] == "its maker writes: custom ISC"
+    assert packages["sudo", "INSTALL"]["licenseComments"] == "its author writes: custom ISC"
     (file,) = document["files"]
     assert file["fileName"] == "./patches/thing/0001-fix.patch"
     assert file["comment"] == "Fix\nfixes CVE-2024-12345"
