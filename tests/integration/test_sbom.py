@@ -225,6 +225,15 @@ def test_texts_are_the_right_ones(path: str, words: str) -> None:
     assert words in (LICENSE_TEXTS.path / path).read_text()
 
 
+def test_minimum_elements_of_ntia() -> None:
+    """The checker of SPDX documents that NTIA's and CISA's guides name; docs/sbom.md lists what its others miss."""
+    from ntia_conformance_checker import SbomChecker
+
+    checker = SbomChecker(str(SPDX), compliance="ntia")
+    assert checker.parsing_error == []
+    assert checker.compliant, checker.components_without_suppliers
+
+
 def purls_of(name: str) -> tuple[str, ...]:
     subjects = [subject for subject in match.read_bill(CYCLONEDX) if name in subject.names]
     return tuple(sorted(purl for subject in subjects for purl in subject.purls))
