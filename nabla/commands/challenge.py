@@ -21,6 +21,7 @@ from nabla.core.paths import OUT, ROOT, relative
 from nabla.engine import result_cache
 from nabla.engine.remote import settings, stores
 from nabla.engine.remote.record import Signed
+from nabla.sandbox import buildroot, lockfile
 
 DEFAULT = 3
 
@@ -42,6 +43,9 @@ def run(words: list[str], seed: str) -> None:
     chosen = _choose(number, words[1:], random.Random(seed) if seed else random.SystemRandom())
     if not chosen:
         raise VerifyError("no store has a result of this checkout", "build first: the keys depend on built inputs")
+    # The builds use no store, and a checkout whose results all come from one has no build root yet.
+    for pins in (lockfile.BASE, lockfile.PACKAGING):
+        buildroot.fetch(lockfile.read_lock(pins.lock))
     different = [line for each in chosen for line in _compare(each)]
     for line in different:
         log.error(line)
