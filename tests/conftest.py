@@ -126,7 +126,7 @@ class Checkout:
     def doit(self, *words: str, status: int = 0, **variables: str) -> str:
         """Run doit to its end, check its exit status, return its output."""
         with self.popen(*words, **variables) as process:
-            output, _ = process.communicate(timeout=120)
+            output, _ = process.communicate(timeout=1200)
         assert process.returncode == status, output
         return output
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,14 @@ from tests.conftest import ROOT
 
 _FIRST_USER = 65100
 _PREFIX = "10.99.7"
+
+
+@contextmanager
+def reachable_folder() -> Iterator[Path]:
+    """A temporary folder that every user reaches; pytest's own are the user's alone."""
+    with tempfile.TemporaryDirectory(prefix="nabla-machines-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 def _ready(holder: subprocess.Popen[bytes]) -> int:

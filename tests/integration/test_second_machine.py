@@ -13,7 +13,7 @@ import pytest
 from nabla.core import manifest
 from nabla.core.artifacts import ARTIFACTS
 from tests.conftest import ROOT, Checkout
-from tests.machines import Machine, Network
+from tests.machines import Machine, Network, reachable_folder
 from tests.unit.engine.remote.servers import nginx_process
 from verify.release.layout import keys_dir
 
@@ -39,20 +39,23 @@ def commit(root: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_release_from_a_store(user_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_release_from_a_store(user_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Own network, user, home, cache and checkout. Then a real package of the store is built again and compared."""
     monkeypatch.setenv("NABLA_CACHE", str(user_cache))
     monkeypatch.setenv("NABLA_KEYS", str(KEYS))
-    for folder in (tmp_path, tmp_path.parent):
-        folder.chmod(0o755)
-    served = tmp_path / "served"
-    monkeypatch.setenv("NABLA_STORE_SIGNERS", str(tmp_path / "own signers"))
+    with reachable_folder() as base:
+        _take_and_challenge(base, monkeypatch)
+
+
+def _take_and_challenge(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = base / "served"
+    monkeypatch.setenv("NABLA_STORE_SIGNERS", str(base / "own signers"))
     Checkout(ROOT).doit("cache:push", "--current", NABLA_STORE=f"file://{served}/nabla", NABLA_STORE_PUSH="1")
-    with Network(tmp_path / "machines") as network:
+    with Network(base / "machines") as network:
         first, second = network.machine("first"), network.machine("second")
         root = second.checkout()
         _configure(second, f"http://{first.address}/nabla")
-        with nginx_process(tmp_path / "nginx", served, f"{first.address}:80", first.prefix):
+        with nginx_process(base / "nginx", served, f"{first.address}:80", first.prefix):
             output = second.doit(root, "-n", "2", "release", _CHALLENGED)
             assert "warning" not in output
             assert not re.search(r"compile: \d+ objects|unpack the build root", output), output

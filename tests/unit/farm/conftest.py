@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, has_ended
-from tests.machines import Machine, Network
+from tests.machines import Machine, Network, reachable_folder
 from tests.unit.engine.remote.servers import nginx_process
 
 TASKS = """
@@ -250,7 +250,6 @@ def running(base: Path) -> Iterator[Farm]:
     """A network with a store and the keys of a farm, without roles yet."""
     from nabla.farm import certificates
 
-    base.chmod(0o755)
     with ExitStack() as stack:
         network = stack.enter_context(Network(base / "machines"))
         keeper = network.machine("store")
@@ -265,22 +264,18 @@ def running(base: Path) -> Iterator[Farm]:
 
 
 @pytest.fixture
-def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+def farm() -> Iterator[Farm]:
     """A network with a store, without roles."""
-    base = tmp_path_factory.mktemp("farm")
-    # Other users must reach it.
-    for folder in (base, base.parent):
-        folder.chmod(0o755)
-    with running(base) as ready:
+    with reachable_folder() as base, running(base) as ready:
         yield ready
 
 
 @pytest.fixture
-def gate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def gate() -> Iterator[Path]:
     """A folder in which steps report their start, and wait until the file `go` is there."""
-    folder = tmp_path_factory.mktemp("gate")
-    folder.chmod(0o777)
-    return folder
+    with reachable_folder() as folder:
+        folder.chmod(0o777)
+        yield folder
 
 
 def begun(gate: Path, number: int) -> list[Path]:
