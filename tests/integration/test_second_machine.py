@@ -14,6 +14,7 @@ from nabla.core import manifest
 from nabla.core.artifacts import ARTIFACTS
 from tests.conftest import ROOT, Checkout
 from tests.machines import Machine, Network, reachable_folder
+from tests.results import run_once
 from tests.unit.engine.remote.servers import nginx_process
 from verify.release.layout import keys_dir
 
@@ -39,12 +40,17 @@ def commit(root: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_release_from_a_store(user_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_release_from_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Own network, user, home, cache and checkout. Then a real package of the store is built again and compared."""
-    monkeypatch.setenv("NABLA_CACHE", str(user_cache))
     monkeypatch.setenv("NABLA_KEYS", str(KEYS))
     with reachable_folder() as base:
-        _take_and_challenge(base, monkeypatch)
+        run_once(
+            "a release from the store of another machine",
+            lambda: _take_and_challenge(base, monkeypatch),
+            tmp_path,
+            Path(__file__),
+            ROOT / "tests" / "machines.py",
+        )
 
 
 def _take_and_challenge(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
