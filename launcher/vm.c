@@ -57,6 +57,11 @@ static int block_signals(sigset_t *handled)
 	/* The reader of --stats-fd may go away without ending the VM. The kernel ignores SIGPIPE anyway. */
 	signal(SIGPIPE, SIG_IGN);
 	sigprocmask(SIG_BLOCK, handled, NULL);
+	/* A blocked SIGCONT still continues the launcher, and stays pending: stop() looks for it. */
+	sigset_t continues;
+	sigemptyset(&continues);
+	sigaddset(&continues, SIGCONT);
+	sigprocmask(SIG_BLOCK, &continues, NULL);
 	int fd = signalfd(-1, handled, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (fd < 0)
 		fail(NULL, "cannot create a signalfd: %s", strerror(errno));
@@ -85,14 +90,20 @@ static int pending_signal(const struct watch *w)
 	return sigismember(&w->handled, SIGTSTP) && sigismember(&pending, SIGTSTP) ? SIGTSTP : 0;
 }
 
-/* The default action of the pending SIGTSTP stops the launcher, unless its process group is orphaned. */
+/*
+ * The default action of the pending SIGTSTP stops the launcher. In an orphaned process group the kernel ignores it, and
+ * no SIGCONT is pending afterwards.
+ */
 static void stop(void)
 {
-	sigset_t set;
+	sigset_t set, pending;
 	sigemptyset(&set);
 	sigaddset(&set, SIGTSTP);
 	sigprocmask(SIG_UNBLOCK, &set, NULL);
 	sigprocmask(SIG_BLOCK, &set, NULL);
+	sigpending(&pending);
+	if (!sigismember(&pending, SIGCONT))
+		raise(SIGSTOP);
 }
 
 /* Like any job of a shell: the terminal is in its original mode while the launcher is stopped. */

@@ -7,7 +7,7 @@ import sys
 import tornado.web
 
 
-class Square(tornado.web.RequestHandler):  # type: ignore[misc]
+class Square(tornado.web.RequestHandler):
     """One number, its square."""
 
     def get(self, number: str) -> None:

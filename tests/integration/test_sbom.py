@@ -230,7 +230,7 @@ def test_minimum_elements_of_ntia() -> None:
     from ntia_conformance_checker import SbomChecker
 
     checker = SbomChecker(str(SPDX), compliance="ntia")
-    assert checker.parsing_error == []
+    assert checker.parsing_errors == []
     assert checker.compliant, checker.components_without_suppliers
 
 
