@@ -100,15 +100,21 @@ def resolve(requirements: lockfile.Requirements) -> lockfile.Lock:
     return lock
 
 
+def take_from_stores(lock: lockfile.Lock) -> list[DebFile]:
+    """Add missing package files of `lock` to the cache, as far as stores have them; return those still missing."""
+    missing = [file for file in lock.files if not _cached(file)]
+    if not missing or not settings.load().stores:
+        return missing
+    with ThreadPoolExecutor(settings.load().parallel) as pool:
+        return [file for file, taken in zip(missing, pool.map(_from_stores, missing), strict=True) if not taken]
+
+
 def fetch(lock: lockfile.Lock) -> list[Path]:
     """Return the verified package files of `lock` in its order; adds missing ones to the cache.
 
     They come from the stores, which are mirrors of Debian's archive, or else from the archive.
     """
-    missing = [file for file in lock.files if not _cached(file)]
-    if missing and settings.load().stores:
-        with ThreadPoolExecutor(settings.load().parallel) as pool:
-            missing = [file for file, taken in zip(missing, pool.map(_from_stores, missing), strict=True) if not taken]
+    missing = take_from_stores(lock)
     if missing:
         if is_offline():
             raise OfflineError(

@@ -17,6 +17,8 @@ from tests.unit.engine.remote.servers import free_port, nginx, odd_server
 from tests.unit.engine.remote.test_stores import configure
 from tests.unit.engine.test_result_cache import TASKS, another, calls
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
