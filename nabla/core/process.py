@@ -245,6 +245,22 @@ def _start(
         raise HostError(f"cannot run {words[0]}: permission denied") from error
 
 
+def _communicate(process: subprocess.Popen[Any], data: Any, timeout: float | None) -> tuple[Any, Any]:
+    """Like `Popen.communicate`. Looks for signals each second.
+
+    Python runs no handler for a signal that arrives between its last look and the start of a system call.
+    """
+    end = None if timeout is None else time.monotonic() + timeout
+    while True:
+        left = 1.0 if end is None else min(1.0, max(0.0, end - time.monotonic()))
+        try:
+            return process.communicate(data, timeout=left)
+        except subprocess.TimeoutExpired:
+            if end is not None and time.monotonic() >= end:
+                raise
+            data = None
+
+
 def _pump(
     process: subprocess.Popen[bytes],
     data: bytes | None,
@@ -253,7 +269,7 @@ def _pump(
     timeout: float | None,
 ) -> tuple[bytes, bytes]:
     if sink is None or progress is None:
-        out, err = process.communicate(data, timeout=timeout)
+        out, err = _communicate(process, data, timeout)
         return out or b"", err or b""
     if data is not None:
         raise ValueError("input and progress cannot be combined")
