@@ -96,7 +96,7 @@ def test_words_of_the_glossary_are_used() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "found"),
+    ("name", "text", "expected"),
     [
         ("a.md", "It is told `told` [x](told).\n```\nwhom\n```\nThe behaviour.\n", ["1: 'told'", "5: 'behaviour'"]),
         ("a.c", "/* whoever\n * calls */ int told_by;\n", ["1: 'whoever'"]),
@@ -108,9 +108,9 @@ def test_words_of_the_glossary_are_used() -> None:
         ("a.toml", 'color = "favorite"\nanalyses = "optimized"\n', []),
     ],
 )
-def test_forbidden_words_are_found(tmp_path: Path, name: str, text: str, found: list[str]) -> None:
+def test_forbidden_words_are_found(tmp_path: Path, name: str, text: str, expected: list[str]) -> None:
     path = tmp_path / name
     path.write_text(text)
     seen = [":".join(finding.split(":")[:2]) for finding in prose.findings(path)]
-    assert seen[: len(found)] == found
-    assert len(seen) == len(found) + (name == "a.py")
+    assert seen[: len(expected)] == expected
+    assert len(seen) == len(expected) + (name == "a.py")

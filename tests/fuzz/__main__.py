@@ -34,7 +34,7 @@ def main() -> int:
     unknown = [name for name in words.names if name not in FUZZERS]
     if unknown:
         parser.error(f"there is no fuzzer {unknown[0]}; there are {', '.join(FUZZERS)}")
-    found = 0
+    count = 0
     for name in words.names or FUZZERS:
         fuzzer = FUZZERS[name]
         seed = words.seed if words.seed is not None else random.randrange(1 << 32)
@@ -43,13 +43,13 @@ def main() -> int:
         for _, finding in run(fuzzer, seed, for_seconds(words.time), jobs):
             rounds += 1
             if finding:
-                found += 1
+                count += 1
                 print(finding.text(), flush=True)
                 if words.keep:
                     print(f"kept in {keep(finding)}", flush=True)
         took = time.monotonic() - began
         print(f"{name}: {rounds * fuzzer.each:,} {fuzzer.unit} in {took:.0f} s from seed {seed}", flush=True)
-    return 1 if found else 0
+    return 1 if count else 0
 
 
 sys.exit(main())

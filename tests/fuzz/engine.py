@@ -126,11 +126,11 @@ def keep(finding: Finding) -> Path:
     return path
 
 
-def kept() -> list[tuple[str, int]]:
+def stored() -> list[tuple[str, int]]:
     """Return fuzzer and seed of each file in crashes/."""
-    found = []
+    findings = []
     for path in sorted(CRASHES.glob("*.toml")):
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         assert set(content) == {"fuzzer", "seed"}, f"{relative(path)}: fuzzer and seed, and no other key"
-        found.append((str(content["fuzzer"]), int(content["seed"])))
-    return found
+        findings.append((str(content["fuzzer"]), int(content["seed"])))
+    return findings

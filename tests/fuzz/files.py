@@ -60,8 +60,8 @@ def _examine(name: str, seed: int, data: bytes, attempt: Callable[[Path], object
         except _TooLong:
             return f"mutant {seed} takes longer than {PATIENCE} s"
         except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            return f"mutant {seed}: {type(error).__name__} in {place.name}, {Path(place.filename).name}: {error}"
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            return f"mutant {seed}: {type(error).__name__} in {frame.name}, {Path(frame.filename).name}: {error}"
         finally:
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
             signal.signal(signal.SIGVTALRM, before)
@@ -173,8 +173,8 @@ def _damaged_text(good: bytes, draw: random.Random) -> bytes:
         elif kind == 2 and b"=" in lines[at]:
             lines[at] = lines[at].split(b"=")[0] + b"= " + draw.choice(pieces)
         else:
-            place = draw.randrange(len(lines[at]) + 1)
-            lines[at] = lines[at][:place] + draw.choice(pieces) + lines[at][place:]
+            column = draw.randrange(len(lines[at]) + 1)
+            lines[at] = lines[at][:column] + draw.choice(pieces) + lines[at][column:]
     return draw.choice([b"\n", b"\n", b"\r\n"]).join(lines)
 
 

@@ -8,7 +8,7 @@ import pytest
 from nabla.commands import fuzzing
 
 from . import disks, files, guests, snapshots, stores, wires
-from .engine import CRASHES, Finding, Fuzzer, for_rounds, kept, run, verdict
+from .engine import CRASHES, Finding, Fuzzer, for_rounds, run, stored, verdict
 
 FUZZERS: dict[str, Fuzzer] = {
     each.name: each
@@ -34,14 +34,14 @@ pytestmark = pytest.mark.vm
 
 @pytest.mark.parametrize("name", FUZZERS)
 def test_some_rounds(name: str) -> None:
-    findings = [found for _, found in run(FUZZERS[name], 1, for_rounds(ROUNDS[name])) if found]
-    assert not findings, "\n".join(found.text() for found in findings)
+    findings = [finding for _, finding in run(FUZZERS[name], 1, for_rounds(ROUNDS[name])) if finding]
+    assert not findings, "\n".join(finding.text() for finding in findings)
 
 
-@pytest.mark.parametrize(("name", "seed"), kept(), ids=lambda value: str(value))
+@pytest.mark.parametrize(("name", "seed"), stored(), ids=lambda value: str(value))
 def test_what_was_found_once(name: str, seed: int) -> None:
-    found = FUZZERS[name].round(seed)
-    assert found is None, found.text()
+    finding = FUZZERS[name].round(seed)
+    assert finding is None, finding.text()
 
 
 def test_every_fuzzer_is_a_task() -> None:
@@ -69,9 +69,9 @@ def test_every_file_is_read() -> None:
 )
 def test_verdicts(status: int, output: str, what: str) -> None:
     """A fuzzer that does not notice is none."""
-    found = verdict("calls", 7, status, output)
-    assert isinstance(found, Finding)
-    assert (found.what, found.seed) == (what, 7)
+    finding = verdict("calls", 7, status, output)
+    assert isinstance(finding, Finding)
+    assert (finding.what, finding.seed) == (what, 7)
 
 
 def test_a_good_end_is_no_finding() -> None:

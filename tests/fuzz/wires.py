@@ -142,10 +142,10 @@ def wires(seed: int) -> Finding | None:
             status = vm.wait()
         written.seek(0)
         output = written.read().decode(errors="replace")
-    found = verdict("wires", seed, status, output)
-    if found is None and not alive:
+    finding = verdict("wires", seed, status, output)
+    if finding is None and not alive:
         return Finding("wires", seed, f"no answer on a descriptor of {kind.name}")
-    return found
+    return finding
 
 
 FUZZERS = (Fuzzer("wires", "frames", FRAMES, wires),)

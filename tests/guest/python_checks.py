@@ -85,19 +85,19 @@ def thread_pool() -> None:
 def thread_local_and_deep() -> None:
     """Thread-local data, and recursion in a thread."""
     data = threading.local()
-    found = []
+    results = []
 
     def work(number: int) -> None:
         data.value = number
         time.sleep(0.01)
-        found.append(data.value == number)
+        results.append(data.value == number)
 
     workers = [threading.Thread(target=work, args=(n,)) for n in range(10)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert found == [True] * 10
+    assert results == [True] * 10
 
 
 @check
@@ -145,8 +145,8 @@ def shared_mappings() -> None:
     import numpy
 
     with tempfile.TemporaryDirectory(dir="/root") as folder:
-        place = Path(folder) / "array"
-        array = numpy.memmap(place, dtype=numpy.int64, mode="w+", shape=(1000, 10))
+        file = Path(folder) / "array"
+        array = numpy.memmap(file, dtype=numpy.int64, mode="w+", shape=(1000, 10))
         array[:] = numpy.arange(10000).reshape(1000, 10)
         pid = os.fork()
         if pid == 0:
@@ -155,8 +155,8 @@ def shared_mappings() -> None:
         os.waitpid(pid, 0)
         assert array[500].sum() == -10
         array.flush()
-        assert numpy.fromfile(place, dtype=numpy.int64).reshape(1000, 10)[500].tolist() == [-1] * 10
-        assert int(numpy.memmap(place, dtype=numpy.int64, mode="r")[4]) == 4
+        assert numpy.fromfile(file, dtype=numpy.int64).reshape(1000, 10)[500].tolist() == [-1] * 10
+        assert int(numpy.memmap(file, dtype=numpy.int64, mode="r")[4]) == 4
         with shelve.open(Path(folder) / "shelf") as shelf:
             shelf["key"] = {"a": [1, 2, 3]}
         with shelve.open(Path(folder) / "shelf") as shelf:

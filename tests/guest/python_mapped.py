@@ -79,11 +79,11 @@ def shared_segment(_folder: str) -> None:
 
 def main() -> None:
     """Run all, on ext and on tmpfs."""
-    for place in ("/root", "/tmp"):
+    for directory in ("/root", "/tmp"):
         for number, check in enumerate((write_ahead_log, mapped_file, shelf, mapped_array, shared_segment)):
-            with tempfile.TemporaryDirectory(dir=place) as folder:
+            with tempfile.TemporaryDirectory(dir=directory) as folder:
                 check(folder)
-            print(f"ok {number + 1} - {place}: {check.__doc__}")
+            print(f"ok {number + 1} - {directory}: {check.__doc__}")
 
 
 main()

@@ -57,15 +57,15 @@ def symbols() -> dict[str, int]:
 def entries() -> tuple[Entry, ...]:
     """All instructions of the kernel that enter the host, from its disassembly."""
     with tempfile.TemporaryDirectory() as folder:
-        place = Sandbox((Bind(VMLINUX.parent, "/src"), Bind(Path(folder), "/build", writable=True)))
-        place.run(f"objdump -d -w --no-show-raw-insn /src/{VMLINUX.name} > vmlinux.s", title="disassemble the kernel")
+        sandbox = Sandbox((Bind(VMLINUX.parent, "/src"), Bind(Path(folder), "/build", writable=True)))
+        sandbox.run(f"objdump -d -w --no-show-raw-insn /src/{VMLINUX.name} > vmlinux.s", title="disassemble the kernel")
         lines = (Path(folder) / "vmlinux.s").read_text(errors="replace").splitlines()
     numbers = _numbers(lines)
-    found = []
+    entries = []
     for use in kernel_code.uses(lines):
         if isinstance(use, kernel_code.Use) and use.kind == "syscall":
-            found.append(Entry(use.function, use.address, use.section, numbers[use.address]))
-    return tuple(found)
+            entries.append(Entry(use.function, use.address, use.section, numbers[use.address]))
+    return tuple(entries)
 
 
 def _numbers(lines: Sequence[str]) -> dict[int, int | None]:
@@ -132,8 +132,8 @@ def filters(trace: str) -> list[list[Instruction]]:
 def constants(memory: int, vdso: int, timer: int, **sets: int) -> dict[str, int]:
     """Return the constants that the kernel must have put into the filter."""
     known = symbols()
-    found = dict.fromkeys(model.CONSTANTS, 0)
-    return found | {
+    values = dict.fromkeys(model.CONSTANTS, 0)
+    return values | {
         "RAM_START": (known["_end"] + 4095) & ~4095,
         "RAM_END": BASE + memory,
         "RAM_SIZE": BASE + memory - ((known["_end"] + 4095) & ~4095),
@@ -227,9 +227,9 @@ class Bare:
         )
         return Ending(finished.returncode, finished.stdout.decode(errors="replace"))
 
-    def attempt(self, place: int | str, number: int, *args: int | str) -> Ending:
-        """Let the guest program make one host call from `place`."""
-        return self.run(PROGRAM, str(place), str(number), *map(str, args))
+    def attempt(self, address: int | str, number: int, *args: int | str) -> Ending:
+        """Let the guest program make one host call from `address`."""
+        return self.run(PROGRAM, str(address), str(number), *map(str, args))
 
 
 def gadget() -> int:

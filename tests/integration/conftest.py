@@ -108,7 +108,7 @@ def ordinary() -> Iterator[Ordinary]:
 @pytest.fixture(scope="session")
 def strace() -> str:
     """Path of the host's strace."""
-    found = shutil.which("strace")
-    if found is None:
+    path = shutil.which("strace")
+    if path is None:
         pytest.fail("strace is missing: it records the VM's host calls; hint: install strace", pytrace=False)
-    return found
+    return path

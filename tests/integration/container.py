@@ -63,9 +63,9 @@ def compile_profile(engine: str) -> bytes:
     """Return the filter that the engine would load on this host, as instructions of seccomp(2)."""
     wanted = profile(engine)
     default = _action(wanted["defaultAction"], wanted.get("defaultErrnoRet", errno.EPERM))
-    made = pyseccomp.SyscallFilter(default)
+    rules = pyseccomp.SyscallFilter(default)
     for arch in (pyseccomp.Arch.X86, pyseccomp.Arch.X32):
-        made.add_arch(arch)
+        rules.add_arch(arch)
     for rule in wanted["syscalls"]:
         action = _action(rule["action"], rule.get("errnoRet") or errno.EPERM)
         if action == default or not _holds(rule, CAPABILITIES[engine]):
@@ -77,9 +77,9 @@ def compile_profile(engine: str) -> bytes:
         # MASKED_EQ has the mask first, then the value, as in the profile.
         for name in rule["names"]:
             if pyseccomp.resolve_syscall(pyseccomp.system_arch(), name) != -1:  # engines skip unknown calls
-                made.add_rule(action, name, *compared)
+                rules.add_rule(action, name, *compared)
     with tempfile.TemporaryFile() as stream:
-        made.export_bpf(stream)
+        rules.export_bpf(stream)
         stream.seek(0)
         return stream.read()
 
@@ -126,11 +126,11 @@ class Container:
             words += ["--unshare-user", "--uid", uid, "--gid", uid]
         elif not self.root:
             become += [f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
-        for place in ("usr", "bin", "sbin", "lib", "lib64", "etc"):
-            if Path("/", place).is_symlink():
-                words += ["--symlink", os.readlink(f"/{place}"), f"/{place}"]
-            elif Path("/", place).exists():
-                words += ["--ro-bind", f"/{place}", f"/{place}"]
+        for directory in ("usr", "bin", "sbin", "lib", "lib64", "etc"):
+            if Path("/", directory).is_symlink():
+                words += ["--symlink", os.readlink(f"/{directory}"), f"/{directory}"]
+            elif Path("/", directory).exists():
+                words += ["--ro-bind", f"/{directory}", f"/{directory}"]
         words += ["--dev", "/dev", "--proc", "/proc", "--ro-bind", "/sys", "/sys", "--tmpfs", "/tmp"]
         words += ["--bind", str(self.folder), "/nabla", "--chdir", "/nabla"]
         for name in _READ_ONLY:

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Place:
+class Installation:
     """Launcher, kernel and images in an accessible folder, and the command that switches to an ordinary user."""
 
     launcher: Path
@@ -92,7 +92,7 @@ def reachable(prefix: Sequence[str], path: Path) -> bool:
 
 
 @contextmanager
-def ordinary_place(*images: str) -> Iterator[Place]:
+def ordinary_installation(*images: str) -> Iterator[Installation]:
     """Prepare a place; files that an ordinary user cannot access are copied for the duration of the context."""
     prefix: tuple[str, ...] = ()
     if os.geteuid() == 0:
@@ -110,8 +110,8 @@ def ordinary_place(*images: str) -> Iterator[Place]:
             assert reachable(prefix, copy), f"{folder} is out of an ordinary user's reach: set TMPDIR to another folder"
             return copy
 
-        found = {image: within_reach(image_of(image)) for image in images}
-        yield Place(within_reach(NABLA_RUN), within_reach(VMLINUX), found, prefix)
+        paths = {image: within_reach(image_of(image)) for image in images}
+        yield Installation(within_reach(NABLA_RUN), within_reach(VMLINUX), paths, prefix)
 
 
 def free_port(address: str = "127.0.0.1") -> int:
@@ -130,8 +130,8 @@ def until(attempt: Callable[[], T | None], what: str) -> T:
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end:
         with suppress(OSError, http.client.HTTPException):
-            if (found := attempt()) is not None:
-                return found
+            if (answer := attempt()) is not None:
+                return answer
         time.sleep(0.05)
     raise AssertionError(f"{what}: not within {_PATIENCE:g} s")
 
@@ -162,13 +162,13 @@ def sha256(data: bytes) -> str:
 
 def helpers_of(parent: int) -> list[int]:
     """Return the process numbers of passt among the children of a process."""
-    found = []
+    numbers = []
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
             fields = (entry / "stat").read_text().rpartition(")") if entry.name.isdigit() else None
             if fields and int(fields[2].split()[1]) == parent and "(passt" in fields[0]:
-                found.append(int(entry.name))
-    return found
+                numbers.append(int(entry.name))
+    return numbers
 
 
 def gone(pid: int) -> bool:
@@ -181,6 +181,6 @@ def gone(pid: int) -> bool:
 
 def program(name: str) -> str:
     """Return the path of a host program that a test requires."""
-    found = shutil.which(name)
-    assert found is not None, f"{name} is missing; hint: ./doit.sh test installs it"
-    return found
+    path = shutil.which(name)
+    assert path is not None, f"{name} is missing; hint: ./doit.sh test installs it"
+    return path

@@ -92,14 +92,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
         shutil.copytree(ROOT / "recipes" / name, root / "recipes" / name)
     for name in ("dodo.py", "pyproject.toml"):
         shutil.copy(ROOT / name, root)
-    made = Checkout(root)
-    made.task_module("musl", MUSL)
-    write(made)
+    checkout = Checkout(root)
+    checkout.task_module("musl", MUSL)
+    write(checkout)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NABLA_CACHE", str(CACHE))
         patch.setenv("NABLA_KEYS", str(root.parent / "keys"))
-        made.doit("packages")
-    yield made
+        checkout.doit("packages")
+    yield checkout
 
 
 @pytest.fixture

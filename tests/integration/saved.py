@@ -74,8 +74,8 @@ def private_kernel(folder: Path) -> Path:
     copy = folder / "vmlinux"
     shutil.copy(VMLINUX, copy)
     data = bytearray(copy.read_bytes())
-    place = data.index(b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0") + 16
-    data[place] ^= 0xFF
+    offset = data.index(b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0") + 16
+    data[offset] ^= 0xFF
     copy.write_bytes(data)
     os.chmod(copy, 0o755)
     return copy

@@ -40,13 +40,13 @@ def test_own_tests_of(name: str, tmp_path: Path) -> None:
     files.make_folder(output.parent)
     job = Job(f"check:{name}", tmp_path / "log", (output,))
     upstream_tests.check_package(job, name)
-    place = job.out(output)
-    found = msgspec.json.decode(place.read_bytes(), type=CheckResult)
-    files.remove(place)
+    path = job.out(output)
+    result = msgspec.json.decode(path.read_bytes(), type=CheckResult)
+    files.remove(path)
     built = read_build_record(name)
-    assert (found.recipe, found.version, found.tree) == (name, built.parts[0].version, built.tree)
-    assert found.failed == 0
-    assert found.tests > LEAST[name]
+    assert (result.recipe, result.version, result.tree) == (name, built.parts[0].version, built.tree)
+    assert result.failed == 0
+    assert result.tests > LEAST[name]
 
 
 @pytest.mark.parametrize(

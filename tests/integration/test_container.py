@@ -33,7 +33,7 @@ Start = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="module")
-def place(stand_in: Path) -> Iterator[Path]:
+def installation(stand_in: Path) -> Iterator[Path]:
     """A folder with launcher, kernel, a world-writable image, and the stand-in."""
     folder = Path(tempfile.mkdtemp(prefix="nabla-container-"))  # other users cannot enter pytest's own folder
     try:
@@ -91,11 +91,11 @@ def inside(box: Container) -> Inside:
 
 
 @pytest.fixture(params=[(engine, root) for engine in container.ENGINES for root in (True, False)], ids=str)
-def box(request: pytest.FixtureRequest, place: Path) -> Iterator[Container]:
+def box(request: pytest.FixtureRequest, installation: Path) -> Iterator[Container]:
     """A container of each engine, whose command is root or an ordinary user."""
     engine, root = request.param
-    with container.container(engine, place, root=root) as made:
-        yield made
+    with container.container(engine, installation, root=root) as started:
+        yield started
 
 
 def machines_work(here: Inside) -> None:
@@ -204,10 +204,10 @@ def test_jail(box: Container) -> None:
 
 
 @pytest.fixture
-def confined(place: Path) -> Inside:
+def confined(installation: Path) -> Inside:
     """An ordinary user who may not create user namespaces, as on hosts where an administrator forbids it."""
     bwrap = ["bwrap", "--unshare-user", "--uid", "1000", "--gid", "1000", "--disable-userns", "--die-with-parent"]
-    bwrap += ["--bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--chdir", str(place), "--"]
+    bwrap += ["--bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--chdir", str(installation), "--"]
     return Inside(lambda *command: [*bwrap, *command])
 
 
@@ -226,13 +226,13 @@ def test_without_user_namespaces(confined: Inside) -> None:
 
 
 @pytest.fixture(scope="module")
-def podman(place: Path) -> Iterator[Path]:
+def podman(installation: Path) -> Iterator[Path]:
     """A folder with everything that a VM needs, including an empty root directory, for podman's containers."""
     if shutil.which("podman") is None:
         pytest.fail("podman is missing; hint: ./doit.sh test installs it", pytrace=False)
     with tempfile.TemporaryDirectory(prefix="nabla-podman-") as name:
         folder = Path(name)
-        for source in place.iterdir():
+        for source in installation.iterdir():
             subprocess.run(["cp", "--sparse=always", "--preserve=mode", source, folder], check=True)
         for inner in ("proc", "sys", "dev", "etc", "run", "tmp", "nabla"):
             (folder / "root" / inner).mkdir(parents=True)

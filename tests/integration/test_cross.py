@@ -77,7 +77,7 @@ def sysroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(sysroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+def sandbox(sysroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     """The sandbox of package builds with sources to compile."""
     monkeypatch.setenv("NABLA_CACHE", str(CACHE))
     (tmp_path / "library.cc").write_text(LIBRARY)
@@ -88,14 +88,14 @@ def place(sysroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> San
 
 
 @pytest.fixture
-def programs(place: Sandbox, tmp_path: Path) -> Path:
+def programs(sandbox: Sandbox, tmp_path: Path) -> Path:
     """One C++ program in a dynamic and a static form, and its library."""
     script = """
         $CXX $CXXFLAGS -std=c++17 -fPIC -shared library.cc -o libown.so
         $CXX $CXXFLAGS -std=c++17 program.cc -L. -lown -o dynamic
         $CXX $CXXFLAGS -std=c++17 -static-pie program.cc library.cc -o static
     """
-    place.run(script, title="compile")
+    sandbox.run(script, title="compile")
     return tmp_path
 
 
@@ -121,7 +121,7 @@ def test_cxx_in_the_guest(programs: Path, sysroot: Path, minimal: Vm) -> None:
     assert result.output == SAYS * 2
 
 
-def test_same_bytes_in_two_folders(place: Sandbox, tmp_path: Path) -> None:
+def test_same_bytes_in_two_folders(sandbox: Sandbox, tmp_path: Path) -> None:
     script = """
         mkdir -p one two/three
         for folder in one two/three; do
@@ -131,7 +131,7 @@ def test_same_bytes_in_two_folders(place: Sandbox, tmp_path: Path) -> None:
             $CC $CFLAGS -g "$PWD/x.c" -o x)
         done
     """
-    place.run(script, title="compile")
+    sandbox.run(script, title="compile")
     for name in ("program", "x"):
         one, other = ((tmp_path / folder / name).read_bytes() for folder in ("one", "two/three"))
         assert one == other
@@ -140,30 +140,30 @@ def test_same_bytes_in_two_folders(place: Sandbox, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flags", ["-no-pie", "-static", "-fno-pie -c", "-fno-PIC -c", "-m32 -c"])
 @pytest.mark.parametrize("compiler", ["gcc", "g++", "cc", "c++"])
-def test_refused(place: Sandbox, tmp_path: Path, compiler: str, flags: str) -> None:
+def test_refused(sandbox: Sandbox, tmp_path: Path, compiler: str, flags: str) -> None:
     with pytest.raises(CommandError) as caught:
-        place.run(f"{TRIPLET}-{compiler} {flags} x.c -o x", title="compile", log=tmp_path / "log")
+        sandbox.run(f"{TRIPLET}-{compiler} {flags} x.c -o x", title="compile", log=tmp_path / "log")
     assert f"{TRIPLET}-{compiler}: error: {flags.split()[0]}" in (tmp_path / "log").read_text()
     assert "error: " in caught.value.hint
     assert not (tmp_path / "x").exists()
 
 
-def test_linker(place: Sandbox, tmp_path: Path) -> None:
+def test_linker(sandbox: Sandbox, tmp_path: Path) -> None:
     """Some builds call the linker directly."""
     (tmp_path / "y.c").write_text("void _start(void) { for (;;) ; }\n")
-    place.run(f"$CC -c y.c -o y.o; {TRIPLET}-ld y.o -o y; {TRIPLET}-ld -shared y.o -o y.so", title="link")
+    sandbox.run(f"$CC -c y.c -o y.o; {TRIPLET}-ld y.o -o y; {TRIPLET}-ld -shared y.o -o y.so", title="link")
     assert pie.examine(tmp_path / "y").problems == ()
     assert pie.examine(tmp_path / "y.so").problems == ()
     for word in ("-no-pie", "-static"):
         with pytest.raises(CommandError):
-            place.run(f"{TRIPLET}-ld {word} y.o -o z", title="link", log=tmp_path / "log")
+            sandbox.run(f"{TRIPLET}-ld {word} y.o -o z", title="link", log=tmp_path / "log")
         assert f"{TRIPLET}-ld: error: {word}" in (tmp_path / "log").read_text()
 
 
-def test_hardened_by_default(place: Sandbox, tmp_path: Path) -> None:
+def test_hardened_by_default(sandbox: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "z.c").write_text("#include <stdio.h>\nint main(void) { char b[64]; return !gets(b) + printf(b); }\n")
     script = "$CC -std=c99 -w -c z.c -o z.o; objdump -dr z.o > listing; $CC -std=c99 -w z.c -o z; readelf -n z > notes"
-    place.run(script, title="compile", log=tmp_path / "log")
+    sandbox.run(script, title="compile", log=tmp_path / "log")
     # Configure scripts would take this for a broken compiler.
     assert "warning" not in (tmp_path / "log").read_text()
     assert "__stack_chk_fail" in (tmp_path / "listing").read_text()
@@ -171,13 +171,13 @@ def test_hardened_by_default(place: Sandbox, tmp_path: Path) -> None:
     assert pie.examine(tmp_path / "z").problems == ()
 
 
-def test_pkg_config_sees_the_sysroot_only(place: Sandbox, sysroot: Path, tmp_path: Path) -> None:
+def test_pkg_config_sees_the_sysroot_only(sandbox: Sandbox, sysroot: Path, tmp_path: Path) -> None:
     text = "Name: x\nDescription: x\nVersion: 3\nLibs: -L/usr/lib -lx\nCflags: -I/usr/include/x\n"
     folder = tmp_path / "own-sysroot"
     shutil.copytree(sysroot, folder, symlinks=True, copy_function=shutil.copyfile)
     (folder / "usr/lib/pkgconfig").mkdir()
     (folder / "usr/lib/pkgconfig/x.pc").write_text(text)
-    here = Sandbox((place.binds[0], Bind(folder, "/sysroot")), ENVIRONMENT, "/build", lockfile.PACKAGING)
+    here = Sandbox((sandbox.binds[0], Bind(folder, "/sysroot")), ENVIRONMENT, "/build", lockfile.PACKAGING)
     script = """
         pkg-config --list-all | cut -d' ' -f1 >all
         $PKG_CONFIG --cflags --libs x >flags
@@ -193,7 +193,7 @@ CMAKE = "cmake_minimum_required(VERSION 3.20)\nproject(x C)\nadd_executable(x x.
 AUTOCONF = "AC_INIT([x], [1])\nAC_PROG_CC\nAC_FUNC_FORK\nAC_FUNC_MMAP\nAC_OUTPUT\n"
 
 
-def test_build_systems(place: Sandbox, tmp_path: Path) -> None:
+def test_build_systems(sandbox: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "meson.build").write_text(MESON)
     (tmp_path / "CMakeLists.txt").write_text(CMAKE)
     (tmp_path / "configure.ac").write_text(AUTOCONF)
@@ -203,7 +203,7 @@ def test_build_systems(place: Sandbox, tmp_path: Path) -> None:
         for file in config.guess config.sub install-sh; do cp /usr/share/automake-1.16/$file .; done
         autoconf && ./configure --build=$CBUILD --host=$CHOST >by-autoconf
     """
-    place.run(script, title="three build systems", log=tmp_path / "log")
+    sandbox.run(script, title="three build systems", log=tmp_path / "log")
     for folder in ("by-meson", "by-cmake"):
         finding = pie.examine(tmp_path / folder / "x")
         assert finding.problems == ()

@@ -64,10 +64,10 @@ class Person:
     def see(self, wanted: Callable[[], Any], timeout: float = 30) -> Any:
         """Look at the screen until `wanted` returns something true, and return that."""
         deadline = time.monotonic() + timeout
-        while not (found := wanted()):
+        while not (value := wanted()):
             assert time.monotonic() < deadline, "the screen shows:\n" + "\n".join(self.screen.display)
             self._more()
-        return found
+        return value
 
     def ask_size(self, wanted: str) -> None:
         """Ask the VM for its window's size until it reports the new one: keys may arrive before the change."""
@@ -95,8 +95,8 @@ class Person:
 
     def left(self) -> list[str]:
         """Return the rows of the VM's side, without trailing blanks."""
-        place = view.layout(self.screen.lines, self.screen.columns)
-        return [row[: place.guest.cols].rstrip() for row in self.screen.display[: place.guest.rows]]
+        areas = view.layout(self.screen.lines, self.screen.columns)
+        return [row[: areas.guest.cols].rstrip() for row in self.screen.display[: areas.guest.rows]]
 
     def right(self) -> list[str]:
         """Return the rows of the other side."""
@@ -106,8 +106,8 @@ class Person:
 
     def counts(self) -> dict[str, int]:
         """Return the histogram's numbers; `k` is thousand, so they may be rounded."""
-        found = (re.match(r" (\w+) +\S* +[\d.]+k? +([\d.]+)(k?) *$", row) for row in self.right())
-        return {match[1]: int(float(match[2]) * (1000 if match[3] else 1)) for match in found if match}
+        matches = (re.match(r" (\w+) +\S* +[\d.]+k? +([\d.]+)(k?) *$", row) for row in self.right())
+        return {match[1]: int(float(match[2]) * (1000 if match[3] else 1)) for match in matches if match}
 
     def doit(self) -> int:
         """Return the process that runs the demo."""

@@ -125,7 +125,7 @@ def make_words(chosen: random.Random, names: dict[str, str]) -> list[bytes]:
         option = chosen.choice([*VALUES])
         # The first one is good.
         value = VALUES[option][0] if chosen.random() < 0.8 else chosen.choice(VALUES[option])
-        value = re.sub("IMAGE|KERNEL|OTHER", lambda found: names[found[0]], value)
+        value = re.sub("IMAGE|KERNEL|OTHER", lambda match: names[match[0]], value)
         words += [f"{option}={value}"] if chosen.random() < 0.4 else [option, value]
     words += [names["IMAGE"]] if chosen.random() < 0.9 else []
     words += ["--", "true"] if chosen.random() < 0.3 else []

@@ -81,36 +81,36 @@ def test_machines_on_damaged_images(victim: Victim) -> None:
 
 def odd_files(folder: Path, image: Path) -> dict[str, Path]:
     """Create paths that are not regular files, and dangling names."""
-    made = {
+    paths = {
         name: folder / name
         for name in ("directory", "fifo", "socket", "loop", "dangling", "empty", "huge", "a\nb\x1b[2J")
     }
-    made["directory"].mkdir()
-    os.mkfifo(made["fifo"])
+    paths["directory"].mkdir()
+    os.mkfifo(paths["fifo"])
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(os.path.relpath(made["socket"]))
-    made["loop"].symlink_to("loop2")
+        listener.bind(os.path.relpath(paths["socket"]))
+    paths["loop"].symlink_to("loop2")
     (folder / "loop2").symlink_to("loop")
-    made["dangling"].symlink_to("nowhere")
-    made["empty"].touch()
-    made["a\nb\x1b[2J"].write_bytes(b"x" * 4096)
-    made["huge"].touch()
-    os.truncate(made["huge"], 1 << 43)
+    paths["dangling"].symlink_to("nowhere")
+    paths["empty"].touch()
+    paths["a\nb\x1b[2J"].write_bytes(b"x" * 4096)
+    paths["huge"].touch()
+    os.truncate(paths["huge"], 1 << 43)
     (folder / "locked").mkdir(mode=0)
-    made["under a file"] = image / "x"
-    made["in a locked folder"] = folder / "locked" / "x"
-    made["missing"] = folder / "missing"
-    made["long name"] = folder / ("x" * 300)
-    made["long path"] = Path("/" + "x/" * 3000)
+    paths["under a file"] = image / "x"
+    paths["in a locked folder"] = folder / "locked" / "x"
+    paths["missing"] = folder / "missing"
+    paths["long name"] = folder / ("x" * 300)
+    paths["long path"] = Path("/" + "x/" * 3000)
     for name in ("null", "zero", "full", "tty", "random", "fd/0", "stdin"):
-        made[f"/dev/{name}"] = Path("/dev", name)
+        paths[f"/dev/{name}"] = Path("/dev", name)
     for name in ("self/mem", "self/fd", "version", "self/ns/net", "kmsg"):
-        made[f"/proc/{name}"] = Path("/proc", name)
+        paths[f"/proc/{name}"] = Path("/proc", name)
     if os.geteuid() == 0:
         for name, kind in (("character device", stat.S_IFCHR), ("block device", stat.S_IFBLK)):
-            made[name] = folder / name
-            os.mknod(made[name], kind | 0o600, os.makedev(240, 7))
-    return made
+            paths[name] = folder / name
+            os.mknod(paths[name], kind | 0o600, os.makedev(240, 7))
+    return paths
 
 
 def test_odd_files(victim: Victim, tmp_path: Path) -> None:

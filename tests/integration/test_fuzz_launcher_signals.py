@@ -73,15 +73,15 @@ def nobody_left(token: str) -> None:
 
 
 def _processes(token: str) -> list[str]:
-    found = []
+    findings = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             line = path.read_bytes()
         except OSError:
             continue
         if token.encode() in line and path.parent.name != str(os.getpid()):
-            found.append(f"{path.parent.name} {line[:200]!r}")
-    return found
+            findings.append(f"{path.parent.name} {line[:200]!r}")
+    return findings
 
 
 @pytest.mark.parametrize("which", ["sanitized", "as built"])

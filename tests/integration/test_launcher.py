@@ -58,17 +58,17 @@ def test_where_the_kernel_is_looked_for(image: Path, tmp_path: Path) -> None:
     program.parent.mkdir()
     shutil.copy(NABLA_RUN, program)
 
-    def found(**env: str) -> str:
+    def kernel_of(**env: str) -> str:
         result = subprocess.run([program, "--dry-run", image], capture_output=True, text=True, env=env, check=False)
         return os.path.normpath(result.stdout.split()[1]) if result.returncode == 0 else result.stderr
 
-    assert "no kernel vmlinux near" in found()
-    for place in ("lib/nabla", "kernel", "bin"):
-        kernel = tmp_path / place / "vmlinux"
+    assert "no kernel vmlinux near" in kernel_of()
+    for folder in ("lib/nabla", "kernel", "bin"):
+        kernel = tmp_path / folder / "vmlinux"
         kernel.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy("/bin/true", kernel)
-        assert found() == str(kernel)
-    assert found(NABLA_KERNEL="/bin/false") == "/bin/false"
+        assert kernel_of() == str(kernel)
+    assert kernel_of(NABLA_KERNEL="/bin/false") == "/bin/false"
 
 
 # The child's environment

@@ -121,10 +121,10 @@ def test_lock_lasts_as_long_as_the_machine(minimal: Vm, copy_of: Callable[[str],
 @pytest.fixture
 def disks(tmp_path: Path) -> list[Path]:
     """Seven disks of different sizes; each starts with its number."""
-    made = [tmp_path / f"disk{number}" for number in range(1, 8)]
-    for number, path in enumerate(made, 1):
+    disks = [tmp_path / f"disk{number}" for number in range(1, 8)]
+    for number, path in enumerate(disks, 1):
         path.write_bytes(b"%d" % number + bytes(number * 4096 - 1))
-    return made
+    return disks
 
 
 def test_eight_disks(minimal: Vm, disks: list[Path]) -> None:

@@ -23,8 +23,8 @@ KILLED = 128 + signal.SIGSYS
 @pytest.fixture(scope="module")
 def user() -> Iterator[Ordinary]:
     """An ordinary user with an image that contains the program which violates the policy."""
-    with ordinary_user(image_of("test")) as made:
-        yield made
+    with ordinary_user(image_of("test")) as ordinary:
+        yield ordinary
 
 
 def words(user: Ordinary, *command: str, options: tuple[str, ...] = ()) -> list[str]:

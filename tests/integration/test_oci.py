@@ -88,9 +88,9 @@ class Layout:
 @pytest.fixture(scope="module")
 def layout() -> Layout:
     """The output of `doit oci`."""
-    for made in (OCI_LAYOUT.path, OCI_ARCHIVE):
-        if not made.exists():
-            pytest.fail(f"{relative(made)} is missing; hint: ./doit.sh test builds it first", pytrace=False)
+    for artifact in (OCI_LAYOUT.path, OCI_ARCHIVE):
+        if not artifact.exists():
+            pytest.fail(f"{relative(artifact)} is missing; hint: ./doit.sh test builds it first", pytrace=False)
     return Layout(OCI_LAYOUT.path)
 
 
@@ -98,19 +98,19 @@ def test_the_layout_keeps_the_rules(layout: Layout) -> None:
     assert layout.json("oci-layout") == {"imageLayoutVersion": "1.0.0"}
     index = layout.json("index.json")
     assert (index["schemaVersion"], index["mediaType"]) == (2, f"{MEDIA}index.v1+json")
-    (found,) = index["manifests"]
-    assert found["mediaType"] == f"{MEDIA}manifest.v1+json"
-    assert found["platform"] == {"architecture": "amd64", "os": "linux"}
+    (descriptor,) = index["manifests"]
+    assert descriptor["mediaType"] == f"{MEDIA}manifest.v1+json"
+    assert descriptor["platform"] == {"architecture": "amd64", "os": "linux"}
 
     manifest, config = layout.manifest, layout.config
-    assert (manifest["schemaVersion"], manifest["mediaType"]) == (2, found["mediaType"])
+    assert (manifest["schemaVersion"], manifest["mediaType"]) == (2, descriptor["mediaType"])
     assert manifest["config"]["mediaType"] == f"{MEDIA}config.v1+json"
     assert manifest["annotations"] == config["config"]["Labels"]
     assert (config["architecture"], config["os"], config["rootfs"]["type"]) == ("amd64", "linux", "layers")
     assert len(config["history"]) == len(config["rootfs"]["diff_ids"]) == len(manifest["layers"]) == 1
     assert config["config"]["User"].split(":")[0] not in ("", "0", "root")
 
-    everything = [found, manifest["config"], *manifest["layers"]]
+    everything = [descriptor, manifest["config"], *manifest["layers"]]
     blobs = {path for path in (layout.root / "blobs").rglob("*") if path.is_file()}
     assert blobs == {layout.blob(descriptor) for descriptor in everything}
     # For engines that only support `docker save`.
@@ -184,11 +184,11 @@ def test_another_build_is_the_same(layout: Layout, tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["oci", "oci-archive", "docker-archive"])
 def test_skopeo(layout: Layout, form: str, tmp_path: Path) -> None:
     """skopeo reads folder and archive, the archive also as docker's, and copies them unchanged."""
-    place = {"oci": f"oci:{layout.root}:{oci.NAME}:{layout.version}"}.get(form, f"{form}:{OCI_ARCHIVE}")
-    seen = json.loads(checked("skopeo", "inspect", place))
+    source = {"oci": f"oci:{layout.root}:{oci.NAME}:{layout.version}"}.get(form, f"{form}:{OCI_ARCHIVE}")
+    seen = json.loads(checked("skopeo", "inspect", source))
     assert (seen["Architecture"], seen["Os"]) == ("amd64", "linux")
     assert seen["Labels"] == layout.config["config"]["Labels"]
-    checked("skopeo", "--insecure-policy", "copy", "--quiet", place, f"dir:{tmp_path / 'copy'}")
+    checked("skopeo", "--insecure-policy", "copy", "--quiet", source, f"dir:{tmp_path / 'copy'}")
     copied = json.loads((tmp_path / "copy" / "manifest.json").read_bytes())
     assert copied["config"]["digest"] == layout.manifest["config"]["digest"]
     if form != "docker-archive":

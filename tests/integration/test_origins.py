@@ -61,11 +61,11 @@ EXCLUDED = (
 def archive(top: str, mtime: int) -> bytes:
     """Return a tar of the files, below a folder of that name."""
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as made:
+    with tarfile.open(fileobj=stream, mode="w") as archive:
         for name, data in FILES.items():
             member = tarfile.TarInfo(f"{top}/{name}")
             member.size, member.mtime, member.uid = len(data), mtime, mtime % 1000
-            made.addfile(member, io.BytesIO(data))
+            archive.addfile(member, io.BytesIO(data))
     return stream.getvalue()
 
 
@@ -87,7 +87,7 @@ def test_same_package_out_of_another_archive(checkout: Checkout, server: http.Se
         ORIGIN.format(url=server.url + path, sha256=pins[path], size=len(data)) for path, data in packed.items()
     )
     checkout.write("recipes/other/recipe.toml", RECIPE.format(origins=origins))
-    made = []
+    digests = []
     try:
         for path, data in packed.items():
             server.files = {path: data}
@@ -96,11 +96,11 @@ def test_same_package_out_of_another_archive(checkout: Checkout, server: http.Se
             checkout.doit("packages:other")
             assert Store(CACHE).path(pins[path]).exists()
             assert compiled(checkout, "other")
-            made.append(sums(checkout)["other-1-r0.apk"])
+            digests.append(sums(checkout)["other-1-r0.apk"])
     finally:
         for pin in pins.values():
             Store(CACHE).path(pin).unlink(missing_ok=True)
-    assert made[0] == made[1]
+    assert digests[0] == digests[1]
 
 
 def test_what_debian_leaves_out_of_linux_is_not_in_the_kernel() -> None:

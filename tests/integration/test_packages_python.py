@@ -10,7 +10,7 @@ import pytest
 from nabla.packages.catalog import read_build_record
 
 from .conftest import image_of
-from .networked import free_port, ordinary_place, page, until
+from .networked import free_port, ordinary_installation, page, until
 from .vm import Vm
 
 MODULES = "asyncio bz2 ctypes curses curses.panel decimal hashlib lzma pyexpat readline sqlite3 ssl zlib zoneinfo"
@@ -95,11 +95,11 @@ ctypes.CDLL(None).qsort(numbers, 5, 4, order(lambda a, b: a[0] - b[0]))
 assert list(numbers) == [1, 2, 3, 4, 5]
 curses.setupterm("xterm", 1)
 assert curses.tigetnum("colors") == 8
-found = []
+addresses = []
 parser = pyexpat.ParserCreate()
-parser.StartElementHandler = lambda name, attributes: found.append((name, attributes))
+parser.StartElementHandler = lambda name, attributes: addresses.append((name, attributes))
 parser.Parse("<a><b c='d'/></a>", True)
-assert found == [("a", {}), ("b", {"c": "d"})]
+assert addresses == [("a", {}), ("b", {"c": "d"})]
 assert ssl.create_default_context().cert_store_stats()["x509_ca"] > 50
 print("good")
 """
@@ -202,7 +202,10 @@ def test_tornado_and_numpy_for_the_host() -> None:
     """A VM of an ordinary user answers the host through a published port."""
     port = free_port()
     command, options = ("/usr/bin/python3", "-c", SERVER), ["--publish", f"{port}:8000"]
-    with ordinary_place("packages") as place, place.running("packages", *command, options=options, memory="512M"):
+    with (
+        ordinary_installation("packages") as installation,
+        installation.running("packages", *command, options=options, memory="512M"),
+    ):
         until(lambda: page(port, "/1"), "an answer")
         for size in (1, 10, 200):
             answer = json.loads(page(port, f"/{size}") or b"{}")

@@ -19,7 +19,7 @@ from nabla.packages import builder
 from nabla.packages.catalog import read_build_record
 
 from .conftest import image_of
-from .networked import free_port, ordinary_place, page, run_words, until
+from .networked import free_port, ordinary_installation, page, run_words, until
 
 # By default both listen only on the guest's loopback.
 PREPARE = """
@@ -39,12 +39,13 @@ dmesg | grep -c 'recovery complete'
 @contextmanager
 def machine_of_a_user() -> Iterator[list[str]]:
     """The command line of an ordinary user's VM; its last word is a private image."""
-    with ordinary_place("alpine") as place, tempfile.TemporaryDirectory(prefix="nabla-") as name:
+    with ordinary_installation("alpine") as installation, tempfile.TemporaryDirectory(prefix="nabla-") as name:
         folder, image = Path(name), Path(name) / "image"
         subprocess.run(["cp", "--sparse=always", "--reflink=auto", image_of("alpine"), image], check=True)
         folder.chmod(0o755)
         image.chmod(0o666)
-        yield [*place.prefix, str(place.launcher), "--kernel", str(place.kernel), "--memory", "256M", str(image)]
+        launcher = [*installation.prefix, str(installation.launcher), "--kernel", str(installation.kernel)]
+        yield [*launcher, "--memory", "256M", str(image)]
 
 
 def host_tool(name: str, *arguments: str) -> str:
@@ -79,9 +80,9 @@ def test_nginx_and_redis() -> None:
                 rates = host_tool(
                     "redis-benchmark", "-p", str(data), "-q", "-n", "20000", "-c", "20", "-t", "set,get,lpush"
                 )
-                found = dict(re.findall(r"(SET|GET|LPUSH): ([0-9.]+) requests per second", rates))
-                assert found.keys() == {"SET", "GET", "LPUSH"}, rates
-                assert all(float(rate) > 0 for rate in found.values())
+                rates_of = dict(re.findall(r"(SET|GET|LPUSH): ([0-9.]+) requests per second", rates))
+                assert rates_of.keys() == {"SET", "GET", "LPUSH"}, rates
+                assert all(float(rate) > 0 for rate in rates_of.values())
                 assert host_tool("redis-cli", "-p", str(data), "llen", "mylist") == "20000\n"
             finally:
                 machine.send_signal(signal.SIGTERM)

@@ -83,10 +83,10 @@ def test_the_kernels_image_carries_the_policys_filter() -> None:
         image = ELFFile(stream)
         table = image.get_section_by_name(".symtab")
         assert isinstance(table, SymbolTableSection)
-        found = [each for each in table.get_symbol_by_name("policy") or [] if each["st_size"] == len(wanted)]
-        assert len(found) == 1
-        section = image.get_section(found[0]["st_shndx"])
-        start = found[0]["st_value"] - section["sh_addr"]
+        symbols = [each for each in table.get_symbol_by_name("policy") or [] if each["st_size"] == len(wanted)]
+        assert len(symbols) == 1
+        section = image.get_section(symbols[0]["st_shndx"])
+        start = symbols[0]["st_value"] - section["sh_addr"]
         assert section.data()[start : start + len(wanted)] == wanted
 
 
@@ -138,8 +138,8 @@ def watch(argv: list[str], bare: Bare, strace: str, log: Path) -> tuple[list[bpf
             assert process.wait(timeout=20) == 0
         finally:
             process.kill()
-    (found,) = confined.filters(log.read_text())
-    return found, {"vdso": int(vdso[0], 16) if vdso else 0, "timer": int(timer[0][1])}
+    (installed_filter,) = confined.filters(log.read_text())
+    return installed_filter, {"vdso": int(vdso[0], 16) if vdso else 0, "timer": int(timer[0][1])}
 
 
 WAIT = ("/bin/sh", "-c", "echo up; read line")
@@ -160,8 +160,8 @@ def installed(observed: tuple[list[bpf.Instruction], dict[str, int]]) -> list[bp
 
 
 def test_the_installed_filter_is_the_policys(observed: tuple[list[bpf.Instruction], dict[str, int]]) -> None:
-    found, facts = observed
-    assert found == confined.rendered(confined.constants(Bare.MEMORY, **facts, **Bare.SETS))
+    installed_filter, addresses = observed
+    assert installed_filter == confined.rendered(confined.constants(Bare.MEMORY, **addresses, **Bare.SETS))
 
 
 def test_the_filter_of_the_launchers_machine(
@@ -171,9 +171,9 @@ def test_the_filter_of_the_launchers_machine(
     other = copy_of("minimal").rename(tmp_path / "other.ext3")
     options = ("--run-as", "0:0", "--disk", f"{other},ro", "--disk", f"{other},cow")
     machine = Vm(copy_of("minimal"), memory="64M", options=options)
-    found, facts = watch(machine.argv(*WAIT), bare, strace, tmp_path / "log")
+    installed_filter, addresses = watch(machine.argv(*WAIT), bare, strace, tmp_path / "log")
     sets = {"STREAM_IN": 1, "STREAM_OUT": 6, "DISK_READ": 1 << 3 | 1 << 4, "DISK_WRITE": 1 << 3}
-    assert found == confined.rendered(confined.constants(64 << 20, **facts, **sets))
+    assert installed_filter == confined.rendered(confined.constants(64 << 20, **addresses, **sets))
 
 
 # --- no further call is needed, and each call occurs
@@ -305,7 +305,7 @@ def test_the_counters_miss_no_call(minimal: Vm, strace: str, tmp_path: Path) -> 
 
 def test_an_idle_machine_makes_fewer_than_two_calls_a_second(tmp_path: Path) -> None:
     """Measured as for docs/host-syscalls.md, for a shorter time."""
-    found = host_calls.run(host_calls.Work("idle", "", "sleep 10"), tmp_path)
-    assert found.seconds > 9
-    assert set(found.calls) == ALL
-    assert 0 < sum(found.calls.values()) / found.seconds < 2, found
+    counted = host_calls.run(host_calls.Work("idle", "", "sleep 10"), tmp_path)
+    assert counted.seconds > 9
+    assert set(counted.calls) == ALL
+    assert 0 < sum(counted.calls.values()) / counted.seconds < 2, counted

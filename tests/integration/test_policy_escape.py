@@ -42,21 +42,21 @@ def installed(bare: Bare, strace: str, tmp_path_factory: pytest.TempPathFactory)
     log = tmp_path_factory.mktemp("strace") / "log"
     prefix = [*confined.tracer(strace), "-f", "-v", "-e", "trace=seccomp", "-o", str(log)]
     assert bare.run("/bin/true", prefix=prefix).status == 0
-    (found,) = confined.filters(log.read_text())
-    return found
+    (installed_filter,) = confined.filters(log.read_text())
+    return installed_filter
 
 
-def judge(installed: Sequence[Instruction], number: int, args: Sequence[int], place: int) -> str:
-    """Return the filter's verdict on a call from the instruction at `place`."""
-    return bpf.run(installed, Call(number, place + 2, tuple(args))).action
+def judge(installed: Sequence[Instruction], number: int, args: Sequence[int], address: int) -> str:
+    """Return the filter's verdict on a call from the instruction at `address`."""
+    return bpf.run(installed, Call(number, address + 2, tuple(args))).action
 
 
 def with_launcher(machine: Vm, attempts: Sequence[tuple[int | str, int, tuple[int, ...]]]) -> list[Result]:
     """Make each attempt in a VM started by nabla-run; place, number, arguments."""
 
     def one(attempt: tuple[int | str, int, tuple[int, ...]]) -> Result:
-        place, number, args = attempt
-        return machine.run(PROGRAM, str(place), str(number), *map(str, args))
+        address, number, args = attempt
+        return machine.run(PROGRAM, str(address), str(number), *map(str, args))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(one, attempts))
@@ -70,9 +70,9 @@ def test_every_number_is_killed(machine: Vm, installed: list[Instruction]) -> No
     """All of x86-64, as many of x32, and invalid ones. Arguments are 0; a few listed calls are permitted with these."""
     numbers = [*range(512), *(bpf.X32_BIT | number for number in range(600)), -1, -2, -39, 0x7FFFFFFF, 1 << 31]
     numbers += [number | 1 << 32 for number in (0, 39, 231)]  # the host uses 32 bits
-    place = gadget()
-    expected = {number: judge(installed, number, (), place) for number in numbers}
-    results = with_launcher(machine, [(place, number, ()) for number in numbers])
+    address = gadget()
+    expected = {number: judge(installed, number, (), address) for number in numbers}
+    results = with_launcher(machine, [(address, number, ()) for number in numbers])
     wrong = []
     for number, result in zip(numbers, results, strict=True):
         if number in seccomp.UNFILTERED and not was_killed(result):
@@ -106,14 +106,14 @@ def test_every_instruction_of_the_kernel_is_behind_the_filter(machine: Vm) -> No
 
 
 def test_the_hosts_vdso_tells_the_time_only(machine: Vm) -> None:
-    place = f"vdso:{confined.symbols()['um_vdso_start']}"
+    address = f"vdso:{confined.symbols()['um_vdso_start']}"
     numbers = syscall_table.numbers()
     forbidden = [(numbers["getpid"], ()), (numbers["clock_gettime"], (2, 0)), (numbers["clock_gettime"], (-6 & TOP, 0))]
     forbidden += [(numbers["write"], (1, 0, 0)), (numbers["rt_sigreturn"], ()), (numbers["clock_getres"], (1, 0))]
     for number, args in forbidden:
-        assert was_killed(machine.run(PROGRAM, place, str(number), *map(str, args))), (number, args)
+        assert was_killed(machine.run(PROGRAM, address, str(number), *map(str, args))), (number, args)
     # The code behind the instruction is not a program's; it only matters that the instruction runs.
-    assert not was_killed(machine.run(PROGRAM, place, str(numbers["clock_gettime"]), "1", "0"))
+    assert not was_killed(machine.run(PROGRAM, address, str(numbers["clock_gettime"]), "1", "0"))
 
 
 def test_the_guest_kernel_serves_the_vsyscall_page(machine: Vm) -> None:

@@ -19,35 +19,36 @@ from tests.programs import cases, image
 from tests.programs.cases import Case, Programs
 
 SETS = [cases.load(name) for name in cases.names()]
-LIGHT = [found for found in SETS if not found.cases.heavy]
-GUEST = [pytest.param(found, case, id=f"{found.name}-{case.name}") for found in LIGHT for case in found.cases.case]
-HOSTED = [found for found in LIGHT if any(not case.guest for case in found.cases.case)]
+LIGHT = [programs for programs in SETS if not programs.cases.heavy]
+GUEST = [pytest.param(each, case, id=f"{each.name}-{case.name}") for each in LIGHT for case in each.cases.case]
+HOSTED = [programs for programs in LIGHT if any(not case.guest for case in programs.cases.case)]
 
 
-@pytest.mark.parametrize(("found", "case"), GUEST)
-def test_in_the_guest(found: Programs, case: Case) -> None:
-    for needed in (NABLA_RUN, VMLINUX, found.image):
+@pytest.mark.parametrize(("programs", "case"), GUEST)
+def test_in_the_guest(programs: Programs, case: Case) -> None:
+    for needed in (NABLA_RUN, VMLINUX, programs.image):
         if not needed.exists():
             pytest.fail(f"{relative(needed)} is missing; hint: ./doit.sh test builds it first", pytrace=False)
-    account = cases.run(found, case)
+    account = cases.run(programs, case)
     assert not account, account
 
 
 @pytest.fixture(scope="module")
 def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Programs, Path]]:
     """The files of a set in a folder."""
-    place = tmp_path_factory.mktemp("root") / "files"
-    ext3.stage(image.compose(request.param), place)
-    yield request.param, place
+    folder = tmp_path_factory.mktemp("root") / "files"
+    ext3.stage(image.compose(request.param), folder)
+    yield request.param, folder
 
 
-@pytest.mark.parametrize("root", HOSTED, ids=lambda found: found.name, indirect=True)
+@pytest.mark.parametrize("root", HOSTED, ids=lambda programs: programs.name, indirect=True)
 def test_on_the_host(root: tuple[Programs, Path]) -> None:
-    found, place = root
-    words = [*bwrap.base(place, user=0), "--die-with-parent", "--new-session", "--clearenv"]
-    for folder in ("/work", "/run", "/root"):
-        words += ["--tmpfs", folder]
+    programs, folder = root
+    words = [*bwrap.base(folder, user=0), "--die-with-parent", "--new-session", "--clearenv"]
+    for empty in ("/work", "/run", "/root"):
+        words += ["--tmpfs", empty]
     for name, value in cases.ENVIRONMENT.items():
         words += ["--setenv", name, value]
-    accounts = [cases.compare(case, [*words, *cases.SHELL, case.script]) for case in found.cases.case if not case.guest]
+    hosted = [case for case in programs.cases.case if not case.guest]
+    accounts = [cases.compare(case, [*words, *cases.SHELL, case.script]) for case in hosted]
     assert not any(accounts), "".join(accounts)

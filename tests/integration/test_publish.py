@@ -13,28 +13,28 @@ from pathlib import Path
 
 import pytest
 
-from .networked import GATEWAY, OWN_ERROR, Place, free_port, ordinary_place, page, sha256, talk, until
+from .networked import GATEWAY, OWN_ERROR, Installation, free_port, ordinary_installation, page, sha256, talk, until
 
 MIB = 1 << 20
 UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Place]:
+def installation() -> Iterator[Installation]:
     """Launcher, kernel and images in a folder that an ordinary user can access."""
-    with ordinary_place("minimal", "test") as found:
-        yield found
+    with ordinary_installation("minimal", "test") as installed:
+        yield installed
 
 
 @pytest.fixture(scope="module")
-def peer(place: Place) -> Iterator[int]:
+def peer(installation: Installation) -> Iterator[int]:
     """A published port of network_peer.py, in one VM for all tests of this file."""
-    with place.peer() as (port, _):
+    with installation.peer() as (port, _):
         yield port
 
 
 @pytest.mark.parametrize("border", [[], ["--jail"]])
-def test_page_of_busybox(place: Place, border: list[str]) -> None:
+def test_page_of_busybox(installation: Installation, border: list[str]) -> None:
     """httpd starts a process for each request; the client's address is the gateway's."""
     script = """
         mkdir -p /tmp/www/cgi-bin && cd /tmp/www && echo 'a page of the guest' >index.html
@@ -42,17 +42,17 @@ def test_page_of_busybox(place: Place, border: list[str]) -> None:
         exec httpd -f -p 80 -h /tmp/www
     """
     port = free_port()
-    with place.running("minimal", "/bin/sh", "-c", script, options=["--publish", f"{port}:80", *border]):
+    with installation.running("minimal", "/bin/sh", "-c", script, options=["--publish", f"{port}:80", *border]):
         assert until(lambda: page(port), "a page") == b"a page of the guest\n"
         assert page(port, "/cgi-bin/who") == f"{GATEWAY}\n".encode()
         for _ in range(50):
             assert page(port) == b"a page of the guest\n"
 
 
-def test_page_of_python(place: Place) -> None:
+def test_page_of_python(installation: Installation) -> None:
     port = free_port()
     command = ["/usr/bin/python3", "-m", "http.server", "8000", "--directory", "/usr/lib/nabla-tests"]
-    with place.running("test", *command, options=["--publish", f"{port}:8000"]):
+    with installation.running("test", *command, options=["--publish", f"{port}:8000"]):
         shown = until(lambda: page(port), "a page")
         assert b"network_peer.py" in shown
         curl = shutil.which("curl")
@@ -61,13 +61,13 @@ def test_page_of_python(place: Place) -> None:
             assert subprocess.run(words, capture_output=True, check=True).stdout == shown
 
 
-def test_user_of_the_guest_serves(place: Place) -> None:
+def test_user_of_the_guest_serves(installation: Installation) -> None:
     """The server is an ordinary user in the guest as well."""
     port = free_port()
     script = "mkdir -p /tmp/www/cgi-bin; printf '#!/bin/sh\\necho; id -u\\n' >/tmp/www/cgi-bin/id"
     script += "; chmod 755 /tmp/www/cgi-bin/id; exec httpd -f -p 8080 -h /tmp/www"
     options = ["--publish", f"{port}:8080", "--user", "nobody"]
-    with place.running("minimal", "/bin/sh", "-c", script, options=options):
+    with installation.running("minimal", "/bin/sh", "-c", script, options=options):
         assert until(lambda: page(port, "/cgi-bin/id"), "a page") == b"65534\n"
 
 
@@ -138,10 +138,10 @@ def test_parallel_connections(peer: int) -> None:
         assert all(many.map(lambda seed: echo(peer, seed, 50_000), range(400)))
 
 
-def test_nobody_listens(peer: int, place: Place) -> None:
+def test_nobody_listens(peer: int, installation: Installation) -> None:
     """A published port without a server refuses connections and does no harm."""
     port = free_port()
-    with place.peer(options=["--publish", f"{port}:99"]) as (other, _):
+    with installation.peer(options=["--publish", f"{port}:99"]) as (other, _):
         with pytest.raises(OSError, match=r"reset|refused"), socket.create_connection(("127.0.0.1", port)) as wire:
             wire.settimeout(20)
             if wire.recv(1) == b"":
@@ -158,70 +158,71 @@ def answers(port: int, address: str) -> bool:
     return True
 
 
-def test_addresses(place: Place) -> None:
+def test_addresses(installation: Installation) -> None:
     """A port is published on 127.0.0.1 unless another address is given."""
     plain, every, other = free_port(), free_port(), free_port("127.0.0.3")
     options = ["--publish", f"{plain}:7", "--publish", f"0.0.0.0:{every}:7", "--publish", f"127.0.0.3:{other}:7"]
-    with place.peer(options=options):
+    with installation.peer(options=options):
         seen = {
             (port, host) for port in (plain, every, other) for host in (1, 2, 3) if answers(port, f"127.0.0.{host}")
         }
     assert seen == {(plain, 1), (every, 1), (every, 2), (every, 3), (other, 3)}
 
 
-def test_only_what_was_published(place: Place) -> None:
+def test_only_what_was_published(installation: Installation) -> None:
     """Publishing a TCP port does not publish the UDP port of the same number, and vice versa."""
     tcp, udp = free_port(), free_port()
-    with place.peer(options=["--publish", f"{tcp}:7", "--publish", f"{udp}:7/udp"]):
+    with installation.peer(options=["--publish", f"{tcp}:7", "--publish", f"{udp}:7/udp"]):
         assert not answers(udp, "127.0.0.1")
         with socket.socket(type=socket.SOCK_DGRAM) as mine:
             mine.bind(("127.0.0.1", tcp))
         assert answers(tcp, "127.0.0.1")
 
 
-def refused(place: Place, message: str, *options: str) -> None:
+def refused(installation: Installation, message: str, *options: str) -> None:
     """Assert that the VM does not start, and that one line says why."""
-    result = place.run("minimal", "/bin/true", options=options)
+    result = installation.run("minimal", "/bin/true", options=options)
     assert result.returncode == OWN_ERROR, result
     assert result.stderr.startswith("nabla-run: ")
     assert result.stderr.count("\n") == 1
     assert message in result.stderr
 
 
-def test_port_in_use(place: Place) -> None:
+def test_port_in_use(installation: Installation) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        refused(place, f"--publish: TCP port {port} of 127.0.0.1: Address", "--publish", f"{port}:80")
-        refused(place, f"--publish: TCP port {port} of 0.0.0.0: Address", "--publish", f"0.0.0.0:{port}:80")
+        refused(installation, f"--publish: TCP port {port} of 127.0.0.1: Address", "--publish", f"{port}:80")
+        refused(installation, f"--publish: TCP port {port} of 0.0.0.0: Address", "--publish", f"0.0.0.0:{port}:80")
     with socket.socket(type=socket.SOCK_DGRAM) as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind(("127.0.0.1", 0))
         port = server.getsockname()[1]
-        refused(place, f"--publish: UDP port {port} of 127.0.0.1: Address", "--publish", f"{port}:80/udp")
+        refused(installation, f"--publish: UDP port {port} of 127.0.0.1: Address", "--publish", f"{port}:80/udp")
 
 
-def test_port_of_another_machine(place: Place, peer: int) -> None:
-    refused(place, f"TCP port {peer} of 127.0.0.1: Address", "--publish", f"{peer}:80")
-    refused(place, f"UDP port {peer} of 127.0.0.1: Address", "--publish", f"{peer}:80/udp")
+def test_port_of_another_machine(installation: Installation, peer: int) -> None:
+    refused(installation, f"TCP port {peer} of 127.0.0.1: Address", "--publish", f"{peer}:80")
+    refused(installation, f"UDP port {peer} of 127.0.0.1: Address", "--publish", f"{peer}:80/udp")
 
 
-def test_port_again_at_once(place: Place) -> None:
+def test_port_again_at_once(installation: Installation) -> None:
     """Connections that have just ended do not block the port for the next VM."""
     port = free_port()
     script = "mkdir /tmp/www; echo x >/tmp/www/index.html; exec httpd -f -p 80 -h /tmp/www"
     for _ in range(3):
-        with place.running("minimal", "/bin/sh", "-c", script, options=["--publish", f"{port}:80"]):
+        with installation.running("minimal", "/bin/sh", "-c", script, options=["--publish", f"{port}:80"]):
             assert until(lambda: page(port), "a page") == b"x\n"
 
 
-def test_addresses_that_are_not_ours(place: Place) -> None:
-    refused(place, "this host has no such address", "--publish", "192.0.2.77:8080:80")
-    refused(place, "port 8080 is published twice", "--publish", "127.0.0.1:8080:80", "--publish", "127.0.0.2:8080:81")
+def test_addresses_that_are_not_ours(installation: Installation) -> None:
+    refused(installation, "this host has no such address", "--publish", "192.0.2.77:8080:80")
+    twice = ("--publish", "127.0.0.1:8080:80", "--publish", "127.0.0.2:8080:81")
+    refused(installation, "port 8080 is published twice", *twice)
 
 
-def test_low_port(place: Place) -> None:
+def test_low_port(installation: Installation) -> None:
     """Hosts differ in who may bind ports below 1024; the VM gets the port, or one line reports the error."""
-    result = place.run("minimal", "/bin/true", options=["--publish", "127.0.0.9:81:80"])
+    result = installation.run("minimal", "/bin/true", options=["--publish", "127.0.0.9:81:80"])
     if int(UNPRIVILEGED.read_text()) <= 81:
         assert result.returncode == 0, result
     else:

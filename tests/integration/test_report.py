@@ -55,7 +55,7 @@ CONTRAST = """() => {
     }
     return [255, 255, 255];
   };
-  const found = [];
+  const contrasts = [];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const element = walker.currentNode.parentElement;
@@ -66,9 +66,9 @@ CONTRAST = """() => {
     const back = light(box ? parse(getComputedStyle(box).fill) : behind(element));
     const front = light(parse(svg ? style.fill : style.color));
     const ratio = (Math.max(front, back) + 0.05) / (Math.min(front, back) + 0.05);
-    found.push([Math.round(ratio * 100) / 100, walker.currentNode.textContent.trim().slice(0, 40)]);
+    contrasts.push([Math.round(ratio * 100) / 100, walker.currentNode.textContent.trim().slice(0, 40)]);
   }
-  return found;
+  return contrasts;
 }"""
 
 
@@ -106,12 +106,12 @@ def opened(browser: Browser, path: Path, width: int = WIDE, scheme: str = "light
         color_scheme="dark" if scheme == "dark" else "light",
         java_script_enabled=script,
     )
-    found = Opened(context.new_page(), [], [])
-    found.page.on("request", lambda request: found.requests.append(request.url))
-    found.page.on("console", lambda message: found.complaints.append(f"{message.type}: {message.text}"))
-    found.page.on("pageerror", lambda error: found.complaints.append(str(error)))
-    found.page.goto(path.as_uri())
-    return found
+    opened_page = Opened(context.new_page(), [], [])
+    opened_page.page.on("request", lambda request: opened_page.requests.append(request.url))
+    opened_page.page.on("console", lambda message: opened_page.complaints.append(f"{message.type}: {message.text}"))
+    opened_page.page.on("pageerror", lambda error: opened_page.complaints.append(str(error)))
+    opened_page.page.goto(path.as_uri())
+    return opened_page
 
 
 @pytest.fixture(scope="module")
@@ -122,30 +122,30 @@ def wide(browser: Browser, path: Path) -> Page:
 
 def links(page: Page) -> list[str]:
     """Return the literal addresses of all links."""
-    found: list[str] = page.locator("a").evaluate_all("all => all.map(each => each.getAttribute('href'))")
-    return found
+    hrefs: list[str] = page.locator("a").evaluate_all("all => all.map(each => each.getAttribute('href'))")
+    return hrefs
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [NARROW, WIDE])
 def test_page_is_silent_and_alone(browser: Browser, path: Path, width: int, scheme: str) -> None:
-    found = opened(browser, path, width, scheme)
-    found.page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
-    found.page.mouse.wheel(0, 100_000)
-    found.page.wait_for_load_state("networkidle")
-    assert found.complaints == []
-    assert [url for url in found.requests if not url.startswith("data:")] == [path.as_uri()]
-    assert found.page.title().startswith("Nabla Linux ")
+    opened_page = opened(browser, path, width, scheme)
+    opened_page.page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    opened_page.page.mouse.wheel(0, 100_000)
+    opened_page.page.wait_for_load_state("networkidle")
+    assert opened_page.complaints == []
+    assert [url for url in opened_page.requests if not url.startswith("data:")] == [path.as_uri()]
+    assert opened_page.page.title().startswith("Nabla Linux ")
 
 
 def test_links_lead_somewhere(wide: Page) -> None:
     homepages = {recipe.load(name).homepage for name in recipe.names()}
     inside = set(wide.locator("[id]").evaluate_all("all => all.map(each => each.id)"))
-    found = links(wide)
-    assert len(found) > 100
+    hrefs = links(wide)
+    assert len(hrefs) > 100
     released = {*contents.files(), *contents.FOLDERS, *RELEASE_FILES}
     released |= {f"images/{name}.ext3.zst" for name in RELEASED_IMAGES}
-    for href in found:
+    for href in hrefs:
         if href.startswith("#"):
             assert unquote(href[1:]) in inside
         elif href.startswith("../"):
@@ -158,11 +158,11 @@ def test_links_lead_somewhere(wide: Page) -> None:
 def test_links_of_a_release_resolve(browser: Browser) -> None:
     page = contents.folder().path / "report" / "index.html"
     assert page.is_file(), f"{relative(page)} is missing; hint: ./doit.sh release"
-    found = opened(browser, page)
-    files = [href for href in links(found.page) if href.startswith("../")]
+    opened_page = opened(browser, page)
+    files = [href for href in links(opened_page.page) if href.startswith("../")]
     assert [href for href in files if not (page.parent / unquote(href)).exists()] == []
     assert set(RELEASE_FILES) <= {unquote(href[3:]) for href in files}
-    assert found.complaints == []
+    assert opened_page.complaints == []
 
 
 def test_lines_that_check_a_release_work(browser: Browser) -> None:
@@ -256,9 +256,9 @@ def test_nothing_is_wider_than_the_screen(browser: Browser, path: Path, width: i
 def test_texts_can_be_read(browser: Browser, path: Path, scheme: str) -> None:
     page = opened(browser, path, WIDE, scheme).page
     page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
-    found = page.evaluate(CONTRAST)
-    assert len(found) > 1000
-    assert [each for each in found if each[0] < AA] == []
+    contrasts = page.evaluate(CONTRAST)
+    assert len(contrasts) > 1000
+    assert [each for each in contrasts if each[0] < AA] == []
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", background))) < 200) == (scheme == "dark")
 
@@ -295,8 +295,8 @@ def test_columns_can_be_sorted(browser: Browser, path: Path) -> None:
     head = page.locator("#packages-table thead th").nth(4)
 
     def sizes() -> list[int]:
-        found: list[int] = page.locator("#packages-table td.number").evaluate_all("a => a.map(e => +e.dataset.sort)")
-        return found
+        numbers: list[int] = page.locator("#packages-table td.number").evaluate_all("a => a.map(e => +e.dataset.sort)")
+        return numbers
 
     before = sizes()
     head.locator("button").press("Enter")  # by keyboard
@@ -327,17 +327,17 @@ def test_page_is_whole_without_its_script(browser: Browser, path: Path, wide: Pa
 
 def test_foreign_scripts_do_not_run(browser: Browser, path: Path) -> None:
     """The page's security policy blocks scripts even if escaping failed."""
-    found = opened(browser, path)
+    opened_page = opened(browser, path)
     failures: list[str | None] = []
-    found.page.on("requestfailed", lambda request: failures.append(request.failure))
-    found.page.evaluate(
+    opened_page.page.on("requestfailed", lambda request: failures.append(request.failure))
+    opened_page.page.evaluate(
         """() => { const evil = document.createElement("script"); evil.textContent = "document.title = 'owned'";
           document.body.append(evil); const image = new Image(); image.src = "https://example.invalid/x.png";
           document.body.append(image); }"""
     )
-    found.page.wait_for_timeout(200)
-    assert found.page.title().startswith("Nabla Linux ")
-    assert len([each for each in found.complaints if "Content Security Policy" in each]) >= 2
+    opened_page.page.wait_for_timeout(200)
+    assert opened_page.page.title().startswith("Nabla Linux ")
+    assert len([each for each in opened_page.complaints if "Content Security Policy" in each]) >= 2
     assert failures == ["csp"], "the browser did not even try"
 
 

@@ -65,8 +65,8 @@ def _indexed() -> set[str]:
     """Return name-version of all packages in the index, as the real apk prints it."""
     binds = [Bind(REPOSITORY, "/repository")]
     dump = run(apk.command(APK_TOOLS.path, binds, ["/sbin/apk", "adbdump", f"/repository/{INDEX.name}"])).stdout
-    found = re.findall(r"^  - name: (\S+)\n    version: (\S+)", dump, re.MULTILINE)
-    return {f"{name}-{version}" for name, version in found}
+    packages = re.findall(r"^  - name: (\S+)\n    version: (\S+)", dump, re.MULTILINE)
+    return {f"{name}-{version}" for name, version in packages}
 
 
 def _base_lines() -> list[str]:
@@ -83,11 +83,11 @@ def _tables() -> dict[str, dict[str, Any]]:
 
 
 def _by_kind(document: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {}
+    by_kind: dict[str, list[dict[str, Any]]] = {}
     for entry in document["components"]:
         kind = next(each["value"] for each in entry["properties"] if each["name"] == "nabla:kind")
-        found.setdefault(kind, []).append(entry)
-    return found
+        by_kind.setdefault(kind, []).append(entry)
+    return by_kind
 
 
 def test_number_of_components(cyclonedx: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,14 +270,14 @@ def test_scan_as_a_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         json=True, sbom=str(CYCLONEDX), vex=[], databases=write(zlib={"99-r0": ["CVE-2026-9"]})
     )
     assert isinstance(failed, TaskFailed) and "known vulnerabilities are open" in failed.get_msg()
-    found = json.loads(capsys.readouterr().out)
-    assert {(each["id"], each["status"]) for each in found["findings"]} == {("CVE-2026-9", "open")}
-    assert {each["version"] for each in found["findings"]} == {"1.3.1", "1.3.2-r0"}
+    report = json.loads(capsys.readouterr().out)
+    assert {(each["id"], each["status"]) for each in report["findings"]} == {("CVE-2026-9", "open")}
+    assert {each["version"] for each in report["findings"]} == {"1.3.1", "1.3.2-r0"}
     statements = tmp_path / "zlib.openvex.json"
     statements.write_text(openvex([Statement("CVE-2026-9", NOT_AFFECTED, purls_of("zlib"), note="a reason")]))
     assert task.guard(sbom_tasks.scan)(json=True, sbom="", vex=[str(statements)], databases=[str(path)]) is None
-    found = json.loads(capsys.readouterr().out)
-    assert {(each["id"], each["status"]) for each in found["findings"]} == {("CVE-2026-9", "excluded")}
+    report = json.loads(capsys.readouterr().out)
+    assert {(each["id"], each["status"]) for each in report["findings"]} == {("CVE-2026-9", "excluded")}
     path.write_text("{")
     assert isinstance(task.guard(sbom_tasks.scan)(json=False, sbom="", vex=[], databases=[str(path)]), TaskError)
 

@@ -94,8 +94,8 @@ def test_other_kernel(small: Saved, tmp_path: Path) -> None:
 
 def test_lesser_processor(small: Saved, tmp_path: Path) -> None:
     for number in range(8):
-        place = saved.FEATURES_AT + 4 * number
-        forged = small.forge(tmp_path / "s", (place, struct.pack("<I", 0xFFFFFFFF)))
+        offset = saved.FEATURES_AT + 4 * number
+        forged = small.forge(tmp_path / "s", (offset, struct.pack("<I", 0xFFFFFFFF)))
         refused_by_kernel(forged, "this processor lacks what the snapshot uses")
     refused_by_kernel(small.forge(tmp_path / "s", (saved.XCR0_AT, word(-1))), "XCR0")
 
@@ -151,17 +151,17 @@ def test_clones_keep_the_file_that_they_have(minimal: Vm, tmp_path: Path) -> Non
 def test_escapes_of_a_restored_vm(testing: Vm, tmp_path: Path) -> None:
     """The filter of a restored VM is that of any other."""
     escape = becomes(testing.but(memory="64M"), tmp_path / "s.snap", PROGRAM)
-    place, numbers = str(confined.gadget()), syscall_table.numbers()
+    symbol, numbers = str(confined.gadget()), syscall_table.numbers()
     allowed = {call.name for call in model.load().calls}
     for name in ("openat", "execve", "socket", "ptrace", "fork", "kill", "mmap", "seccomp", "prctl", "rt_sigaction"):
         assert name not in allowed
-        result = escape.run(place, str(numbers[name]))
+        result = escape.run(symbol, str(numbers[name]))
         assert result.status == KILLED, (name, result.describe())
         assert "back with" not in result.output
-    result = escape.run(place, str(numbers["timer_settime"]), "1", "0", "zeros:32", "0")
+    result = escape.run(symbol, str(numbers["timer_settime"]), "1", "0", "zeros:32", "0")
     assert result.status == KILLED, "a timer that is not this VM's"
     for fd in (3, 13, 14, 15):
-        assert escape.run(place, str(numbers["pwritev2"]), str(fd), "zeros:16", "1", "0", "0", "0").status == KILLED
+        assert escape.run(symbol, str(numbers["pwritev2"]), str(fd), "zeros:16", "1", "0", "0", "0").status == KILLED
 
 
 FORGERIES = {
@@ -188,10 +188,10 @@ def test_forged_variables(name: str, small: Saved, tmp_path: Path, strace: str) 
     check_confined(small.forge(tmp_path / "s", (at(symbol), data)), tmp_path, strace)
 
 
-@pytest.mark.parametrize("place", ["um_boot_open", "um_boot_async", "um_install_filter", "um_host_exit", "_stext"])
-def test_forged_registers(place: str, small: Saved, tmp_path: Path, strace: str) -> None:
+@pytest.mark.parametrize("symbol", ["um_boot_open", "um_boot_async", "um_install_filter", "um_host_exit", "_stext"])
+def test_forged_registers(symbol: str, small: Saved, tmp_path: Path, strace: str) -> None:
     """It goes on anywhere: in the boot's code, which could open files, too."""
-    start = word(confined.symbols()[place]) + word(confined.symbols()["um_signal_stack"] + 32768)
+    start = word(confined.symbols()[symbol]) + word(confined.symbols()["um_signal_stack"] + 32768)
     check_confined(small.forge(tmp_path / "s", (saved.RESUME_AT, start)), tmp_path, strace)
 
 
@@ -212,8 +212,8 @@ def check_confined(forged: Saved, folder: Path, strace: str) -> None:
     allowed = {call.name for call in model.load().calls}
     result, *calls = behind.splitlines()
     assert result.endswith("= 0")
-    made = [line for line in calls if not line.startswith(("---", "+++"))]
-    foreign = [line for line in made if line.split("(", 1)[0] not in allowed]
+    host_calls = [line for line in calls if not line.startswith(("---", "+++"))]
+    foreign = [line for line in host_calls if line.split("(", 1)[0] not in allowed]
     # A call that the filter forbids is the last one, and does not happen.
-    assert foreign in ([], made[-1:]), foreign
+    assert foreign in ([], host_calls[-1:]), foreign
     assert not foreign or "+++ killed by SIGSYS" in calls[-1], trace

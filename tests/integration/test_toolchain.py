@@ -38,7 +38,7 @@ int main(int argc, char **argv) {
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     """A sandbox with nabla's libc as sysroot and a program to compile."""
     monkeypatch.setenv("NABLA_CACHE", str(CACHE))
     (tmp_path / "x.c").write_text(PROGRAM)
@@ -52,8 +52,8 @@ def needed(path: Path) -> list[str]:
         return [tag.needed for tag in tags]
 
 
-def test_dynamic_program(place: Sandbox, tmp_path: Path) -> None:
-    place.run("x86_64-linux-musl-gcc -O2 -fstack-protector-strong x.c -lm -lpthread -o x", title="compile")
+def test_dynamic_program(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.run("x86_64-linux-musl-gcc -O2 -fstack-protector-strong x.c -lm -lpthread -o x", title="compile")
     finding = pie.examine(tmp_path / "x")
     assert finding.problems == ()
     assert finding.interpreter == "/lib/ld-musl-x86_64.so.1"
@@ -63,8 +63,8 @@ def test_dynamic_program(place: Sandbox, tmp_path: Path) -> None:
     assert result.stdout == "41 40 2.0 0\n"
 
 
-def test_static_program_runs_on_the_host(place: Sandbox, tmp_path: Path) -> None:
-    place.run("musl-gcc -static-pie x.c -o x", title="compile")
+def test_static_program_runs_on_the_host(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.run("musl-gcc -static-pie x.c -o x", title="compile")
     finding = pie.examine(tmp_path / "x")
     assert finding.problems == ()
     assert finding.kind == "static program"
@@ -72,26 +72,26 @@ def test_static_program_runs_on_the_host(place: Sandbox, tmp_path: Path) -> None
     assert result.stdout == "44 40 4.0 0\n"
 
 
-def test_library(place: Sandbox, tmp_path: Path) -> None:
-    place.run("musl-gcc -fPIC -shared -Dmain=other x.c -o libx.so", title="compile")
+def test_library(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.run("musl-gcc -fPIC -shared -Dmain=other x.c -o libx.so", title="compile")
     finding = pie.examine(tmp_path / "libx.so")
     assert finding.problems == ()
     assert finding.kind == "library"
 
 
 @pytest.mark.parametrize("flags", ["-no-pie", "-static", "-fno-pie -c", "-fno-PIC -c", "-m32 -c"])
-def test_refused(place: Sandbox, tmp_path: Path, flags: str) -> None:
+def test_refused(sandbox: Sandbox, tmp_path: Path, flags: str) -> None:
     with pytest.raises(CommandError) as caught:
-        place.run(f"x86_64-linux-musl-gcc {flags} x.c -o x", title="compile", log=tmp_path / "log")
+        sandbox.run(f"x86_64-linux-musl-gcc {flags} x.c -o x", title="compile", log=tmp_path / "log")
     assert "x86_64-linux-musl-gcc: error: " in caught.value.hint
     assert not (tmp_path / "x").exists()
 
 
-def test_headers_and_libraries_of_the_other_libc_are_not_found(place: Sandbox, tmp_path: Path) -> None:
+def test_headers_and_libraries_of_the_other_libc_are_not_found(sandbox: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "y.c").write_text("#include <gnu/libc-version.h>\n")
     with pytest.raises(CommandError):
-        place.run("musl-gcc -c y.c", title="compile")
-    place.run("musl-gcc -M x.c > deps", title="list")
+        sandbox.run("musl-gcc -c y.c", title="compile")
+    sandbox.run("musl-gcc -M x.c > deps", title="list")
     for word in (tmp_path / "deps").read_text().split():
         if word.startswith("/"):
             assert word.startswith(("/sysroot/", "/usr/lib/gcc/")), word

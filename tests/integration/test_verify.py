@@ -30,9 +30,9 @@ CACHE = paths.cache_dir()
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
     """A job as tasks receive it."""
     monkeypatch.setenv("NABLA_CACHE", str(CACHE))
-    made = Job("verify:test", tmp_path / "log")
-    yield made
-    files.remove(made.scratch())
+    job = Job("verify:test", tmp_path / "log")
+    yield job
+    files.remove(job.scratch())
 
 
 def test_everything_is_position_independent(job: Job) -> None:

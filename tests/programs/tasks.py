@@ -27,14 +27,14 @@ def task_programs() -> Iterator[TaskDict]:
     """Build the images of programs that tests run in the guest."""
     yield task.group("programs", "build the images of all sets of Debian's programs")
     for name in cases.names():
-        found = cases.load(name)
+        suite = cases.load(name)
         yield task.step(
             f"programs:{name}",
             make_image,
-            doc=f"an image with Debian's programs: {found.cases.summary}",
-            inputs=[found.pins.lock, found.pins.requirements, cases.BASE, NABLA_INIT, IMAGE_TOOLS],
-            outputs=[found.image],
-            config=found.cases.size,
+            doc=f"an image with Debian's programs: {suite.cases.summary}",
+            inputs=[suite.pins.lock, suite.pins.requirements, cases.BASE, NABLA_INIT, IMAGE_TOOLS],
+            outputs=[suite.image],
+            config=suite.cases.size,
             args=[name],
         )
 
@@ -47,13 +47,13 @@ def tested_tasks() -> Iterator[str]:
 def check_steps() -> Iterator[TaskDict]:
     """Yield the part of the group `check` that runs heavy sets."""
     for name in cases.names():
-        found = cases.load(name)
-        if found.cases.heavy:
+        suite = cases.load(name)
+        if suite.cases.heavy:
             yield task.step(
                 f"check:programs-{name}",
                 run_cases,
-                doc=f"run Debian's programs in the guest: {found.cases.summary}",
-                inputs=[cases.FOLDER / name / "cases.toml", found.image, VMLINUX, NABLA_RUN],
+                doc=f"run Debian's programs in the guest: {suite.cases.summary}",
+                inputs=[cases.FOLDER / name / "cases.toml", suite.image, VMLINUX, NABLA_RUN],
                 outputs=[result_path(name)],
                 args=[name],
             )
@@ -76,12 +76,12 @@ def result_path(name: str) -> Path:
 
 def make_image(job: Job, name: str) -> None:
     """Unpack a set's packages into an image."""
-    found = cases.load(name)
-    tree = image.compose(found)
+    suite = cases.load(name)
+    tree = image.compose(suite)
     job.note(f"{len(tree)} entries")
     uuid, seed = seeds(f"programs-{name}")
-    geometry = ext3.Geometry(size_bytes(found.cases.size), uuid, seed, name)
-    ext3.write(tree, geometry, job.out(found.image), tools=IMAGE_TOOLS.path, scratch=job.scratch(), log=job.log)
+    geometry = ext3.Geometry(size_bytes(suite.cases.size), uuid, seed, name)
+    ext3.write(tree, geometry, job.out(suite.image), tools=IMAGE_TOOLS.path, scratch=job.scratch(), log=job.log)
 
 
 def run_cases(job: Job, name: str) -> None:
@@ -93,11 +93,11 @@ def run_cases(job: Job, name: str) -> None:
 
 def update(job: Job) -> None:
     """Write the locks that are missing or stale."""
-    stale = [found for found in map(cases.load, cases.names()) if not _is_current(found.pins)]
-    locks = image.resolve([lockfile.read_requirements(found.pins.requirements) for found in stale])
-    for found, lock in zip(stale, locks, strict=True):
-        files.write(found.pins.lock, lockfile.render(lock, found.pins.requirements.name, "lock:programs"))
-        summary = f"{relative(found.pins.lock)}: {len(lock.files)} packages, {lock.size / 1e6:.0f} MB"
+    stale = [suite for suite in map(cases.load, cases.names()) if not _is_current(suite.pins)]
+    locks = image.resolve([lockfile.read_requirements(suite.pins.requirements) for suite in stale])
+    for suite, lock in zip(stale, locks, strict=True):
+        files.write(suite.pins.lock, lockfile.render(lock, suite.pins.requirements.name, "lock:programs"))
+        summary = f"{relative(suite.pins.lock)}: {len(lock.files)} packages, {lock.size / 1e6:.0f} MB"
         log.info(summary)
         job.note(summary)
 

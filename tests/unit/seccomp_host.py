@@ -130,6 +130,6 @@ def verdicts(program: Sequence[Instruction], page: Page, calls: Sequence[tuple[i
         assert error == 0, f"the host refuses the filter: {os.strerror(error)}"
         return [-page.call(copy, call.nr, call.args) for copy, call in calls]
 
-    found = in_child(work)
-    assert isinstance(found, list), f"the child died of {signal.Signals(-found).name}"
-    return found
+    answers = in_child(work)
+    assert isinstance(answers, list), f"the child died of {signal.Signals(-answers).name}"
+    return answers

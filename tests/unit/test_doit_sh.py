@@ -62,9 +62,9 @@ def tools(tmp_path: Path, *names: str) -> str:
     folder = tmp_path / "tools"
     folder.mkdir()
     for name in (*_BASIC, *names):
-        found = shutil.which(name)
-        assert found is not None
-        (folder / name).symlink_to(found)
+        path = shutil.which(name)
+        assert path is not None
+        (folder / name).symlink_to(path)
     return str(folder)
 
 

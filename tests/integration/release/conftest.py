@@ -22,10 +22,10 @@ from .copies import Copy, Keys, link, make_key
 @pytest.fixture(scope="session")
 def built() -> Path:
     """The release of this checkout."""
-    place = folder().path
-    if not (place / layout.SUMS).is_file():
-        pytest.fail(f"{relative(place)} is missing; hint: ./doit.sh test builds it first", pytrace=False)
-    return place
+    path = folder().path
+    if not (path / layout.SUMS).is_file():
+        pytest.fail(f"{relative(path)} is missing; hint: ./doit.sh test builds it first", pytrace=False)
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -44,17 +44,17 @@ def forger(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 
 @pytest.fixture(scope="session")
-def place() -> Iterator[Path]:
+def released() -> Iterator[Path]:
     """A folder on the file system of the release, for hard links."""
-    found = Path(tempfile.mkdtemp(prefix="test-release-", dir=WORK))
-    yield found
-    shutil.rmtree(found)
+    path = Path(tempfile.mkdtemp(prefix="test-release-", dir=WORK))
+    yield path
+    shutil.rmtree(path)
 
 
 @pytest.fixture(scope="session")
-def signed(built: Path, place: Path, signer: Keys) -> Path:
+def signed(built: Path, released: Path, signer: Keys) -> Path:
     """The release, signed by the test's signer; complete."""
-    target = place / "signed"
+    target = released / "signed"
     # Signing sets modes and times, also of shared files: to their present values.
     link(built, target)
     copy = Copy(target, signer)
@@ -64,8 +64,8 @@ def signed(built: Path, place: Path, signer: Keys) -> Path:
 
 
 @pytest.fixture
-def copy(signed: Path, place: Path, signer: Keys) -> Iterator[Copy]:
-    target = place / "copy"
+def copy(signed: Path, released: Path, signer: Keys) -> Iterator[Copy]:
+    target = released / "copy"
     link(signed, target)
     yield Copy(target, signer)
     shutil.rmtree(target)

@@ -31,40 +31,40 @@ class Copy:
     folder: Path
     keys: Keys
 
-    def path(self, place: str) -> Path:
-        return self.folder / place
+    def path(self, name: str) -> Path:
+        return self.folder / name
 
-    def replace(self, place: str, data: bytes) -> None:
+    def replace(self, name: str, data: bytes) -> None:
         """Replace a file's content, without changing its hard links."""
-        path = self.path(place)
+        path = self.path(name)
         mode = path.stat().st_mode
         path.unlink()
         path.write_bytes(data)
         path.chmod(mode)
 
-    def flip(self, place: str, at: float = 0.5) -> None:
+    def flip(self, name: str, at: float = 0.5) -> None:
         """Flip one bit of a file."""
-        data = bytearray(self.path(place).read_bytes())
+        data = bytearray(self.path(name).read_bytes())
         data[int(at * (len(data) - 1))] ^= 1
-        self.replace(place, bytes(data))
+        self.replace(name, bytes(data))
 
-    def edit(self, place: str, change: Callable[[Any], None]) -> None:
+    def edit(self, name: str, change: Callable[[Any], None]) -> None:
         """Change a JSON document."""
-        data = json.loads(self.path(place).read_bytes())
+        data = json.loads(self.path(name).read_bytes())
         change(data)
-        self.replace(place, json.dumps(data).encode())
+        self.replace(name, json.dumps(data).encode())
 
     def sums(self, change: Callable[[str], str]) -> None:
         """Change the file of sums, without signing it."""
         self.replace(layout.SUMS, change(self.path(layout.SUMS).read_text()).encode())
 
-    def told(self) -> Statement:
+    def statement(self) -> Statement:
         return statement.read(signatures.payload(self.path(layout.STATEMENT).read_text()))
 
     def seal(self, keys: Keys | None = None) -> None:
         """Write statement, sums and signature again, as the signer can."""
-        told = self.told()
-        assembly.seal(told.version, told.dependencies, (keys or self.keys)[0], self.folder)
+        statement = self.statement()
+        assembly.seal(statement.version, statement.dependencies, (keys or self.keys)[0], self.folder)
 
     def sign(self) -> None:
         """Write sums and signature again, but not the statement."""

@@ -61,11 +61,10 @@ def test_no_key_at_all(built: Path, tmp_path: Path) -> None:
 
 def test_signing_again_gives_the_same_bytes(copy: Copy) -> None:
     before = {
-        place: (copy.path(place).stat().st_mode, copy.path(place).read_bytes())
-        for place in assembly.digests(copy.folder)
+        name: (copy.path(name).stat().st_mode, copy.path(name).read_bytes()) for name in assembly.digests(copy.folder)
     }
     copy.seal()
-    assert {place: (copy.path(place).stat().st_mode, copy.path(place).read_bytes()) for place in before} == before
+    assert {name: (copy.path(name).stat().st_mode, copy.path(name).read_bytes()) for name in before} == before
     assert before.keys() == assembly.digests(copy.folder).keys()
 
 

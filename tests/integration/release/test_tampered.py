@@ -33,8 +33,8 @@ def _allowed(copy: Copy) -> Path:
 def _problems(copy: Copy, tools: Tools) -> dict[str, str]:
     """Return the failures by the name of the check, without checks that did not run."""
     rows = checker.examine(copy.folder, _allowed(copy), tools)
-    found = {row.check: "\n".join(row.problems) for row in rows if row.problems}
-    return {name: text for name, text in found.items() if "not checked, because" not in text}
+    problems = {row.check: "\n".join(row.problems) for row in rows if row.problems}
+    return {name: text for name, text in problems.items() if "not checked, because" not in text}
 
 
 def _add(copy: Copy) -> None:
@@ -59,9 +59,9 @@ def _fifo(copy: Copy) -> None:
     os.mkfifo(copy.path("keys/more"))
 
 
-def _mode(copy: Copy, place: str, mode: int) -> None:
-    copy.replace(place, copy.path(place).read_bytes())
-    copy.path(place).chmod(mode)
+def _mode(copy: Copy, name: str, mode: int) -> None:
+    copy.replace(name, copy.path(name).read_bytes())
+    copy.path(name).chmod(mode)
 
 
 def _resum(copy: Copy) -> None:
@@ -90,8 +90,8 @@ def _envelope(copy: Copy, **fields: Any) -> None:
 
 
 def _payload(copy: Copy) -> None:
-    told = copy.told()
-    other = provenance.serialize(Statement("9.9.9", told.subjects, told.dependencies))
+    statement = copy.statement()
+    other = provenance.serialize(Statement("9.9.9", statement.subjects, statement.dependencies))
     _envelope(copy, payload=base64.b64encode(other).decode())
 
 
@@ -110,10 +110,7 @@ FLIPPED = (
 )
 # Name, change, the check that must fail, and its message.
 OUTSIDE: list[tuple[str, Tamper, str, str]] = [
-    *(
-        (f"flip {place}", lambda copy, place=place: copy.flip(place), "sums", f"{place} has another sum")
-        for place in FLIPPED
-    ),
+    *((f"flip {name}", lambda copy, name=name: copy.flip(name), "sums", f"{name} has another sum") for name in FLIPPED),
     ("flip a package", lambda c: c.flip(f"apk/x86_64/{c.apks()[3]}"), "sums", "has another sum"),
     ("flip the sums", lambda c: c.flip(layout.SUMS, 0.01), "signature", "does not match"),
     ("flip the signature", lambda c: c.flip(layout.SIGNATURE, 0.6), "signature", layout.SIGNATURE),
@@ -149,11 +146,11 @@ OUTSIDE: list[tuple[str, Tamper, str, str]] = [
 )
 def test_tampered(copy: Copy, tools: Tools, tamper: Tamper, check: str, reason: str) -> None:
     tamper(copy)
-    found = _problems(copy, tools)
-    assert check in found, found
-    assert reason in found[check]
+    problems = _problems(copy, tools)
+    assert check in problems, problems
+    assert reason in problems[check]
     # Content that the signer did not sign is not parsed.
-    assert not found.keys() & consistency.CHECKS.keys()
+    assert not problems.keys() & consistency.CHECKS.keys()
 
 
 def test_signed_again_by_a_forger(copy: Copy, tools: Tools, forger: Keys) -> None:
@@ -161,14 +158,14 @@ def test_signed_again_by_a_forger(copy: Copy, tools: Tools, forger: Keys) -> Non
     copy.edit(SPDX, lambda document: document["packages"].pop())
     copy.replace(layout.SIGNERS, signing.allowed_signers(forger[1]).encode())
     copy.seal(forger)
-    found = _problems(copy, tools)
-    assert "not by an allowed signer" in found["signature"]
-    assert not found.keys() & consistency.CHECKS.keys()
+    problems = _problems(copy, tools)
+    assert "not by an allowed signer" in problems["signature"]
+    assert not problems.keys() & consistency.CHECKS.keys()
 
 
 def test_statement_by_a_forger(copy: Copy, tools: Tools, forger: Keys) -> None:
     """In a release whose sums the signer was tricked into signing."""
-    payload = provenance.serialize(copy.told())
+    payload = provenance.serialize(copy.statement())
     copy.replace(layout.STATEMENT, signing.seal(payload, statement.MEDIA_TYPE, forger[0]).encode())
     copy.sign()
     assert list(_problems(copy, tools)) == ["statement"]

@@ -183,27 +183,27 @@ INSIDE: list[tuple[str, Tamper, str, str]] = [
 
 
 def _largest(copy: Copy) -> str:
-    found = max(copy.path(f"{LAYOUT}/blobs/sha256").iterdir(), key=lambda path: path.stat().st_size)
-    return f"{LAYOUT}/blobs/sha256/{found.name}"
+    largest = max(copy.path(f"{LAYOUT}/blobs/sha256").iterdir(), key=lambda path: path.stat().st_size)
+    return f"{LAYOUT}/blobs/sha256/{largest.name}"
 
 
 @pytest.mark.parametrize(("tamper", "check", "reason"), [case[1:] for case in INSIDE], ids=[case[0] for case in INSIDE])
 def test_unfit(copy: Copy, tools: Tools, tmp_path: Path, tamper: Tamper, check: str, reason: str) -> None:
     tamper(copy)
-    seen = Release(copy.folder, assembly.digests(copy.folder), copy.told(), tools, tmp_path)
+    seen = Release(copy.folder, assembly.digests(copy.folder), copy.statement(), tools, tmp_path)
     # A generator: later findings (schemas are slow) need not be searched for.
-    told = []
+    problems = []
     for problem in consistency.CHECKS[check][1](seen):
-        told.append(problem)
+        problems.append(problem)
         if reason in problem:
             return
-    pytest.fail(f"no problem says {reason!r}: {told}")
+    pytest.fail(f"no problem says {reason!r}: {problems}")
 
 
 def test_other_sources(copy: Copy, tools: Tools, tmp_path: Path) -> None:
-    told = copy.told()
+    statement = copy.statement()
     own = tuple(each for each in provenance.dependencies())
-    other = Statement(told.version, told.subjects, own[1:])
+    other = Statement(statement.version, statement.subjects, own[1:])
     problems = list(consistency.check_sources(Release(copy.folder, {}, other, tools, tmp_path)))
     assert problems == [f"{own[0].name} is locked, but not in the statement"]
     assert not list(consistency.check_sources(Release(copy.folder, {}, Statement("1", {}, own), tools, tmp_path)))
@@ -213,7 +213,7 @@ def test_other_sources(copy: Copy, tools: Tools, tmp_path: Path) -> None:
 def test_bills_that_follow_no_schema(copy: Copy, tools: Tools, tmp_path: Path, text: str) -> None:
     copy.replace(CYCLONEDX, text.encode())
     copy.edit(SPDX, lambda document: document.update(dataLicense="none"))
-    seen = Release(copy.folder, assembly.digests(copy.folder), copy.told(), tools, tmp_path)
+    seen = Release(copy.folder, assembly.digests(copy.folder), copy.statement(), tools, tmp_path)
     problems = "\n".join(consistency._invalid(seen))
     assert f"{SPDX} is not valid" in problems
     assert f"{CYCLONEDX} is not valid" in problems

@@ -19,9 +19,9 @@ def fragment(tmp_path: Path, name: str, text: str) -> Path:
 
 
 def test_survivors(tmp_path: Path) -> None:
-    wish = fragment(tmp_path, "a.config", '# why\nCONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C="x y"\nCONFIG_D=n\n')
+    options = fragment(tmp_path, "a.config", '# why\nCONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C="x y"\nCONFIG_D=n\n')
     result = fragment(tmp_path, ".config", 'CONFIG_A=y\nCONFIG_C="x y"\nCONFIG_E=m\n')
-    kconfig.check([wish], result)
+    kconfig.check([options], result)
 
 
 @pytest.mark.parametrize(

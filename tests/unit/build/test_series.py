@@ -60,10 +60,10 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user_cache: Path) -> s
 def patches(tmp_path: Path, *texts: str) -> list[Path]:
     folder = tmp_path / "patches"
     folder.mkdir(exist_ok=True)
-    made = [folder / f"{number:04}-x.patch" for number in range(1, len(texts) + 1)]
-    for path, text in zip(made, texts, strict=True):
+    patches = [folder / f"{number:04}-x.patch" for number in range(1, len(texts) + 1)]
+    for path, text in zip(patches, texts, strict=True):
         path.write_text(text)
-    return made
+    return patches
 
 
 def test_apply_change_and_take_out(tmp_path: Path, tree: series.Series) -> None:

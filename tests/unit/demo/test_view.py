@@ -18,8 +18,8 @@ from nabla.core.errors import HostError
 @pytest.mark.parametrize("cols", [1, 2, 19, 40, 71, 72, 80, 100, 132, 400, 2000])
 @pytest.mark.parametrize("rows", [1, 2, 10, 23, 24, 30, 100, 999])
 def test_layout_fills_the_window(rows: int, cols: int) -> None:
-    place = layout(rows, cols)
-    guest, panel = place.guest, place.panel
+    areas = layout(rows, cols)
+    guest, panel = areas.guest, areas.panel
     assert (guest.top, guest.left) == (0, 0)
     if panel is None:
         assert (guest.rows, guest.cols) == (rows, cols)
@@ -66,9 +66,9 @@ def test_panel_fits_its_area(size: tuple[int, int], colors: str | None, utf8: bo
 
 
 def test_panel_tells_everything() -> None:
-    place = layout(24, 80)
-    assert place.panel is not None
-    text = "\n".join(View(None).panel(example(), Status("256M", 23 << 20), place.panel))
+    areas = layout(24, 80)
+    assert areas.panel is not None
+    text = "\n".join(View(None).panel(example(), Status("256M", 23 << 20), areas.panel))
     for name, rate, count in (
         ("preadv2", 4, 48),
         ("pwritev2", 4936, 9872),
@@ -78,27 +78,27 @@ def test_panel_tells_everything() -> None:
         assert re.search(rf"{name} +[█▉▊▋▌▍▎▏]* +{rate}(\.0)? +{count} *\n", text), text
     for fact in ("4 used, 5 allowed", "2.0 s", "7.5 ms", "23 MB of 256M", "ctrl-] leaves"):
         assert fact in text
-    ended = "\n".join(View(None).panel(example(), Status("256M", ended=3), place.panel))
+    ended = "\n".join(View(None).panel(example(), Status("256M", ended=3), areas.panel))
     assert "ended with status 3" in ended
 
 
 def test_histogram_has_the_right_lengths() -> None:
     """The greatest number has the longest bar, 0 has none, and a small number is visible beside a large one."""
-    place = layout(24, 132)
-    assert place.panel is not None
-    rows = View(None, utf8=False).panel(example(), Status("256M"), place.panel)
+    areas = layout(24, 132)
+    assert areas.panel is not None
+    rows = View(None, utf8=False).panel(example(), Status("256M"), areas.panel)
     bars = {row.split()[0]: row.count("#") for row in rows if "#" in row or "clock_gettime" in row}
     assert bars["pwritev2"] > bars["preadv2"] > bars["timer_settime"] > bars["fdatasync"] > bars["clock_gettime"] == 0
 
 
 def test_frame() -> None:
     view, size = View(None, utf8=False), (24, 80)
-    place = layout(*size)
-    assert place.panel is not None
-    guest, panel = ["g" * place.guest.cols] * 24, ["p" * place.panel.cols] * 24
+    areas = layout(*size)
+    assert areas.panel is not None
+    guest, panel = ["g" * areas.guest.cols] * 24, ["p" * areas.panel.cols] * 24
     screen = pyte.Screen(80, 24)
     pyte.Stream(screen).feed("\r\n".join(view.frame(size, guest, panel)))
-    assert set(screen.display) == {"g" * place.guest.cols + "|" + "p" * place.panel.cols}
+    assert set(screen.display) == {"g" * areas.guest.cols + "|" + "p" * areas.panel.cols}
 
 
 @pytest.mark.parametrize(

@@ -92,9 +92,9 @@ def test_a_second_doit_waits_and_finds_the_results(pipeline: Checkout, words: tu
             "    while not (ROOT / 'go').exists(): time.sleep(0.02)",
         ),
     )
-    made = pipeline.root / "made"
+    output = pipeline.root / "made"
     first = pipeline.popen(*words)
-    wait_for(made)
+    wait_for(output)
     second = pipeline.popen(*words)
     assert second.stdout is not None
     assert second.stdout.readline() == "waiting for another doit in this checkout …\n"
@@ -102,9 +102,9 @@ def test_a_second_doit_waits_and_finds_the_results(pipeline: Checkout, words: tu
     outputs = [process.communicate(timeout=60)[0] for process in (first, second)]
     assert [process.returncode for process in (first, second)] == [0, 0], outputs
     assert ran(outputs[1]) == []
-    assert made.read_text() == "x"
+    assert output.read_text() == "x"
     pipeline.doit("--always-execute")
-    assert made.read_text() == "xx"
+    assert output.read_text() == "xx"
 
 
 def test_an_interactive_command_lets_others_build(pipeline: Checkout) -> None:

@@ -103,16 +103,16 @@ def test_what_counts(maker: Checkout, change: str) -> None:
 @pytest.mark.parametrize("damage", ["content", "more", "less", "manifest"])
 def test_damaged_entry_is_made_again(maker: Checkout, cache: Path, damage: str) -> None:
     maker.doit("made")
-    place = entry(cache)
+    stored = entry(cache)
     match damage:
         case "content":
-            (place / "0").write_text("onE")
+            (stored / "0").write_text("onE")
         case "more":
-            (place / "1" / "further").write_text("")
+            (stored / "1" / "further").write_text("")
         case "less":
-            (place / "1" / "copy").unlink()
+            (stored / "1" / "copy").unlink()
         case _:
-            (place / "manifest.json").write_text("{")
+            (stored / "manifest.json").write_text("{")
     other = another(maker, "elsewhere")
     other.doit("made")
     assert calls(other) == 1

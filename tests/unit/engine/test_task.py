@@ -49,11 +49,11 @@ def test_source_files(tmp_path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_text("")
 
-    def found(*patterns: str) -> list[str]:
+    def names(*patterns: str) -> list[str]:
         return [str(path.relative_to(tmp_path)) for path in task.source_files(tmp_path, *patterns)]
 
-    assert found() == ["a.h", "b.c", "deep/c.c"]
-    assert found("*.c") == ["b.c", "deep/c.c"]
+    assert names() == ["a.h", "b.c", "deep/c.c"]
+    assert names("*.c") == ["b.c", "deep/c.c"]
 
 
 def test_guard_keeps_the_signature_and_maps_errors() -> None:

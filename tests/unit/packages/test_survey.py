@@ -83,28 +83,28 @@ def seen(folder: Path, files: Mapping[str, str], packaging: Mapping[str, str] | 
     ],
 )
 def test_each_build_system_has_steps(tmp_path: Path, files: dict[str, str], system: str, words: list[str]) -> None:
-    found = seen(tmp_path, files)
-    assert found.system == system
+    answers = seen(tmp_path, files)
+    assert answers.system == system
     (tmp_path / "zz").mkdir()
     path = tmp_path / "zz" / "recipe.toml"
-    path.write_text(render.render("zz", "1", None, found))
+    path.write_text(render.render("zz", "1", None, answers))
     loaded = recipe.load_file(path)
     assert loaded.package is not None and loaded.package.package
     assert [word for word in words if word not in path.read_text()] == []
-    assert loaded.package.package.strip() == steps.of("zz", found).package
+    assert loaded.package.package.strip() == steps.of("zz", answers).package
 
 
 def test_debian_describes_it(tmp_path: Path) -> None:
     packaging = {"debian/control": CONTROL, "debian/copyright": COPYRIGHT}
-    found = seen(tmp_path, {"configure": AUTOCONF}, packaging)
-    assert found.license == "GPL-2.0-or-later AND MIT"
-    assert found.summary == 'Do "things" well'
-    assert found.homepage == "https://zz.example/"
+    answers = seen(tmp_path, {"configure": AUTOCONF}, packaging)
+    assert answers.license == "GPL-2.0-or-later AND MIT"
+    assert answers.summary == 'Do "things" well'
+    assert answers.homepage == "https://zz.example/"
     known = {"ncurses-dev": "ncurses", "zlib-dev": "zlib", "openssl-dev": "openssl"}
-    libraries, missing = survey.libraries(found.build_depends, known)
+    libraries, missing = survey.libraries(answers.build_depends, known)
     assert libraries == ["ncurses-dev", "openssl-dev", "zlib-dev"]
     assert missing == ["libpopt-dev"]
-    text = render.render("zz", "1", None, found, known)
+    text = render.render("zz", "1", None, answers, known)
     assert 'summary = "Do \\"things\\" well"' in text
     assert "# Debian also builds it against libpopt-dev, which no recipe makes." in text
 
@@ -130,8 +130,8 @@ def test_debian_describes_it(tmp_path: Path) -> None:
     ],
 )
 def test_upstream_describes_it(tmp_path: Path, files: dict[str, str], about: tuple[str, str, str]) -> None:
-    found = seen(tmp_path, files)
-    assert (found.license, found.summary, found.homepage) == about
+    answers = seen(tmp_path, files)
+    assert (answers.license, answers.summary, answers.homepage) == about
 
 
 @pytest.mark.parametrize(
@@ -147,9 +147,9 @@ def test_upstream_describes_it(tmp_path: Path, files: dict[str, str], about: tup
     ],
 )
 def test_a_library_gets_a_package_to_compile_against(tmp_path: Path, files: dict[str, str], expected: bool) -> None:
-    found = seen(tmp_path, files)
-    assert found.is_library == expected
-    assert ('name = "zz-dev"' in render.render("zz", "1", None, found)) == expected
+    answers = seen(tmp_path, files)
+    assert answers.is_library == expected
+    assert ('name = "zz-dev"' in render.render("zz", "1", None, answers)) == expected
 
 
 @pytest.mark.parametrize(

@@ -33,22 +33,22 @@ PACKAGES = parse_sources(PRINTED, "trixie")
 
 
 def test_takes_the_upstream_tarball() -> None:
-    found = render.choose(PACKAGES, "1.3")
-    assert found is PACKAGES[0] and (found.suite, found.name, found.version) == ("trixie", "zz", "1:1.3-2")
-    assert found.tarball is not None and found.tarball.name == "zz_1.3.orig.tar.gz"
+    package = render.choose(PACKAGES, "1.3")
+    assert package is PACKAGES[0] and (package.suite, package.name, package.version) == ("trixie", "zz", "1:1.3-2")
+    assert package.tarball is not None and package.tarball.name == "zz_1.3.orig.tar.gz"
     assert render.choose(PACKAGES, "1.4") is None
     assert render.choose([], "1.3") is None
 
 
-@pytest.mark.parametrize("found", [PACKAGES[0], None])
-def test_is_a_valid_recipe(tmp_path: Path, found: SourcePackage | None) -> None:
+@pytest.mark.parametrize("package", [PACKAGES[0], None])
+def test_is_a_valid_recipe(tmp_path: Path, package: SourcePackage | None) -> None:
     (tmp_path / "zz").mkdir()
     path = tmp_path / "zz" / "recipe.toml"
-    path.write_text(render.render("zz", "1.3", found))
+    path.write_text(render.render("zz", "1.3", package))
     loaded = recipe.load_file(path)
     assert loaded.package is not None
     assert [part.name for part in loaded.package.subpackage] == ["zz-dev"]
-    assert loaded.source[0].origin[0].sha256 == ("b" * 64 if found else "0" * 64)
+    assert loaded.source[0].origin[0].sha256 == ("b" * 64 if package else "0" * 64)
     assert re.findall(r"\b[A-Z]{5,}\b", path.read_text())
 
 

@@ -262,7 +262,7 @@ def cases(places: Mapping[str, int]) -> Iterator[tuple[str, int, tuple[int, ...]
             for index in range(len(call.arguments)):
                 for value in sorted(edges(call.allow[-1].rules[index]) | edges(call.allow[0].rules[index])):
                     yield "TEXT", call.number, (*args[:index], value, *args[index + 1 :])
-            yield from ((place, call.number, args) for place in ("TEXT", "RAM", "VDSO", "elsewhere"))
+            yield from ((area, call.number, args) for area in ("TEXT", "RAM", "VDSO", "elsewhere"))
     for number in seccomp.every_number():
         if number not in seccomp.UNFILTERED:
             yield (
@@ -287,8 +287,8 @@ def test_host_and_simulator_agree(missing: int) -> None:
     filled = [Instruction(*f) for f in compiler.fill(lines, {**constants, "FSGSBASE_MISSING": missing})]
     dice = random.Random(missing)
     calls = []
-    for place, number, args in cases(constants):
-        copy = dice.choice(copies(place))
+    for area, number, args in cases(constants):
+        copy = dice.choice(copies(area))
         calls.append((copy, Call(number, page.ip(copy), args)))
     wanted = [seccomp_host.VISIBLE[bpf.run(filled, call).action] for _, call in calls]
     seen = seccomp_host.verdicts(seccomp_host.visible(filled, page), page, calls)
@@ -320,17 +320,17 @@ def test_int_0x80_in_guest_memory_traps_and_elsewhere_kills() -> None:
     filled = [Instruction(*f) for f in compiler.fill(compiler.compile_policy(real()), constants)]
     shown = seccomp_host.visible(filled, page)
 
-    def verdict(place: str) -> object:
+    def verdict(area: str) -> object:
         def work() -> int:
             assert seccomp_host.install(shown) == 0
-            return -page.call(copies(place)[0], 252, [0])  # exit_group of i386
+            return -page.call(copies(area)[0], 252, [0])  # exit_group of i386
 
         return seccomp_host.in_child(work)
 
     # A host without 32-bit programs raises SIGSEGV instead, before any filter.
     assert verdict("RAM") in (seccomp_host.VISIBLE["trap"], -signal.SIGSEGV)
-    for place in ("TEXT", "VDSO", "elsewhere"):
-        assert verdict(place) in (seccomp_host.VISIBLE["kill"], -signal.SIGSEGV)
+    for area in ("TEXT", "VDSO", "elsewhere"):
+        assert verdict(area) in (seccomp_host.VISIBLE["kill"], -signal.SIGSEGV)
 
 
 # --- the assembler

@@ -34,10 +34,10 @@ REQUIREMENTS = lockfile.Requirements(
 @pytest.mark.parametrize("name", cases.names())
 def test_committed_sets(name: str) -> None:
     """Each lock matches its request, and each case prints whole lines."""
-    found = cases.load(name)
-    requirements, lock = lockfile.current(found.pins)
+    suite = cases.load(name)
+    requirements, lock = lockfile.current(suite.pins)
     assert set(requirements.packages) <= {file.name for file in lock.files}
-    assert all(case.expected.endswith("\n") for case in found.cases.case)
+    assert all(case.expected.endswith("\n") for case in suite.cases.case)
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_broken_sets(old: str, new: str, message: str, tmp_path: Path, monkeypat
     ],
 )
 def test_what_counts_as_different(script: str, account: str) -> None:
-    told = cases.compare(Case(name="one", script="", expected="one\n"), ["sh", "-c", script])
-    assert account in told
-    assert bool(told) == bool(account)
+    problem = cases.compare(Case(name="one", script="", expected="one\n"), ["sh", "-c", script])
+    assert account in problem
+    assert bool(problem) == bool(account)
 
 
 def test_packages_become_nodes(tmp_path: Path) -> None:

@@ -31,12 +31,12 @@ def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
 @pytest.fixture
 def parts(tmp_path: Path) -> dict[str, Path]:
     """Files of a release, with modes and times that must not matter."""
-    found = {}
-    for number, place in enumerate(("kernel/vmlinux", "bin/nabla-run", "apk/x86_64/a.apk", "licenses.md")):
-        found[place] = tmp_path / f"part{number}"
-        found[place].write_text(place * 100)
-        found[place].chmod(0o600)
-    return found
+    parts = {}
+    for number, name in enumerate(("kernel/vmlinux", "bin/nabla-run", "apk/x86_64/a.apk", "licenses.md")):
+        parts[name] = tmp_path / f"part{number}"
+        parts[name].write_text(name * 100)
+        parts[name].chmod(0o600)
+    return parts
 
 
 @pytest.fixture
@@ -57,12 +57,12 @@ def _umask(mask: int) -> Iterator[None]:
 
 def _state(folder: Path) -> dict[str, tuple[int, int, str]]:
     return {
-        place: (
+        name: (
             status.st_mode,
             status.st_mtime_ns,
-            "" if (folder / place).is_dir() else manifest.file_sha256(folder / place),
+            "" if (folder / name).is_dir() else manifest.file_sha256(folder / name),
         )
-        for place, status in manifest.entries(folder)
+        for name, status in manifest.entries(folder)
     }
 
 
@@ -79,7 +79,7 @@ def test_same_bytes_modes_and_times(
     one, two = _state(tmp_path / "one"), _state(tmp_path / "a b" / "two")
     assert one == two
     assert {time for _, time, _ in one.values()} == {SOURCE_DATE_EPOCH * 10**9}
-    assert {place for place, (mode, _, digest) in one.items() if digest and mode & 0o111} == set(layout.PROGRAMS)
+    assert {name for name, (mode, _, digest) in one.items() if digest and mode & 0o111} == set(layout.PROGRAMS)
 
 
 def test_layout(tmp_path: Path, keys: tuple[Path, Path], parts: dict[str, Path], image: Path) -> None:
@@ -96,8 +96,8 @@ def test_image_comes_back(tmp_path: Path, keys: tuple[Path, Path], image: Path) 
     assert not consistency.decompress(packed, tmp_path / "raw")
     assert (tmp_path / "raw").read_bytes() == image.read_bytes()
     assert zstandard.ZstdDecompressor().decompress(packed.read_bytes()) == image.read_bytes()
-    facts = zstandard.get_frame_parameters(packed.read_bytes())
-    assert facts.has_checksum and facts.content_size == image.stat().st_size
+    parameters = zstandard.get_frame_parameters(packed.read_bytes())
+    assert parameters.has_checksum and parameters.content_size == image.stat().st_size
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "back\\slash"])

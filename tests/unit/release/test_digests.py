@@ -16,7 +16,7 @@ from nabla.release.digests import DigestError
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with two built files and their sums."""
     monkeypatch.setattr(digests, "ROOT", tmp_path)
     monkeypatch.setattr(digests, "DIGESTS", tmp_path / "digests")
@@ -24,65 +24,65 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "out" / "tree").mkdir(parents=True)
     (tmp_path / "out" / "file").write_text("one")
     (tmp_path / "out" / "tree" / "inner").write_text("two")
-    digests.write("group", found(tmp_path))
+    digests.write("group", digests_of(tmp_path))
     return tmp_path
 
 
-def found(place: Path) -> dict[str, str]:
-    return digests.sums([place / "out" / "file", place / "out" / "tree"])
+def digests_of(checkout: Path) -> dict[str, str]:
+    return digests.sums([checkout / "out" / "file", checkout / "out" / "tree"])
 
 
-def test_equal_sums_pass(place: Path) -> None:
-    assert digests.check({"group": found(place)}) == 2
-    assert digests.write("group", found(place)) == []
+def test_equal_sums_pass(checkout: Path) -> None:
+    assert digests.check({"group": digests_of(checkout)}) == 2
+    assert digests.write("group", digests_of(checkout)) == []
 
 
-def test_form_is_that_of_sha256sum(place: Path) -> None:
+def test_form_is_that_of_sha256sum(checkout: Path) -> None:
     """The sums can be verified without Python."""
-    subprocess.run(["sha256sum", "--strict", "-c", "digests/group.sha256"], cwd=place, check=True)
-    (place / "out" / "file").write_text("other")
-    assert subprocess.run(["sha256sum", "-c", "digests/group.sha256"], cwd=place, check=False).returncode == 1
+    subprocess.run(["sha256sum", "--strict", "-c", "digests/group.sha256"], cwd=checkout, check=True)
+    (checkout / "out" / "file").write_text("other")
+    assert subprocess.run(["sha256sum", "-c", "digests/group.sha256"], cwd=checkout, check=False).returncode == 1
 
 
-def test_changed_byte_is_named_with_both_sums(place: Path) -> None:
-    (place / "out" / "file").write_text("onf")
+def test_changed_byte_is_named_with_both_sums(checkout: Path) -> None:
+    (checkout / "out" / "file").write_text("onf")
     with pytest.raises(DigestError, match=r"an artifact differs from the committed sum: out/file$") as caught:
-        digests.check({"group": found(place)})
+        digests.check({"group": digests_of(checkout)})
     expected, got = (hashlib.sha256(text).hexdigest() for text in (b"one", b"onf"))
     assert f"expected {expected}, got {got}" in caught.value.hint
     assert "doit lock:digests" in caught.value.hint
-    assert digests.write("group", found(place)) == [f"out/file: expected {expected}, got {got}"]
-    assert digests.check({"group": found(place)}) == 2
+    assert digests.write("group", digests_of(checkout)) == [f"out/file: expected {expected}, got {got}"]
+    assert digests.check({"group": digests_of(checkout)}) == 2
 
 
-def test_new_and_lost_files_differ(place: Path) -> None:
-    (place / "out" / "tree" / "inner").rename(place / "out" / "tree" / "other")
+def test_new_and_lost_files_differ(checkout: Path) -> None:
+    (checkout / "out" / "tree" / "inner").rename(checkout / "out" / "tree" / "other")
     with pytest.raises(DigestError, match="out/tree/inner and 1 more") as caught:
-        digests.check({"group": found(place)})
+        digests.check({"group": digests_of(checkout)})
     assert "out/tree/inner: is no longer built" in caught.value.hint
     assert "out/tree/other: is new" in caught.value.hint
 
 
-def test_unbuilt_is_no_success(place: Path) -> None:
-    (place / "out" / "file").unlink()
+def test_unbuilt_is_no_success(checkout: Path) -> None:
+    (checkout / "out" / "file").unlink()
     with pytest.raises(DigestError, match="out/file was not built"):
-        found(place)
+        digests_of(checkout)
 
 
 @pytest.mark.parametrize("line", ["", "abc  out/file", f"{'0' * 64} out/file", f"{'0' * 64}  /etc/passwd"])
-def test_malformed_lines_are_named(place: Path, line: str) -> None:
-    with (place / "digests" / "group.sha256").open("a") as stream:
+def test_malformed_lines_are_named(checkout: Path, line: str) -> None:
+    with (checkout / "digests" / "group.sha256").open("a") as stream:
         stream.write(f"{line}\n")
     with pytest.raises(DigestError, match=r"group\.sha256:3"):
-        digests.check({"group": found(place)})
+        digests.check({"group": digests_of(checkout)})
 
 
-def test_missing_and_stale_files_are_named(place: Path) -> None:
+def test_missing_and_stale_files_are_named(checkout: Path) -> None:
     with pytest.raises(DigestError, match=r"digests/other\.sha256 is missing"):
-        digests.check({"group": found(place), "other": {}})
-    (place / "digests" / "old.sha256").write_text("")
+        digests.check({"group": digests_of(checkout), "other": {}})
+    (checkout / "digests" / "old.sha256").write_text("")
     with pytest.raises(DigestError, match=r"digests/old\.sha256: there is no such group"):
-        digests.check({"group": found(place)})
+        digests.check({"group": digests_of(checkout)})
 
 
 @pytest.mark.parametrize("group", list(DIGEST_GROUPS))

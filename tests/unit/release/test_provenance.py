@@ -120,13 +120,13 @@ def test_no_statement(payload: bytes) -> None:
 def test_dependencies_are_what_is_locked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted independently: locks by listing, sources by searching for digests in the text of recipes."""
     monkeypatch.setenv("NABLA_COMMIT", "5" * 40)
-    found = {each.name: each for each in provenance.dependencies()}
+    by_name = {each.name: each for each in provenance.dependencies()}
     for path in (*TOOLCHAIN.glob("*.lock"), ROOT / "requirements.txt", *ROOT.glob("recipes/*/recipe.toml")):
-        assert found[str(path.relative_to(ROOT))].digest == file_sha256(path)
+        assert by_name[str(path.relative_to(ROOT))].digest == file_sha256(path)
     text = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("recipes/*/recipe.toml"))
     digests = {line.split('"')[1] for line in text.splitlines() if line.startswith("sha256 =")}
-    assert digests <= {each.digest for each in found.values()}
-    assert found[statement.REPOSITORY] == Dependency(statement.REPOSITORY, "gitCommit", "5" * 40)
+    assert digests <= {each.digest for each in by_name.values()}
+    assert by_name[statement.REPOSITORY] == Dependency(statement.REPOSITORY, "gitCommit", "5" * 40)
 
 
 def test_dependencies_of_a_checkout_without_git(tmp_path: Path) -> None:

@@ -58,8 +58,8 @@ def test_lost_public_key_comes_back(keys: tuple[Path, Path]) -> None:
 def test_many_at_once_make_one_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NABLA_KEYS", str(tmp_path))
     with ThreadPoolExecutor(8) as pool:
-        for made in [pool.submit(signing.ensure_key) for _ in range(8)]:
-            made.result()
+        for future in [pool.submit(signing.ensure_key) for _ in range(8)]:
+            future.result()
     derived = subprocess.run(["ssh-keygen", "-y", "-f", tmp_path / layout.SIGNING_KEY], capture_output=True, text=True)
     assert derived.stdout.split()[1] == (tmp_path / f"{layout.SIGNING_KEY}.pub").read_text().split()[1]
 

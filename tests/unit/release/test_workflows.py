@@ -48,8 +48,8 @@ def test_all_are_there() -> None:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_tasks_exist(path: Path, known: set[str]) -> None:
-    found = [task for task in _tasks(path) if task != "doctor"]
-    assert found == NEEDED[path.name]
+    named = [task for task in _tasks(path) if task != "doctor"]
+    assert named == NEEDED[path.name]
     assert set(_tasks(path)) <= known
 
 

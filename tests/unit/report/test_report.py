@@ -74,12 +74,12 @@ def test_page_without_a_commit_names_none(inputs: render.Inputs) -> None:
 def test_hostile_texts_stay_texts(tmp_path: Path, inputs: render.Inputs) -> None:
     evil = HOSTILE.replace("/", "-")  # also as one part of a path
     page = render.page("1.2.3", None, make(tmp_path / "evil", evil))
-    usual, found = Elements(render.page("1.2.3", None, inputs)), Elements(page)
+    usual, elements = Elements(render.page("1.2.3", None, inputs)), Elements(page)
     assert "<script>alert" not in page
-    assert found.count == usual.count, "no element more than in the page about harmless words"
-    assert found.count["script"] == 1
-    assert sum(evil in words for words in found.words) >= 10
-    assert not [name for name, _ in found.attributes if name.startswith("on") or name == "style"]
+    assert elements.count == usual.count, "no element more than in the page about harmless words"
+    assert elements.count["script"] == 1
+    assert sum(evil in words for words in elements.words) >= 10
+    assert not [name for name, _ in elements.attributes if name.startswith("on") or name == "style"]
 
 
 def test_page_needs_no_other_file(inputs: render.Inputs) -> None:
@@ -178,8 +178,8 @@ def test_a_fault_in_an_image_shows(inputs: render.Inputs) -> None:
 def test_sums_that_differ_show(inputs: render.Inputs) -> None:
     assert "all are equal" in render.page("1", None, inputs)
     other = {"kernel": {"out/new": "c" * 64}, "programs": {"out/x": "d" * 64}}
-    found = tables.digest_table(inputs.expected, other)
-    assert [row.cells[-1].text for row in found.rows] == [
+    rows = tables.digest_table(inputs.expected, other)
+    assert [row.cells[-1].text for row in rows.rows] == [
         f"is new: {'c' * 64}",
         "is no longer built",
         f"expected {'b' * 64}, got {'d' * 64}",
@@ -245,9 +245,9 @@ def test_size(count: int, words: str) -> None:
 
 def test_anchors_of_different_names_differ() -> None:
     names = ["libstdc++", "libstdc", "libstdc--", "a b", "a_20_b", "lua5.4", "µ"]
-    found = [html.anchor(name) for name in names if name != "a_20_b"]
-    assert len(set(found)) == len(found)
-    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", each) for each in found)
+    anchors = [html.anchor(name) for name in names if name != "a_20_b"]
+    assert len(set(anchors)) == len(anchors)
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", each) for each in anchors)
 
 
 def test_code_is_escaped_first() -> None:

@@ -43,8 +43,8 @@ def listed(job):
 
 
 def made(job):
-    place = Sandbox((Bind(job.scratch(), "/build", writable=True),))
-    job.out(MADE).write_text(place.run((ROOT / "script").read_text(), title="script").stdout)
+    sandbox = Sandbox((Bind(job.scratch(), "/build", writable=True),))
+    job.out(MADE).write_text(sandbox.run((ROOT / "script").read_text(), title="script").stdout)
 
 
 def copy(job):
@@ -62,14 +62,14 @@ def small(checkout: Copy, monkeypatch: pytest.MonkeyPatch, user_cache: Path) -> 
     yield checkout
 
 
-def compare(small: Copy, script: str, report: Path, made: str = "copy") -> list[str]:
+def compare(small: Copy, script: str, report: Path, output: str = "copy") -> list[str]:
     """Build twice; return the comparison's lines."""
     small.write("script", script)
     small.doit("small")
     second = second_build.prepare()
     try:
         second.build(["small"], report.with_suffix(".log"))
-        return comparison.check([small.root / "out" / made], small.root, second.root, report)
+        return comparison.check([small.root / "out" / output], small.root, second.root, report)
     finally:
         second_build.discard(second)
 
@@ -115,14 +115,14 @@ def test_clock_reaches_programs_without_environment(
 ) -> None:
     """A compiler that a build calls by `env -i` also sees the other clock; times of files stay real."""
     monkeypatch.setenv("NABLA_CACHE", str(user_cache))
-    place = Sandbox((Bind(tmp_path, "/build", writable=True),))
+    sandbox = Sandbox((Bind(tmp_path, "/build", writable=True),))
     script = (
         "env -i /usr/bin/date +%s; echo >file; stat -c %Y file\n"
         "echo 'char date[] = __DATE__;' >x.c; env -i /usr/bin/gcc -E -P x.c"
     )
-    first = place.run(script, title="first").stdout.split("\n")
+    first = sandbox.run(script, title="first").stdout.split("\n")
     monkeypatch.setenv(variation.VARIABLE, "1")
-    second = place.run(script, title="second").stdout.split("\n")
+    second = sandbox.run(script, title="second").stdout.split("\n")
     days = 86400
     assert 399 * days < int(second[0]) - int(first[0]) < 401 * days
     assert abs(int(second[1]) - int(first[1])) < days
@@ -146,8 +146,8 @@ def test_compiler_cache_works_under_the_other_clock(
         for again in 1 2; do seq 24 | xargs -P 6 -I N ccache gcc -c N.c -o N.o; done
         ccache --print-stats
     """
-    place = Sandbox((Bind(tmp_path / "build", "/build", writable=True),))
-    lines = place.run(script, title="compile").stdout.split("\n")
+    sandbox = Sandbox((Bind(tmp_path / "build", "/build", writable=True),))
+    lines = sandbox.run(script, title="compile").stdout.split("\n")
     assert int(lines[0]) > time.time() + 399 * 86400
     counts = {name: int(number) for name, _, number in (line.partition("\t") for line in lines[1:] if line)}
     assert counts["cache_miss"] == 24 and counts["direct_cache_hit"] == 24, counts
@@ -176,8 +176,8 @@ def test_second_build_sees_none_of_the_first(monkeypatch: pytest.MonkeyPatch, tm
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(name)
     second_build._share_downloads(tmp_path / "second")
-    found = [str(path.relative_to(tmp_path / "second")) for path in (tmp_path / "second").rglob("*") if path.is_file()]
-    assert found == ["sha256/ab/abc"]
+    names = [str(path.relative_to(tmp_path / "second")) for path in (tmp_path / "second").rglob("*") if path.is_file()]
+    assert names == ["sha256/ab/abc"]
 
 
 def test_cache_of_second_builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -278,8 +278,8 @@ def test_records_are_those_of_doit(small: Copy, user_cache: Path) -> None:
     """The search for a cause reads the state that doit writes."""
     small.write("script", "echo same")
     small.doit("small", NABLA_CACHE=str(user_cache))
-    found = Checkout(small.root).records()
-    assert set(found["small:copy"].inputs) == {"out/made"}
-    assert found["small:copy"].inputs["out/made"] == found["small:made"].outputs["out/made"]
-    assert set(found["small:made"].inputs) == {"script"}
-    assert os.fspath(small.root) not in str(found)
+    records = Checkout(small.root).records()
+    assert set(records["small:copy"].inputs) == {"out/made"}
+    assert records["small:copy"].inputs["out/made"] == records["small:made"].outputs["out/made"]
+    assert set(records["small:made"].inputs) == {"script"}
+    assert os.fspath(small.root) not in str(records)

@@ -28,9 +28,9 @@ def lock(cache: Path, monkeypatch: pytest.MonkeyPatch) -> lockfile.Lock:
         debs.add(cache, "one", debs.deb([debs.member("./bin/one", "1", mode=0o755), debs.member("./etc/one", "1")])),
         debs.add(cache, "two", debs.deb([debs.member("./usr/lib/two", "2")])),
     )
-    made = dataclasses.replace(lockfile.Lock("bookworm", REQUIREMENTS.digest, "", files), tree=_tree(files))
-    monkeypatch.setattr(lockfile, "current", lambda pins=lockfile.BASE: (REQUIREMENTS, made))
-    return made
+    lock = dataclasses.replace(lockfile.Lock("bookworm", REQUIREMENTS.digest, "", files), tree=_tree(files))
+    monkeypatch.setattr(lockfile, "current", lambda pins=lockfile.BASE: (REQUIREMENTS, lock))
+    return lock
 
 
 def _tree(files: tuple[DebFile, ...]) -> str:

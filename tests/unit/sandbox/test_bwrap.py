@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user_cache: Path) -> Sandbox:
+def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user_cache: Path) -> Sandbox:
     """A sandbox with a writable /build and a read-only /src."""
     monkeypatch.setenv("NABLA_CACHE", str(user_cache))
     (tmp_path / "b ü").mkdir()
@@ -28,17 +28,17 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user_cache: Path) -> 
     return Sandbox(binds, {"EXTRA": "1 2"})
 
 
-def output(place: Sandbox, script: str) -> str:
-    return place.run(script, title="test").stdout.strip()
+def output(sandbox: Sandbox, script: str) -> str:
+    return sandbox.run(script, title="test").stdout.strip()
 
 
-def test_environment_is_fixed(place: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = output(place, "env | sort; id -u; id -gn; umask; pwd; cat /proc/sys/kernel/hostname")
+def test_environment_is_fixed(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = output(sandbox, "env | sort; id -u; id -gn; umask; pwd; cat /proc/sys/kernel/hostname")
     for name in ("TZ", "CFLAGS", "LD_PRELOAD", "MAKEFLAGS", "SOURCE_DATE_EPOCH", "LANG"):
         monkeypatch.setenv(name, "strange")
     old = os.umask(0o077)
     try:
-        after = output(place, "env | sort; id -u; id -gn; umask; pwd; cat /proc/sys/kernel/hostname")
+        after = output(sandbox, "env | sort; id -u; id -gn; umask; pwd; cat /proc/sys/kernel/hostname")
     finally:
         os.umask(old)
     assert after == before
@@ -47,49 +47,49 @@ def test_environment_is_fixed(place: Sandbox, monkeypatch: pytest.MonkeyPatch) -
     assert "EXTRA=1 2" in after.splitlines()
 
 
-def test_only_its_place_is_writable(place: Sandbox, tmp_path: Path) -> None:
-    output(place, "echo x > file")
+def test_only_its_place_is_writable(sandbox: Sandbox, tmp_path: Path) -> None:
+    output(sandbox, "echo x > file")
     assert (tmp_path / "b ü" / "file").read_text() == "x\n"
     for path in ("/usr/x", "/src/x", "/etc/x", "/tools/x", "/x"):
-        assert output(place, f"touch {path} 2>/dev/null && echo written || echo refused") == "refused"
+        assert output(sandbox, f"touch {path} 2>/dev/null && echo written || echo refused") == "refused"
 
 
-def test_no_network(place: Sandbox) -> None:
+def test_no_network(sandbox: Sandbox) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         script = f"(exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null && echo reached || echo alone"
-        assert output(place, f"bash -c '{script}'") == "alone"
-    assert output(place, "grep -c : /proc/net/dev") == "1"
+        assert output(sandbox, f"bash -c '{script}'") == "alone"
+    assert output(sandbox, "grep -c : /proc/net/dev") == "1"
 
 
-def test_no_process_of_the_host_is_seen(place: Sandbox) -> None:
-    assert not output(place, f"test -e /proc/{os.getpid()}/stat && grep -l pytest /proc/[0-9]*/cmdline || true")
+def test_no_process_of_the_host_is_seen(sandbox: Sandbox) -> None:
+    assert not output(sandbox, f"test -e /proc/{os.getpid()}/stat && grep -l pytest /proc/[0-9]*/cmdline || true")
 
 
-def test_failure_has_our_title_and_the_programs_words(place: Sandbox, tmp_path: Path) -> None:
+def test_failure_has_our_title_and_the_programs_words(sandbox: Sandbox, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with pytest.raises(CommandError, match=r"^musl: configure failed with exit status 3$") as caught:
-        place.run("echo some reason; exit 3", title="musl: configure", log=log)
+        sandbox.run("echo some reason; exit 3", title="musl: configure", log=log)
     assert "some reason" in caught.value.hint
     assert "bwrap" not in caught.value.hint
 
 
-def test_first_failing_line_ends_the_script(place: Sandbox) -> None:
+def test_first_failing_line_ends_the_script(sandbox: Sandbox) -> None:
     with pytest.raises(CommandError):
-        place.run("false\ntrue", title="x")
+        sandbox.run("false\ntrue", title="x")
     with pytest.raises(CommandError):
-        place.run("echo $UNSET_NAME", title="x")
+        sandbox.run("echo $UNSET_NAME", title="x")
 
 
-def test_host_without_bubblewrap(place: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_host_without_bubblewrap(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     bwrap._usable.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(HostError, match="bubblewrap is missing") as caught:
-        output(place, "true")
+        output(sandbox, "true")
     assert "install" in caught.value.hint
 
 
-def test_host_that_refuses_namespaces(place: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_host_that_refuses_namespaces(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     bwrap._usable.cache_clear()
     program = tmp_path / "bwrap"
     # The message of bubblewrap 0.8 where unprivileged user namespaces are disabled.
@@ -97,7 +97,7 @@ def test_host_that_refuses_namespaces(place: Sandbox, monkeypatch: pytest.Monkey
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(HostError, match="does not permit the build sandbox: bwrap: No permissions") as caught:
-        output(place, "true")
+        output(sandbox, "true")
     assert "user namespaces" in caught.value.hint
     bwrap._usable.cache_clear()
 
@@ -109,7 +109,7 @@ def test_jobs(monkeypatch: pytest.MonkeyPatch, value: str, expected: int | None)
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_shell_where_a_step_fails(place: Sandbox, tmp_path: Path, asked: bool) -> None:
+def test_shell_where_a_step_fails(sandbox: Sandbox, tmp_path: Path, asked: bool) -> None:
     """On a terminal, and only if it was asked for: the state of the failure is there, and the error comes after it."""
     program = """
 import sys
@@ -117,9 +117,9 @@ from pathlib import Path
 from nabla.core.errors import CommandError
 from nabla.sandbox.bwrap import Bind, Sandbox
 from tests.conftest import ROOT
-place = Sandbox((Bind(Path(sys.argv[1]), "/build", writable=True),), {"EXTRA": "thing"}, shell_command="doit shell x")
+sandbox = Sandbox((Bind(Path(sys.argv[1]), "/build", writable=True),), {"EXTRA": "thing"}, shell_command="doit shell x")
 try:
-    place.run("echo made >file\\nfalse", title="step", log=Path(sys.argv[2]))
+    sandbox.run("echo made >file\\nfalse", title="step", log=Path(sys.argv[2]))
 except CommandError as error:
     print("ended with", error.returncode, len(error.hint.splitlines()))
 """

@@ -34,7 +34,7 @@ def package(tmp_path: Path, *members: tuple[tarfile.TarInfo, bytes], name: str =
 
 
 def test_modes_links_and_merged_usr(tmp_path: Path, root: Path) -> None:
-    made = package(
+    path = package(
         tmp_path,
         debs.member("./bin/tool", "run", mode=0o4750, mtime=1000),
         debs.member("./usr/share/x/data", "text", mode=0o600),
@@ -44,7 +44,7 @@ def test_modes_links_and_merged_usr(tmp_path: Path, root: Path) -> None:
     )
     old = os.umask(0o077)
     try:
-        paths = deb.unpack(made, root)
+        paths = deb.unpack(path, root)
     finally:
         os.umask(old)
     assert paths == ["usr/bin/tool", "usr/share/x/data", "usr/lib/libx.so", "usr/bin/same"]
@@ -99,8 +99,8 @@ def test_same_files_as_dpkg(tmp_path: Path, root: Path, name: str, user_cache: P
     assert path.exists(), "run `doit toolchain` first"
     theirs = tmp_path / "theirs"
     theirs.mkdir()
-    place = Sandbox((Bind(theirs, "/build", writable=True), Bind(path.parent, "/src")))
-    place.run(f"dpkg-deb -x /src/{path.name} /build", title="dpkg-deb")
+    sandbox = Sandbox((Bind(theirs, "/build", writable=True), Bind(path.parent, "/src")))
+    sandbox.run(f"dpkg-deb -x /src/{path.name} /build", title="dpkg-deb")
     expected = {}
     for file in theirs.rglob("*"):
         where = deb.tree_path(file.relative_to(theirs).as_posix())

@@ -92,10 +92,10 @@ def test_failure_in_the_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     """Step, line, output, log and a command to continue; the sandbox's command line is in the log alone."""
     monkeypatch.setenv("NABLA_CACHE", str(user_cache))
     log = tmp_path / "log"
-    place = Sandbox((Bind(tmp_path, "/build", writable=True),), shell_command="./doit.sh shell jq")
-    place.run("echo good", title="jq: configure", log=log)
+    sandbox = Sandbox((Bind(tmp_path, "/build", writable=True),), shell_command="./doit.sh shell jq")
+    sandbox.run("echo good", title="jq: configure", log=log)
     with pytest.raises(CommandError) as caught:
-        place.run("cd /build\necho first\n./configure --prefix=/usr", title="jq: build", log=log)
+        sandbox.run("cd /build\necho first\n./configure --prefix=/usr", title="jq: build", log=log)
     assert caught.value.message == "jq: build failed with exit status 127"
     heading, place_of_log, first, reason, command = caught.value.hint.splitlines()
     assert heading == "line 3 of the step: ./configure --prefix=/usr"

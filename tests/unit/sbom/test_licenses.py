@@ -59,8 +59,8 @@ def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "source_record", lambda name: tmp_path / f"{name}.json")
 
 
-def places(found: list[Text]) -> dict[str, str]:
-    return {text.path: text.content for text in found}
+def places(texts: list[Text]) -> dict[str, str]:
+    return {text.path: text.content for text in texts}
 
 
 @pytest.mark.parametrize("compression", ["gz", "xz", "bz2"])
@@ -80,8 +80,8 @@ def test_wheel(tmp_path: Path) -> None:
         archive.writestr("thing/licenses/__init__.py", "")
         archive.writestr("thing-1.dist-info/licenses/LICENSE", "the license")
         archive.writestr("thing-1.dist-info/licenses/AUTHORS", "somebody")
-    found = places(licenses.of_archive(stored(tmp_path, stream.getvalue())))
-    assert found == {
+    texts = places(licenses.of_archive(stored(tmp_path, stream.getvalue())))
+    assert texts == {
         "thing-1.dist-info/licenses/AUTHORS": "somebody",
         "thing-1.dist-info/licenses/LICENSE": "the license",
     }
@@ -151,8 +151,8 @@ def thing(tmp_path: Path, data: bytes, extra: str = "") -> recipe.Recipe:
 
 def test_recipe(tmp_path: Path) -> None:
     again = {**FILES, "thing-1/second/COPYING": "the copying"}
-    found = licenses.of_recipe(thing(tmp_path, tar(again)))
-    assert [text.path for text in found] == ["COPYING", "LICENSE.txt", "LICENSES/MIT", "deps/inner/LICENCE"]
+    texts = licenses.of_recipe(thing(tmp_path, tar(again)))
+    assert [text.path for text in texts] == ["COPYING", "LICENSE.txt", "LICENSES/MIT", "deps/inner/LICENCE"]
 
 
 def test_recipe_without_a_text(tmp_path: Path) -> None:

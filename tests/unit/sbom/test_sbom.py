@@ -74,9 +74,9 @@ def small(version: str = "1.0") -> Inventory:
 
 
 def test_purls() -> None:
-    found = PackageURL.from_string(inventory.apk_purl("nabla", "libstdc++", "12.2.0-r0", arch="x86_64"))
-    assert (found.type, found.namespace, found.name, found.version) == ("apk", "nabla", "libstdc++", "12.2.0-r0")
-    assert found.qualifiers == {"arch": "x86_64"}
+    url = PackageURL.from_string(inventory.apk_purl("nabla", "libstdc++", "12.2.0-r0", arch="x86_64"))
+    assert (url.type, url.namespace, url.name, url.version) == ("apk", "nabla", "libstdc++", "12.2.0-r0")
+    assert url.qualifiers == {"arch": "x86_64"}
     text = inventory.purl("deb", "musl", "1.2.5-3.1", namespace="debian", distro="trixie", arch="source")
     assert text == "pkg:deb/debian/musl@1.2.5-3.1?arch=source&distro=trixie"
 
@@ -102,23 +102,24 @@ def test_inventory_refuses_what_does_not_fit() -> None:
 def test_cyclonedx() -> None:
     document = json.loads(cyclonedx.write(small()))
     assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.6")
-    found = {entry["name"]: entry for entry in document["components"]}
-    assert set(found) == {"thing", "thing-dev", "sudo", "small"}
-    (patch,) = found["thing"]["pedigree"]["patches"]
+    components = {entry["name"]: entry for entry in document["components"]}
+    assert set(components) == {"thing", "thing-dev", "sudo", "small"}
+    (patch,) = components["thing"]["pedigree"]["patches"]
     assert patch["diff"]["url"] == f"patches/thing/0001-fix.patch#sha256={'c' * 64}"
     assert [issue["id"] for issue in patch["resolves"]] == ["CVE-2024-12345"]
-    assert found["thing"]["licenses"] == [{"expression": "MIT OR Apache-2.0"}]
-    assert found["sudo"]["licenses"] == [{"license": {"name": "custom ISC"}}]
-    assert {(r["url"], r["hashes"][0]["content"]) for r in found["thing"]["externalReferences"] if "hashes" in r} == {
+    assert components["thing"]["licenses"] == [{"expression": "MIT OR Apache-2.0"}]
+    assert components["sudo"]["licenses"] == [{"license": {"name": "custom ISC"}}]
+    references = components["thing"]["externalReferences"]
+    assert {(r["url"], r["hashes"][0]["content"]) for r in references if "hashes" in r} == {
         ("https://example.org/thing-2.0.tar.gz", "a" * 64),
         ("pkg:deb/debian/thing@2.0-1?arch=source", "b" * 64),
     }
-    assert "pedigree" not in found["thing-dev"]
-    properties = {each["name"]: each["value"] for each in found["thing-dev"]["properties"]}
-    assert properties["nabla:built-with"] == found["thing"]["bom-ref"]
+    assert "pedigree" not in components["thing-dev"]
+    properties = {each["name"]: each["value"] for each in components["thing-dev"]["properties"]}
+    assert properties["nabla:built-with"] == components["thing"]["bom-ref"]
     needs = {entry["ref"]: entry.get("dependsOn", []) for entry in document["dependencies"]}
-    assert needs["image"] == ["pkg:apk/alpine/sudo@1", found["thing"]["bom-ref"]]
-    assert needs["nabla-linux"] == ["image", found["thing-dev"]["bom-ref"]]
+    assert needs["image"] == ["pkg:apk/alpine/sudo@1", components["thing"]["bom-ref"]]
+    assert needs["nabla-linux"] == ["image", components["thing-dev"]["bom-ref"]]
 
 
 def test_spdx() -> None:
@@ -137,11 +138,11 @@ def test_spdx() -> None:
     assert file["fileName"] == "./patches/thing/0001-fix.patch"
     assert file["comment"] == "Fix\nfixes CVE-2024-12345"
     ids = {entry["SPDXID"]: entry["name"] for entry in [*document["packages"]]} | {file["SPDXID"]: "patch"}
-    told = {
+    licenses_of = {
         (ids.get(r["spdxElementId"], "document"), r["relationshipType"], ids[r["relatedSpdxElement"]])
         for r in document["relationships"]
     }
-    assert told == {
+    assert licenses_of == {
         ("document", "DESCRIBES", "nabla-linux"),
         ("nabla-linux", "CONTAINS", "small"),
         ("nabla-linux", "CONTAINS", "thing-dev"),
@@ -205,10 +206,10 @@ def test_fixes_declared_by_patches(tmp_path: Path, trailer: str, expected: tuple
     path = tmp_path / "patches" / "thing" / "0001-fix.patch"
     path.parent.mkdir(parents=True)
     path.write_text(PATCH.format(trailer=trailer))
-    found = collect.read_patch(path, {})
-    assert found.fixes == expected
-    assert found.title == "Fix what a long subject describes in two lines"
-    assert not found.backport
+    patch = collect.read_patch(path, {})
+    assert patch.fixes == expected
+    assert patch.title == "Fix what a long subject describes in two lines"
+    assert not patch.backport
     table = {"CVE-2020-0001": ("0001-fix.patch", "0002-more.patch"), "CVE-2020-0002": ("0002-more.patch",)}
     assert collect.read_patch(path, table).fixes == tuple(sorted({*expected, "CVE-2020-0001"}))
 
@@ -273,5 +274,5 @@ def test_wheels_tell_what_they_brought_along(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel, "w") as archive:
         text = json.dumps({"metadata": {"component": own}, "components": [own, inner]})
         archive.writestr("x-1.dist-info/sboms/auditwheel.cdx.json", text)
-    (found,) = collect._bundled(wheel, "x.whl")
-    assert (found.name, found.version, found.purl) == ("libgcc", "14-r6", "pkg:apk/alpine/libgcc@14-r6")
+    (component,) = collect._bundled(wheel, "x.whl")
+    assert (component.name, component.version, component.purl) == ("libgcc", "14-r6", "pkg:apk/alpine/libgcc@14-r6")

@@ -186,9 +186,9 @@ def test_signature_is_fetched_and_checked(server: http.Server, cache: Path) -> N
     server.files["/other.asc"] = b"-----BEGIN PGP SIGNATURE-----\n\nAAAA\n-----END PGP SIGNATURE-----\n"
 
     def signed(name: str, fingerprint: str = FIRST) -> Source:
-        made = Signature(key="k", fingerprint=fingerprint, url=(f"{server.url}/{name}",))
+        signature = Signature(key="k", fingerprint=fingerprint, url=(f"{server.url}/{name}",))
         digest = hashlib.sha256(data).hexdigest()
-        return source(UrlOrigin(url=(f"{server.url}/signed.txt",), sha256=digest, signature=made))
+        return source(UrlOrigin(url=(f"{server.url}/signed.txt",), sha256=digest, signature=signature))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nabla.sources.recipe.KEYS", DATA)

@@ -65,12 +65,12 @@ def upstream(monkeypatch: pytest.MonkeyPatch) -> Iterator[http.Server]:
 
 def test_which_sources_only_one_place_has() -> None:
     """Every source has a second origin, or a documented reason."""
-    found = {}
+    by_name = {}
     for name, each in REMOTE:
         providers = {fetch.provider(origin) for origin in each.origin}
         if len(providers) == 1:
-            found[name] = providers.pop()
-    assert found == SINGLE
+            by_name[name] = providers.pop()
+    assert by_name == SINGLE
 
 
 def test_origins_of_one_file_agree() -> None:

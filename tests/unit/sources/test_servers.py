@@ -257,9 +257,9 @@ def test_each_address_of_a_signature_is_tried(server: str, cache: Path, monkeypa
     data = (DATA / "signed.txt").read_bytes()
 
     def signed(*manners: str) -> Source:
-        made = Signature(key="k", fingerprint=FIRST, url=tuple(f"{server}/{manner}/x.asc" for manner in manners))
+        signature = Signature(key="k", fingerprint=FIRST, url=tuple(f"{server}/{manner}/x.asc" for manner in manners))
         digest = hashlib.sha256(data).hexdigest()
-        origin = UrlOrigin(url=(f"{server}/signed/x",), sha256=digest, size=len(data), signature=made)
+        origin = UrlOrigin(url=(f"{server}/signed/x",), sha256=digest, size=len(data), signature=signature)
         return Source(name="thing", origin=(origin,))
 
     monkeypatch.setattr(Signature, "key_path", DATA / "first.asc")

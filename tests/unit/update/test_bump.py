@@ -135,11 +135,11 @@ def test_origin_that_cannot_be_asked(fingerprint: str | None, stays: bool) -> No
         suite="sid", package="a", version="1.2-1", file="a.tar", sha256="a" * 64, size=1, signature=by_debian
     )
     asked = [Result(old, None, "down"), Result(debian, msgspec.structs.replace(debian, sha256="b" * 64, size=2))]
-    kept = bump._keep(asked[0], asked, "1.2", "1.3")
-    assert (kept.new is not None) == stays
-    if isinstance(kept.new, UrlOrigin):
-        assert (kept.new.url, kept.new.sha256, kept.new.size) == (("https://x/a-1.3.tar",), "b" * 64, 2)
-        assert kept.new.signature is not None and kept.new.signature.url == ("https://x/a-1.3.tar.asc",)
+    updated = bump._keep(asked[0], asked, "1.2", "1.3")
+    assert (updated.new is not None) == stays
+    if isinstance(updated.new, UrlOrigin):
+        assert (updated.new.url, updated.new.sha256, updated.new.size) == (("https://x/a-1.3.tar",), "b" * 64, 2)
+        assert updated.new.signature is not None and updated.new.signature.url == ("https://x/a-1.3.tar.asc",)
 
 
 def test_old_version_elsewhere() -> None:
@@ -263,11 +263,11 @@ PATCHES = {
 
 def archive(path: Path, **files: str) -> Path:
     """Write a tarball with a folder on top."""
-    with tarfile.open(path, "w:gz") as made:
+    with tarfile.open(path, "w:gz") as archive:
         for name, text in files.items():
             member = tarfile.TarInfo(f"thing/{name}")
             member.size = len(text)
-            made.addfile(member, io.BytesIO(text.encode()))
+            archive.addfile(member, io.BytesIO(text.encode()))
     return path
 
 
@@ -318,7 +318,7 @@ def test_for_real(name: str, version: str, cache: Path) -> None:
     """Another version and the pinned one again, from the index and from Debian: the pins come out as committed."""
     loaded = recipe.load(name)
     _, source = bump.the_source(loaded)
-    assert any(found.new for found in bump.find(loaded, source, version))
+    assert any(update.new for update in bump.find(loaded, source, version))
     earlier = msgspec.structs.replace(loaded, version=version)
     other = msgspec.structs.replace(source, origin=tuple(at(origin, version) for origin in source.origin[-1:]))
     (again,) = bump.find(earlier, other, loaded.version)

@@ -82,8 +82,8 @@ def test_newest_source_package_first() -> None:
         f"Package: {name}\nVersion: {version}\nChecksums-Sha256:\n {'a' * 64} 5 x_{version}.dsc\nDirectory: pool/x\n\n"
         for name, version in (("b", "1.9-1"), ("b", "1.10-1"), ("a", "1~rc1-1"), ("a", "1-1"), ("b", "1:0-1"))
     )
-    found = [(each.name, each.version) for each in apt.parse_sources(text, "sid")]
-    assert found == [("a", "1-1"), ("a", "1~rc1-1"), ("b", "1:0-1"), ("b", "1.10-1"), ("b", "1.9-1")]
+    packages = [(each.name, each.version) for each in apt.parse_sources(text, "sid")]
+    assert packages == [("a", "1-1"), ("a", "1~rc1-1"), ("b", "1:0-1"), ("b", "1.10-1"), ("b", "1.9-1")]
 
 
 def test_table() -> None:

@@ -42,14 +42,14 @@ def test_folder_with_owners_and_links(tmp_path: Path) -> None:
     (tmp_path / "bin").symlink_to("usr/bin")
     (tmp_path / "usr/lib/z.so").symlink_to("/usr/lib/../lib/y.so")
     (tmp_path / "round").symlink_to("round")
-    found = contents.read(tmp_path, whole=True)
-    assert found.owners == {"/top": "one", "/usr/bin/x": "one", "/usr/lib/y.so": "two"}
-    assert found.resolve("/bin/x") == "/usr/bin/x"
-    assert found.resolve("/usr/lib/z.so") == "/usr/lib/y.so"
-    assert found.resolve("/round") is None
-    assert found.resolve("/usr/absent") is None
-    assert found.resolve("/usr/lib") is None
-    assert list(found.programs()) == []
+    listing = contents.read(tmp_path, whole=True)
+    assert listing.owners == {"/top": "one", "/usr/bin/x": "one", "/usr/lib/y.so": "two"}
+    assert listing.resolve("/bin/x") == "/usr/bin/x"
+    assert listing.resolve("/usr/lib/z.so") == "/usr/lib/y.so"
+    assert listing.resolve("/round") is None
+    assert listing.resolve("/usr/absent") is None
+    assert listing.resolve("/usr/lib") is None
+    assert list(listing.programs()) == []
 
 
 def test_packages_are_read_as_apk_reads_them(monkeypatch: pytest.MonkeyPatch, user_cache: Path) -> None:
@@ -65,13 +65,13 @@ def test_packages_are_read_as_apk_reads_them(monkeypatch: pytest.MonkeyPatch, us
         for part in built.parts:
             if not part.apk.exists():
                 continue
-            found = contents.read(part.apk)
-            assert sorted([*found.files, *found.links]) == [f"/{path}" for path in part.files]
+            listing = contents.read(part.apk)
+            assert sorted([*listing.files, *listing.links]) == [f"/{path}" for path in part.files]
             root = files_path(built.key, part.name)
-            for path, read in found.files.items():
+            for path, read in listing.files.items():
                 assert read() == (root / path[1:]).read_bytes(), path
-                assert found.owners[path] == part.name
-            for path, target in found.links.items():
+                assert listing.owners[path] == part.name
+            for path, target in listing.links.items():
                 assert (root / path[1:]).readlink() == Path(target)
             count += 1
     assert count > 5, "packages are built before the tests"
@@ -98,10 +98,10 @@ def older(path: Path) -> Path:
 
 
 def test_older_package(tmp_path: Path) -> None:
-    found = contents.read(older(tmp_path / "x.apk"))
-    assert found.owners == {"/usr/bin/x": "thing"}
-    assert found.links == {"/usr/bin/y": "x"}
-    assert list(found.programs()) == [("/usr/bin/x", b"\x7fELFx")]
+    listing = contents.read(older(tmp_path / "x.apk"))
+    assert listing.owners == {"/usr/bin/x": "thing"}
+    assert listing.links == {"/usr/bin/y": "x"}
+    assert list(listing.programs()) == [("/usr/bin/x", b"\x7fELFx")]
 
 
 def test_damage_is_told(tmp_path: Path) -> None:
@@ -128,18 +128,18 @@ def test_damage_is_told(tmp_path: Path) -> None:
 
 
 def test_image_is_a_root_file_system() -> None:
-    found = contents.read(paths.IMAGES / "minimal.ext3")
-    assert found.whole
-    assert found.resolve("/bin/sh") == "/bin/busybox"
-    assert {path for path, _ in found.programs()} >= {"/lib/ld-musl-x86_64.so.1", "/bin/busybox", "/sbin/nabla-init"}
+    listing = contents.read(paths.IMAGES / "minimal.ext3")
+    assert listing.whole
+    assert listing.resolve("/bin/sh") == "/bin/busybox"
+    assert {path for path, _ in listing.programs()} >= {"/lib/ld-musl-x86_64.so.1", "/bin/busybox", "/sbin/nabla-init"}
 
 
 def test_what_a_root_file_system_must_have() -> None:
     """nabla's musl and busybox, in incomplete file systems."""
     loader = (paths.MUSL / "lib/ld-musl-x86_64.so.1").read_bytes
     parts = {part.name: part for part in catalog.read_build_record("libstdc++").parts}
-    found = contents.read(parts["libstdc++"].apk)
-    library = found.files[f"/{parts['libstdc++'].files[-1]}"]
+    listing = contents.read(parts["libstdc++"].apk)
+    library = listing.files[f"/{parts['libstdc++'].files[-1]}"]
     system = Contents("t", whole=True, files={pie.LOADER: loader, "/usr/lib/x.so": library})
     problems = {finding.path: finding.problems for finding in pie.examine_all(system)}
     assert problems == {pie.LOADER: (), "/usr/lib/x.so": ("libgcc_s.so.1 is not to be found",)}

@@ -63,9 +63,9 @@ def listing(image: Path) -> list[str]:
 
 def test_every_instruction_gets_its_kind(image: Path) -> None:
     result = kernel_code.check(listing(image), [])
-    found = {use.function: use.kind for use in result.forbidden}
+    kinds = {use.function: use.kind for use in result.forbidden}
     expected = {name.partition(".")[0]: kind for name, (_, kind) in FUNCTIONS.items() if kind}
-    assert found == expected
+    assert kinds == expected
     assert kernel_code.host_callers(result) == ["cloned", "enter", "host", "host32"]
     assert result.functions >= len(FUNCTIONS)
 

@@ -109,9 +109,9 @@ def test_agrees_with_readelf_on_the_build_root(
     (tmp_path / "list").write_text("".join(f"/{path.relative_to(root)}\n" for path in files))
     script = 'while read -r x; do echo "@@$x"; readelf -lhdW $x; done <list >out 2>/dev/null'
     Sandbox((Bind(tmp_path, "/build", writable=True),)).run(script, title="readelf")
-    told = {text.partition("\n")[0]: text for text in (tmp_path / "out").read_text().split("@@")[1:]}
+    dumps = {text.partition("\n")[0]: text for text in (tmp_path / "out").read_text().split("@@")[1:]}
     for path in files:
-        assert ours(pie.examine(path)) == by_readelf(told[f"/{path.relative_to(root)}"]), path
+        assert ours(pie.examine(path)) == by_readelf(dumps[f"/{path.relative_to(root)}"]), path
 
 
 def test_damaged_files_fail_and_never_crash(programs: Path, tmp_path: Path) -> None:
@@ -132,8 +132,8 @@ def test_damaged_files_fail_and_never_crash(programs: Path, tmp_path: Path) -> N
 def test_command_line(programs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert pie.main([str(programs / "good")]) == 0
     assert pie.main(["--json", str(programs / "good"), str(programs / "lazy")]) == 1
-    found = json.loads(capsys.readouterr().out.split("\n", 2)[2])
-    assert [entry["problems"] for entry in found] == [[], ["lazy binding"]]
+    entries = json.loads(capsys.readouterr().out.split("\n", 2)[2])
+    assert [entry["problems"] for entry in entries] == [[], ["lazy binding"]]
     assert pie.main([str(tmp_path / "absent")]) == 1
     assert pie.main([str(programs / "object.o")]) == 1
     assert pie.main([str(tmp_path)]) == 2

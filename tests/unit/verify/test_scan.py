@@ -112,13 +112,13 @@ def findings(result: Result) -> list[tuple[str, str, str, str]]:
 
 
 def test_subjects(subjects: list[Subject]) -> None:
-    found = {(subject.key, subject.version): subject for subject in subjects}
-    musl = found["musl", "1.2.5"]
+    by_version = {(subject.key, subject.version): subject for subject in subjects}
+    musl = by_version["musl", "1.2.5"]
     assert musl.names == ("musl",) and musl.fixes == {"CVE-2025-26519": (PATCH,)} and musl.compared == "1.2.5-r0"
-    assert found["curl", "8.14.1"].names == ("curl", "libcurl")
-    assert found["gcc", "12.2.0"].names == ("libgcc",)
-    assert found["openssl", "3.5.8-r0"].shipped and found["openssl", "3.5.8-r0"].release == "v3.23"
-    assert not found["linux-lts", "6.18.56-r0"].shipped
+    assert by_version["curl", "8.14.1"].names == ("curl", "libcurl")
+    assert by_version["gcc", "12.2.0"].names == ("libgcc",)
+    assert by_version["openssl", "3.5.8-r0"].shipped and by_version["openssl", "3.5.8-r0"].release == "v3.23"
+    assert not by_version["linux-lts", "6.18.56-r0"].shipped
 
 
 def test_secdb(tmp_path: Path, subjects: list[Subject], order: ApkOrder) -> None:
@@ -131,8 +131,8 @@ def test_secdb(tmp_path: Path, subjects: list[Subject], order: ApkOrder) -> None
             "unknown": {"9-r0": ["CVE-2026-1"]},
         }
     )
-    found = result_of(tmp_path, subjects, order, data)
-    assert findings(found) == [
+    result = result_of(tmp_path, subjects, order, data)
+    assert findings(result) == [
         (OPEN, "CVE-2025-5399", "curl", "8.14.1"),
         # Nabla's release number says nothing about Alpine's fixes of the same upstream version.
         (OPEN, "CVE-2026-1000", "musl", "1.2.5"),
@@ -140,15 +140,15 @@ def test_secdb(tmp_path: Path, subjects: list[Subject], order: ApkOrder) -> None
         (FIXED, "CVE-2025-26519", "musl", "1.2.5"),
         (ABSENT, "CVE-2026-5000", "linux-lts", "6.18.56-r0"),
     ]
-    assert found.findings[3].patches == (PATCH,)
-    assert found.findings[0].repair == ("8.15.0-r0",) and found.findings[0].packages == ("curl", "libcurl")
-    assert found.unknown == []
+    assert result.findings[3].patches == (PATCH,)
+    assert result.findings[0].repair == ("8.15.0-r0",) and result.findings[0].packages == ("curl", "libcurl")
+    assert result.unknown == []
 
 
 def test_secdb_of_another_release(tmp_path: Path, subjects: list[Subject], order: ApkOrder) -> None:
-    found = result_of(tmp_path, subjects, order, secdb({"curl": {"99-r0": ["CVE-2025-1"]}}, "v3.20"))
-    assert not found.findings
-    assert [sentence.split(": ")[1] for sentence in found.unknown] == ["it was not compared"]
+    result = result_of(tmp_path, subjects, order, secdb({"curl": {"99-r0": ["CVE-2025-1"]}}, "v3.20"))
+    assert not result.findings
+    assert [sentence.split(": ")[1] for sentence in result.unknown] == ["it was not compared"]
 
 
 ALPINE = "Alpine:v3.23"
@@ -185,10 +185,10 @@ START = {"introduced": "0"}
 def test_osv(
     tmp_path: Path, subjects: list[Subject], order: ApkOrder, entry: dict[str, Any], expected: str | None
 ) -> None:
-    found = result_of(tmp_path, subjects, order, entry)
-    assert [finding.status for finding in found.findings] == ([expected] if expected else [])
-    assert found.unknown == []
-    assert found.counts["withdrawn"] == ("withdrawn" in entry)
+    result = result_of(tmp_path, subjects, order, entry)
+    assert [finding.status for finding in result.findings] == ([expected] if expected else [])
+    assert result.unknown == []
+    assert result.counts["withdrawn"] == ("withdrawn" in entry)
 
 
 def git(repo: str, *versions: str) -> dict[str, Any]:
@@ -227,8 +227,8 @@ def test_versions_of_a_repository(tmp_path: Path, subjects: list[Subject], order
 def test_advisories_that_cannot_be_compared_are_reported(
     tmp_path: Path, subjects: list[Subject], order: ApkOrder, entry: dict[str, Any], sentence: str
 ) -> None:
-    found = result_of(tmp_path, subjects, order, entry)
-    assert (found.findings, found.unknown) == ([], [sentence])
+    result = result_of(tmp_path, subjects, order, entry)
+    assert (result.findings, result.unknown) == ([], [sentence])
 
 
 def test_a_vulnerability_open_in_one_entry_is_open(tmp_path: Path, subjects: list[Subject], order: ApkOrder) -> None:
@@ -248,8 +248,8 @@ def test_folder_list_and_zip_are_alike(tmp_path: Path) -> None:
         for number, entry in enumerate(entries):
             archive.writestr(f"{number}.json", json.dumps(entry))
     (tmp_path / "list.json").write_text(json.dumps(entries))
-    found = [advisories.read([path]).advisories for path in (folder, tmp_path / "all.zip", tmp_path / "list.json")]
-    assert found[0] == found[1] == found[2] and len(found[0]) == 3
+    lists = [advisories.read([path]).advisories for path in (folder, tmp_path / "all.zip", tmp_path / "list.json")]
+    assert lists[0] == lists[1] == lists[2] and len(lists[0]) == 3
 
 
 @pytest.mark.parametrize(

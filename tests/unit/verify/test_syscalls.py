@@ -53,13 +53,13 @@ def uses(path: Path) -> list[syscalls.Use]:
 
 
 def by_objdump(listing: str) -> set[int]:
-    found = re.findall(r"^\s*([0-9a-f]+):\s+(?:syscall|sysenter|int\s+\$0x80)\s*$", listing, re.MULTILINE)
-    return {int(address, 16) for address in found}
+    addresses = re.findall(r"^\s*([0-9a-f]+):\s+(?:syscall|sysenter|int\s+\$0x80)\s*$", listing, re.MULTILINE)
+    return {int(address, 16) for address in addresses}
 
 
 def test_each_kind_with_its_function(program: Path) -> None:
-    found = {(use.function, use.instruction): use.sure for use in uses(program / "x")}
-    assert found == {
+    kinds = {(use.function, use.instruction): use.sure for use in uses(program / "x")}
+    assert kinds == {
         ("raw", "syscall"): True,
         ("old", "int 0x80"): True,
         ("fast", "sysenter"): True,
@@ -89,9 +89,9 @@ def test_agrees_with_objdump_on_the_build_root(
     total = 0
     for part in (tmp_path / "out").read_text().split("@@/")[1:]:
         name, listing = part.split("\n", 1)
-        found = {use.address for use in uses(root / name)}
-        assert found == by_objdump(listing), name
-        total += len(found)
+        addresses = {use.address for use in uses(root / name)}
+        assert addresses == by_objdump(listing), name
+        total += len(addresses)
     assert total > 300  # libc alone
 
 
@@ -126,8 +126,8 @@ def test_libc_does_not_count() -> None:
 
 
 def test_owner_and_forms(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = Contents("t", whole=True, files={"/bin/x": (program / "x").read_bytes}, owners={"/bin/x": "thing"})
-    findings = syscalls.examine_all(found)
+    contents = Contents("t", whole=True, files={"/bin/x": (program / "x").read_bytes}, owners={"/bin/x": "thing"})
+    findings = syscalls.examine_all(contents)
     assert [finding.owner for finding in findings] == ["thing"]
     assert "/bin/x  thing    raw       1       syscall" in syscalls.as_table(findings)
     suite = ET.fromstring(syscalls.as_junit(findings))

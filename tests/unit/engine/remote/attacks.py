@@ -36,8 +36,8 @@ class Scene:
     @property
     def entry(self) -> Path:
         """The only entry of the store."""
-        (found,) = (self.served / "ac").iterdir()
-        return found
+        (record,) = (self.served / "ac").iterdir()
+        return record
 
     @property
     def blobs(self) -> list[Path]:

@@ -54,9 +54,9 @@ def free_port() -> int:
 
 
 def _nginx_program() -> str:
-    found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    assert found, "nginx is missing: apt-get install nginx-light"
-    return found
+    path = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    assert path, "nginx is missing: apt-get install nginx-light"
+    return path
 
 
 @contextmanager

@@ -170,11 +170,11 @@ def _fields(data: bytes) -> list[tuple[int, bytes]]:
             if byte < 0x80:
                 return value
 
-    found = []
+    fields = []
     while at < len(data):
         tag = number()
         assert tag & 7 == 2
         length = number()
-        found.append((tag >> 3, data[at : at + length]))
+        fields.append((tag >> 3, data[at : at + length]))
         at += length
-    return found
+    return fields
