@@ -60,8 +60,8 @@ def calls(checkout: Checkout) -> int:
 
 
 def entry(cache: Path) -> Path:
-    (found,) = (cache / "results").glob("??/*")
-    return found
+    (path,) = (cache / "results").glob("??/*")
+    return path
 
 
 def test_another_checkout_takes_it(maker: Checkout, cache: Path) -> None:

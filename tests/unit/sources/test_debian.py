@@ -173,8 +173,8 @@ def test_bump_to_a_version_that_is_not_signed(mirror: http.Server, cache: Path, 
 def test_bump_of_a_path_in_the_pool(mirror: http.Server, tmp_path: Path) -> None:
     pool = DebOrigin(pool=f"{POOL}/thing_1.2.orig.tar.gz", sha256=origin().sha256, size=len(OLD))
     loaded, source = thing(tmp_path, pool)
-    (found,) = bump.find(loaded, source, "1.3")
-    assert isinstance(found.new, DebOrigin) and found.new.pool == f"{POOL}/thing_1.3.orig.tar.gz"
+    (update,) = bump.find(loaded, source, "1.3")
+    assert isinstance(update.new, DebOrigin) and update.new.pool == f"{POOL}/thing_1.3.orig.tar.gz"
     with pytest.raises(FetchError) as caught:
         bump.find(loaded, source, "1.4")
     assert "Debian has no thing 1.4, but 1.2 (trixie), 1.3 (forky)" in caught.value.hint
