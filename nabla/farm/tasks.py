@@ -66,7 +66,7 @@ def task_trace() -> TaskDict:
     return command(
         "trace",
         trace.write,
-        doc="write what ran where and when, out/trace.json, for Perfetto or Chrome",
+        doc="write what ran where and when: a page, out/trace.html, and a trace for Perfetto, out/trace.json",
         params=[
             {"name": "output", "short": "o", "long": "output", "type": str, "default": "", "help": "another file"},
             {"name": "runs", "long": "runs", "type": int, "default": 1, "help": "the last RUNS runs of doit (1)"},

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`doit trace`: what ran where and when, as a trace for Perfetto or Chrome's tracing page.
+"""`doit trace`: what ran where and when, as a page and as a trace for Perfetto or Chrome's tracing page.
 
-The format is that of Chrome's trace events: a process for each machine, a thread for each slot, a slice for each step.
+The trace's format is that of Chrome's trace events: a process for each machine, a thread for each slot, and a slice for
+each step. The timeline is not part of the report (nabla/report), whose bytes are the same wherever it is written.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ DEFAULT = OUT / "trace.json"
 _HERE = "this host"
 # Names of Chrome's palette.
 _COLORS = {"built": "thread_state_running", "farm": "good", "restored": "grey", "failed": "terrible"}
+_MEANINGS = {"built": "ran", "farm": "ran on a worker", "restored": "taken from a cache", "failed": "failed"}
+_WIDTH = 1000
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,13 @@ def write(output: str, runs: int) -> None:
     files.write(path, json.dumps({"traceEvents": list(events(spans)), "displayTimeUnit": "ms"}) + "\n")
     total = max(each.end for each in spans) - min(each.begin for each in spans)
     busy = sum(each.end - each.begin for each in spans)
-    places = len({each.where for each in spans})
-    log.info(
-        f"{relative(path)}: {len(spans)} steps in {log.seconds(total)} on {places} machines, "
-        f"{busy / total:.1f} at a time; open it in ui.perfetto.dev or chrome://tracing"
+    summary = (
+        f"{len(spans)} steps in {log.seconds(total)} on {len({each.where for each in spans})} machines, "
+        f"{busy / total:.1f} at a time"
     )
+    files.write(path.with_suffix(".html"), page(spans, summary))
+    log.info(f"{relative(path.with_suffix('.html'))}: {summary}")
+    log.info(f"{relative(path)}: the same for ui.perfetto.dev or chrome://tracing")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -118,3 +123,37 @@ def events(spans: Iterable[Span]) -> Iterable[dict[str, Any]]:
             "cname": _COLORS.get(each.how, "generic_work"),
             "args": {"how": each.how, "waited for a worker": f"{each.waited:.1f} s"},
         }
+
+
+def page(spans: Iterable[Span], summary: str) -> str:
+    """Return a page of HTML with a row of slices for each lane of each machine."""
+    # Imported when needed: every doit lists the tasks.
+    from nabla.policy import header
+
+    assigned = lanes(spans)
+    first = min(each.begin for each in assigned)
+    scale = _WIDTH / max(max(each.end for each in assigned) - first, 1e-3)
+    machines = [
+        {
+            "name": where,
+            "lanes": 1 + max(lane for each, lane in assigned.items() if each.where == where),
+            "slices": [
+                {
+                    "x": round((each.begin - first) * scale, 2),
+                    "width": round(max((each.end - each.begin) * scale, 0.5), 2),
+                    "lane": lane,
+                    "how": each.how,
+                    "task": each.task,
+                    "text": f"{each.task}: {log.seconds(each.end - each.begin)}, {_MEANINGS.get(each.how, each.how)}",
+                }
+                for each, lane in assigned.items()
+                if each.where == where
+            ],
+        }
+        for where in sorted({each.where for each in assigned})
+    ]
+    engine = header.environment(Path(__file__).with_name("templates")).overlay(autoescape=True)
+    text: str = engine.get_template("trace.html.j2").render(
+        title="What ran where and when", summary=summary, machines=machines, meanings=_MEANINGS
+    )
+    return text

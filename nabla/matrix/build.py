@@ -112,15 +112,9 @@ def clone(root: Path) -> None:
 def write(title: str, outcomes: list[Outcome]) -> Path:
     """Write the page and the data; return the path of the page."""
     # Imported when needed: every doit lists the tasks.
-    import jinja2
+    from nabla.policy import header
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = header.environment(Path(__file__).with_name("templates")).overlay(autoescape=True)
     page = environment.get_template("matrix.html.j2").render(
         title=title, outcomes=outcomes, longest=max(each.seconds for each in outcomes), time=log.seconds
     )

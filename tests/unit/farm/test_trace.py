@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -39,6 +40,29 @@ def test_last_runs(tmp_path: Path) -> None:
     slices = [each for each in trace.events([span]) if each["ph"] == "X"]
     assert slices[0]["ts"] == 0 and slices[0]["dur"] == 4_000_000
     assert trace.read(tmp_path / "absent") == []
+
+
+def test_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One slice for each step, one image for each machine; names are text."""
+    steps = [
+        ("built", "", 0.0, 4.0),
+        ("farm", "<worker> & 1", 1.0, 3.0),
+        ("restored", "", 4.0, 4.0),
+        ("failed", "", 2.0, 5.0),
+    ]
+    timeline = tmp_path / "timeline"
+    records = [{"task": f"<{how}>", "where": where, "begin": b, "end": e, "how": how} for how, where, b, e in steps]
+    timeline.write_text("".join(json.dumps(each) + "\n" for each in records))
+    monkeypatch.setattr("nabla.engine.remote.timeline.PATH", timeline)
+    trace.write(str(tmp_path / "t.json"), 1)
+    text = (tmp_path / "t.html").read_text()
+    root = ElementTree.fromstring(text[text.index("<body>") : text.index("</html>")])
+    images = [each for each in root.iter("svg") if each.get("aria-label")]
+    assert [each.get("aria-label") for each in images] == ["steps on <worker> & 1", "steps on this host"]
+    slices = [(title.text or "").partition(":")[0] for image in images for title in image.iter("title")]
+    assert sorted(slices) == ["<built>", "<failed>", "<farm>", "<restored>"]
+    assert images[1].get("viewBox") == "0 0 1000 36"
+    assert len(json.loads((tmp_path / "t.json").read_text())["traceEvents"]) == 2 + 4
 
 
 NEEDS = {"a": set[str](), "b": {"a"}, "c": {"b"}, "x": {"a"}, "y": {"a"}, "end": {"c", "x", "y"}}
