@@ -109,9 +109,9 @@ def need(*paths: Path) -> None:
 
 
 def machine(image: str, *command: str, memory: str = "64M", options: Sequence[str] = ()) -> list[str]:
-    """Return the command line that runs a command in a VM."""
+    """Return the command line that boots a VM and runs a command in it."""
     need(NABLA_RUN, VMLINUX, IMAGES / f"{image}.ext3")
-    words = [str(NABLA_RUN), "--memory", memory, "--ephemeral", *options, str(IMAGES / f"{image}.ext3")]
+    words = [str(NABLA_RUN), "--cold", "--memory", memory, "--ephemeral", *options, str(IMAGES / f"{image}.ext3")]
     return [*words, "--", *command] if command else words
 
 

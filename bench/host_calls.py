@@ -100,7 +100,7 @@ def run(work: Work, folder: Path) -> Load:
     """Start a VM for one load. Raises `NablaError` if it fails."""
     image = folder / "image.ext3"
     shutil.copy(IMAGES / "minimal.ext3", image)
-    words: list[str | Path] = [NABLA_RUN, "--memory", "128M", *([] if work.disk else ["--ephemeral"])]
+    words: list[str | Path] = [NABLA_RUN, "--memory", "128M", "--cold", *([] if work.disk else ["--ephemeral"])]
     if work.network:
         words += ["--net", "user"]
     # The report goes to standard error, because standard output can be part of the load.

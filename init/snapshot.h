@@ -8,6 +8,9 @@
 /* Returns true if the program was started under that name. */
 bool is_snapshot_command(const char *name);
 
+/* Saves the booted VM. Returns true in this VM and in each one restored from it, false on failure. */
+bool snapshot_boot(void);
+
 /* Returns the exit status. */
 int snapshot_main(char **argv);
 

@@ -75,6 +75,10 @@ void dry_run_print(const struct vm *vm)
 	const struct options *o = vm->options;
 	const char *const *helper = network_command(o);
 	print_path("kernel", vm->kernel.path);
+	if (vm->start.restored)
+		puts("start: restored");
+	else
+		printf("start: cold, %s\n", vm->start.why);
 	print_quoted("command", (const char *const *)vm->arguments);
 	print_descriptors(vm);
 	if (helper)

@@ -113,6 +113,8 @@ static void add_settings(struct words *words, const struct options *o, bool term
 		add(words, "user=%s", o->user);
 	network_settings(o, add, words);
 	add(words, "tty=%d", terminal);
+	if (o->save_boot)
+		add(words, "save=boot");
 }
 
 char **kernel_arguments(const struct options *o, const struct kernel *kernel, const struct network *network,

@@ -5,6 +5,7 @@
 #include "diag.h"
 #include "dry_run.h"
 #include "image.h"
+#include "instant.h"
 #include "jail.h"
 #include "kernel.h"
 #include "limits.h"
@@ -15,10 +16,9 @@
 #include "terminal.h"
 #include "vm.h"
 
-static void open_disks(struct vm *vm)
+static void open_disks(struct vm *vm, struct disk_file files[DISKS_MAX])
 {
 	const struct options *o = vm->options;
-	struct disk_file files[DISKS_MAX];
 	for (size_t i = 0; i < o->disk_count; i++) {
 		image_open(&o->disks[i], i == 0, o->follow_symlinks, &files[i]);
 		vm->descriptors[FD_DISK + i] = files[i].fd;
@@ -28,7 +28,6 @@ static void open_disks(struct vm *vm)
 	if (vm->snapshot.saved >= 0)
 		vm->descriptors[FD_SNAPSHOT] = fd_copy_high(vm->snapshot.saved);
 	vm->descriptors[FD_RESTORE] = vm->snapshot.restored;
-	limits_choose(o, files, vm->limits);
 }
 
 static void open_network(struct vm *vm)
@@ -45,6 +44,7 @@ int main(int argc, char **argv)
 {
 	(void)argc;
 	struct options options;
+	struct disk_file files[DISKS_MAX];
 	static struct vm vm;
 	vm.options = &options;
 	vm.stats_fd = -1;
@@ -56,9 +56,11 @@ int main(int argc, char **argv)
 	if (options.stats_fd >= 0)
 		vm.stats_fd = fd_copy_high(options.stats_fd);
 	snapshot_restore(&options, &vm.snapshot);
-	open_disks(&vm);
+	open_disks(&vm, files);
 	kernel_open(&options, &vm.kernel);
 	vm.terminal = terminal_present() && (!options.restore || vm.snapshot.terminal);
+	instant_start(&vm, &options, files);
+	limits_choose(&options, files, vm.limits);
 	terminal_remember(vm.terminal);
 	vm.descriptors[FD_STATUS] = status_create();
 	output_open(&vm.output, &options, vm.descriptors);
@@ -72,5 +74,7 @@ int main(int argc, char **argv)
 	if (options.jail)
 		jail_enter();
 	privileges_drop(&options);
+	if (options.verbose)
+		note(vm.start.restored ? "start: restored" : "start: cold, %s", vm.start.why);
 	return vm_run(&vm);
 }

@@ -103,6 +103,8 @@ static const char tail[] =
 	"| 4 to 10 | the disks of `--disk` |\n"
 	"| 11 | the network |\n"
 	"| 12 | a page of memory shared with nabla-run: window size, counters of host calls |\n"
+	"| 13 | the file of `--snapshot` |\n"
+	"| 14 | the snapshot that the VM goes on from |\n"
 	"\n"
 	"The VM has an empty environment, no capability, no supplementary group (an ordinary user cannot drop its own)\n"
 	"and `no_new_privs`, and dies with nabla-run, which drops the same privileges. Its limits are:\n"
@@ -114,7 +116,7 @@ static const char tail[] =
 	"a regular file without `--max-output`, because the limit applies to that file too |\n"
 	"| RLIMIT_CPU | `--cpu-time` in whole seconds and 2 seconds |\n"
 	"| RLIMIT_NPROC | 1 |\n"
-	"| RLIMIT_NOFILE | 13 |\n"
+	"| RLIMIT_NOFILE | 13; 15 with a snapshot |\n"
 	"| RLIMIT_CORE | 0 |\n"
 	"\n"
 	"nabla-run checks the type of an image before it opens it, and opens exactly the file that it checked.\n"
@@ -132,10 +134,12 @@ static const char tail[] =
 	"`cpu-time`, `max-output`, `max-cow`: the limit of that name ended the VM |\n"
 	"| `signal` | number of the signal that ended the VM |\n"
 	"| `launch_us` | from the start of nabla-run to the kernel's first instruction |\n"
-	"| `boot_us` | from there to the first instruction of init |\n"
+	"| `boot_us` | from there to the first instruction of init, or of the restored VM |\n"
 	"| `run_us` | from there to the end |\n"
 	"| `total_us` | from the start of nabla-run to the end |\n"
 	"| `peak_memory_kib` | maximum resident memory of the VM |\n"
+	"| `start` | `restored`: the VM has gone on from a snapshot; `cold`: it has booted |\n"
+	"| `start_reason` | why it has booted |\n"
 	"| `host_calls` | number of host calls, by name |\n"
 	"\n"
 	"A line of `--stats-fd` has `uptime_us`, the time since the start of nabla-run, `launch_us`, `boot_us` and\n"
@@ -143,7 +147,8 @@ static const char tail[] =
 	"\n"
 	"## Environment\n"
 	"\n"
-	"`NABLA_KERNEL`: see `--kernel`. `TERM`: passed to a guest with a terminal.\n";
+	"`NABLA_KERNEL`: see `--kernel`. `NABLA_COLD`: any text in it acts as `--cold`. `XDG_CACHE_HOME`: the snapshots of instant\n"
+	"starts are in its folder `nabla-run`; by default in `$HOME/.cache/nabla-run`. `TERM`: passed to a guest with a terminal.\n";
 
 void print_manual(void)
 {

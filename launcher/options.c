@@ -127,6 +127,8 @@ static void check(struct options *o)
 		fail("choose one", "--read-only and --ephemeral exclude each other");
 	if (o->snapshot_then_exit && !o->snapshot)
 		fail("add --snapshot FILE", "--snapshot-then-exit requires --snapshot");
+	if (o->cold && o->restore)
+		fail("choose one", "--cold and --restore exclude each other");
 	check_network(o);
 	check_trace(o);
 	choose_identity(o);

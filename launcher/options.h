@@ -83,6 +83,8 @@ struct options {
 	const char *snapshot; /* the file to create; NULL: none */
 	bool snapshot_then_exit;
 	const char *restore; /* the file to start from; NULL: the VM boots */
+	bool cold;	     /* never start from a snapshot that was not given */
+	bool save_boot;	     /* nabla-init saves the VM before it applies settings; no option of the user */
 
 	/* isolation, limits and observation */
 	struct identity run_as;

@@ -92,6 +92,11 @@ void report_end(const struct ending *end)
 	add_time(&line, "run_us", status.user_ns, end->ended_ns);
 	add_time(&line, "total_us", end->started_ns, end->ended_ns);
 	add(&line, "\"peak_memory_kib\":%ld,", end->peak_kib);
+	/* No reason contains a character that JSON escapes. */
+	if (end->why_cold)
+		add(&line, "\"start\":\"cold\",\"start_reason\":\"%s\",", end->why_cold);
+	else
+		add(&line, "\"start\":\"restored\",\"start_reason\":null,");
 	add_calls(&line, &status);
 	fwrite(line.text, 1, line.length, stderr);
 }

@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PAGE_BYTES 4096
+#define PAGE_BYTES SNAPSHOT_PAGE
 #define MAGIC UINT64_C(0x31706e73616c626e) /* "nblasnp1" */
 #define FORMAT 1
 #define FLAG_TERMINAL 1u
@@ -58,8 +58,8 @@ struct notes {
 	struct identity_note disks[DISKS_MAX];
 };
 
-/* FNV-1a: it detects changes, not attacks. */
-static uint64_t hash(const unsigned char *bytes, size_t count)
+/* FNV-1a */
+uint64_t snapshot_hash(const unsigned char *bytes, size_t count)
 {
 	uint64_t sum = UINT64_C(0xcbf29ce484222325);
 	for (size_t i = 0; i < count; i++)
@@ -78,7 +78,7 @@ static void identify(const char *path, int fd, struct identity_note *note)
 		.size = (uint64_t)st.st_size,
 		.seconds = st.st_mtim.tv_sec,
 		.nanoseconds = st.st_mtim.tv_nsec,
-		.start = hash(start, (size_t)got),
+		.start = snapshot_hash(start, (size_t)got),
 	};
 }
 
@@ -256,6 +256,15 @@ void snapshot_finish(const struct options *o, const struct snapshot *s)
 		if (pwrite(s->saved, &now, sizeof now, at) != sizeof now)
 			fail(NULL, "cannot write snapshot %s: %s", o->snapshot, strerror(errno));
 	}
+}
+
+uint64_t snapshot_sum(const unsigned char page[SNAPSHOT_PAGE], uint64_t size)
+{
+	struct header header;
+	memcpy(&header, page, sizeof header);
+	if (header.magic != MAGIC || header.format != FORMAT || size < header.size || header.size < header.memory)
+		return 0;
+	return snapshot_hash(page, SNAPSHOT_PAGE);
 }
 
 uint64_t snapshot_size(const struct options *o, const struct disk_file *files)

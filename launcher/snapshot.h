@@ -7,6 +7,10 @@
 #include "options.h"
 
 #include <stdbool.h>
+#include <stdint.h>
+
+/* The first page of the file is the header of the guest's kernel, the second belongs to the launcher. */
+#define SNAPSHOT_PAGE 4096
 
 struct snapshot {
 	int saved;    /* where the VM writes its snapshot, FD_HIGH or above; -1: none */
@@ -28,6 +32,12 @@ void snapshot_create(const struct options *options, const struct disk_file *file
 
 /* Notes in the file what the disks of the VM are when it has ended. */
 void snapshot_finish(const struct options *options, const struct snapshot *snapshot);
+
+/* Returns a sum of the first page; 0 if the guest has not completed the file, or the file is shorter than it says. */
+uint64_t snapshot_sum(const unsigned char page[SNAPSHOT_PAGE], uint64_t size);
+
+/* Returns a hash that detects changes, not attacks. */
+uint64_t snapshot_hash(const unsigned char *bytes, size_t count);
 
 /* The largest size that the file of --snapshot can get. */
 uint64_t snapshot_size(const struct options *options, const struct disk_file *files);

@@ -59,13 +59,15 @@ int status_create(void)
 void status_set_window(bool terminal)
 {
 	struct winsize size;
-	if (!terminal || ioctl(STDIN_FILENO, TIOCGWINSZ, &size) < 0)
+	if (!terminal)
+		return;
+	page->flags = FLAG_TERMINAL;
+	if (ioctl(STDIN_FILENO, TIOCGWINSZ, &size) < 0)
 		return;
 	page->rows = size.ws_row;
 	page->cols = size.ws_col;
 	page->xpixel = size.ws_xpixel;
 	page->ypixel = size.ws_ypixel;
-	page->flags = FLAG_TERMINAL;
 }
 
 static uint64_t zero_unless_between(uint64_t value, uint64_t from, uint64_t to)

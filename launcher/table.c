@@ -21,6 +21,7 @@ SWITCH(set_follow_symlinks, o->follow_symlinks = true)
 SWITCH(set_json, o->json = true)
 SWITCH(set_trace_policy, o->trace_policy = true)
 SWITCH(set_snapshot_then_exit, o->snapshot_then_exit = true)
+SWITCH(set_cold, o->cold = true)
 SWITCH(set_dry_run, o->dry_run = true)
 SWITCH(show_manual, print_manual(), exit(0))
 SWITCH(show_help, print_help(), exit(0))
@@ -94,6 +95,10 @@ const struct row option_table[] = {
  "another, and on a processor that lacks a feature. The guest finds the words behind `--`, `--env` and `--workdir` in "
  "`/proc/nabla/settings`. The owner of FILE controls what the guest does, as the owner of an image.",
  NULL, "--restore warm.snap --ephemeral", parse_restore},
+{"cold", NULL, "boot, even if a snapshot of the image's boot is in the cache",
+ "By default, a VM whose disks are all `--read-only`, `--ephemeral`, `,ro` or `,cow` goes on from a snapshot of its boot, which "
+ "the first start makes, see [snapshots.md](snapshots.md#instant-start). `--json` and `--verbose` say how a VM has started.",
+ NULL, NULL, set_cold},
 
 {.name = "The network"},
 {"net", "none|tap=IF|fd=N|user", "what the guest's eth0 is connected to",

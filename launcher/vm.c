@@ -368,7 +368,8 @@ int vm_run(struct vm *vm)
 		report_running(vm->stats_fd, vm->started_ns);
 	finish_output(&w);
 
-	struct ending end = {.started_ns = vm->started_ns, .ended_ns = now_ns(), .peak_kib = w.usage.ru_maxrss};
+	struct ending end = {.started_ns = vm->started_ns, .ended_ns = now_ns(), .peak_kib = w.usage.ru_maxrss,
+			     .why_cold = vm->start.why};
 	terminal_restore();
 	network_close(&vm->network);
 	end.status = exit_status(&w, &end.reason);

@@ -12,6 +12,12 @@
 #include "output.h"
 #include "snapshot.h"
 
+/* How the VM starts. */
+struct start {
+	bool restored;
+	const char *why; /* it boots; NULL: it is restored */
+};
+
 /* Everything that defines a VM. */
 struct vm {
 	const struct options *options;
@@ -23,6 +29,7 @@ struct vm {
 	struct output output;
 	struct memory_watch memory;
 	struct snapshot snapshot;
+	struct start start;
 	bool terminal;	     /* the guest's console is a terminal */
 	int stats_fd;	     /* -1: none */
 	uint64_t started_ns; /* start of the launcher, CLOCK_MONOTONIC */

@@ -5,12 +5,14 @@ python -m bench.snapshots [--runs 300] [--clones 100] [--commit]
 
 "first byte" ends when the first byte of the answer arrives, "exit" when nabla-run has ended; both include nabla-run.
 Clones are VMs that all live at once and answer; their memory is the host's proportional set size, which divides pages
-that they share. Bind it to one processor (taskset -c 1) for figures with less noise.
+that they share. Bind it to one processor (taskset -c 1) for figures with less noise. bubblewrap is measured where it is
+installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -24,6 +26,8 @@ from bench import common
 from nabla.core import log
 from nabla.core.paths import IMAGES, NABLA_RUN
 
+SMALL = "import sys\n"
+NUMPY = "import numpy, sys\n"
 PAYLOAD = "import asyncio, json, urllib.request, decimal, logging, sys\n"
 ANSWER = "sys.stdout.write(str(sum(range(9)))); sys.stdout.flush()\n"
 SAVE = "open('/proc/nabla/snapshot', 'w').write('save')\n"
@@ -37,6 +41,18 @@ def save(file: Path, image: str, memory: str, *command: str) -> list[str]:
         common.machine(image, *command, memory=memory, options=options), stdin=subprocess.DEVNULL, check=True
     )
     return [str(NABLA_RUN), "--ephemeral", "--restore", str(file), str(IMAGES / f"{image}.ext3")]
+
+
+def instant(image: str, *command: str) -> list[str]:
+    """Return the command line of an ordinary start, which goes on from a snapshot once there is one."""
+    return [str(NABLA_RUN), "--ephemeral", str(IMAGES / f"{image}.ext3"), "--", *command]
+
+
+def isolated(*command: str) -> dict[str, Sequence[str]]:
+    """Return bubblewrap's command line, if it is installed."""
+    bwrap = shutil.which("bwrap")
+    words = [bwrap or "", "--ro-bind", "/", "/", "--unshare-all", *command]
+    return {f"bubblewrap, {command[0]}": words} if bwrap else {}
 
 
 def once(command: Sequence[str]) -> tuple[float, float]:
@@ -102,18 +118,24 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         at = Path(folder)
-        boot = common.machine("base", "/bin/echo", "x", memory="256M")
+        os.environ["XDG_CACHE_HOME"] = folder
+        os.environ.pop("NABLA_COLD", None)
         commands: dict[str, Sequence[str]] = {
             "snapshot, one program": save(at / "1", "minimal", "64M", "nabla-snapshot"),
             "snapshot, any command": [*save(at / "2", "base", "256M", "nabla-snapshot", "--"), "--", "/bin/echo", "x"],
-            "boot, the same command": boot,
+            "boot, the same command": common.machine("base", "/bin/echo", "x", memory="256M"),
+            **isolated("/bin/echo", "x"),
+            "instant start, /bin/true": instant("base", "/bin/true"),
+            "boot, /bin/true": common.machine("base", "/bin/true", memory="256M"),
+            **isolated("/bin/true"),
             "snapshot, Python with imports": save(at / "3", "test", "256M", "python3", "-c", PAYLOAD + SAVE + ANSWER),
             "host's Python, the same": [sys.executable, "-c", PAYLOAD + ANSWER],
+            "snapshot, Python with numpy": save(at / "4", "test", "256M", "python3", "-c", NUMPY + SAVE + ANSWER),
+            "instant start, Python": instant("test", "python3", "-c", SMALL + ANSWER),
+            "boot, Python": common.machine("test", "python3", "-c", SMALL + ANSWER, memory="256M"),
         }
-        if bwrap := shutil.which("bwrap"):
-            commands["bubblewrap, /bin/echo"] = [bwrap, "--ro-bind", "/", "/", "--unshare-all", "/bin/echo", "x"]
         results = measure(commands, options.runs)
-        waiting = save(at / "4", "test", "256M", "python3", "-c", PAYLOAD + SAVE + ANSWER + WAIT)
+        waiting = save(at / "5", "test", "256M", "python3", "-c", PAYLOAD + SAVE + ANSWER + WAIT)
         together = clones(waiting, options.clones)
     folders = [common.COMMITTED] if options.commit else []
     path = common.save("snapshots", {"starts": results, "clones": together}, *folders)

@@ -17,7 +17,7 @@ from .launcher import NOBODY, OWN_ERROR, launch, refused
 
 OPTIONS = (
     "memory", "disk", "read-only", "ephemeral", "kernel", "init", "append", "verbose", "follow-symlinks",
-    "env", "workdir", "user", "service", "hostname", "snapshot", "snapshot-then-exit", "restore",
+    "env", "workdir", "user", "service", "hostname", "snapshot", "snapshot-then-exit", "restore", "cold",
     "net", "publish", "dns", "ip",
     "run-as", "jail", "trace-policy", "timeout", "cpu-time", "nice", "max-output", "max-cow",
     "json", "stats-fd", "dry-run", "manual", "version", "help",

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A VM that boots, saves itself before it would run a command, and ends. */
+#ifndef NABLA_MAKER_H
+#define NABLA_MAKER_H
+
+#include "image.h"
+#include "vm.h"
+
+/*
+ * Starts it as a copy of vm without its command, streams and network, and waits for its end, for some seconds at most.
+ * file: where it saves itself; complete only if its header is. No other process writes to the file afterwards.
+ */
+void maker_run(const struct vm *vm, const struct disk_file *files, int file);
+
+#endif
