@@ -57,7 +57,7 @@ def test_quiet_boot(minimal: Vm) -> None:
     """Without options, only the command's own output appears."""
     result = minimal.run("/bin/true")
     assert (result.status, result.output, result.errors) == (0, "", "")
-    loud = minimal.but(options=("--verbose",)).run("/bin/true")
+    loud = minimal.but(options=("--verbose", "--cold")).run("/bin/true")
     assert loud.status == 0
     assert "Linux version 6.1.176" in loud.output + loud.errors
 

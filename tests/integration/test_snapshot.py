@@ -201,6 +201,38 @@ def test_under_load(testing: Vm, tmp_path: Path) -> None:
     assert len(set(seen)) == len(seen)
 
 
+FULL = """
+import hashlib, os
+def available():
+    return next(int(line.split()[1]) for line in open("/proc/meminfo") if line.startswith("MemAvailable"))
+pieces = []
+while available() > 6000:
+    pieces.append(os.urandom(300_000))
+def digest():
+    sum = hashlib.sha256()
+    for piece in pieces:
+        sum.update(piece)
+    return sum.hexdigest()
+before = digest()
+open("/proc/nabla/snapshot", "w").write("save")
+assert digest() == before, "memory is damaged"
+pieces[0] = bytes(300_000)
+assert digest() != before
+assert available() < 20000
+print(len(pieces))
+"""
+
+
+def test_memory_nearly_full(testing: Vm, tmp_path: Path) -> None:
+    """Saving a VM needs no memory of the guest, and restoring it neither."""
+    vm = testing.but(memory="96M")
+    saved, first = save(vm, tmp_path / "s.snap", "python3", "-c", FULL, then_exit=False)
+    assert int(first.output.split()[0]) > 20, first.describe()
+    for _ in range(4):
+        result = saved.run()
+        assert (result.status, result.output, result.errors) == (0, first.output, ""), result.describe()
+
+
 def test_file_system_under_load(copy_of: Callable[[str], Path], tmp_path: Path) -> None:
     """Saved while a program writes to the image; the restored VM goes on and leaves a sound file system."""
     disk = copy_of("minimal")
