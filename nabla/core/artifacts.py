@@ -62,7 +62,10 @@ OCI_ARCHIVE = OUT / "oci" / "nabla-linux.oci.tar"
 
 SPDX = OUT / "sbom" / "nabla.spdx.json"
 CYCLONEDX = OUT / "sbom" / "nabla.cdx.json"
-VEX = OUT / "vex"  # statements about vulnerabilities
+VEX = OUT / "vex"  # statements about vulnerabilities, also about findings of a scan
+# The statements that follow from recipes and patches alone, in a release.
+OPENVEX = OUT / "sbom" / "nabla.openvex.json"
+VEX_CYCLONEDX = OUT / "sbom" / "nabla.vex.cdx.json"
 LICENSE_TEXTS = Tree(OUT / "sbom" / "licenses")
 LICENSE_LIST = OUT / "sbom" / "licenses.md"
 

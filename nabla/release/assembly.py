@@ -5,6 +5,7 @@
     images/<image>.ext3.zst, images/SHA256SUMS compressed images, and the sums of the decompressed files
     apk/x86_64/                                the repository of packages, with its signed index
     oci/                                       the container image, as layout and as one file
+    vex/                                       statements about vulnerabilities
     sbom/, licenses.md, licenses/              bills of materials, licenses with full texts
     report/index.html                          the release report
     keys/                                      public keys of packages and index, and of the release's signer

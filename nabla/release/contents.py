@@ -36,6 +36,8 @@ def files() -> dict[str, Path]:
         f"oci/{artifacts.OCI_ARCHIVE.name}": artifacts.OCI_ARCHIVE,
         f"sbom/{artifacts.SPDX.name}": artifacts.SPDX,
         f"sbom/{artifacts.CYCLONEDX.name}": artifacts.CYCLONEDX,
+        layout.OPENVEX: artifacts.OPENVEX,
+        layout.VEX_CYCLONEDX: artifacts.VEX_CYCLONEDX,
         artifacts.LICENSE_LIST.name: artifacts.LICENSE_LIST,
         f"report/{artifacts.REPORT.name}": artifacts.REPORT,
     }

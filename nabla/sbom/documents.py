@@ -15,7 +15,7 @@ from nabla.core import version as release_version
 from nabla.core.paths import BUSYBOX_BIN, IMAGES, MUSL, NABLA_INIT, NABLA_RUN, VMLINUX
 from nabla.engine.action import Job
 from nabla.packages import catalog
-from nabla.sbom import collect, cyclonedx, inventory, licenses, spdx
+from nabla.sbom import collect, cyclonedx, inventory, licenses, spdx, vex
 
 # Recipe -> its file in a release.
 FILES: Mapping[str, Path] = {
@@ -54,9 +54,12 @@ def write(job: Job) -> None:
         page = pool.submit(licenses.write, inventory, job.out(artifacts.LICENSE_TEXTS))
         job.out(artifacts.SPDX).write_text(spdx.write(inventory), encoding="utf-8")
         job.out(artifacts.CYCLONEDX).write_text(cyclonedx.write(inventory), encoding="utf-8")
+        bill = job.out(artifacts.CYCLONEDX)
+        stated = vex.write_known(bill, job.out(artifacts.OPENVEX), job.out(artifacts.VEX_CYCLONEDX))
         job.out(artifacts.LICENSE_LIST).write_text(page.result(), encoding="utf-8")
     job.note(
-        f"{len(inventory.components)} components, {len(inventory.sources)} sources, {len(inventory.patches)} patches"
+        f"{len(inventory.components)} components, {len(inventory.sources)} sources, {len(inventory.patches)} patches, "
+        f"{stated} statements about vulnerabilities"
     )
 
 

@@ -2,7 +2,8 @@
 """Bills of materials in both usual formats, the texts of all licenses, and known vulnerabilities.
 
 kernel, musl, busybox, launcher, init, packages, rootfs:<released image>
-    -> sbom -> out/sbom/nabla.spdx.json, nabla.cdx.json, licenses.md, licenses/<component>/…
+    -> sbom -> out/sbom/nabla.spdx.json, nabla.cdx.json, nabla.openvex.json, nabla.vex.cdx.json, licenses.md,
+       licenses/<component>/…
 out/sbom/nabla.cdx.json, apk:tools, databases of the user -> scan -> a table, exit status 0 or 1
                                                           -> vex -> out/vex/nabla.openvex.json, nabla.cdx.json
 """
@@ -28,6 +29,7 @@ from nabla.sbom import collect, documents
 from nabla.sbom import vex as vex_documents
 from nabla.sources import recipe
 from verify.release.tools import ToolError
+from verify.release.vex import VexError
 from verify.scan import match
 from verify.scan.advisories import ScanError
 
@@ -54,7 +56,10 @@ def task_sbom() -> TaskDict:
             *(patch for each in loaded for patch in each.patches),
             *(ROOT / "LICENSE", lockfile.LOCK),
         ],
-        outputs=[artifacts.SPDX, artifacts.CYCLONEDX, artifacts.LICENSE_TEXTS, artifacts.LICENSE_LIST],
+        outputs=[
+            *(artifacts.SPDX, artifacts.CYCLONEDX, artifacts.OPENVEX, artifacts.VEX_CYCLONEDX),
+            *(artifacts.LICENSE_TEXTS, artifacts.LICENSE_LIST),
+        ],
         # Texts of licenses come from its packages.
         after=["fetch:buildroot"],
         config=list(artifacts.RELEASED_IMAGES),
@@ -137,5 +142,5 @@ def _reported() -> Iterator[None]:
     """Turn the checkers' errors into the build's."""
     try:
         yield
-    except (ScanError, ToolError) as error:
+    except (ScanError, VexError, ToolError) as error:
         raise NablaError(str(error), error.hint) from error

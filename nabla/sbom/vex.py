@@ -22,17 +22,19 @@ from nabla.sbom.inventory import NAME, SbomError
 from nabla.sources import recipe
 from nabla.sources.recipe import Recipe
 from verify.epoch import SOURCE_DATE_EPOCH
-from verify.release import cyclonedx
+from verify.release import cyclonedx, vex
 from verify.release.tools import Tools
-from verify.scan import advisories, match, vex
+from verify.release.vex import Statement
+from verify.scan import advisories, match
 from verify.scan.match import Subject
 from verify.scan.versions import ApkOrder
-from verify.scan.vex import Statement
 
 OPENVEX = artifacts.VEX / "nabla.openvex.json"
 CYCLONEDX = artifacts.VEX / "nabla.cdx.json"
 
 _UUIDS = uuid.UUID("5d1f7a52-2a0b-5c39-9a55-7c1f0d6e2b84")  # namespace of serial numbers
+# The date of all builds. Optional in statements, but some readers require it there.
+_DATE = datetime.fromtimestamp(SOURCE_DATE_EPOCH, UTC).isoformat()
 _BUILT = ("kernel", "library", "program", "package", "wheel")
 
 
@@ -49,6 +51,15 @@ def write(bill: Path, databases: Sequence[Path]) -> list[Statement]:
     files.write(OPENVEX, openvex(statements))
     files.write(CYCLONEDX, cyclonedx_document(statements))
     return statements
+
+
+def write_known(bill: Path, openvex_target: Path, cyclonedx_target: Path) -> int:
+    """Write what patches and recipes state about the components of a bill of materials; return the number."""
+    recipes = [recipe.load(name) for name in recipe.names()]
+    statements = sorted(known(match.read_bill(bill), recipes))
+    openvex_target.write_text(openvex(statements), encoding="utf-8")
+    cyclonedx_target.write_text(cyclonedx_document(statements), encoding="utf-8")
+    return len(statements)
 
 
 def known(subjects: Iterable[Subject], recipes: Iterable[Recipe]) -> list[Statement]:
@@ -84,7 +95,8 @@ def openvex(statements: Sequence[Statement]) -> str:
                 "@context": vex.CONTEXT,
                 "@id": f"urn:uuid:{_serial(statements)}",
                 "author": NAME,
-                "timestamp": datetime.fromtimestamp(SOURCE_DATE_EPOCH, UTC).isoformat(),
+                "role": "Document Creator",
+                "timestamp": _DATE,
                 "version": 1,
                 "statements": [_openvex_statement(each) for each in statements],
             },
@@ -100,6 +112,7 @@ def _openvex_statement(statement: Statement) -> dict[str, Any]:
         "vulnerability": {"name": statement.vulnerability},
         "products": [{"@id": purl} for purl in statement.products],
         "status": statement.status,
+        "timestamp": _DATE,
         **({"justification": statement.justification} if statement.justification else {}),
         **({note: statement.note} if statement.note else {}),
     }

@@ -35,8 +35,9 @@ from nabla.sbom import tasks as sbom_tasks
 from nabla.sbom import vex as vex_documents
 from nabla.sbom.vex import openvex
 from nabla.sources import fetch, recipe
-from verify.scan import match, vex
-from verify.scan.vex import FIXED, NOT_AFFECTED, OPEN, Statement
+from verify.release import vex
+from verify.release.vex import FIXED, NOT_AFFECTED, OPEN, Statement
+from verify.scan import match
 
 CACHE = cache_dir()
 

@@ -8,6 +8,7 @@ packages    the real apk verifies each with the key of the release; every progra
 index       apk verifies it, and it equals apk's index of these packages
 programs    the launcher is position-independent and hardened
 sbom        both documents are valid and complete, and their entries match the files of the release
+vex         both documents say the same, about products of the bills of materials
 oci         every blob has the digest in its name and is referenced; the layer contains launcher, kernel and image of
             the release; the archive equals the layout
 """
@@ -28,26 +29,41 @@ from typing import Any
 
 from verify import contents, pie
 from verify.contents import ContentsError
-from verify.release import cyclonedx, files, locked, statement, tools
+from verify.release import cyclonedx, files, locked, statement, tools, vex
 from verify.release.layout import (
     CYCLONEDX,
     IMAGE_SUMS,
     INDEX,
     OCI_ARCHIVE,
     OCI_LAYOUT,
+    OPENVEX,
     PACKAGE_KEY,
     PROGRAMS,
+    REPORT,
     REPOSITORY,
     SIGNERS,
     SPDX,
     STATEMENT,
+    VEX_CYCLONEDX,
 )
 from verify.release.statement import Statement
 from verify.release.tools import WORK, Tools
 
 _REQUIRED = (
-    *(*PROGRAMS, IMAGE_SUMS, INDEX, PACKAGE_KEY, SIGNERS, SPDX, CYCLONEDX, f"{OCI_LAYOUT}/index.json", OCI_ARCHIVE),
-    *("report/index.html", "licenses.md", STATEMENT),
+    *(
+        *PROGRAMS,
+        IMAGE_SUMS,
+        INDEX,
+        PACKAGE_KEY,
+        SIGNERS,
+        SPDX,
+        CYCLONEDX,
+        OPENVEX,
+        VEX_CYCLONEDX,
+        f"{OCI_LAYOUT}/index.json",
+        OCI_ARCHIVE,
+    ),
+    *(REPORT, "licenses.md", STATEMENT),
 )
 _CHUNK = 1 << 20
 # Package URLs, in bills of materials, of components that are files of the release.
@@ -268,6 +284,16 @@ def _invalid(release: Release) -> Iterator[str]:
         yield f"{CYCLONEDX} is not valid: {problem.splitlines()[0]}"
 
 
+def check_vex(release: Release) -> Iterator[str]:
+    """Yield the problems of the statements about vulnerabilities."""
+    try:
+        bill = json.loads((release.folder / CYCLONEDX).read_bytes())
+        products = {component["purl"] for component in bill["components"] if "purl" in component}
+        yield from vex.problems(release.folder / OPENVEX, release.folder / VEX_CYCLONEDX, products)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        yield f"{CYCLONEDX} cannot be read: {type(error).__name__}: {error}"
+
+
 def check_oci(release: Release) -> Iterator[str]:
     """Yield the problems of the container image."""
     layout = release.folder / OCI_LAYOUT
@@ -361,5 +387,6 @@ CHECKS: Mapping[str, tuple[str, Callable[[Release], Iterator[str]]]] = {
     "index": (INDEX, check_index),
     "programs": (PROGRAMS[0], check_programs),
     "sbom": ("sbom/", check_sbom),
+    "vex": ("vex/", check_vex),
     "oci": ("oci/", check_oci),
 }

@@ -17,8 +17,11 @@ INDEX = f"{REPOSITORY}/Packages.adb"
 PACKAGE_KEY = "keys/nabla.rsa.pub"
 SPDX = "sbom/nabla.spdx.json"
 CYCLONEDX = "sbom/nabla.cdx.json"
+OPENVEX = "vex/nabla.openvex.json"
+VEX_CYCLONEDX = "vex/nabla.cdx.json"
 OCI_LAYOUT = "oci/layout"
 OCI_ARCHIVE = "oci/nabla-linux.oci.tar"
+REPORT = "report/index.html"
 
 # The user's keys.
 SIGNING_KEY = "nabla.ed25519"

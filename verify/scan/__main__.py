@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from verify.release.tools import ToolError
+from verify.release.vex import VexError
 from verify.scan.advisories import ScanError
 from verify.scan.match import show
 
@@ -26,7 +27,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         return 1 if show(options.sbom, options.databases, options.vex, as_json=options.json) else 0
-    except (ScanError, ToolError) as error:
+    except (ScanError, VexError, ToolError) as error:
         print(f"error: {error}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)

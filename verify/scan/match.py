@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from verify import report
+from verify.release import vex
 from verify.release.cyclonedx import BUILT_WITH, KIND, ORIGIN
 from verify.release.tools import Tools
-from verify.scan import advisories, vex
+from verify.scan import advisories
 from verify.scan.advisories import Advisory, Affected, Database, ScanError
 from verify.scan.versions import ApkOrder, Compare, IncomparableError, compare_pep440, pairs_of, within
 
@@ -118,7 +119,7 @@ def read_bill(path: Path) -> list[Subject]:
 def show(bill: Path, databases: Sequence[Path], documents: Sequence[Path] = (), *, as_json: bool) -> int:
     """Print the result as a table or as JSON; return the number of open findings. Raises `ScanError`, `ToolError`.
 
-    `documents`: statements about vulnerabilities, see verify/scan/vex.py.
+    `documents`: statements about vulnerabilities, see verify/release/vex.py.
     """
     statements = vex.read(documents)
     result = match(read_bill(bill), advisories.read(databases), ApkOrder(Tools().apk), statements)

@@ -137,6 +137,18 @@ def _foreign(document: Any) -> None:
 
 
 # Name, change, the check that must fail, and its message. Only this check runs.
+def _not_affected(document: Any) -> None:
+    document["statements"][0].update(status="not_affected", justification="component_not_present")
+
+
+def _another_product(document: Any) -> None:
+    document["statements"][0]["products"] = [{"@id": "pkg:generic/other@1"}]
+
+
+def _contradict(document: Any) -> None:
+    document["statements"].append({**document["statements"][0], "status": "under_investigation"})
+
+
 INSIDE: list[tuple[str, Tamper, str, str]] = [
     ("no launcher", lambda c: c.path("bin/nabla-run").unlink(), "layout", "bin/nabla-run is missing"),
     ("no report", lambda c: c.path("report/index.html").unlink(), "layout", "report/index.html is missing"),
@@ -163,6 +175,16 @@ INSIDE: list[tuple[str, Tamper, str, str]] = [
     ),
     ("CycloneDX without one", lambda c: c.edit(CYCLONEDX, _drop_component), "sbom", f"{CYCLONEDX} does not list apk/"),
     ("CycloneDX of another", lambda c: c.edit(CYCLONEDX, _foreign), "sbom", "that no file of the release has"),
+    ("no VEX", lambda c: c.replace(layout.OPENVEX, b"{}"), "vex", "is not a VEX document"),
+    (
+        "VEX of two opinions",
+        lambda c: c.edit(layout.OPENVEX, _not_affected),
+        "vex",
+        "nabla.openvex.json and nabla.cdx.json",
+    ),
+    ("VEX of another product", lambda c: c.edit(layout.OPENVEX, _another_product), "vex", "is not in the bill of mat"),
+    ("VEX against itself", lambda c: c.edit(layout.OPENVEX, _contradict), "vex", "contradicts itself about CVE-"),
+    ("VEX of no schema", lambda c: c.edit(layout.VEX_CYCLONEDX, lambda d: d.update(x=1)), "vex", "is not valid"),
     ("no SPDX", lambda c: c.replace(SPDX, b"{"), "sbom", f"{SPDX} cannot be read"),
     ("damaged blob", lambda c: c.flip(_largest(c)), "oci", "is not what its descriptor says"),
     (

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,9 @@ import pytest
 from nabla.sbom import vex as documents
 from nabla.sources import recipe
 from nabla.sources.recipe import NotAffected
-from verify.scan import vex
-from verify.scan.advisories import ScanError
+from verify.release import vex
+from verify.release.vex import FIXED, NOT_AFFECTED, OPEN, Statement, VexError
 from verify.scan.match import Subject
-from verify.scan.vex import FIXED, NOT_AFFECTED, OPEN, Statement
 
 MUSL = ("pkg:apk/nabla/musl@1.2.5-r100", "pkg:generic/musl@1.2.5")
 PATCH = "patches/musl/0001-iconv.patch"
@@ -63,6 +64,27 @@ def test_documents_say_the_same(write: Any, tmp_path: Path) -> None:
     assert json.loads(other)[name] != json.loads(path.read_text())[name]
 
 
+_READ = """
+import json, sys
+from lib4vex.parser import VEXParser
+parser = VEXParser()
+parser.parse(sys.argv[1])
+print(json.dumps([parser.get_type(), parser.get_metadata(), parser.get_vulnerabilities()]))
+"""
+
+
+def test_another_library_reads_openvex(tmp_path: Path) -> None:
+    """lib4vex, which expects one product in a statement, finds each vulnerability with its status."""
+    statements = [replace(each, products=each.products[:1]) for each in STATEMENTS]
+    path = tmp_path / "nabla.openvex.json"
+    path.write_text(documents.openvex(statements))
+    done = subprocess.run([sys.executable, "-c", _READ, path], capture_output=True, text=True, check=True)
+    kind, metadata, vulnerabilities = json.loads(done.stdout)
+    assert (kind, metadata["author"], metadata["version"]) == ("openvex", "nabla-linux", 1)
+    seen = [(each["id"], each["status"], each["purl"], each.get("justification", "")) for each in vulnerabilities]
+    assert seen == [(each.vulnerability, each.status, each.products[0], each.justification) for each in statements]
+
+
 @pytest.mark.parametrize(
     ("number", "products", "status"),
     [
@@ -82,7 +104,7 @@ def test_exactly_the_named_products_are_excluded(number: str, products: tuple[st
 
 def test_contradiction_is_an_error() -> None:
     again = Statement("CVE-2026-2", OPEN, MUSL[:1])
-    with pytest.raises(ScanError, match="CVE-2026-2 is not_affected and under_investigation in pkg:apk/nabla/musl"):
+    with pytest.raises(VexError, match="CVE-2026-2 is not_affected and under_investigation in pkg:apk/nabla/musl"):
         vex.status_of([*STATEMENTS, again], frozenset({"CVE-2026-2"}), frozenset(MUSL))
 
 
@@ -104,9 +126,9 @@ def test_contradiction_is_an_error() -> None:
 def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "document.json"
     path.write_text(text)
-    with pytest.raises(ScanError, match="is not a VEX document"):
+    with pytest.raises(VexError, match="is not a VEX document"):
         vex.read([path])
-    with pytest.raises(ScanError, match="there is no VEX document"):
+    with pytest.raises(VexError, match="there is no VEX document"):
         vex.read([tmp_path / "missing"])
 
 
@@ -122,6 +144,6 @@ def test_damaged_documents(write: Any, tmp_path: Path) -> None:
         try:
             statements = vex.read([path])
             status = vex.status_of(statements, frozenset({"CVE-2026-4"}), frozenset(MUSL))
-        except ScanError:
+        except VexError:
             continue
         assert status == OPEN

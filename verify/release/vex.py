@@ -8,12 +8,12 @@ schema. nabla/sbom/vex.py writes both.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verify.scan.advisories import ScanError
+from verify.release import cyclonedx
 
 FIXED, NOT_AFFECTED, OPEN = "fixed", "not_affected", "under_investigation"
 CONTEXT = "https://openvex.dev/ns/v0.2.0"
@@ -31,6 +31,14 @@ _STATUS = {FIXED: FIXED, NOT_AFFECTED: NOT_AFFECTED, "resolved": FIXED, "resolve
 _STATUS |= {"false_positive": NOT_AFFECTED}
 
 
+class VexError(Exception):
+    """A document cannot be read, or statements contradict each other. `hint`: the remedy."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
 @dataclass(frozen=True, order=True)
 class Statement:
     """What an author states about one vulnerability in some products, which are package URLs.
@@ -46,7 +54,7 @@ class Statement:
 
 
 def read(paths: Iterable[Path]) -> list[Statement]:
-    """Return the statements of VEX documents. Raises `ScanError` for an unreadable or foreign file."""
+    """Return the statements of VEX documents. Raises `VexError` for an unreadable or foreign file."""
     return [statement for path in paths for statement in _read(path)]
 
 
@@ -58,10 +66,10 @@ def _read(path: Path) -> Sequence[Statement]:
         if document.get("bomFormat") == "CycloneDX":
             return list(_cyclonedx(document))
     except FileNotFoundError:
-        raise ScanError(f"there is no VEX document {path}", "run `doit vex`, or name another file") from None
+        raise VexError(f"there is no VEX document {path}", "run `doit vex`, or name another file") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ScanError(f"{path} is not a VEX document: {error!r}") from error
-    raise ScanError(f"{path} is not a VEX document", "OpenVEX and CycloneDX, as JSON, are read")
+        raise VexError(f"{path} is not a VEX document: {error!r}") from error
+    raise VexError(f"{path} is not a VEX document", "OpenVEX and CycloneDX, as JSON, are read")
 
 
 def _openvex(document: Mapping[str, Any]) -> Iterator[Statement]:
@@ -89,7 +97,7 @@ def _cyclonedx(document: Mapping[str, Any]) -> Iterator[Statement]:
 def status_of(statements: Iterable[Statement], numbers: frozenset[str], products: frozenset[str]) -> str:
     """Return the status of a vulnerability, known by these numbers, in products that make one component.
 
-    A statement has to name every product. Without one the vulnerability is open. Raises `ScanError` if two
+    A statement has to name every product. Without one the vulnerability is open. Raises `VexError` if two
     statements contradict each other.
     """
     settled: dict[str, set[str]] = {}
@@ -100,8 +108,32 @@ def status_of(statements: Iterable[Statement], numbers: frozenset[str], products
     for product, statuses in settled.items():
         if len(statuses) > 1:
             name = min(numbers)
-            raise ScanError(f"VEX: {name} is {' and '.join(sorted(statuses))} in {product}", "remove one statement")
+            raise VexError(f"VEX: {name} is {' and '.join(sorted(statuses))} in {product}", "remove one statement")
     if not products or settled.keys() != products:
         return OPEN
     stated = {status for statuses in settled.values() for status in statuses}
     return stated.pop() if len(stated) == 1 else OPEN
+
+
+def problems(openvex: Path, other: Path, products: Collection[str]) -> Iterator[str]:
+    """Yield the problems of an OpenVEX and a CycloneDX document. `products`: package URLs of the bill of materials."""
+    try:
+        one, two = read([openvex]), read([other])
+    except VexError as error:
+        yield str(error)
+        return
+    # CycloneDX has fewer justifications.
+    if len({frozenset((each.vulnerability, each.status, each.products) for each in side) for side in (one, two)}) > 1:
+        yield f"{openvex.name} and {other.name} differ"
+    problem = cyclonedx.problem(other.read_text(encoding="utf-8"))
+    if problem is not None:
+        yield f"{other.name} is not valid: {problem.splitlines()[0]}"
+    for statement in one:
+        for product in statement.products:
+            if product not in products:
+                yield f"{openvex.name} names {product}, which is not in the bill of materials"
+    for number in sorted({statement.vulnerability for statement in one}):
+        for product in {product for each in one if each.vulnerability == number for product in each.products}:
+            statuses = {each.status for each in one if each.vulnerability == number and product in each.products}
+            if len(statuses) > 1:
+                yield f"{openvex.name} contradicts itself about {number} in {product}"
