@@ -2,18 +2,25 @@
 """Sign releases with the user's Ed25519 key (nabla.engine.remote.keys).
 
 Files are signed by OpenSSH. Statements are signed with the same key in a DSSE envelope, the format of tools for
-provenance (https://github.com/secure-systems-lab/dsse).
+provenance (https://github.com/secure-systems-lab/dsse): the release's by the key itself, those of rebuilds by OpenSSH,
+so that a file of allowed signers decides about names, purposes and dates.
 """
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nabla.core import digest
+from nabla.core.process import run
 from nabla.engine.remote.keys import SigningError, ensure_key, sign
-from verify.release.signatures import allowed_signers_line
+from verify.release.signatures import allowed_signers_line, fingerprint
 
-__all__ = ["SigningError", "allowed_signers", "ensure_key", "seal", "sign"]
+if TYPE_CHECKING:
+    from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
+
+__all__ = ["SigningError", "allowed_signers", "ensure_key", "library_signer", "seal", "seal_by_ssh", "sign"]
 
 
 def allowed_signers(public: Path) -> str:
@@ -27,9 +34,31 @@ def allowed_signers(public: Path) -> str:
 
 def seal(payload: bytes, kind: str, private: Path) -> str:
     """Return a DSSE envelope around a payload, signed. `kind`: its media type. Raises `SigningError`."""
+    from securesystemslib.dsse import Envelope
+
+    envelope = Envelope(payload, kind, {})
+    envelope.sign(library_signer(private))
+    return digest.canonical(envelope.to_dict()) + "\n"
+
+
+def seal_by_ssh(payload: bytes, kind: str, private: Path, namespace: str) -> str:
+    """Return a DSSE envelope around a payload whose signature is OpenSSH's. Raises `SigningError`."""
+    from securesystemslib.dsse import Envelope
+
+    signature = sign(Envelope(payload, kind, {}).pae(), private, namespace)
+    public = base64.b64decode(run(["ssh-keygen", "-y", "-f", private], input="").stdout.split()[1])
+    data = {
+        "payload": base64.b64encode(payload).decode(),
+        "payloadType": kind,
+        "signatures": [{"keyid": fingerprint(public), "sig": base64.b64encode(signature.encode()).decode()}],
+    }
+    return digest.canonical(data) + "\n"
+
+
+def library_signer(private: Path) -> CryptoSigner:
+    """Return a private key for securesystemslib. Raises `SigningError`."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_ssh_private_key
-    from securesystemslib.dsse import Envelope
     from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
 
     try:
@@ -38,6 +67,4 @@ def seal(payload: bytes, kind: str, private: Path) -> str:
         raise SigningError(f"cannot read the key {private}: {error}", "the key must not have a passphrase") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise SigningError(f"{private} is not an Ed25519 key")
-    envelope = Envelope(payload, kind, {})
-    envelope.sign(CryptoSigner(key))
-    return digest.canonical(envelope.to_dict()) + "\n"
+    return CryptoSigner(key)

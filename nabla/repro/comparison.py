@@ -96,7 +96,7 @@ def check(artifacts: Sequence[Path], first: Path, second: Path, report: Path) ->
         if entries:
             path = inside / entries[0].split(" -> ")[0]
             hint = [first_cause(str(inside), Checkout(first).records(), Checkout(second).records())]
-            hint.append(_diffoscope(first / path, second / path, report))
+            hint.append(diffoscope(first / path, second / path, report))
             more = f" and {len(entries) - 1} other entries of it" if len(entries) > 1 else ""
             raise DifferenceError(f"two builds differ: {path}{more}", "\n".join(hint))
         lines.append(f"{digest.path_digest(one)}  {inside}")
@@ -117,7 +117,7 @@ def first_cause(path: str, one: Mapping[str, Record], other: Mapping[str, Record
             return f"the task {maker.name} did not succeed in the second build"
         earlier: Record | None = None
         for name in _differing_inputs(maker, twin):
-            producer = makers.get(_output(name))
+            producer = makers.get(output_of(name))
             if producer is None:
                 return (
                     f"first differing input: {name} of the task {maker.name}: "
@@ -140,7 +140,7 @@ def _differing_inputs(one: Record, other: Record) -> Iterator[str]:
             yield name
 
 
-def _output(name: str) -> str:
+def output_of(name: str) -> str:
     """Return the output that corresponds to an input; a stamp file corresponds to its folder."""
     if name.startswith(_TREES):
         return name.removeprefix(_TREES).removesuffix(".sha256").replace("+", "/")
@@ -164,7 +164,7 @@ def _state(saved: Any) -> str:
     return saved if isinstance(saved, str) else json.dumps(saved)
 
 
-def _diffoscope(one: Path, other: Path, report: Path) -> str:
+def diffoscope(one: Path, other: Path, report: Path) -> str:
     """Write the differences to `report` by diffoscope; return a sentence about it."""
     report.parent.mkdir(parents=True, exist_ok=True)
     report.unlink(missing_ok=True)

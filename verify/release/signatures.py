@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import struct
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,17 +63,39 @@ def open_sealed(text: str, kind: str, public: bytes) -> bytes:
     """
     from securesystemslib.exceptions import VerificationError
 
-    envelope = _parse(text)
-    # Unsigned parts could be changed by anybody.
-    if canonical(envelope.to_dict()) + "\n" != text or len(envelope.signatures) != 1:
-        raise SignatureError("the envelope contains more than one signed payload")
-    if envelope.payload_type != kind:
-        raise SignatureError(f"the envelope's payload type is {envelope.payload_type!r} instead of {kind!r}")
+    envelope = _parse_one(text, kind)
     try:
         envelope.verify([_library_key(public)], 1)
     except VerificationError as error:
         raise SignatureError("the signature in the envelope is not that of the release's signer") from error
     return bytes(envelope.payload)
+
+
+def open_signed(text: str, kind: str, name: str, allowed: Path, namespace: str) -> tuple[bytes, bytes]:
+    """Return the payload of a DSSE envelope whose signature is OpenSSH's, and the public key.
+
+    `name`: the identity in the file of allowed signers that must have signed. Raises `SignatureError`.
+    """
+    envelope = _parse_one(text, kind)
+    ((key_id, signature),) = envelope.signatures.items()
+    with tempfile.TemporaryDirectory(prefix="nabla-signature-") as scratch:
+        file = Path(scratch, "signature")
+        file.write_bytes(bytes.fromhex(signature.signature))
+        words = ("-n", namespace, "-I", name, "-s", file, "-f", allowed)
+        result = _ssh_keygen("verify", *words, data=bytes(envelope.pae()))
+        if result.returncode != 0:
+            raise SignatureError(f"no allowed signer {name} signed it", (result.stderr or result.stdout).strip())
+        public = _signer(file)
+    if public[4 : 4 + len(_KEY_TYPE)] != _KEY_TYPE:
+        raise SignatureError(f"{name} has no Ed25519 key")
+    if key_id != fingerprint(public):
+        raise SignatureError("the envelope names another key than the one that signed it")
+    return bytes(envelope.payload), public
+
+
+def fingerprint(public: bytes) -> str:
+    """Return the fingerprint of a public key, as `ssh-keygen -l` prints it."""
+    return f"SHA256:{base64.b64encode(hashlib.sha256(public).digest()).decode().rstrip('=')}"
 
 
 def encoded(text: str) -> bytes:
@@ -102,12 +126,23 @@ def _ssh_keygen(action: str, *words: str | Path, data: bytes = b"") -> subproces
     return subprocess.CompletedProcess(argv, done.returncode, *texts)
 
 
+def _parse_one(text: str, kind: str) -> Envelope:
+    """Parse an envelope with one signature, in canonical form, of a type of payload."""
+    envelope = _parse(text)
+    # Unsigned parts could be changed by anybody.
+    if canonical(envelope.to_dict()) + "\n" != text or len(envelope.signatures) != 1:
+        raise SignatureError("the envelope contains more than one signed payload")
+    if envelope.payload_type != kind:
+        raise SignatureError(f"the envelope's payload type is {envelope.payload_type!r} instead of {kind!r}")
+    return envelope
+
+
 def _parse(text: str) -> Envelope:
     from securesystemslib.dsse import Envelope
 
     try:
         return Envelope.from_dict(json.loads(text))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SignatureError(f"this is not a DSSE envelope: {type(error).__name__}: {error}") from error
 
 

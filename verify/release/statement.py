@@ -93,6 +93,11 @@ def form(statement: Statement) -> Any:
     }
 
 
+def without_subjects(statement: Statement) -> Statement:
+    """Return what a statement says about the inputs alone."""
+    return Statement(statement.version, {}, statement.dependencies)
+
+
 def _dependency(dependency: Dependency) -> dict[str, Any]:
     return {
         "name": dependency.name,

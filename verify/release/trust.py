@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verify a release: `python -m verify.release [--allowed-signers FILE] [--json|--junit] FOLDER`
 
+Options for one more check are `--threshold N --signers FILE`.
+
 The first checks use only the folder and the signer's public key, and verify that every byte is the signer's:
 
     entries     the folder contains files and folders only, no links
@@ -11,9 +13,13 @@ The first checks use only the folder and the signer's public key, and verify tha
                 subjects are the files
     keys        keys/allowed_signers names only that signer
 
-If all these hold, the checks of the files' content follow (verify/release/consistency.py):
+If all these hold, those that need other files follow, if they are requested:
 
-    layout, images, packages, index, programs, sbom, oci
+    rebuilds    enough independent signers built the release again (verify/release/rebuild/threshold.py)
+
+and the checks of the files' content (verify/release/consistency.py):
+
+    layout, images, packages, index, programs, sbom, vex, oci
     sources     the locked sources are those of this checkout, if the release was made from its commit
 
 A key in the release proves nothing about the release. By default, your own key must have signed it, as after `doit
@@ -30,14 +36,15 @@ import re
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from verify import report
 from verify.release import consistency, files, layout, signatures, statement
 from verify.release.consistency import Release
 from verify.release.layout import PROGRAMS, SIGNATURE, SIGNERS, STATEMENT, SUMS
+from verify.release.rebuild import threshold
 from verify.release.signatures import SignatureError
 from verify.release.statement import Statement, StatementError
 from verify.release.tools import ToolError, Tools
@@ -55,12 +62,39 @@ class Row:
     problems: tuple[str, ...] = ()
 
 
-def examine(folder: Path, allowed: Path, tools: Tools) -> list[Row]:
-    """Check a release. `allowed`: file of allowed signers, in the format of OpenSSH. Raises `ToolError`."""
-    rows, stated, listed = _trust(folder, allowed)
+@dataclass(frozen=True)
+class Bytes:
+    """The result of the checks that every byte is the signer's. `files`: path -> sha256; `public`: the signer's key."""
+
+    rows: list[Row]
+    stated: Statement | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    public: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Rebuilds:
+    """How many of the signers in a file must have built the release again; the folder has their statements."""
+
+    threshold: int
+    signers: Path
+    folder: Path
+
+
+def examine(folder: Path, allowed: Path, tools: Tools, rebuilds: Rebuilds | None = None) -> list[Row]:
+    """Check a release. `allowed`: file of allowed signers, in the format of OpenSSH.
+
+    Raises `ToolError`, `SignatureError`.
+    """
+    seen = examine_bytes(folder, allowed)
+    rows, stated, listed = list(seen.rows), seen.stated, seen.files
     names = consistency.CHECKS
-    if any(row.problems for row in rows) or stated is None:
-        return [*rows, *(Row(name, _SKIPPED, (_SKIPPED,)) for name in names)]
+    if any(row.problems for row in rows) or stated is None or seen.public is None:
+        more = [name for name, wanted in (("rebuilds", rebuilds),) if wanted is not None]
+        return [*rows, *(Row(name, _SKIPPED, (_SKIPPED,)) for name in (*more, *names))]
+    if rebuilds is not None:
+        votes = threshold.count(folder, listed, stated, seen.public, rebuilds.signers, rebuilds.folder)
+        rows.append(Row("rebuilds", threshold.summary(votes), threshold.problems(votes, rebuilds.threshold)))
     with tempfile.TemporaryDirectory(prefix="nabla-release-") as scratch:
         release = Release(folder, listed, stated, tools, Path(scratch))
         for name, (about, check) in names.items():
@@ -68,13 +102,13 @@ def examine(folder: Path, allowed: Path, tools: Tools) -> list[Row]:
     return rows
 
 
-def _trust(folder: Path, allowed: Path) -> tuple[list[Row], Statement | None, dict[str, str]]:
-    """Check that every byte is the signer's; return also the statement, and path -> sha256."""
+def examine_bytes(folder: Path, allowed: Path) -> Bytes:
+    """Check that every byte is the signer's."""
     entries = dict(files.entries(folder))
     rows = [Row("entries", f"{len(entries)} files and folders", tuple(_strange(entries)))]
     # A link could lead outside of the release, so no file is opened.
     if rows[0].problems:
-        return rows, None, {}
+        return Bytes(rows)
     public, problem = _signer(folder, allowed)
     rows.append(Row("signature", SIGNATURE, problem))
     present = {name for name, status in entries.items() if stat.S_ISREG(status.st_mode)}
@@ -88,7 +122,7 @@ def _trust(folder: Path, allowed: Path) -> tuple[list[Row], Statement | None, di
         stated, problem = _statement(folder, public, {name: listed[name] for name in listed if name != STATEMENT})
     rows.append(Row("statement", STATEMENT, problem))
     rows.append(Row("keys", SIGNERS, tuple(_named(folder, public))))
-    return rows, stated, listed
+    return Bytes(rows, stated, listed, public)
 
 
 def _strange(entries: dict[str, os.stat_result]) -> Iterator[str]:
@@ -201,6 +235,15 @@ def own_signers(scratch: Path) -> Path:
     return file
 
 
+def _rebuilds(options: argparse.Namespace, folder: Path) -> Rebuilds | None:
+    """Return the requested number of rebuilds. Raises `SignatureError` for incomplete options."""
+    if not options.threshold and not options.signers:
+        return None
+    if options.threshold < 1 or not options.signers:
+        raise SignatureError("--threshold N, at least 1, and --signers FILE belong together")
+    return Rebuilds(options.threshold, options.signers.resolve(), options.attestations or threshold.folder_of(folder))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     assert __doc__ is not None
@@ -212,6 +255,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--trust-embedded-key",
         action="store_true",
         help="take the key inside the release for the signer's: finds damage, but not forgery",
+    )
+    parser.add_argument(
+        "--threshold", type=int, default=0, metavar="N", help="how many signers must have built the release again"
+    )
+    parser.add_argument("--signers", type=Path, metavar="FILE", help="whose rebuilds count, as allowed signers")
+    parser.add_argument(
+        "--attestations",
+        type=Path,
+        metavar="FOLDER",
+        help="their statements; default: attestations/ beside the release",
     )
     for name, folder in (("apk", Tools.apk), ("image", Tools.images)):
         parser.add_argument(
@@ -228,10 +281,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 allowed = options.allowed_signers or own_signers(Path(scratch))
             tools = Tools(options.apk_tools, options.image_tools)
             tools.check()
-            for needed in (options.folder, allowed):
+            for needed in (options.folder, allowed, *filter(None, [options.signers])):
                 if not needed.exists():
                     raise SignatureError(f"there is no {needed}")
-            rows = examine(options.folder.resolve(), allowed.resolve(), tools)
+            folder = options.folder.resolve()
+            rows = examine(folder, allowed.resolve(), tools, _rebuilds(options, folder))
     except (SignatureError, ToolError) as error:
         print(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
         return 2

@@ -207,7 +207,7 @@ def test_one_mode_is_named(tmp_path: Path) -> None:
     for path, mode in ((one, 0o644), (other, 0o600)):
         path.write_text("same")
         path.chmod(mode)
-    hint = comparison._diffoscope(one, other, tmp_path / "report")
+    hint = comparison.diffoscope(one, other, tmp_path / "report")
     assert hint == "differences: the mode, 644 and 600; the content is the same"
 
 
@@ -243,7 +243,7 @@ def test_link_to_elsewhere_is_a_difference(tmp_path: Path) -> None:
 
 def test_missing_diffoscope_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    hint = comparison._diffoscope(tmp_path / "a", tmp_path / "b", tmp_path / "report")
+    hint = comparison.diffoscope(tmp_path / "a", tmp_path / "b", tmp_path / "report")
     assert "apt-get install diffoscope-minimal" in hint
 
 
