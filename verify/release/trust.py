@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verify a release: `python -m verify.release [--allowed-signers FILE] [--json|--junit] FOLDER`
 
-Options for one more check are `--threshold N --signers FILE`.
+Options for two more checks are `--threshold N --signers FILE` and `--fresh URL`.
 
 The first checks use only the folder and the signer's public key, and verify that every byte is the signer's:
 
@@ -16,6 +16,7 @@ The first checks use only the folder and the signer's public key, and verify tha
 If all these hold, those that need other files follow, if they are requested:
 
     rebuilds    enough independent signers built the release again (verify/release/rebuild/threshold.py)
+    fresh       a repository with TUF metadata offers this release as its newest (verify/release/fresh.py)
 
 and the checks of the files' content (verify/release/consistency.py):
 
@@ -41,8 +42,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from verify import report
-from verify.release import consistency, files, layout, signatures, statement
+from verify.release import consistency, files, fresh, layout, signatures, statement
 from verify.release.consistency import Release
+from verify.release.fresh import FreshnessError
 from verify.release.layout import PROGRAMS, SIGNATURE, SIGNERS, STATEMENT, SUMS
 from verify.release.rebuild import threshold
 from verify.release.signatures import SignatureError
@@ -81,20 +83,25 @@ class Rebuilds:
     folder: Path
 
 
-def examine(folder: Path, allowed: Path, tools: Tools, rebuilds: Rebuilds | None = None) -> list[Row]:
+def examine(
+    folder: Path, allowed: Path, tools: Tools, rebuilds: Rebuilds | None = None, offered: fresh.Source | None = None
+) -> list[Row]:
     """Check a release. `allowed`: file of allowed signers, in the format of OpenSSH.
 
-    Raises `ToolError`, `SignatureError`.
+    Raises `ToolError`, `SignatureError`, `FreshnessError`.
     """
     seen = examine_bytes(folder, allowed)
     rows, stated, listed = list(seen.rows), seen.stated, seen.files
     names = consistency.CHECKS
     if any(row.problems for row in rows) or stated is None or seen.public is None:
-        more = [name for name, wanted in (("rebuilds", rebuilds),) if wanted is not None]
+        more = [name for name, wanted in (("rebuilds", rebuilds), ("fresh", offered)) if wanted is not None]
         return [*rows, *(Row(name, _SKIPPED, (_SKIPPED,)) for name in (*more, *names))]
     if rebuilds is not None:
         votes = threshold.count(folder, listed, stated, seen.public, rebuilds.signers, rebuilds.folder)
         rows.append(Row("rebuilds", threshold.summary(votes), threshold.problems(votes, rebuilds.threshold)))
+    if offered is not None:
+        problems = tuple(fresh.check(offered, stated.version, files.sha256(folder / SUMS)))
+        rows.append(Row("fresh", offered.url, problems))
     with tempfile.TemporaryDirectory(prefix="nabla-release-") as scratch:
         release = Release(folder, listed, stated, tools, Path(scratch))
         for name, (about, check) in names.items():
@@ -266,6 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="FOLDER",
         help="their statements; default: attestations/ beside the release",
     )
+    fresh.add_options(parser)
     for name, folder in (("apk", Tools.apk), ("image", Tools.images)):
         parser.add_argument(
             f"--{name}-tools", type=Path, metavar="FOLDER", default=folder, help=f"created by doit; default: {folder}"
@@ -285,8 +293,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if not needed.exists():
                     raise SignatureError(f"there is no {needed}")
             folder = options.folder.resolve()
-            rows = examine(folder, allowed.resolve(), tools, _rebuilds(options, folder))
-    except (SignatureError, ToolError) as error:
+            rows = examine(folder, allowed.resolve(), tools, _rebuilds(options, folder), fresh.source(options))
+    except (SignatureError, ToolError, FreshnessError) as error:
         print(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
         return 2
     if options.json:

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keys of a site with TUF metadata: rotation, loss and theft; mistakes of the publisher."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nabla.core.errors import ConfigError, NablaError
+from nabla.release.freshness import PublishError
+from tests.unit.verify.test_rebuilds import make_release
+
+from .sites import CONTENT, Published
+
+
+def test_rotated_keys(site: Published) -> None:
+    """The key of releases and the online key change; clients of each age follow the chain of roots."""
+    assert site.fetch() == "1.1.0"
+    for role in ("targets", "snapshot", "timestamp"):
+        site.site().rotate(role, site.public("new"), site.public("targets" if role == "targets" else "online"))
+    site.sign("ann", "ben")
+    site.refused("not signed by enough")
+    site.site().publish(site.private("new"))
+    assert site.fetch() == "1.1.0"
+    assert site.fetch("stranger") == "1.1.0"
+    with pytest.raises(PublishError, match="none of the keys signs for the role targets"):
+        site.site().publish(site.private())
+
+
+def test_rotated_root(site: Published) -> None:
+    """All three people are replaced, one after the other, and an old client follows."""
+    assert site.fetch() == "1.1.0"
+    site.site().rotate("root", site.public("new"), site.public("ann"))
+    site.sign("ben", "cem")
+    site.site().rotate("root", site.public("targets"), site.public("ben"))
+    site.sign("new", "cem")
+    site.site().rotate("root", site.public("online"), site.public("cem"), number=3)
+    site.sign("new", "targets", "cem")
+    assert site.site().staged.exists()
+    site.sign("online")
+    assert not site.site().staged.exists()
+    assert site.fetch() == site.fetch("stranger") == "1.1.0"
+    assert (site.base / "client" / "root.json").resolve().name == "4.root.json"
+
+
+def test_root_by_too_few(site: Published) -> None:
+    """One stolen root key cannot name other keys; a root of the right people must have the next version."""
+    assert site.fetch() == "1.1.0"
+    site.site().rotate("targets", site.public("thief"), site.public("targets"))
+    site.sign("ann")
+    site.site().staged.rename(site.metadata / "2.root.json")
+    site.refused("not signed by enough")
+    (site.metadata / "2.root.json").unlink()
+    shutil.copy(site.metadata / "1.root.json", site.metadata / "2.root.json")
+    site.refused("older metadata than before")
+
+
+def test_new_root_needs_its_own_people(site: Published) -> None:
+    """The old root's people cannot hand the site to keys that did not sign."""
+    site.site().rotate("root", site.public("new", "thief"), site.public("ann", "ben"), number=3)
+    site.sign("ann", "ben", "cem", "new")
+    assert site.site().staged.exists()
+    site.site().staged.rename(site.metadata / "2.root.json")
+    site.refused("not signed by enough")
+
+
+def test_lost_key_of_releases(site: Published) -> None:
+    """The drill of docs/freshness.md: a thief has the key of releases and the online key, and publishes."""
+    assert site.fetch() == "1.1.0"
+    (site.base / "made" / "1.9.9").mkdir()
+    evil = make_release(site.base / "made" / "1.9.9", site.keys["thief"], "1.9.9", CONTENT)
+    site.site().publish(site.private(), evil)
+    assert site.fetch("victim") == "1.9.9"
+    shutil.rmtree(site.folder / "releases" / "1.9.9")
+    for role in ("targets", "snapshot", "timestamp"):
+        site.site().rotate(role, site.public("new"), site.public("targets" if role == "targets" else "online"))
+    site.sign("ann", "cem")
+    assert site.site().publish(site.private("new")) == "1.1.0"
+    assert site.fetch() == site.fetch("victim") == site.fetch("stranger") == "1.1.0"
+    # The thief's keys are worth nothing now.
+    site.rewrite("timestamp.json", "online", lambda signed: signed.update(version=99))
+    site.refused("not signed by enough")
+
+
+def test_fast_forward_is_repaired_by_rotation(site: Published) -> None:
+    """A thief signed the largest version: after a rotation of the online key, clients accept small ones again."""
+    largest = 2**31
+    site.rewrite("timestamp.json", "online", lambda signed: signed.update(version=largest))
+    assert site.fetch() == "1.1.0"
+    (site.metadata / "timestamp.json").unlink()
+    site.site().refresh(site.private())
+    site.refused("older metadata than before")
+    for role in ("snapshot", "timestamp"):
+        site.site().rotate(role, site.public("new"), site.public("online"))
+    site.sign("ben", "cem")
+    site.site().publish(site.private("targets", "new"))
+    assert site.fetch() == "1.1.0"
+
+
+def test_lost_root_key(site: Published) -> None:
+    """One of three is lost: the two others replace it."""
+    site.site().rotate("root", site.public("new"), site.public("cem"))
+    site.sign("ann", "ben")
+    assert site.fetch() == "1.1.0"
+    site.site().rotate("root")
+    with pytest.raises(PublishError, match="is no root key"):
+        site.sign("cem")
+
+
+# Mistakes of the publisher.
+
+
+def test_refused_by_the_publisher(site: Published) -> None:
+    publisher = site.site()
+    other = make_release(site.base / "other", site.keys["targets"], "1.1.0", {**CONTENT, "licenses.md": b"x"})
+    with pytest.raises(PublishError, match=r"another release 1\.1\.0 is published"):
+        publisher.publish(site.private(), other)
+    (other / "licenses.md").write_bytes(b"y")
+    with pytest.raises(PublishError, match="the release is damaged"):
+        publisher.publish(site.private(), other)
+    with pytest.raises(PublishError, match="has a root"):
+        publisher.init([], 1, {})
+    with pytest.raises(PublishError, match="no root waits"):
+        publisher.sign(site.private("ann")[0])
+    with pytest.raises(ConfigError, match="there is no role 'mirrors'"):
+        publisher.rotate("mirrors")
+    with pytest.raises(PublishError, match="is no key of the role targets"):
+        publisher.rotate("targets", remove=site.public("ann"))
+    with pytest.raises(PublishError, match="has no key left"):
+        publisher.rotate("targets", remove=site.public("targets"))
+    with pytest.raises(ConfigError, match="4 of 3 root keys"):
+        publisher.rotate("root", number=4)
+    with pytest.raises(ConfigError, match="only the root has a threshold"):
+        publisher.rotate("targets", number=1)
+    with pytest.raises(PublishError, match="not a public key of OpenSSH"):
+        publisher.rotate("targets", add=[Path(__file__)])
+    (site.folder / "releases" / "1.1.0" / "a?b").touch()
+    with pytest.raises(PublishError, match="cannot be part of an address"):
+        publisher.publish(site.private())
+
+
+def test_publishing_needs_a_root_and_a_release(empty: Published) -> None:
+    empty.start()
+    with pytest.raises(PublishError, match="there is no release to publish"):
+        empty.site().publish(empty.private())
+    shutil.rmtree(empty.metadata)
+    with pytest.raises(NablaError, match="has no root"):
+        empty.site().refresh(empty.private())
+
+
+def test_versions_are_ordered_as_versions(empty: Published) -> None:
+    empty.start()
+    for version in ("1.10.0-rc1", "1.9.0", "1.10.0-dev"):
+        empty.release(version)
+    assert empty.fetch() == "1.10.0-rc1"
+    empty.release("1.10.0")
+    assert empty.fetch() == "1.10.0"
