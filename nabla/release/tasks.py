@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Releases: `doit release` assembles one, `doit verify:release [FOLDER]` checks one.
+"""Releases: `doit release` assembles one, `doit verify:release` checks one, `doit sources` archives all inputs.
 
 launcher, kernel, packages, rootfs:<released image>, oci, sbom, report -> release -> out/release/<version>
+fetch -> sources -> out/sources/nabla-sources-<version>.tar
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from nabla.core.artifacts import RELEASED_IMAGES, image_path
 from nabla.engine import task
 from nabla.engine.task import TaskDict
-from nabla.release import contents
+from nabla.release import contents, source_archive
 from verify.release.layout import keys_dir
 
 
@@ -25,3 +26,18 @@ def task_release() -> TaskDict:
         config=str(keys_dir()),
         checks=[contents.same_origin],
     )
+
+
+def task_sources() -> TaskDict:
+    """Write an archive of all sources."""
+    return task.command(
+        "sources",
+        write_sources,
+        doc="write one archive with every source, patch, build root package and wheel; it builds offline",
+        after=["fetch"],
+    )
+
+
+def write_sources() -> None:
+    """Write the archive to out/sources. Raises `NablaError` if an input is missing."""
+    source_archive.write()
