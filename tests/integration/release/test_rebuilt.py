@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -16,7 +17,9 @@ import pytest
 from nabla.commands import attest, cache_keys
 from nabla.core.artifacts import PACKAGE_KEY, REFERENCE_REPOSITORY
 from nabla.core.errors import NablaError, VerifyError
+from nabla.core.paths import relative
 from nabla.engine import result_cache
+from nabla.engine.action import log_path
 from nabla.packages import apk
 from nabla.release import rebuild, signing
 from nabla.sandbox import variation
@@ -221,6 +224,30 @@ def test_other_bytes_are_found(small: Path, released: Path, signer: Keys, foreig
     assert rebuild.first_different_artifact([layout.SPDX, layout.OCI_ARCHIVE, "kernel/vmlinux"], inputs) == (
         "kernel/vmlinux"
     )
+
+
+def test_a_difference_is_explained(copy: Copy) -> None:
+    """diffoscope shows the first file that differs, and the first input is named if there is one."""
+    copy.replace("licenses.md", copy.path("licenses.md").read_bytes() + b"one more line\n")
+    stated = copy.statement()
+    clean = release_statement.Statement(
+        stated.version, {}, tuple(dataclasses.replace(each, modified=False) for each in stated.dependencies)
+    )
+    result = rebuild.Comparison({}, {}, {"licenses.md": "f" * 64})
+    text = attest._explain(result, copy.folder, clean)
+    report = log_path("attest").with_suffix(".diff")
+    assert text.splitlines()[1] == f"differences: {relative(report)}"
+    assert "-one more line" in report.read_text()
+    modified = any(each.modified for each in stated.dependencies)
+    assert text.startswith(
+        "first differing input: " if modified else "no locked input differs: licenses.md is the first"
+    )
+    fewer = dataclasses.replace(clean, dependencies=clean.dependencies[1:])
+    assert attest._explain(result, copy.folder, fewer).startswith(
+        f"first differing input: {clean.dependencies[0].name}"
+    )
+    alone = rebuild.Comparison({}, {}, {"bin/other": ""})
+    assert attest._explain(alone, copy.folder, clean).endswith("bin/other is in one of both alone")
 
 
 def test_damaged_packages_have_no_form(copy: Copy, tmp_path: Path) -> None:

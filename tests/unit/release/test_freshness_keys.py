@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from nabla.core.errors import ConfigError, NablaError
+from nabla.core.errors import CommandError, ConfigError, NablaError, VerifyError
+from nabla.release import freshness_tasks
 from nabla.release.freshness import PublishError
 from tests.unit.verify.test_rebuilds import make_release
+from verify.release import files, layout
 
 from .sites import CONTENT, Published
 
@@ -157,3 +159,32 @@ def test_versions_are_ordered_as_versions(empty: Published) -> None:
     assert empty.fetch() == "1.10.0-rc1"
     empty.release("1.10.0")
     assert empty.fetch() == "1.10.0"
+
+
+def test_commands(empty: Published) -> None:
+    """The lines of docs/freshness.md, as the functions of the commands."""
+    folder, people = str(empty.folder), {name: (str(key), str(public)) for name, (key, public) in empty.keys.items()}
+    root = [people[name][1] for name in ("ann", "ben", "cem")]
+    with pytest.raises(ConfigError, match="keys are missing"):
+        freshness_tasks.init(root, 2, "", people["online"][1], [folder])
+    with pytest.raises(ConfigError, match="the arguments are SITE"):
+        freshness_tasks.init(root, 2, people["targets"][1], people["online"][1], [])
+    freshness_tasks.init(root, 2, people["targets"][1], people["online"][1], [folder])
+    for name in ("ann", "ben"):
+        freshness_tasks.sign([folder, people[name][0]])
+    release = make_release(empty.base / "made" / "1.0.0", empty.keys["targets"], "1.0.0", CONTENT)
+    keys = [people["targets"][0], people["online"][0]]
+    freshness_tasks.publish(keys, [folder, str(release)])
+    freshness_tasks.refresh(keys[1:], [folder])
+    freshness_tasks.rotate("snapshot", [people["new"][1]], [people["online"][1]], 0, [folder])
+    for name in ("ben", "cem"):
+        freshness_tasks.sign([folder, people[name][0]])
+    freshness_tasks.publish([*keys, people["new"][0]], [folder])
+    words = ["--state", str(empty.base / "state"), empty.url, str(empty.base / "fetched")]
+    with pytest.raises(CommandError, match="nothing was fetched"):
+        freshness_tasks.fetch(words)
+    freshness_tasks.fetch(["--root", str(empty.metadata / "1.root.json"), *words])
+    assert files.sha256(empty.base / "fetched" / layout.SUMS) == files.sha256(release / layout.SUMS)
+    (empty.folder / "releases" / "1.0.0" / "kernel" / "vmlinux").write_bytes(b"evil")
+    with pytest.raises(VerifyError, match="are refused"):
+        freshness_tasks.fetch([*words[:-1], str(empty.base / "again")])
