@@ -25,18 +25,20 @@ int main(int argc, char **argv)
 	settings_read(&settings, argv);
 	mount_rest();
 	open_console();
+	start_loopback();
 	/*
 	 * nabla-run's instant start: nothing so far depends on the command. A VM that is asked to save itself ends here; one
 	 * that is restored from that has settings of its own.
 	 */
 	if (settings.save) {
 		if (!snapshot_boot())
-			power_off(1);
+			power_off(1, true);
 		settings_read(&settings, argv);
 	}
 	if (settings.terminal)
 		console_mode();
 	set_hostname(settings.hostname);
 	start_network(&settings);
-	power_off(command_run(&settings));
+	int status = command_run(&settings);
+	power_off(status, settings.discard);
 }

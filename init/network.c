@@ -111,12 +111,16 @@ static void start_device(int fd, const struct settings *s)
 	configure(fd, SIOCADDRT, &route, "gateway");
 }
 
-static void start_loopback(int fd)
+void start_loopback(void)
 {
 	/* The kernel assigns 127.0.0.1 and ::1 itself. */
 	struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return;
 	if (ioctl(fd, SIOCSIFFLAGS, &request) < 0 && errno != ENODEV)
 		log_error("lo", strerror(errno));
+	close(fd);
 }
 
 static bool write_servers(char **servers)
@@ -153,11 +157,9 @@ static void set_resolver(char **servers)
 
 void start_network(const struct settings *s)
 {
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0) { /* some kernels have no network */
-		start_loopback(fd);
-		if (s->address || s->gateway || s->mtu)
-			start_device(fd, s);
+	int fd = s->address || s->gateway || s->mtu ? socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0) : -1;
+	if (fd >= 0) {
+		start_device(fd, s);
 		close(fd);
 	}
 	if (*s->servers)

@@ -5,7 +5,10 @@
 
 #include "settings.h"
 
-/* /run must be mounted. Reports what cannot be set up, and continues. */
+/* Some kernels have no network: that is no error. */
+void start_loopback(void);
+
+/* eth0 and name servers. /run must be mounted. Reports what cannot be set up, and continues. */
 void start_network(const struct settings *settings);
 
 #endif

@@ -116,6 +116,8 @@ static void parse_entry(struct settings *s, char *entry, struct ends *next)
 		*next->server++ = value;
 	} else if (IS("service")) {
 		*next->service++ = value;
+	} else if (IS("discard")) {
+		s->discard = true;
 	} else if (IS("save")) {
 		s->save = true;
 	} else if (IS("tty")) {

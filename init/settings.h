@@ -16,6 +16,7 @@ struct settings {
 	char *mtu;
 	char **servers;  /* name servers, NULL-terminated */
 	char **services; /* additional services to start, NULL-terminated */
+	bool discard;    /* no disk keeps what this VM writes */
 	bool save;       /* save this VM before settings are applied, and read them again in each restored one */
 	bool terminal;   /* the console is an interactive terminal, not a byte stream */
 };

@@ -77,10 +77,10 @@ static void write_exit_status(int status)
 		log_error("/proc/exitcode", strerror(errno));
 }
 
-void power_off(int status)
+void power_off(int status, bool discard)
 {
 	struct statvfs root;
-	if (statvfs("/", &root) < 0 || !(root.f_flag & ST_RDONLY)) {
+	if (!discard && (statvfs("/", &root) < 0 || !(root.f_flag & ST_RDONLY))) {
 		sync();
 		mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
 	}

@@ -3,6 +3,8 @@
 #ifndef NABLA_SYSTEM_H
 #define NABLA_SYSTEM_H
 
+#include <stdbool.h>
+
 /* Mounts /proc, which holds the settings. */
 void mount_proc(void);
 
@@ -14,7 +16,7 @@ void open_console(void);
 
 void set_hostname(const char *name);
 
-/* Syncs the disks, passes the exit status to the kernel, and powers off. */
-_Noreturn void power_off(int status);
+/* Syncs the disks unless what they contain is discarded, passes the exit status to the kernel, and powers off. */
+_Noreturn void power_off(int status, bool discard);
 
 #endif

@@ -95,6 +95,15 @@ static void add_disks(struct words *words, const struct options *o)
 	add(words, o->disks[0].read_only ? "ro" : "rw");
 }
 
+/* Otherwise nothing that the guest writes outlives it, so that nabla-init need not write it to the disks at the end. */
+static bool disks_are_written(const struct options *o)
+{
+	for (size_t i = 0; i < o->disk_count; i++)
+		if (!o->disks[i].read_only && !o->disks[i].cow)
+			return true;
+	return false;
+}
+
 static void add_settings(struct words *words, const struct options *o, bool terminal)
 {
 	for (char **argument = o->command; *argument; argument++)
@@ -113,6 +122,8 @@ static void add_settings(struct words *words, const struct options *o, bool term
 		add(words, "user=%s", o->user);
 	network_settings(o, add, words);
 	add(words, "tty=%d", terminal);
+	if (!disks_are_written(o))
+		add(words, "discard=1");
 	if (o->save_boot)
 		add(words, "save=boot");
 }

@@ -41,7 +41,10 @@ SCRIPTS = {
     "memory": "grep -E 'MemTotal|SwapTotal|CommitLimit' /proc/meminfo; cat /proc/sys/vm/*ratio*",
     "processor": "grep -v -i mhz /proc/cpuinfo; cat /proc/sys/kernel/osrelease",
     "names": "hostname; uname -a; cat /etc/hostname",
-    "loopback": "ip addr; ip route; (echo hello | nc -l -p 9 127.0.0.1 &) ; sleep 0.1; nc 127.0.0.1 9 </dev/null",
+    "loopback": (
+        "ip addr; ip route; (echo hello | nc -l -p 9 127.0.0.1) &"
+        "until nc 127.0.0.1 9 </dev/null 2>/dev/null; do sleep 0.01; done; wait"
+    ),
     "disk": (
         "echo 1 >/root/1 && sync && cat /root/1; dd if=/dev/zero of=/root/a bs=64k count=9 2>&1 | grep records;"
         "cksum /root/a; ls -l /root | wc -l"
@@ -50,8 +53,8 @@ SCRIPTS = {
     "pipes": "seq 100000 | sort -r | head -3; yes | head -c 100000 | cksum",
     "timers": "timeout -s INT 0.1 sleep 100; echo $?; trap 'echo caught' ALRM; kill -ALRM $$",
     "power": (
-        "exec 2>/dev/null; (trap 'echo stopped; exit' TERM; echo waiting; while :; do sleep 0.01; done) &"
-        "sleep 0.1; poweroff; sleep 9"
+        "exec 2>/dev/null; (trap 'echo stopped; exit' TERM; echo waiting; >/tmp/up; while :; do sleep 0.01; done) &"
+        "until test -e /tmp/up; do sleep 0.01; done; poweroff; sleep 1000"
     ),
     "interrupts": "awk '{ print $1 }' /proc/interrupts; cat /proc/partitions /proc/sys/fs/file-max",
     "modules": "ls /proc/nabla /proc/sys/net/ipv4 | cksum; cat /proc/nabla/settings | tr '\\0' '\\n'",
