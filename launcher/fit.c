@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fit.h"
 
+#include "limits.h"
 #include "snapshot.h"
 
 #include <fcntl.h>
@@ -15,7 +16,7 @@
 #define NABLA_VERSION "unknown"
 #endif
 
-#define LAYOUT 1 /* of struct fit, and of what nabla-init does before it saves the VM */
+#define LAYOUT 2 /* of struct fit, and of what nabla-init does before it saves the VM */
 #define BOOT_ID "/proc/sys/kernel/random/boot_id"
 #define AT_HWCAP2_NUMBER 26
 #define FRESH_S 3 /* the coarsest times of file systems have steps of two seconds */
@@ -50,11 +51,12 @@ bool fit_describe(struct fit *fit, const struct vm *vm, const struct disk_file *
 {
 	const struct options *o = vm->options;
 	memset(fit, 0, sizeof *fit);
-	_Static_assert(sizeof *fit == 64 + 40 + 3 * 8 + 2 * 4 + (1 + DISKS_MAX) * 64, "padding would be compared");
+	_Static_assert(sizeof *fit == 64 + 40 + 4 * 8 + 2 * 4 + (1 + DISKS_MAX) * 64, "padding would be compared");
 	snprintf(fit->launcher, sizeof fit->launcher, "%d %s", LAYOUT, NABLA_VERSION);
 	fit->hwcap[0] = getauxval(AT_HWCAP);
 	fit->hwcap[1] = getauxval(AT_HWCAP2_NUMBER);
 	fit->memory = o->memory;
+	fit->window = limits_permit_window(o, files);
 	fit->terminal = vm->terminal;
 	fit->verbose = o->verbose;
 	if (!read_boot_id(fit->boot)) {

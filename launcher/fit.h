@@ -27,6 +27,7 @@ struct fit {
 	char boot[40];
 	uint64_t hwcap[2];
 	uint64_t memory;
+	uint64_t window; /* is there room for the addresses of reservations? */
 	uint32_t terminal, verbose;
 	struct file_identity kernel, disks[DISKS_MAX];
 };

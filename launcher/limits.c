@@ -13,6 +13,8 @@
  * 0.2 MiB; a long command line extends the stack, by at most 2 MiB under the usual limit.
  */
 #define ADDRESS_SPACE_SLACK (UINT64_C(4) << 20)
+/* The kernel's window and its tables. They are no memory: the kernel limits that by RLIMIT_DATA. */
+#define WINDOW (UINT64_C(65) << 30)
 
 static bool is_regular(int fd)
 {
@@ -37,11 +39,17 @@ static rlim_t file_size(const struct options *o, const struct disk_file *disks)
 
 static rlim_t address_space(const struct options *o, const struct disk_file *disks)
 {
-	rlim_t sum = o->memory + ADDRESS_SPACE_SLACK;
+	rlim_t sum = o->memory + ADDRESS_SPACE_SLACK + WINDOW;
 	for (size_t i = 0; i < o->disk_count; i++)
 		if (o->disks[i].cow)
 			sum += disks[i].size;
 	return sum;
+}
+
+bool limits_permit_window(const struct options *o, const struct disk_file *disks)
+{
+	struct rlimit now;
+	return getrlimit(RLIMIT_AS, &now) < 0 || now.rlim_max >= address_space(o, disks);
 }
 
 /* The launcher measures --cpu-time exactly. The host's kernel rounds, but does not depend on the launcher. */
@@ -65,10 +73,11 @@ void limits_choose(const struct options *o, const struct disk_file *disks, struc
 		limits[i] = chosen[i];
 		if (getrlimit(chosen[i].resource, &now) < 0 || now.rlim_max >= chosen[i].value)
 			continue;
-		if (chosen[i].resource == RLIMIT_AS)
+		/* Without a window, mappings are in the guest's memory only. */
+		if (chosen[i].resource == RLIMIT_AS && now.rlim_max < chosen[i].value - WINDOW)
 			fail("lower --memory, or raise the limit: ulimit -v",
 			     "the limit of address space is too low for the VM: it is %llu KiB, the VM needs %llu KiB",
-			     (unsigned long long)now.rlim_max >> 10, (unsigned long long)chosen[i].value >> 10);
+			     (unsigned long long)now.rlim_max >> 10, (unsigned long long)(chosen[i].value - WINDOW) >> 10);
 		limits[i].value = now.rlim_max;
 	}
 }

@@ -19,6 +19,9 @@ struct limit {
 /* Computes the limits. Fails if the launcher's own limits are lower than the VM needs. */
 void limits_choose(const struct options *options, const struct disk_file *disks, struct limit limits[LIMITS]);
 
+/* Returns true if the VM can have the addresses of reservations: its kernel takes them only where the limit permits it. */
+bool limits_permit_window(const struct options *options, const struct disk_file *disks);
+
 /* Called in the process that becomes the VM. Returns false with errno set on failure. */
 bool limits_set(const struct limit limits[LIMITS]);
 

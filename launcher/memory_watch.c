@@ -31,7 +31,8 @@ void memory_watch_open(struct memory_watch *watch, const struct options *o)
 	if (proc < 0)
 		fail("mount /proc, or add --max-cow none", "--max-cow: cannot open /proc: %s", strerror(errno));
 	watch->proc = fd_move_high(proc);
-	watch->limit_kib = (o->memory >> 10) + (o->max_cow >> 10) + (SLACK >> 10);
+	/* the guest's memory, and twice as much in the window */
+	watch->limit_kib = 3 * (o->memory >> 10) + (o->max_cow >> 10) + (SLACK >> 10);
 }
 
 void memory_watch_start(struct memory_watch *watch, pid_t vm)

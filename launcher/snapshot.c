@@ -18,7 +18,7 @@
 
 #define PAGE_BYTES SNAPSHOT_PAGE
 #define MAGIC UINT64_C(0x31706e73616c626e) /* "nblasnp1" */
-#define FORMAT 1
+#define FORMAT 2
 #define FLAG_TERMINAL 1u
 #define FLAG_NETWORK 2u
 #define NOTES_MAGIC UINT64_C(0x31746f6e616c626e) /* "nblanot1" */
@@ -35,7 +35,7 @@ struct header {
 	uint8_t build_id[32];
 	uint64_t memory;
 	uint64_t size;
-	uint64_t rest[17];
+	uint64_t rest[19];
 	struct {
 		uint64_t size;
 		uint32_t kind;
@@ -43,7 +43,7 @@ struct header {
 	} disks[DISKS_MAX];
 };
 
-_Static_assert(offsetof(struct header, disks) == 200 && sizeof(struct header) == 328, "must match the kernel");
+_Static_assert(offsetof(struct header, disks) == 216 && sizeof(struct header) == 344, "must match the kernel");
 
 /* The contents of a disk are compared by what every writer changes: its time, and a file system's superblock. */
 struct identity_note {
@@ -269,7 +269,8 @@ uint64_t snapshot_sum(const unsigned char page[SNAPSHOT_PAGE], uint64_t size)
 
 uint64_t snapshot_size(const struct options *o, const struct disk_file *files)
 {
-	uint64_t size = o->memory;
+	/* the guest's memory, as much again twice in the window, and the window's tables */
+	uint64_t size = 3 * o->memory + (UINT64_C(6) << 20);
 	for (size_t i = 0; i < o->disk_count; i++)
 		if (o->disks[i].cow)
 			size += (files[i].size + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;

@@ -97,7 +97,9 @@ def fill(lines: Sequence[Instruction], constants: dict[str, int]) -> list[tuple[
 def _program(policy: Policy) -> Iterator[Item]:
     yield from _range("TEXT", IP, "ip", inside="kernel", outside="not kernel")
     yield "not kernel"
-    yield from _range("RAM", IP, "ip", inside="trap", outside="not guest")
+    yield from _range("RAM", IP, "ip", inside="trap", outside="not RAM")
+    yield "not RAM"
+    yield from _range("WINDOW", IP, "ip", inside="trap", outside="not guest")
     yield "not guest"
     yield from _range("VDSO", IP, "ip", inside="vdso", outside="not vdso")
     yield "not vdso"

@@ -16,7 +16,8 @@ from nabla.policy.model import Policy, Rule
 
 PAGE = ROOT / "docs" / "host-syscalls.md"
 RATES = ROOT / "bench" / "results" / "host-syscalls.json"
-_RANGES = {"RAM": "guest memory", "TEXT": "the kernel's text", "VDSO": "the host's vDSO"}
+_SIZES = {"RAM_SIZE": "guest memory", "WINDOW_SIZE": "the window"}
+_RANGES = {"RAM": "guest memory", "WINDOW": "the window", "TEXT": "the kernel's text", "VDSO": "the host's vDSO"}
 
 
 class Load(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -61,7 +62,7 @@ def describe(rule: Rule) -> str:
     if rule.one_of is not None:
         return "one of " + ", ".join(f"{value:#x}" if value > 255 else str(value) for value in rule.one_of)
     if rule.at_most is not None:
-        return "0 … the size of guest memory" if isinstance(rule.at_most, str) else f"0 … {rule.at_most}"
+        return f"0 … the size of {_SIZES[rule.at_most]}" if isinstance(rule.at_most, str) else f"0 … {rule.at_most}"
     if rule.within is not None:
         return f"an address in {_RANGES[rule.within]}"
     if rule.not_negative:

@@ -17,7 +17,7 @@ from .engine import Finding, Fuzzer
 IMAGE = IMAGES / "minimal.ext3"
 DAMAGED = 6  # snapshots of a round
 PAGE = 4096
-HEADER = 328
+HEADER = 344
 TIMEOUT = 3
 LIMIT = 120  # the VM is killed some seconds after its timeout, on a busy host much later
 SCRIPT = "nabla-snapshot; for n in 1 2 3; do echo $n >/root/$n; cat /root/$n; done; ls -lR /dev /sbin | wc -l"

@@ -11,6 +11,11 @@
  * in the program, for comparison on a host. An ARGUMENT is a number, text:STRING (the address of the string), zeros:N
  * (the address of N zero bytes), or iov:STRING (the address of a struct iovec for the string). If the call returns, the
  * program prints its result.
+ *
+ *	escape fill PLACE START END RIGHTS
+ *
+ * makes as much of the addresses from START to END memory as the host permits, and uses it. With each of the RIGHTS, it
+ * tries to take the right to write from a part, so that it counts no longer. It prints how many megabytes it has used.
  */
 #include "tap.h"
 #include "util.h"
@@ -144,8 +149,28 @@ static void compat(const unsigned char *entry, long number, const long *a)
 	__builtin_unreachable();
 }
 
+static int fill(char **argv)
+{
+	enum { PART = 1 << 20, MPROTECT = 10 };
+	unsigned long place = number_of(argv[2]), start = number_of(argv[3]), end = number_of(argv[4]), used = 0;
+	long rights = number_of(argv[5]);
+	for (unsigned long at = start; at < end; at += PART) {
+		if (jump(place, MPROTECT, (long[6]){at, PART, 7}))
+			break;
+		for (unsigned long page = at; page < at + PART; page += 4096)
+			*(volatile char *)page = 1;
+		used += PART;
+		if (rights != 7)
+			jump(place, MPROTECT, (long[6]){at, PART, rights});
+	}
+	printf("used %lu MB\n", used >> 20);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
+	if (argc == 6 && !strcmp(argv[1], "fill"))
+		return fill(argv);
 	if (argc < 2) {
 		own_attempts();
 		return tap_done();

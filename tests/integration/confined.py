@@ -32,6 +32,7 @@ from verify.bpf import Instruction
 PROGRAM = "/usr/lib/nabla-tests/escape"
 AT_HWCAP2, FSGSBASE = 26, 2
 BASE = 0x60000000  # CONFIG: where the kernel's image and, behind it, the guest's memory lie
+WINDOW = 64 << 30  # addresses that become memory when they are touched
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,13 @@ def filters(trace: str) -> list[list[Instruction]]:
     return [seccomp.decode(line.encode()) for line in lines]
 
 
+def window(memory: int) -> tuple[int, int]:
+    """Return the first and last address of the window: a multiple of its size, and behind it its tables."""
+    start = -(-(BASE + 2 * memory) // WINDOW) * WINDOW
+    units, pages = WINDOW >> 16, WINDOW >> 12
+    return start, start + WINDOW + 3 * units // 8 + units + pages // 4
+
+
 def constants(memory: int, vdso: int, timer: int, **sets: int) -> dict[str, int]:
     """Return the constants that the kernel must have put into the filter."""
     known = symbols()
@@ -136,6 +144,9 @@ def constants(memory: int, vdso: int, timer: int, **sets: int) -> dict[str, int]
     return values | {
         "RAM_START": (known["_end"] + 4095) & ~4095,
         "RAM_END": BASE + memory,
+        "WINDOW_START": window(memory)[0],
+        "WINDOW_END": window(memory)[1],
+        "WINDOW_SIZE": window(memory)[1] - window(memory)[0],
         "RAM_SIZE": BASE + memory - ((known["_end"] + 4095) & ~4095),
         "TEXT_START": known["_stext"],
         "TEXT_END": known["_etext"],

@@ -18,7 +18,8 @@ from .vm import Result, Vm
 PAGE = 4096
 # struct um_snapshot of the kernel (arch/um/nommu/include/asm/snapshot.h).
 FORMAT_AT, FLAGS_AT, BUILD_ID_AT, MEMORY_AT, SIZE_AT = 8, 12, 16, 48, 56
-FEATURES_AT, XCR0_AT, RESUME_AT, DISKS_AT = 88, 120, 136, 200
+BUDGET_AT, WINDOW_AT = 88, 96
+FEATURES_AT, XCR0_AT, RESUME_AT, DISKS_AT = 104, 136, 152, 216
 
 
 @dataclass(frozen=True)

@@ -173,6 +173,17 @@ def test_limits_of_the_caller(minimal: Vm, cache: Cache) -> None:
         assert ("the limit of the size of files is too low" in result.stderr) == ("-f" in limit)
 
 
+def test_limit_of_addresses(minimal: Vm, cache: Cache) -> None:
+    """Without room for reservations, a VM goes on from a snapshot that has none."""
+    words = minimal.but(options=("--json",)).argv("/bin/true")
+    for limit in ("ulimit -v 2000000", ":", "ulimit -v 2000000", ":"):
+        result = subprocess.run(
+            ["/bin/sh", "-c", f'{limit}; exec "$@"', "sh", *words], capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result
+        assert '"start":"restored"' in result.stderr, result
+
+
 def test_full_file_system(minimal: Vm, cache: Cache) -> None:
     script = 'mount -t tmpfs -o size=1m,mode=700 none "$0" && mkdir -m 700 "$0/nabla-run" && exec "$@"'
     root = [] if os.geteuid() == 0 else ["--map-root-user"]

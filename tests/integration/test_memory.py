@@ -17,6 +17,22 @@ def test_large_mappings(testing: Vm, memory: str) -> None:
     assert result.status == 0, result.describe()
 
 
+@pytest.mark.parametrize("memory", ["48M", "96M", "1G"])
+def test_reservations(testing: Vm, memory: str) -> None:
+    result = testing.but(memory=memory).run(f"{FOLDER}/window", timeout=200)
+    assert not tap_failures(result.output), result.describe()
+    assert result.status == 0, result.describe()
+
+
+def test_without_a_window_large_reservations_are_refused(testing: Vm) -> None:
+    """As on hosts that limit the address space; the test of what is in RAM passes."""
+    vm = testing.but(memory="128M", options=("--append", "window=0"))
+    result = vm.run(f"{FOLDER}/window")
+    assert "not ok 1 - 4 GB of addresses" in result.output, result.describe()
+    result = vm.run(f"{FOLDER}/large")
+    assert not tap_failures(result.output), result.describe()
+
+
 def test_the_eater_is_refused_and_can_be_ended(testing: Vm) -> None:
     """malloc returns NULL, and the shell goes on. It starts no program before there is memory again."""
     script = f"""

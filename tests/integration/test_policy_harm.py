@@ -6,6 +6,7 @@ Each attempt runs in its own VM (tests/guest/escape.c); test_policy_escape.py tr
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -20,10 +21,11 @@ from nabla.core.paths import GUEST_TESTS, MUSL
 from verify import syscall_table
 
 from . import confined
-from .confined import Bare, Ending, gadget, snapshot
+from .confined import PROGRAM, Bare, Ending, gadget, snapshot
 from .vm import Vm
 
 INT80_MKDIR, X86_64_MKDIR = 39, 83
+KILLED = 128 + signal.SIGSYS
 
 
 def harmful(folder: Path, victim: int) -> dict[str, tuple[int | str, ...]]:
@@ -207,3 +209,20 @@ def test_32_bit_code_does_not_reach_the_host(bare: Bare, open_folder: Path, inst
             assert ending.status in (-signal.SIGSYS, *(128 + each for each in faults)), ending
             assert instruction != "int80" or ending.status == 128 + signal.SIGSEGV
             assert "back with" not in ending.output
+
+
+def test_memory_is_bounded_whatever_a_guest_does(testing: Vm) -> None:
+    """A guest that makes the host's calls by itself gets the window's limit, and no byte more by taking rights away."""
+    memory = 64 << 20
+    start, end = confined.window(memory)
+    vm = testing.but(memory="64M", options=("--json",))
+    for rights in (7, 5, 0):
+        result = vm.run(PROGRAM, "fill", str(gadget()), str(start), str(end), str(rights), timeout=200)
+        if rights == 7:
+            # at the host's limit, which the filter cannot see, mprotect fails
+            used = int(result.lines()[0].split()[1]) << 20
+            assert 2 * memory - (9 << 20) <= used <= 2 * memory + (9 << 20), result.describe()
+        else:
+            assert result.status == KILLED, result.describe()
+        peak = json.loads(result.errors.splitlines()[-1])["peak_memory_kib"] << 10
+        assert peak <= 3 * memory + (16 << 20), (rights, peak)

@@ -20,6 +20,39 @@ from .vm import Vm, status_of
 
 LOAD = Path(__file__).with_name("snapshot_load.py").read_text()
 ROUNDS = 1000
+# Memory of reservations, some of it a family's, before and after.
+RESERVED = """
+import mmap, os
+GB, MB = 1 << 30, 1 << 20
+def reserve():
+    return mmap.mmap(-1, 4 * GB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)  # MAP_NORESERVE
+m, places = reserve(), range(0, 4 * GB, 256 * MB)
+for at in places:
+    m[at : at + 8] = (at + 1).to_bytes(8, "little")
+m[GB + MB : GB + 9 * MB] = b"x" * 8 * MB
+wait, go = os.pipe()
+pid = os.fork()
+if not pid:
+    m[2 * GB + MB] = 1
+    os.read(wait, 1)
+    good = m[2 * GB + MB] == 1 and m[3 * GB + MB] == 0 and m[GB + 9 * MB - 1] == ord("x")
+    m[GB + MB : GB + 9 * MB] = b"y" * 8 * MB
+    os._exit(not good)
+m[2 * GB + MB] = 2
+with open("/proc/nabla/snapshot", "w") as file:
+    file.write("save")
+m[3 * GB + MB] = 3
+os.write(go, b".")
+assert os.waitpid(pid, 0)[1] == 0
+assert all(m[at : at + 8] == (at + 1).to_bytes(8, "little") for at in places)
+assert m[GB + MB : GB + 9 * MB] == b"x" * 8 * MB
+assert (m[2 * GB + MB], m[3 * GB + MB]) == (2, 3)
+other = reserve()
+for at in places:
+    assert other[at : at + 4096] == bytes(4096)
+    other[at] = 1
+print("good")
+"""
 CLOCKS = "import time; print(time.monotonic_ns(), time.time_ns(), flush=True)"
 
 
@@ -185,6 +218,20 @@ def test_protection_is_made_again(testing: Vm, tmp_path: Path) -> None:
     saved, _ = save(testing, tmp_path / "s.snap", "python3", "-c", script)
     result = saved.run()
     assert result.output == f"{-signal.SIGSEGV}\nb'x' b'x'\n", result.describe()
+
+
+def test_reservations(testing: Vm, tmp_path: Path) -> None:
+    saved, _ = save(testing.but(memory="128M"), tmp_path / "s.snap", "python3", "-c", RESERVED)
+    assert saved.file.stat().st_blocks * 512 < 96 << 20, "addresses take no space"
+    for _ in range(2):
+        result = saved.run()
+        assert (result.status, result.output) == (0, "good\n"), result.describe()
+
+
+def test_without_a_window(minimal: Vm, tmp_path: Path) -> None:
+    vm = minimal.but(options=("--append", "window=0"))
+    save(vm, tmp_path / "s.snap", "nabla-snapshot")
+    assert Saved(minimal, tmp_path / "s.snap").run().output == "restored\n"
 
 
 def test_under_load(testing: Vm, tmp_path: Path) -> None:

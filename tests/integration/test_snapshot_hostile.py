@@ -74,8 +74,8 @@ def test_incomplete(minimal: Vm, tmp_path: Path) -> None:
 
 
 def test_other_format(small: Saved, tmp_path: Path) -> None:
-    forged = small.forge(tmp_path / "s", (saved.FORMAT_AT, struct.pack("<I", 2)))
-    refused("has format 2, this nabla-run reads format 1", *options(forged.file), small.vm.image)
+    forged = small.forge(tmp_path / "s", (saved.FORMAT_AT, struct.pack("<I", 3)))
+    refused("has format 3, this nabla-run reads format 2", *options(forged.file), small.vm.image)
 
 
 def test_other_memory(small: Saved, tmp_path: Path) -> None:
@@ -83,6 +83,14 @@ def test_other_memory(small: Saved, tmp_path: Path) -> None:
     for memory in (0, 4096, (64 << 20) + 1, 1 << 50):
         forged = small.forge(tmp_path / "s", (saved.MEMORY_AT, word(memory)), (saved.SIZE_AT, word(memory)))
         assert launch(*options(forged.file), small.vm.image).returncode == 125
+
+
+def test_other_window(small: Saved, tmp_path: Path) -> None:
+    """The bound of the host's memory is that of the command line, not of the file."""
+    forged = small.forge(tmp_path / "s", (saved.BUDGET_AT, word((128 << 20) + 4096)))
+    refused_by_kernel(forged, "more than window= has")
+    forged = small.forge(tmp_path / "s", (saved.WINDOW_AT, word(1 << 40)))
+    refused_by_kernel(forged, "the snapshot is truncated")
 
 
 def test_other_kernel(small: Saved, tmp_path: Path) -> None:
@@ -173,6 +181,8 @@ FORGERIES = {
     "current": ("um_current", word(0x42424242)),
     "kernel stack": ("um_kstack", word(0x43434343)),
     "memory": ("um_ram_end", word(-1)),
+    "window": ("um_window_start", word(0x10_0000_0000) + word(-1)),
+    "pages of the window": ("um_window_tables", word(0x45454545) * 6),
     "interrupts": ("um_irq_pending", b"\xff\xff\xff\xff"),
     "system calls": ("sys_call_table", word(0x44444444) * 450),
     "constants": ("__start_rodata", b"\xff" * 4096 * 8),

@@ -94,6 +94,11 @@ static void map(void)
 		word more = fuzz_one_in(4) ? fuzz_any() & ~(word)(MAP_FIXED) : 0;
 		word a[6] = {fuzz_one_in(4) ? fuzz_border() : 0, fuzz_one_in(8) ? fuzz_any() : fuzz_below(300000), fuzz_below(8),
 			     fuzz_pick(flags) | more, descriptor(), fuzz_one_in(3) ? 4096 * fuzz_below(20) : 0};
+		if (fuzz_one_in(3)) { /* a reservation, which becomes memory where it is touched */
+			a[1] = (word)(1 << 20) << fuzz_below(17);
+			a[2] = fuzz_one_in(2) ? PROT_NONE : PROT_READ | PROT_WRITE;
+			a[3] = MAP_PRIVATE | MAP_ANONYMOUS | (a[2] ? MAP_NORESERVE : 0);
+		}
 		long start = call(1, SYS_mmap, a);
 		if (start > 0 || start < -4095) {
 			maps[map_count].start = start;
@@ -212,7 +217,8 @@ static void work(word seed, word calls, word *mine, int forks, int show)
 	fuzz_seed(seed);
 	root = getuid() == 0;
 	gate = getauxval(AT_SYSINFO);
-	arena = mmap(NULL, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	arena = mmap(NULL, ARENA, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | (fuzz_one_in(2) ? MAP_NORESERVE : 0), -1, 0);
 	if (arena == MAP_FAILED)
 		exit(3);
 	syscall(SYS_arch_prctl, 0x1003, &bases[0]);

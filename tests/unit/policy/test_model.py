@@ -29,11 +29,14 @@ PLACES = {
     "TEXT_END": 0x60180000,
     "RAM_START": 0x60400000,
     "RAM_END": 0x2_60400000,
+    "WINDOW_START": 0x10_00000000,
+    "WINDOW_END": 0x20_00500000,
     "VDSO_START": 0x7FFC_FFFFF000,
     "VDSO_END": 0x7FFD_00001000,
 }
 REST = {
     "RAM_SIZE": PLACES["RAM_END"] - PLACES["RAM_START"],
+    "WINDOW_SIZE": PLACES["WINDOW_END"] - PLACES["WINDOW_START"],
     "TIMER": 3,
     "STREAM_IN": 1 << 0 | 1 << 11,
     "STREAM_OUT": 1 << 1 | 1 << 2 | 1 << 11,
@@ -78,7 +81,7 @@ def good(name: str, places: Mapping[str, int] = PLACES) -> tuple[tuple[int, ...]
         "preadv2": ((0, 0x1000, 1024, TOP, 0, 0), (4, 0x1000, 1024, 0, 0, 0)),
         "pwritev2": ((1, 0x1000, 1, TOP, 0, 0), (3, 0x1000, 1, (1 << 63) - 1, 0, 0)),
         "rt_sigreturn": ((),),
-        "mprotect": ((places["RAM_START"] + 1, 0x1000, 5),),
+        "mprotect": ((places["RAM_START"] + 1, 0x1000, 5), (places["WINDOW_START"] + 1, 0x1000, 7)),
         "fdatasync": ((3,),),
         "clock_gettime": ((0, 0x1000), (1, 0x1000)),
         "exit_group": ((255,),),
@@ -240,7 +243,7 @@ def test_what_denies_is_a_constant() -> None:
 
 def on_page(page: Page) -> tuple[dict[str, int], Callable[[str], list[int]]]:
     """Map a VM's texts to the copies of the page's code; returns the constants and the copies of each place."""
-    bounds = {"TEXT": (8, 24), "RAM": (24, 40), "VDSO": (40, 48)}
+    bounds = {"TEXT": (8, 24), "RAM": (24, 40), "WINDOW": (40, 44), "VDSO": (44, 48)}
     constants = dict(REST)
     for name, (first, last) in bounds.items():
         constants |= {f"{name}_START": page.ip(first), f"{name}_END": page.ip(last)}
@@ -262,11 +265,11 @@ def cases(places: Mapping[str, int]) -> Iterator[tuple[str, int, tuple[int, ...]
             for index in range(len(call.arguments)):
                 for value in sorted(edges(call.allow[-1].rules[index]) | edges(call.allow[0].rules[index])):
                     yield "TEXT", call.number, (*args[:index], value, *args[index + 1 :])
-            yield from ((area, call.number, args) for area in ("TEXT", "RAM", "VDSO", "elsewhere"))
+            yield from ((area, call.number, args) for area in ("TEXT", "RAM", "WINDOW", "VDSO", "elsewhere"))
     for number in seccomp.every_number():
         if number not in seccomp.UNFILTERED:
             yield (
-                dice.choice(("TEXT", "RAM", "VDSO", "elsewhere")),
+                dice.choice(("TEXT", "RAM", "WINDOW", "VDSO", "elsewhere")),
                 number,
                 tuple(dice.choice((0, 1, 3)) for _ in "123456"),
             )
@@ -328,7 +331,8 @@ def test_int_0x80_in_guest_memory_traps_and_elsewhere_kills() -> None:
         return seccomp_host.in_child(work)
 
     # A host without 32-bit programs raises SIGSEGV instead, before any filter.
-    assert verdict("RAM") in (seccomp_host.VISIBLE["trap"], -signal.SIGSEGV)
+    for area in ("RAM", "WINDOW"):
+        assert verdict(area) in (seccomp_host.VISIBLE["trap"], -signal.SIGSEGV)
     for area in ("TEXT", "VDSO", "elsewhere"):
         assert verdict(area) in (seccomp_host.VISIBLE["kill"], -signal.SIGSEGV)
 
