@@ -2,9 +2,10 @@
 """Speed-up of a farm: simulated for any number of workers, from the measured durations of a build from nothing.
 
     python -m bench.farm [--tasks TASK…] [--workers N…] [--commit]
+    python -m bench.farm --measure [--tasks TASK…]   a build on this host alone, and on three workers on this host
     python -m bench.farm --kills 50       a build on three workers, with SIGKILL of any role at 50 random moments
 
-The durations are those in bench/results/build.json (python -m bench.build_times).
+The simulation's durations are those in bench/results/build.json (python -m bench.build_times).
 """
 
 from __future__ import annotations
@@ -123,17 +124,27 @@ def kills(rounds: int, seed: str) -> None:
 def main() -> int:
     """Simulate, or kill."""
     parser = argparse.ArgumentParser(prog="bench.farm", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--tasks", nargs="+", default=["release"], metavar="TASK")
+    parser.add_argument("--tasks", nargs="+", default=[], metavar="TASK")
     parser.add_argument("--workers", nargs="+", type=int, default=list(_WORKERS), metavar="N")
     parser.add_argument("--variants", type=int, default=1, metavar="N", help="builds at a time that share no step")
     parser.add_argument("--commit", action="store_true", help="write bench/results/farm.json")
+    parser.add_argument("--measure", action="store_true", help="build for real; needs root")
     parser.add_argument("--kills", type=int, default=0, metavar="ROUNDS")
     parser.add_argument("--seed", default="16")
     options = parser.parse_args()
     if options.kills:
         kills(options.kills, options.seed)
         return 0
-    results = simulated(options.tasks, options.workers, options.variants)
+    if options.measure:
+        from bench.farm import measured
+
+        outcome = measured.measure(options.tasks or list(measured.TASKS))
+        print(
+            f"alone {outcome['alone']:.0f} s, {outcome['workers']} workers {outcome['farm']:.0f} s: "
+            f"{outcome['speed-up']:.2f} times, on {outcome['processors']} processors"
+        )
+        return 0
+    results = simulated(options.tasks or ["release"], options.workers, options.variants)
     folder = common.COMMITTED if options.commit else common.RESULTS
     path = common.save("farm", results, folder)
     total, remote = results["seconds of all steps"], results["on workers"]
