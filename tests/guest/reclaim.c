@@ -5,27 +5,40 @@
 #include "tap.h"
 #include "util.h"
 
+#include <errno.h>
+#include <string.h>
 #include <sys/wait.h>
 
 enum { PAGES = 48, ROUNDS = 1500, MAPPERS = 3, READERS = 3 };
 
 /* Each page comes back as zeros, in its place, whether reclaim holds the one that was cut off or not. */
-static int cut_and_touch(void)
+static const char *cut_and_touch(void)
 {
-	int fd = new_file(PAGES * PAGE), wrong = 0;
-	char *a = map(fd, PAGES * PAGE, 0);
+	int fd = new_file(PAGES * PAGE);
+	char *a = fd < 0 ? MAP_FAILED : map(fd, PAGES * PAGE, 0);
 	if (a == MAP_FAILED)
-		return 1;
-	for (int round = 0; round < ROUNDS && !wrong; round++) {
+		return "no mapping";
+	for (int round = 0; round < ROUNDS; round++) {
 		for (int i = 0; i < PAGES; i++) {
-			wrong += a[i * PAGE] != 0;
+			if (a[i * PAGE])
+				return "a page was not zero";
 			if (i % 7 == round % 7)
 				a[i * PAGE] = 'A';
 		}
-		wrong += ftruncate(fd, 0) || ftruncate(fd, PAGES * PAGE);
+		if (ftruncate(fd, 0) || ftruncate(fd, PAGES * PAGE))
+			return "no change of the size";
 	}
 	drop(fd);
-	return wrong != 0;
+	return NULL;
+}
+
+static int mapper(void)
+{
+	const char *problem = cut_and_touch();
+	if (problem)
+		printf("# %s: %s\n", problem, strerror(errno));
+	fflush(stdout);
+	return problem != NULL;
 }
 
 /* Fills the page cache with the zeros of a file that is larger than memory, until it is killed. */
@@ -50,9 +63,12 @@ int main(void)
 			read_on();
 	for (int i = 0; i < MAPPERS; i++)
 		if (!(mappers[i] = fork()))
-			_exit(cut_and_touch());
-	for (int i = 0; i < MAPPERS; i++)
+			_exit(mapper());
+	for (int i = 0; i < MAPPERS; i++) {
 		ended += waitpid(mappers[i], &status, 0) == mappers[i] && status == 0;
+		if (status)
+			printf("# a mapper ended with status %#x\n", status);
+	}
 	CHECK(ended == MAPPERS, "pages that are cut off and touched again, while page cache is reclaimed");
 	ended = 0;
 	for (int i = 0; i < READERS; i++) {
