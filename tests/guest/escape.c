@@ -12,10 +12,11 @@
  * (the address of N zero bytes), or iov:STRING (the address of a struct iovec for the string). If the call returns, the
  * program prints its result.
  *
- *	escape fill PLACE START END RIGHTS
+ *	escape fill PLACE START END RIGHTS [BYTES]
  *
  * makes as much of the addresses from START to END memory as the host permits, and uses it. With each of the RIGHTS, it
  * tries to take the right to write from a part, so that it counts no longer. It prints how many megabytes it has used.
+ * Before that, it takes this right from so many BYTES of the VM's own memory, where the host permits it.
  */
 #include "tap.h"
 #include "util.h"
@@ -153,7 +154,14 @@ static int fill(char **argv)
 {
 	enum { PART = 1 << 20, MPROTECT = 10 };
 	unsigned long place = number_of(argv[2]), start = number_of(argv[3]), end = number_of(argv[4]), used = 0;
-	long rights = number_of(argv[5]);
+	long rights = number_of(argv[5]), own = argv[6] ? (long)number_of(argv[6]) : 0;
+	if (own) {
+		char *p = mmap(NULL, (size_t)own, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (p == MAP_FAILED)
+			return 1;
+		memset(p, 1, (size_t)own);
+		jump(place, MPROTECT, (long[6]){(long)p, own, 5});
+	}
 	for (unsigned long at = start; at < end; at += PART) {
 		if (jump(place, MPROTECT, (long[6]){at, PART, 7}))
 			break;
@@ -169,7 +177,7 @@ static int fill(char **argv)
 
 int main(int argc, char **argv)
 {
-	if (argc == 6 && !strcmp(argv[1], "fill"))
+	if (argc >= 6 && !strcmp(argv[1], "fill"))
 		return fill(argv);
 	if (argc < 2) {
 		own_attempts();
