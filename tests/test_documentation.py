@@ -67,6 +67,12 @@ def test_every_test_named_in_the_specification_exists() -> None:
     assert [name for name in names if not any((ROOT / "tests").glob(name))] == []
 
 
+def test_every_test_named_in_the_self_assessment_exists() -> None:
+    names = re.findall(r"`((?:tests|nabla)/[^`]+)`", text_of(ROOT / "docs" / "osps-baseline.md"))
+    assert len(names) > 15
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
 def test_numbers_of_upstreams_tests_are_the_measured_ones() -> None:
     tests = {each.recipe: f"{each.tests:,}" for each in benchmarks.read_upstream(benchmarks.UPSTREAM)}
     assert f"; {tests['python3']} of Python's own tests pass |" in text_of(ROOT / "README.md")

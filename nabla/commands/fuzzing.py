@@ -26,6 +26,7 @@ NAMES = (
     "archives",
     "descriptions",
     "entries",
+    "rebuilds",
 )
 PARAMS = [
     {"name": "time", "long": "time", "type": float, "default": 60.0, "help": "seconds for each fuzzer"},

@@ -11,12 +11,11 @@ import random
 import sys
 import time
 
-from . import disks, files, guests, snapshots, stores, wires
+from . import disks, files, guests, rebuilds, snapshots, stores, wires
 from .engine import Fuzzer, for_seconds, keep, run
 
 FUZZERS: dict[str, Fuzzer] = {
-    each.name: each
-    for each in (*guests.FUZZERS, *disks.FUZZERS, *snapshots.FUZZERS, *wires.FUZZERS, *files.FUZZERS, *stores.FUZZERS)
+    each.name: each for area in (guests, disks, snapshots, wires, files, stores, rebuilds) for each in area.FUZZERS
 }
 
 
@@ -39,7 +38,7 @@ def main() -> int:
         fuzzer = FUZZERS[name]
         seed = words.seed if words.seed is not None else random.randrange(1 << 32)
         began, rounds = time.monotonic(), 0
-        jobs = 1 if fuzzer in (*files.FUZZERS, *stores.FUZZERS) else max(words.jobs, 1)
+        jobs = 1 if fuzzer in (*files.FUZZERS, *stores.FUZZERS, *rebuilds.FUZZERS) else max(words.jobs, 1)
         for _, finding in run(fuzzer, seed, for_seconds(words.time), jobs):
             rounds += 1
             if finding:

@@ -7,12 +7,11 @@ import pytest
 
 from nabla.commands import fuzzing
 
-from . import disks, files, guests, snapshots, stores, wires
+from . import disks, files, guests, rebuilds, snapshots, stores, wires
 from .engine import CRASHES, Finding, Fuzzer, for_rounds, run, stored, verdict
 
 FUZZERS: dict[str, Fuzzer] = {
-    each.name: each
-    for each in (*guests.FUZZERS, *disks.FUZZERS, *snapshots.FUZZERS, *wires.FUZZERS, *files.FUZZERS, *stores.FUZZERS)
+    each.name: each for area in (guests, disks, snapshots, wires, files, stores, rebuilds) for each in area.FUZZERS
 }
 ROUNDS = {
     "calls": 4,
@@ -27,6 +26,7 @@ ROUNDS = {
     "archives": 3,
     "descriptions": 3,
     "entries": 2,
+    "rebuilds": 2,
 }
 
 pytestmark = pytest.mark.vm
