@@ -39,10 +39,12 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest tests first, so that none of them runs alone at the end. Mark tests that need a build root."""
+    """Run the longest tests first, so that none of them runs alone at the end. Mark tests by their fixtures."""
     for item in items:
         if "user_cache" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.buildroot)
+        if "checkout" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.doit)
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 

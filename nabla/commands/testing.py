@@ -11,7 +11,7 @@ from nabla.core.paths import ROOT
 from nabla.sandbox import bwrap
 
 # Tests that need no build, no build root and no connection, and take seconds.
-QUICK = "not (vm or buildroot or slow or online)"
+QUICK = "not (vm or buildroot or doit or slow or online)"
 
 
 def run_tests(words: list[str]) -> None:

@@ -4,17 +4,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import jinja2
+from typing import TYPE_CHECKING
 
 from nabla.policy.compiler import compile_policy
 from nabla.policy.model import CONSTANTS, Policy
+
+if TYPE_CHECKING:
+    import jinja2
 
 TEMPLATES = Path(__file__).with_name("templates")
 
 
 def environment(folder: Path = TEMPLATES) -> jinja2.Environment:
     """Return the environment of the templates in a folder; an undefined name is an error."""
+    # Imported when needed: every doit lists the tasks.
+    import jinja2
+
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         undefined=jinja2.StrictUndefined,
