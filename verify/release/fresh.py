@@ -189,7 +189,9 @@ def _explained(server: Source) -> Iterator[None]:
     except exceptions.RepositoryError as error:
         raise RefusedError(f"{server.url}: metadata are malformed: {error}") from error
     except (exceptions.DownloadError, urllib3.exceptions.HTTPError) as error:
-        raise FreshnessError(f"{server.url} cannot be read: {error or type(error).__name__}") from error
+        raise FreshnessError(
+            f"{server.url} cannot be read: {str(error) or error.__cause__ or type(error).__name__}"
+        ) from error
     except OSError as error:
         raise FreshnessError(f"{server.url}: {error}") from error
 

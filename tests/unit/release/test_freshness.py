@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.engine.remote.servers import free_port
 from verify.release import files, fresh, layout, trust
-from verify.release.fresh import FreshnessError, RefusedError
+from verify.release.fresh import FreshnessError, RefusedError, Source
 from verify.release.rebuild import threshold
 
 from .sites import Published, number
@@ -176,6 +177,12 @@ def test_a_missing_file(site: Published) -> None:
     with pytest.raises(FreshnessError, match=r"cannot be read: .*404"):
         site.fetch()
     assert not (site.base / "fetched").exists()
+
+
+def test_no_server(site: Published) -> None:
+    absent = Source(f"http://127.0.0.1:{free_port()}", site.metadata / "1.root.json", site.base / "absent")
+    with pytest.raises(FreshnessError, match=r"cannot be read: .*refused"):
+        fresh.fetch(absent, site.base / "fetched")
 
 
 @pytest.mark.parametrize("name", ["timestamp.json", "2.snapshot.json", "2.targets.json"])
