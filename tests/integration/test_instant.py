@@ -151,12 +151,12 @@ def test_random_numbers(minimal: Vm, cache: Cache) -> None:
 
 def test_time(minimal: Vm, cache: Cache) -> None:
     assert start(minimal) == RESTORED
-    time.sleep(1.2)
+    time.sleep(2.5)
     before = time.time()
     now, uptime, boot = map(
         float, minimal.check("date +%s; cut -d' ' -f1 /proc/uptime; awk '/btime/ { print $2 }' /proc/stat").split()
     )
-    assert int(before) <= now <= time.time()
+    assert int(before) - 1 <= now <= time.time() + 1
     assert 0 <= uptime < time.time() - before + 1, "the boot has just been"
     assert before - 3 <= boot <= time.time() + 1
 

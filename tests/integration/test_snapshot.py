@@ -166,7 +166,8 @@ def test_clocks(testing: Vm, tmp_path: Path) -> None:
     started = time.time_ns()
     after, day = map(int, saved.run().output.split())
     assert after >= before, "the monotonic clock never goes back"
-    assert day >= started - 5_000_000, "the time of day is the host's"
+    # A host that takes the processor from the VM between two looks at its clock makes the difference.
+    assert day >= started - 1_000_000_000, "the time of day is the host's"
 
 
 def test_private_disks(testing: Vm, tmp_path: Path) -> None:
