@@ -27,16 +27,18 @@ from verify.release.rebuild import threshold
 from verify.release.statement import Statement
 
 
-def attest(signer: str, output: str, words: list[str]) -> None:
+def attest(signer: str, output: str, folders: list[str]) -> None:
     """Build, compare, sign. Raises `NablaError` if the release is not of this commit, or if the rebuild differs."""
-    if len(words) != 1:
+    if len(folders) != 1:
         raise ConfigError("one release must be named", "doit attest [--signer NAME] FOLDER")
-    release, own = Path(words[0]).resolve(), contents.folder().path
+    release, own = Path(folders[0]).resolve(), contents.folder().path
     stated, provenance = _read(release)
     _check_checkout(release, stated, own)
     with log.step("build the release again"):
-        environment = {"NABLA_STORE": "off"}
-        if process.interactive([sys.executable, "-m", "doit", "release"], cwd=ROOT, env=environment) != 0:
+        # Outputs that are up to date may have come from a store whose results are no longer in the cache.
+        words = [] if result_cache.is_reusable() else ["--always-execute"]
+        argv = [sys.executable, "-m", "doit", "run", *words, "release"]
+        if process.interactive(argv, cwd=ROOT, env={"NABLA_STORE": "off"}) != 0:
             raise CommandError("the release cannot be built", "see above")
     _check_results()
     result = rebuild.compare(release, own)

@@ -18,6 +18,6 @@ def task_attest() -> TaskDict:
             {"name": "signer", "long": "signer", "type": str, "default": "", "help": "your name in files of signers"},
             {"name": "output", "long": "output", "type": str, "default": "", "help": "folder of the statement"},
         ],
-        words="words",
+        words="folders",
         interactive=True,
     )
