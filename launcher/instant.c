@@ -159,8 +159,9 @@ static void make(const struct vm *vm, const struct disk_file *files, int folder,
 	int fd = cache_create(folder, why);
 	if (fd < 0)
 		return;
-	maker_run(vm, files, fd);
-	if (!seal_file(fd, fit))
+	if (!maker_run(vm, files, fd))
+		*why = "no process can be started";
+	else if (!seal_file(fd, fit))
 		*why = "the snapshot cannot be completed";
 	else
 		cache_publish(folder, fd, name, why);

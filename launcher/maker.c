@@ -74,11 +74,11 @@ static _Noreturn void run(const struct vm *from, const struct disk_file *files, 
 	_exit(vm_run(&vm));
 }
 
-void maker_run(const struct vm *vm, const struct disk_file *files, int file)
+bool maker_run(const struct vm *vm, const struct disk_file *files, int file)
 {
 	int ends[2];
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
-		return;
+		return false;
 	struct pollfd other = {.fd = fd_move_high(ends[0])};
 	int console = fd_move_high(ends[1]);
 	pid_t pid = fork();
@@ -94,4 +94,5 @@ void maker_run(const struct vm *vm, const struct disk_file *files, int file)
 		waitpid(pid, NULL, 0);
 	}
 	close(other.fd);
+	return pid > 0;
 }

@@ -67,6 +67,15 @@ def test_damaged_by_the_disk(position: int, minimal: Vm, cache: Cache) -> None:
     assert start(minimal) == RESTORED
 
 
+def test_damaged_at_random(minimal: Vm, cache: Cache) -> None:
+    """No damage of the first two pages, which nabla-run reads, is an error."""
+    chosen = random.Random(41)
+    for _ in range(40):
+        assert start(minimal)[0] in ("restored", "cold")
+        for file in cache.files():
+            write(file, chosen.randrange(8192), chosen.randbytes(chosen.choice([1, 4, 64])), same_time=True)
+
+
 @pytest.mark.parametrize("size", [1, 4096, 8191, 8192, 1 << 20, (64 << 20) - 1])
 def test_truncated(size: int, minimal: Vm, cache: Cache) -> None:
     assert start(minimal) == RESTORED
