@@ -53,7 +53,7 @@ def measure(tasks: list[str]) -> dict[str, Any]:
     """Return the seconds of both builds, and their ratio. Needs root. Raises `AssertionError` if a build fails."""
     with reachable_folder() as base, conftest.running(base) as farm:
         farm.origin = ROOT
-        alone, client, scheduler = farm.machine("alone", "client"), farm.machine("client", "client"), None
+        alone, client = farm.machine("alone", "client"), farm.machine("client", "client")
         alone.variables["NABLA_STORE"] = "off"
         workers = [farm.machine(f"worker{number}", "worker") for number in range(1, WORKERS + 1)]
         for machine in (alone, client, *workers):
