@@ -133,9 +133,13 @@ int cache_find(int folder, const char *name, const char **why)
 int cache_create(int folder, const char **why)
 {
 	struct statvfs fs;
-	if (!fstatvfs(folder, &fs) && (uint64_t)fs.f_bavail * fs.f_frsize < BYTES_FREE) {
-		*why = "the file system of the cache folder is nearly full";
-		return -1;
+	if (!fstatvfs(folder, &fs)) {
+		if (fs.f_flag & ST_NOEXEC)
+			*why = "the file system of the cache folder is mounted noexec";
+		else if ((uint64_t)fs.f_bavail * fs.f_frsize < BYTES_FREE)
+			*why = "the file system of the cache folder is nearly full";
+		if (*why)
+			return -1;
 	}
 	int fd = openat(folder, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	if (fd < 0) {
@@ -167,7 +171,7 @@ static void look(DIR *dir, struct contents *c)
 	while ((entry = readdir(dir))) {
 		struct stat st;
 		if (!is_snapshot(entry->d_name) || strlen(entry->d_name) >= CACHE_NAME_MAX ||
-		    fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		    fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || S_ISDIR(st.st_mode))
 			continue;
 		c->files++;
 		c->bytes += (uint64_t)st.st_blocks * 512;

@@ -78,7 +78,8 @@ bool fit_describe(struct fit *fit, const struct vm *vm, const struct disk_file *
 
 static bool is_fresh(const struct file_identity *id, time_t now)
 {
-	return id->size && (id->modified[0] + FRESH_S > now || id->changed[0] + FRESH_S > now);
+	/* Anybody can set the time of modification, and nobody that of the change. */
+	return id->size && id->changed[0] + FRESH_S > now;
 }
 
 bool fit_is_fresh(const struct fit *fit)

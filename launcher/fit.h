@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a snapshot of a boot has to fit: host, kernel, images and the options that a VM cannot change after its boot. */
+/* The properties that a snapshot of a boot must match: host, kernel, images, and options that are fixed at the boot. */
 #ifndef NABLA_FIT_H
 #define NABLA_FIT_H
 

@@ -102,13 +102,15 @@ static bool is_intact(int fd, const struct stat *st, const struct fit *fit, cons
 /* Returns the snapshot, or -1: with the reason, or without one if the next thing to do is to make it. */
 static int find(int folder, const char *name, const struct fit *fit, bool repair, const char **why)
 {
-	struct stat st;
+	struct stat st = {0};
 	int fd = cache_find(folder, name, why);
 	if (fd < 0)
 		return -1;
 	if (!fstat(fd, &st) && is_intact(fd, &st, fit, why))
 		return fd;
 	close(fd);
+	if (!*why)
+		*why = "the snapshot in the cache cannot be examined";
 	/* The next start makes a new one; an image that saved nothing gets another chance, since the host was perhaps busy. */
 	if (repair && (st.st_size || st.st_ctim.tv_sec + RETRY_S < time(NULL)))
 		unlinkat(folder, name, 0);

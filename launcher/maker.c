@@ -29,8 +29,9 @@ static void reduce(struct options *o)
 	o->workdir = "/";
 	o->hostname = HOSTNAME_DEFAULT;
 	o->user = NULL;
+	/* Limits of the command: WAIT_MS bounds the boot, and a failure would count for starts without these limits. */
 	o->timeout_ns = 0;
-	o->max_output = UNLIMITED;
+	o->cpu_time_ns = o->max_output = o->max_cow = UNLIMITED;
 	o->stats_fd = -1;
 	o->json = false;
 }
@@ -71,6 +72,10 @@ static _Noreturn void run(const struct vm *from, const struct disk_file *files, 
 	privileges_drop(&o);
 	/* A change of the user cancels it. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	/* A launcher that is dead already has closed its end of the console. */
+	struct pollfd launcher = {.fd = STDIN_FILENO};
+	if (poll(&launcher, 1, 0))
+		_exit(1);
 	_exit(vm_run(&vm));
 }
 
@@ -89,8 +94,11 @@ bool maker_run(const struct vm *vm, const struct disk_file *files, int file)
 	close(console);
 	if (pid > 0) {
 		/* Its end closes the other end of the console. */
-		if (poll(&other, 1, WAIT_MS) <= 0)
+		if (poll(&other, 1, WAIT_MS) <= 0) {
 			kill(pid, SIGKILL);
+			/* Its VM dies with it, and holds the console until then. */
+			poll(&other, 1, WAIT_MS);
+		}
 		waitpid(pid, NULL, 0);
 	}
 	close(other.fd);

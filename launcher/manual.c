@@ -112,7 +112,7 @@ static const char tail[] =
 	"| limit | value |\n"
 	"|---|---|\n"
 	"| RLIMIT_AS | `--memory`, the sizes of copy-on-write disks, 4 MiB, and 65 GiB of addresses for reservations |\n"
-	"| RLIMIT_DATA | set by the guest kernel: three times `--memory`, and the sizes of copy-on-write disks |\n"
+	"| RLIMIT_DATA | set by the guest kernel if it has addresses for reservations: three times `--memory`, the sizes of copy-on-write disks, and 7 MiB |\n"
 	"| RLIMIT_FSIZE | the size of the largest writable disk; 0 without one. Unlimited if standard output or error is "
 	"a regular file without `--max-output`, because the limit applies to that file too |\n"
 	"| RLIMIT_CPU | `--cpu-time` in whole seconds and 2 seconds |\n"

@@ -6,7 +6,7 @@
 
 #include <ucontext.h>
 
-enum { SECONDS = 3, PERIOD_NS = 15000, COUNT = 14 };
+enum { SIGNALS = 40000, PERIOD_NS = 15000, COUNT = 14 };
 
 static volatile long signals;
 
@@ -79,18 +79,15 @@ int main(void)
 	sigaction(SIGUSR1, &action, NULL);
 	if (timer_create(CLOCK_MONOTONIC, &event, &timer) || timer_settime(timer, 0, &period, NULL))
 		return 1;
-	for (int64_t end = now_ns() + SECONDS * 1000000000LL; now_ns() < end && !wrong;)
-		for (int round = 0; round < 1000 && !wrong; round++) {
-			for (int i = 0; i < COUNT; i++)
-				in[i] = 0x5a00000000000000 + ((uint64_t)signals << 8) + (uint64_t)i;
-			fault(in, out);
-			for (int i = 0; i < COUNT; i++)
-				if (in[i] != out[i] && ++wrong)
-					printf("# register %d is %#lx, not %#lx\n", i, out[i], in[i]);
-		}
+	while (signals < SIGNALS && !wrong) {
+		for (int i = 0; i < COUNT; i++)
+			in[i] = 0x5a00000000000000 + ((uint64_t)signals << 8) + (uint64_t)i;
+		fault(in, out);
+		for (int i = 0; i < COUNT; i++)
+			if (in[i] != out[i] && ++wrong)
+				printf("# register %d is %#lx, not %#lx\n", i, out[i], in[i]);
+	}
 	timer_settime(timer, 0, &stop, NULL);
-	printf("# %ld signals\n", signals);
 	CHECK(wrong == 0, "interrupts leave all registers of a program as they are");
-	CHECK(signals > 100, "the timer has interrupted the program");
 	return tap_done();
 }

@@ -184,6 +184,8 @@ static void test_threads(void)
 	pthread_t threads[THREADS];
 	pthread_attr_t attributes;
 	int started = 0;
+	if (!CHECK(p != MAP_FAILED, "addresses for stacks"))
+		return;
 	pthread_attr_init(&attributes);
 	for (int i = 0; i < THREADS; i++)
 		if (!pthread_attr_setstack(&attributes, p + (size_t)i * 32 * MB, 8 * MB) &&
@@ -199,9 +201,9 @@ static void test_fork(void)
 {
 	char *p = reserve(GB, PROT_READ | PROT_WRITE);
 	int pipes[2], status = -1;
-	memset(p, 'a', MB);
 	if (!CHECK(p != MAP_FAILED && pipe(pipes) == 0, "a reservation to fork with"))
 		return;
+	memset(p, 'a', MB);
 	pid_t child = fork();
 	if (!child) {
 		char byte;
@@ -363,7 +365,7 @@ int main(int argc, char **argv)
 	test_fork();
 	test_limit();
 	test_random();
-	if (no_mmu()) // a host has more memory than it is polite to take
+	if (no_mmu()) // on a host, this would take all memory
 		test_eaters();
 	return tap_done();
 }

@@ -89,8 +89,8 @@ def test_other_window(small: Saved, tmp_path: Path) -> None:
     """The bound of the host's memory is that of the command line, not of the file."""
     forged = small.forge(tmp_path / "s", (saved.BUDGET_AT, word((128 << 20) + 4096)))
     refused_by_kernel(forged, "more than window= has")
-    forged = small.forge(tmp_path / "s", (saved.WINDOW_AT, word(1 << 40)))
-    refused_by_kernel(forged, "the snapshot is truncated")
+    for position, value in ((saved.WINDOW_AT, 1 << 40), (saved.SIZE_AT, 1 << 63)):
+        refused_by_kernel(small.forge(tmp_path / "s", (position, word(value))), "the snapshot is truncated")
 
 
 def test_other_kernel(small: Saved, tmp_path: Path) -> None:
