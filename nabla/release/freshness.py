@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,12 +26,13 @@ from typing import TYPE_CHECKING, Any
 from nabla.core import files
 from nabla.core.errors import ConfigError, NablaError
 from nabla.release import assembly, signing
-from verify.release import layout, trust
-from verify.release.fresh import METADATA, NEWEST, RELEASES
+from verify.release import layout, signatures, trust
+from verify.release.fresh import METADATA, NEWEST, RELEASES, VERSION
 from verify.release.layout import REPOSITORY, SUMS
 from verify.release.rebuild import threshold
 
 if TYPE_CHECKING:
+    from packaging.version import Version
     from securesystemslib.signer import Key  # type: ignore[attr-defined]
     from tuf.api.metadata import Metadata, Root  # type: ignore[attr-defined]
 
@@ -103,11 +105,24 @@ class Site:
             raise ConfigError("only the root has a threshold", "one key signs for each other role")
         self._write(self.staged, Metadata(following))
 
+    def changes(self) -> Iterator[str]:
+        """Describe the staged root: its keys, as `ssh-keygen -l` prints them, and which are new or removed."""
+        new = self._staged().signed
+        old = self._current("root").signed if self._versions("root") else None
+        yield f"root {new.version}, expires {new.expires:%Y-%m-%d}"
+        for name in ROLES:
+            role = new.roles[name]
+            before = {} if old is None else {each: old.keys[each] for each in old.roles[name].keyids}
+            now = {each: new.keys[each] for each in role.keyids}
+            other = "" if old is None or old.roles[name].threshold == role.threshold else " (changed)"
+            yield f"{name}: signatures needed: {role.threshold}{other}, keys:"
+            for each, key in sorted({**before, **now}.items()):
+                state = " (removed)" if each not in now else "" if each in before else " (new)"
+                yield f"  {_fingerprint(key)}{state}"
+
     def sign(self, private: Path) -> int:
         """Sign the staged root by one key; publish it if that suffices. Return the number of missing signatures."""
-        if not self.staged.exists():
-            raise PublishError("no root waits for signatures", "`doit tuf:init` or `doit tuf:rotate` stages one")
-        metadata = self._read(self.staged)
+        metadata = self._staged()
         signer = signing.library_signer(private)
         wanted = set(metadata.signed.roles["root"].keyids)
         versions = self._versions("root")
@@ -128,21 +143,28 @@ class Site:
 
         Without a release, the files are read again: for statements of rebuilds that were added, or after a rotation.
         """
+        # A wrong key must not change what clients fetch.
+        signers = self._signers(private, ROLES[1:])
         if release is not None:
             self._add(release)
         newest = self._update_newest()
-        signers = self._signers(private, ROLES[1:])
         self._write_role("targets", lambda targets: setattr(targets, "targets", self._targets()), signers)
         self._write_role("snapshot", self._link("targets", "snapshot"), signers)
         self._write_role("timestamp", self._link("snapshot", "timestamp"), signers)
         return newest
 
     def refresh(self, private: Sequence[Path]) -> datetime:
-        """Sign snapshot and timestamp again, so that they expire later; return when the timestamp expires."""
+        """Sign snapshot and timestamp again, so that they expire later; return when clients start to refuse."""
+        expiries: list[datetime] = [self._current(role).signed.expires for role in ("root", "targets")]
         signers = self._signers(private, ROLES[2:])
         self._write_role("snapshot", self._link("targets", "snapshot"), signers)
         self._write_role("timestamp", self._link("snapshot", "timestamp"), signers)
-        return self._expiry("timestamp")
+        return min(self._expiry("timestamp"), *expiries)
+
+    def _staged(self) -> Metadata[Root]:
+        if not self.staged.exists():
+            raise PublishError("no root waits for signatures", "`doit tuf:init` or `doit tuf:rotate` stages one")
+        return self._read(self.staged)
 
     def _missing(self, metadata: Metadata[Root], has_root: bool) -> int:
         new = metadata.signed
@@ -155,12 +177,20 @@ class Site:
         problem = next((problem for row in seen.rows for problem in row.problems), None)
         if problem is not None or seen.stated is None:
             raise PublishError(f"the release is damaged: {problem}", f"./doit.sh verify:release {release}")
-        target = self.folder / RELEASES / seen.stated.version
+        version = seen.stated.version
+        if _order(version) is None:
+            raise PublishError(f"{version!r} is no version that can be published", "use 1.2.3 or 1.2.3-rc1")
+        target = self.folder / RELEASES / version
         if not target.exists():
-            shutil.copytree(release, target)
+            # An interrupted copy is not published.
+            partial = self.folder / f".{version}.partial"
+            files.remove(partial)
+            shutil.copytree(release, partial)
+            files.make_folder(target.parent)
+            partial.rename(target)
         elif (target / SUMS).read_bytes() != (release / SUMS).read_bytes():
             raise PublishError(
-                f"another release {seen.stated.version} is published",
+                f"another release {version} is published",
                 "a published release never changes: tag a new version",
             )
         statements = threshold.folder_of(release)
@@ -169,14 +199,11 @@ class Site:
 
     def _update_newest(self) -> str:
         """Let `releases/newest` and the repository of packages be those of the newest release."""
-        from packaging.version import Version
-
-        versions = [
-            path.parent.name for path in self.folder.glob(f"{RELEASES}/*/{SUMS}") if path.parent.name[0].isdigit()
-        ]
+        names = [path.parent.name for path in self.folder.glob(f"{RELEASES}/*/{SUMS}")]
+        versions = {order: name for name in names if (order := _order(name)) is not None}
         if not versions:
             raise PublishError("there is no release to publish", "name one: doit tuf:publish SITE RELEASE")
-        newest = max(versions, key=lambda text: Version(text.replace("-dev", ".dev0").replace("-", "")))
+        newest = versions[max(versions)]
         files.write(self.folder / NEWEST, f"{newest}\n")
         packages, release = self.folder / _PACKAGES, self.folder / RELEASES / newest
         files.remove(packages)
@@ -243,9 +270,8 @@ class Site:
     def _current(self, role: str) -> Metadata[Any]:
         versions = self._versions(role)
         if not versions:
-            raise PublishError(
-                f"{self.folder} has no {role}", "`doit tuf:init`, then `doit tuf:sign` with enough root keys"
-            )
+            remedy = "`doit tuf:init`, then `doit tuf:sign` with enough root keys"
+            raise PublishError(f"{self.folder} has no {role}", remedy if role == "root" else "`doit tuf:publish`")
         return self._read(self._path(role, max(versions)))
 
     def _versions(self, role: str) -> list[int]:
@@ -279,6 +305,32 @@ class Site:
 def at(folder: str, now: datetime | None = None) -> Site:
     """Return the site in a folder."""
     return Site(Path(folder).absolute(), now or datetime.now(UTC))
+
+
+def _order(version: str) -> Version | None:
+    """Return what orders a version among others; None if it cannot be published.
+
+    Several commits have the same version with `-dev`.
+    """
+    from packaging.version import InvalidVersion, Version
+
+    if not VERSION.fullmatch(version) or re.search("-([0-9]|dev)", version):
+        return None
+    try:
+        return Version(version.replace("-", ""))
+    except InvalidVersion:
+        return None
+
+
+def _fingerprint(key: Key) -> str:
+    """Return the fingerprint of an Ed25519 key, else a description."""
+    try:
+        raw = bytes.fromhex(key.keyval["public"])
+    except (KeyError, TypeError, ValueError):
+        raw = b""
+    if key.keytype != "ed25519" or len(raw) != 32:
+        return f"a key of another type, {key.keyid!r}"
+    return signatures.fingerprint(b"".join(struct.pack(">I", len(part)) + part for part in (b"ssh-ed25519", raw)))
 
 
 def _public(path: Path) -> Key:

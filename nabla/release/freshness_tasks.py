@@ -54,7 +54,9 @@ def task_tuf() -> Iterator[TaskDict]:
         ],
         words="words",
     )
-    yield task.command("tuf:sign", sign, doc="sign the staged root: doit tuf:sign SITE KEY", words="words")
+    yield task.command(
+        "tuf:sign", sign, doc="show the staged root and sign it by a key: doit tuf:sign SITE [KEY]", words="words"
+    )
     yield task.command(
         "tuf:publish",
         publish,
@@ -76,7 +78,7 @@ def task_release_fetch() -> TaskDict:
     return task.command(
         "release:fetch",
         fetch,
-        doc="fetch the newest release from a server: doit release:fetch [-- [--root FILE] [--packages] URL FOLDER]",
+        doc="fetch the newest release from a server: doit release:fetch -- [--root FILE] [--packages] URL FOLDER",
         words="words",
     )
 
@@ -99,9 +101,14 @@ def rotate(role: str, add: list[str], remove: list[str], threshold: int, words: 
 
 
 def sign(words: list[str]) -> None:
-    """Sign the staged root. Raises `NablaError`."""
-    site, key = _arguments(words, "SITE KEY", 2, 2)
-    missing = freshness.at(site).sign(Path(key))
+    """Show what the staged root changes, and sign it if a key is named. Raises `NablaError`."""
+    site, *key = _arguments(words, "SITE [KEY]", 1, 2)
+    staged = freshness.at(site)
+    for line in staged.changes():
+        log.info(line)
+    if not key:
+        return
+    missing = staged.sign(Path(key[0]))
     log.info(f"{site}: {f'{missing} more signatures are needed' if missing else 'the root is published'}")
 
 
@@ -115,7 +122,7 @@ def publish(key: list[str], words: list[str]) -> None:
 def refresh(key: list[str], words: list[str]) -> None:
     """Sign snapshot and timestamp again. Raises `NablaError`."""
     (site,) = _arguments(words, "SITE", 1, 1)
-    log.info(f"{site}: fresh until {freshness.at(site).refresh(_keys(key)):%Y-%m-%d}")
+    log.info(f"{site}: clients refuse the metadata from {freshness.at(site).refresh(_keys(key)):%Y-%m-%d} on")
 
 
 def fetch(words: list[str]) -> None:

@@ -39,7 +39,7 @@ METADATA = "metadata"  # folders on the server
 RELEASES = "releases"
 NEWEST = f"{RELEASES}/newest"
 _LINE = re.compile(r"([0-9a-f]{64}) \*([^\n\\]+)")
-_VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.]+)?")
+VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.]+)?")
 
 
 class FreshnessError(Exception):
@@ -205,7 +205,7 @@ def _newest(client: Updater, scratch: Path) -> str:
     if target is None:
         raise RefusedError("the server offers no release")
     version = Path(client.download_target(target, str(scratch / "newest"))).read_text(encoding="utf-8").strip()
-    if not _VERSION.fullmatch(version):
+    if not VERSION.fullmatch(version):
         raise RefusedError(f"the server's newest release has no version: {version[:40]!r}")
     return version
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from nabla.release.freshness import PublishError
 from tests.unit.verify.test_rebuilds import make_release
 from verify.release import files, layout
 
-from .sites import CONTENT, Published
+from .sites import CONTENT, NOW, Published
 
 
 def test_rotated_keys(site: Published) -> None:
@@ -29,6 +30,11 @@ def test_rotated_keys(site: Published) -> None:
     assert site.fetch("stranger") == "1.1.0"
     with pytest.raises(PublishError, match="none of the keys signs for the role targets"):
         site.site().publish(site.private())
+    # A wrong key changes nothing that clients fetch.
+    release = make_release(site.base / "made" / "1.2.0", site.keys["targets"], "1.2.0", CONTENT)
+    with pytest.raises(PublishError, match="none of the keys signs for the role targets"):
+        site.site().publish(site.private(), release)
+    assert site.fetch() == "1.1.0"
 
 
 def test_rotated_root(site: Published) -> None:
@@ -154,11 +160,66 @@ def test_publishing_needs_a_root_and_a_release(empty: Published) -> None:
 
 def test_versions_are_ordered_as_versions(empty: Published) -> None:
     empty.start()
-    for version in ("1.10.0-rc1", "1.9.0", "1.10.0-dev"):
+    for version in ("1.10.0-rc1", "1.9.0"):
         empty.release(version)
     assert empty.fetch() == "1.10.0-rc1"
     empty.release("1.10.0")
     assert empty.fetch() == "1.10.0"
+
+
+@pytest.mark.parametrize("version", ["1.2.3-dev", "1.2.3-foo", "1.2.3-1", "../../x", "/x", "1.2", "1.2.3\n", ""])
+def test_versions_that_cannot_be_published(site: Published, version: str) -> None:
+    """Nothing is written, inside of the site or outside."""
+    release = make_release(site.base / "made" / "odd" / "odd", site.keys["targets"], version, CONTENT)
+    before = sorted(site.base.rglob("*"))
+    with pytest.raises(PublishError, match="is no version that can be published"):
+        site.site().publish(site.private(), release)
+    assert sorted(site.base.rglob("*")) == before
+    assert site.fetch() == "1.1.0"
+
+
+def test_an_interrupted_copy_is_not_published(site: Published) -> None:
+    """What an earlier attempt left is replaced."""
+    (site.folder / ".1.2.0.partial").mkdir()
+    (site.folder / ".1.2.0.partial" / "rest").touch()
+    site.release("1.2.0")
+    assert site.fetch() == "1.2.0"
+    assert not (site.folder / ".1.2.0.partial").exists()
+    assert not (site.folder / "releases" / "1.2.0" / "rest").exists()
+    # A link there is removed, and not followed.
+    release = make_release(site.base / "made" / "1.3.0", site.keys["targets"], "1.3.0", CONTENT)
+    (site.folder / ".1.3.0.partial").symlink_to(site.base)
+    site.site().publish(site.private(), release)
+    assert site.fetch() == "1.3.0"
+
+
+def test_refresh_returns_the_first_expiry(empty: Published) -> None:
+    empty.start(days=-364)
+    with pytest.raises(PublishError, match="has no targets"):
+        empty.site().refresh(empty.private())
+    empty.release("1.0.0", days=-88)
+    assert round((empty.site().refresh(empty.private()) - NOW).total_seconds() / 86400) == 1
+    empty.site().rotate("root")
+    empty.sign("ann", "ben")
+    assert round((empty.site().refresh(empty.private()) - NOW).total_seconds() / 86400) == 2
+    empty.site().publish(empty.private())
+    assert round((empty.site().refresh(empty.private()) - NOW).total_seconds() / 86400) == 7
+
+
+def test_the_staged_root_is_described(site: Published) -> None:
+    """By the fingerprints that ssh-keygen prints."""
+
+    def shown(name: str) -> str:
+        argv = ["ssh-keygen", "-l", "-f", str(site.keys[name][1])]
+        return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()[1]
+
+    site.site().rotate("root", site.public("new"), site.public("cem"), number=3)
+    first, *lines = site.site().changes()
+    assert first.startswith("root 2, expires ")
+    assert lines[0] == "root: signatures needed: 3 (changed), keys:"
+    marked = {"ann": "", "ben": "", "cem": " (removed)", "new": " (new)"}
+    assert set(lines[1:5]) == {f"  {shown(name)}{mark}" for name, mark in marked.items()}
+    assert lines[5:7] == ["targets: signatures needed: 1, keys:", f"  {shown('targets')}"]
 
 
 def test_commands(empty: Published) -> None:
@@ -170,6 +231,8 @@ def test_commands(empty: Published) -> None:
     with pytest.raises(ConfigError, match="the arguments are SITE"):
         freshness_tasks.init(root, 2, people["targets"][1], people["online"][1], [])
     freshness_tasks.init(root, 2, people["targets"][1], people["online"][1], [folder])
+    freshness_tasks.sign([folder])
+    assert empty.site().staged.exists()
     for name in ("ann", "ben"):
         freshness_tasks.sign([folder, people[name][0]])
     release = make_release(empty.base / "made" / "1.0.0", empty.keys["targets"], "1.0.0", CONTENT)
