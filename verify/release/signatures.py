@@ -23,6 +23,8 @@ _MAGIC = b"SSHSIG"
 _VERSION = 1
 _BEGIN, _END = "-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----"
 _KEY_TYPE = b"ssh-ed25519"
+# The start of a public key. Other types begin with the same letters: of one key, there are many certificates.
+_KEY_START = struct.pack(">I", len(_KEY_TYPE)) + _KEY_TYPE
 
 
 class SignatureError(Exception):
@@ -86,7 +88,7 @@ def open_signed(text: str, kind: str, name: str, allowed: Path, namespace: str) 
         if result.returncode != 0:
             raise SignatureError(f"no allowed signer {name} signed it", (result.stderr or result.stdout).strip())
         public = _signer(file)
-    if public[4 : 4 + len(_KEY_TYPE)] != _KEY_TYPE:
+    if not public.startswith(_KEY_START):
         raise SignatureError(f"{name} has no Ed25519 key")
     if key_id != fingerprint(public):
         raise SignatureError("the envelope names another key than the one that signed it")
@@ -166,8 +168,7 @@ def _library_key(public: bytes) -> Key:
     from cryptography.hazmat.primitives.serialization import load_ssh_public_key
     from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
 
-    kind = public[4 : 4 + len(_KEY_TYPE)]
-    if kind != _KEY_TYPE:
+    if not public.startswith(_KEY_START):
         raise SignatureError("the release's signer has no Ed25519 key")
     key: Any = load_ssh_public_key(_KEY_TYPE + b" " + base64.b64encode(public))
     sealing_key: Key = SSlibKey.from_crypto(key)

@@ -65,11 +65,12 @@ def read(payload: bytes) -> Statement:
             {each["name"]: each["digest"]["sha256"] for each in data["subject"]},
             tuple(_read_dependency(each) for each in definition.get("resolvedDependencies", ())),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        same = (canonical(form(statement)) + "\n").encode() == payload
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StatementError(f"this is not a statement of provenance: {type(error).__name__}: {error}") from error
     if not statement.subjects:
         raise StatementError("this is not a statement of provenance: it has no subject")
-    if (canonical(form(statement)) + "\n").encode() != payload:
+    if not same:
         raise StatementError("the statement does not have the format of releases")
     return statement
 

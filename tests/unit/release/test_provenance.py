@@ -111,10 +111,17 @@ def test_other_statements_are_refused(change: Callable[[Any], None], reason: str
         statement.read((json.dumps(data, sort_keys=True, separators=(",", ":")) + "\n").encode())
 
 
-@pytest.mark.parametrize("payload", [b"", b"[]", b"1", b"\xff", b"{}"])
+@pytest.mark.parametrize("payload", [b"", b"[]", b"1", b"\xff", b"{}", b"[" * 100_000])
 def test_no_statement(payload: bytes) -> None:
     with pytest.raises(StatementError):
         statement.read(payload)
+
+
+def test_text_that_cannot_be_encoded() -> None:
+    data = json.loads(provenance.serialize(TOLD))
+    data["predicate"]["buildDefinition"]["externalParameters"]["version"] = "\ud800"
+    with pytest.raises(StatementError, match="UnicodeEncodeError"):
+        statement.read(json.dumps(data).encode())
 
 
 def test_dependencies_are_what_is_locked(monkeypatch: pytest.MonkeyPatch) -> None:

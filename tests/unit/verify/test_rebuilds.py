@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from securesystemslib.dsse import Envelope
 
 from nabla.core import digest
 from nabla.release import assembly, rebuild, signing
@@ -218,6 +219,35 @@ def _own_key_as_two(signed: Signed) -> None:
     signed.attest("bob", key="mallory")
 
 
+def _certificate(signed: Signed, name: str, serial: int) -> None:
+    """A statement that a key signed with a certificate by Mallory; there can be any number for a key."""
+    folder = signed.statements.parent / f"certificate {serial}"
+    folder.mkdir()
+    for each in signed.keys["carol"]:
+        shutil.copy(each, folder)
+    words = ["-q", "-s", signed.keys["mallory"][0], "-I", "x", "-z", serial, "-n", name, folder / "key.pub"]
+    subprocess.run(["ssh-keygen", *map(str, words)], check=True)
+    certificate = folder / "key-cert.pub"
+    rebuilt = dataclasses.replace(signed.read("mallory"), signer=name)
+    payload = (digest.canonical(statement.form(rebuilt)) + "\n").encode()
+    signature = signing.sign(Envelope(payload, MEDIA_TYPE, {}).pae(), certificate, NAMESPACE)
+    public = base64.b64decode(certificate.read_text().split()[1])
+    data = {
+        "payload": base64.b64encode(payload).decode(),
+        "payloadType": MEDIA_TYPE,
+        "signatures": [{"keyid": signatures.fingerprint(public), "sig": base64.b64encode(signature.encode()).decode()}],
+    }
+    (signed.statements / f"{name}.json").write_text(digest.canonical(data) + "\n")
+
+
+def _one_key_with_certificates(signed: Signed) -> None:
+    """Mallory gives one key two certificates, for two names."""
+    names = ("mallory", "mallet")
+    signed.allow(*((each, "", each) for each in ("alice", "bob")), *((n, "cert-authority", "mallory") for n in names))
+    for serial, name in enumerate(reversed(names)):
+        _certificate(signed, name, serial)
+
+
 def _publisher(signed: Signed) -> None:
     signed.allow(("alice", "", "alice"), ("bob", "", "bob"), ("mallory", "", "publisher"))
     signed.attest("mallory", key="publisher")
@@ -267,6 +297,10 @@ def _all(names: tuple[str, ...], options: str) -> Callable[[Signed], None]:
     return lambda signed: signed.allow(*lines)
 
 
+def _number_for_a_path(signed: Signed) -> None:
+    signed.lie_data(lambda data: data.update(subject=[{"name": 1, "digest": {"sha256": WRONG}}]))
+
+
 WRONG = "f" * 64
 KERNEL = "kernel/vmlinux"
 FORM = "does not have the format of rebuilds"
@@ -291,6 +325,9 @@ TAMPERED: list[tuple[str, Callable[[Signed], object], str]] = [
     ("a number for a digest", lambda s: s.lie(different={KERNEL: 0}, equal=_less(s)), "not a sha256"),
     ("no commit", lambda s: s.lie(commit="main"), "is not a commit"),
     ("control characters", lambda s: s.lie(version="1.2.3\x1b[2J"), "cannot be printed"),
+    ("control characters in a path", lambda s: s.lie(different={"\x1b[2J": WRONG}), "cannot be printed"),
+    ("control characters in a subject", lambda s: s.lie(subjects={"\x1b[2J": WRONG}), "cannot be printed"),
+    ("a number for a path", _number_for_a_path, "cannot be printed"),
     ("another environment", lambda s: s.lie(environment={"machine": "x"}), "has other entries"),
     ("an earlier release", _another_release, "another provenance"),
     # Other formats that Mallory signs.
@@ -320,9 +357,11 @@ TAMPERED: list[tuple[str, Callable[[Signed], object], str]] = [
     # Who signed.
     ("Alice's statement twice", lambda s: _copy(s, "alice"), UNSIGNED),
     ("under Carol's name", lambda s: _rename(s, "carol"), "carol: no allowed signer carol signed it"),
+    ("a name with control characters", lambda s: _rename(s, "mal\x1b[2J"), "mal?[2J.json: the file's name"),
     ("a name with a space", lambda s: _rename(s, "mal lory"), "mal lory.json: the file's name"),
     ("one key, two names", _own_key_as_two, "mallory: the key of bob signed it, too"),
     ("the publisher's key", _publisher, "this key signed the release itself"),
+    ("certificates", _one_key_with_certificates, "mallory has no Ed25519 key"),
     ("nobody's key", _all(("alice", "bob"), ""), UNSIGNED),
     ("an expired key", _all(("alice", "bob", "mallory"), 'valid-before="20200101"'), UNSIGNED),
     ("a key for files", _all(("alice", "bob", "mallory"), 'namespaces="file"'), UNSIGNED),

@@ -83,6 +83,7 @@ def _check(rebuild: Rebuild) -> None:
     if tuple(sorted(rebuild.environment)) != ENVIRONMENT:
         raise RebuildError(f"the environment in the statement has other entries than {', '.join(ENVIRONMENT)}")
     texts = (rebuild.signer, rebuild.version, *rebuild.environment.values())
+    texts += (*rebuild.subjects, *rebuild.equal, *rebuild.different)
     if not all(isinstance(each, str) and each.isprintable() for each in texts):
         raise RebuildError("the statement contains characters that cannot be printed")
     if rebuild.equal.keys() & rebuild.different.keys():

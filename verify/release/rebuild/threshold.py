@@ -6,7 +6,7 @@ A statement counts if
     its file is <signer>.json, a DSSE envelope with one signature, by OpenSSH, of that name in the file of signers
     it names that signer, and this release's version, commit, provenance and files, each with its digest
     it lists all files with a signature-free form as equal, and the forms are those of this release
-    the same key signed no other statement, and not the release
+    its key counts once, and the publisher's key does not count
 
 Forms are computed here, so a statement cannot claim equality with other bytes. That its signer really built the release
 is what the signature promises.
@@ -41,7 +41,7 @@ class Vote:
 
 
 def folder_of(release: Path) -> Path:
-    """Return the folder of the statements about a release: beside it, one file for each signer."""
+    """Return the folder of the statements about a release, beside it and with its name: one file for each signer."""
     return release.parent / "attestations" / release.name
 
 
@@ -99,7 +99,8 @@ def _once(votes: list[Vote]) -> Iterator[Vote]:
 
 def _vote(path: Path, files: Mapping[str, str], stated: Statement, signers: Path, expected: Mapping[str, str]) -> Vote:
     if not SIGNER.fullmatch(path.stem):
-        return Vote(path.name, problem="the file's name is not <signer>.json")
+        shown = "".join(each if each.isprintable() else "?" for each in path.name)
+        return Vote(shown, problem="the file's name is not <signer>.json")
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
         return Vote(path.stem, problem="this is not a file, or too large")
