@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 METADATA = "metadata"  # folders on the server
 RELEASES = "releases"
 NEWEST = f"{RELEASES}/newest"
-_LINE = re.compile(r"([0-9a-f]{64}) \*([^\n\\]+)")
+_ASK = "ask its publisher"
 VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.]+)?")
 
 
@@ -75,8 +75,10 @@ def _add_state(parser: argparse.ArgumentParser) -> None:
 
 
 def source(options: argparse.Namespace) -> Source | None:
-    """Return the server that the options name, if any."""
-    return _source(options.fresh, options) if options.fresh else None
+    """Return the server that the options name, if any. Raises `FreshnessError` for options without a server."""
+    if options.fresh is None and (options.root is not None or options.state is not None):
+        raise FreshnessError("--root and --state are about a server, and none is named", "add --fresh URL")
+    return None if options.fresh is None else _source(options.fresh, options)
 
 
 def _source(url: str, options: argparse.Namespace) -> Source:
@@ -101,7 +103,7 @@ def check(server: Source, version: str, sums: str) -> Iterator[str]:
             if newest != version:
                 yield f"the newest release is {newest}"
     except RefusedError as error:
-        yield str(error)
+        yield ": ".join(filter(None, (str(error), error.hint)))
 
 
 def fetch(server: Source, folder: Path, version: str = "") -> str:
@@ -114,7 +116,9 @@ def fetch(server: Source, folder: Path, version: str = "") -> str:
             version = _newest(client, scratch)
         count = _download(client, f"{RELEASES}/{version}", scratch / "content")
         if not count:
-            raise RefusedError(f"the server offers no release {version}")
+            raise RefusedError(
+                f"the server offers no release {version}", "its publisher may have withdrawn it: fetch the newest"
+            )
         (scratch / "content").rename(folder)
     return version
 
@@ -124,7 +128,7 @@ def fetch_packages(server: Source, folder: Path) -> int:
     with _opened(server) as client, _new(folder) as scratch:
         count = _download(client, REPOSITORY, scratch / "content")
         if not count:
-            raise RefusedError("the server offers no packages")
+            raise RefusedError("the server offers no packages", "check the address")
         (scratch / "content").rename(folder)
     return count
 
@@ -147,24 +151,25 @@ def _opened(server: Source) -> Iterator[Updater]:
     from tuf.ngclient.config import UpdaterConfig
     from tuf.ngclient.updater import Updater
 
-    if server.root is None and not (server.state / "root.json").exists():
-        raise FreshnessError(
-            f"nothing is known about {server.url}", "--root FILE, with its root from a source that you trust"
-        )
-    server.state.mkdir(parents=True, exist_ok=True)
     # A release keeps the names of its files, so that it is an ordinary folder on the server.
     config = UpdaterConfig(prefix_targets_with_hash=False, app_user_agent="nabla")
-    with (server.state / ".lock").open("w") as lock, _explained(server):
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        client = Updater(
-            str(server.state),
-            f"{server.url}/{METADATA}",
-            target_base_url=server.url,
-            config=config,
-            bootstrap=None if server.root is None else server.root.read_bytes(),
-        )
-        client.refresh()
-        yield client
+    with _explained(server):
+        if server.root is None and not (server.state / "root.json").exists():
+            raise FreshnessError(
+                f"nothing is known about {server.url}", "--root FILE, with its root from a source that you trust"
+            )
+        server.state.mkdir(parents=True, exist_ok=True)
+        with (server.state / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            client = Updater(
+                str(server.state),
+                f"{server.url}/{METADATA}",
+                target_base_url=server.url,
+                config=config,
+                bootstrap=None if server.root is None else server.root.read_bytes(),
+            )
+            client.refresh()
+            yield client
 
 
 @contextmanager
@@ -181,19 +186,25 @@ def _explained(server: Source) -> Iterator[None]:
             "the server withholds news, is not maintained, or a clock is wrong",
         ) from error
     except exceptions.BadVersionNumberError as error:
-        raise RefusedError(f"{server.url} offers older metadata than before: {error}", "ask its publisher") from error
+        raise RefusedError(f"{server.url} offers older metadata than before: {error}", _ASK) from error
     except exceptions.UnsignedMetadataError as error:
-        raise RefusedError(f"{server.url}: metadata are not signed by enough of the keys: {error}") from error
+        raise RefusedError(f"{server.url}: metadata are not signed by enough of the keys: {error}", _ASK) from error
     except (exceptions.LengthOrHashMismatchError, exceptions.DownloadLengthMismatchError) as error:
-        raise RefusedError(f"{server.url}: a file does not belong to the metadata: {error}") from error
+        raise RefusedError(
+            f"{server.url}: a file does not belong to the metadata: {error}",
+            "try again later: the publisher may be publishing now",
+        ) from error
     except exceptions.RepositoryError as error:
-        raise RefusedError(f"{server.url}: metadata are malformed: {error}") from error
+        raise RefusedError(f"{server.url}: metadata are malformed: {error}", _ASK) from error
     except (exceptions.DownloadError, urllib3.exceptions.HTTPError) as error:
         raise FreshnessError(
-            f"{server.url} cannot be read: {str(error) or error.__cause__ or type(error).__name__}"
+            f"{server.url} cannot be read: {str(error) or error.__cause__ or type(error).__name__}",
+            "check the address and the network",
         ) from error
     except OSError as error:
-        raise FreshnessError(f"{server.url}: {error}") from error
+        raise FreshnessError(f"{server.url}: {error}", "check the path and its permissions") from error
+    except ValueError as error:
+        raise RefusedError(f"{server.url}: a file is malformed: {error}", _ASK) from error
 
 
 def _find(client: Updater, path: str) -> TargetFile | None:
@@ -203,25 +214,29 @@ def _find(client: Updater, path: str) -> TargetFile | None:
 def _newest(client: Updater, scratch: Path) -> str:
     target = _find(client, NEWEST)
     if target is None:
-        raise RefusedError("the server offers no release")
+        raise RefusedError("the server offers no release", "check the address")
     version = Path(client.download_target(target, str(scratch / "newest"))).read_text(encoding="utf-8").strip()
     if not VERSION.fullmatch(version):
-        raise RefusedError(f"the server's newest release has no version: {version[:40]!r}")
+        raise RefusedError(f"the server's newest release has no version: {version[:40]!r}", _ASK)
     return version
 
 
 def _download(client: Updater, prefix: str, folder: Path) -> int:
     """Fetch the files that the sums below a path list, and the sums; return their number."""
     names = [SUMS]
+    seen = set[str]()
     count = 0
     while names:
         name = names.pop()
+        if name in seen:
+            continue
+        seen.add(name)
         target = _find(client, f"{prefix}/{name}")
         if target is None:
             # A repository of packages has no signature of its sums.
             if name in (SUMS, SIGNATURE):
                 continue
-            raise RefusedError(f"the server offers no {prefix}/{name}, which {prefix}/{SUMS} lists")
+            raise RefusedError(f"the server offers no {prefix}/{name}, which {prefix}/{SUMS} lists", _ASK)
         path = folder / name
         client.download_target(target, str(path))
         path.chmod(0o755 if name in PROGRAMS else 0o644)
@@ -236,10 +251,11 @@ def _download(client: Updater, prefix: str, folder: Path) -> int:
 
 def _listed(sums: Path) -> Iterator[str]:
     for line in sums.read_text(encoding="utf-8").splitlines():
-        match = _LINE.fullmatch(line)
-        if match is None or PurePosixPath(match[2]).is_absolute() or ".." in PurePosixPath(match[2]).parts:
-            raise RefusedError(f"the server's {SUMS} is malformed")
-        yield match[2]
+        listed = layout.read_sum(line)
+        path = PurePosixPath(listed[0]) if listed else None
+        if listed is None or path is None or path.is_absolute() or ".." in path.parts or not listed[0].isprintable():
+            raise RefusedError(f"the server's {SUMS} is malformed", _ASK)
+        yield listed[0]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
@@ -31,6 +32,14 @@ NAMESPACE = "file"  # OpenSSH's namespace for signatures of files
 # Below the checkout: roots of sandboxes with the real apk and e2fsprogs, created by `doit apk:tools rootfs:tools`.
 APK_TOOLS = "out/work/apk-tools"
 IMAGE_TOOLS = "out/work/image-tools"
+
+_SUM = re.compile(r"([0-9a-f]{64}) \*([^\n\\]+)")
+
+
+def read_sum(line: str) -> tuple[str, str] | None:
+    """Return path and sha256 of a line of a file of sums, None if it is malformed."""
+    match = _SUM.fullmatch(line)
+    return (match[2], match[1]) if match else None
 
 
 def keys_dir() -> Path:

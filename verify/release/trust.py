@@ -33,7 +33,6 @@ from __future__ import annotations
 import argparse
 import base64
 import os
-import re
 import stat
 import sys
 import tempfile
@@ -51,7 +50,6 @@ from verify.release.signatures import SignatureError
 from verify.release.statement import Statement, StatementError
 from verify.release.tools import ToolError, Tools
 
-_LINE = re.compile(r"([0-9a-f]{64}) \*([^\n\\]+)")
 _SKIPPED = "not checked, because an earlier check failed"
 
 
@@ -154,9 +152,9 @@ def _read_sums(folder: Path) -> tuple[dict[str, str], list[str]]:
         text = (folder / SUMS).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         return {}, [f"{SUMS} cannot be read: {error}"]
-    matches = [_LINE.fullmatch(line) for line in text.splitlines()]
-    listed = {match[2]: match[1] for match in matches if match}
-    if not text.endswith("\n") or None in matches or list(listed) != sorted(listed) or len(listed) != len(matches):
+    sums = [layout.read_sum(line) for line in text.splitlines()]
+    listed = dict(each for each in sums if each is not None)
+    if not text.endswith("\n") or None in sums or list(listed) != sorted(listed) or len(listed) != len(sums):
         return listed, [f"{SUMS} is not a sorted list of sums, one for each file"]
     return listed, []
 
@@ -244,10 +242,13 @@ def own_signers(scratch: Path) -> Path:
 
 def _rebuilds(options: argparse.Namespace, folder: Path) -> Rebuilds | None:
     """Return the requested number of rebuilds. Raises `SignatureError` for incomplete options."""
-    if not options.threshold and not options.signers:
+    if options.threshold is None and options.signers is None and options.attestations is None:
         return None
-    if options.threshold < 1 or not options.signers:
-        raise SignatureError("--threshold N, at least 1, and --signers FILE belong together")
+    if options.threshold is None or options.threshold < 1 or options.signers is None:
+        raise SignatureError(
+            "--threshold N, at least 1, and --signers FILE belong together",
+            "add the missing option; --attestations FOLDER needs both",
+        )
     return Rebuilds(options.threshold, options.signers.resolve(), options.attestations or threshold.folder_of(folder))
 
 
@@ -256,16 +257,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(prog="python -m verify.release", description=__doc__.splitlines()[0].split("`")[0])
     report.add_options(parser)
-    whom = parser.add_mutually_exclusive_group()
-    whom.add_argument("--allowed-signers", type=Path, metavar="FILE", help="who may have signed; default: your own key")
-    whom.add_argument(
+    trusted = parser.add_mutually_exclusive_group()
+    trusted.add_argument(
+        "--allowed-signers", type=Path, metavar="FILE", help="who may have signed; default: your own key"
+    )
+    trusted.add_argument(
         "--trust-embedded-key",
         action="store_true",
         help="take the key inside the release for the signer's: finds damage, but not forgery",
     )
-    parser.add_argument(
-        "--threshold", type=int, default=0, metavar="N", help="how many signers must have built the release again"
-    )
+    parser.add_argument("--threshold", type=int, metavar="N", help="how many signers must have built the release again")
     parser.add_argument("--signers", type=Path, metavar="FILE", help="whose rebuilds count, as allowed signers")
     parser.add_argument(
         "--attestations",

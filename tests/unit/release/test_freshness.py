@@ -14,7 +14,7 @@ from verify.release import files, fresh, layout, trust
 from verify.release.fresh import FreshnessError, RefusedError, Source
 from verify.release.rebuild import threshold
 
-from .sites import Published, number
+from .sites import CONTENT, Published, number
 
 
 def test_fetch(site: Published) -> None:
@@ -39,6 +39,8 @@ def test_statements_of_rebuilds_are_published(site: Published) -> None:
     assert (site.folder / "releases" / "attestations" / "1.1.0" / "alice.json").read_text() == "{}"
     targets = json.loads(max(site.metadata.glob("*.targets.json"), key=number).read_text())["signed"]["targets"]
     assert {"releases/attestations/1.1.0/alice.json", "releases/attestations/1.1.0/SHA256SUMS"} <= targets.keys()
+    assert fresh.fetch(site.client(), site.base / "statements", "attestations/1.1.0") == "attestations/1.1.0"
+    assert (site.base / "statements" / "alice.json").read_text() == "{}"
 
 
 def test_a_release_is_compared_with_the_newest(site: Published) -> None:
@@ -207,6 +209,40 @@ def test_endless_metadata(site: Published) -> None:
     with (site.metadata / "timestamp.json").open("ab") as stream:
         stream.truncate(1 << 30)
     site.refused("does not belong to the metadata")
+
+
+def _list(site: Published, text: str, release: str = "1.1.0") -> None:
+    """Publish other sums of a release, as its publisher can."""
+    (site.folder / "releases" / release / layout.SUMS).write_bytes(text.encode())
+    site.site().publish(site.private())
+
+
+def test_sums_that_list_themselves(site: Published) -> None:
+    """Each file is fetched once."""
+    sums = site.folder / "releases" / "1.1.0" / layout.SUMS
+    _list(site, f"{'0' * 64} *{layout.SUMS}\n" * 2 + sums.read_text())
+    assert site.fetch() == "1.1.0"
+    assert (site.base / "fetched" / "kernel" / "vmlinux").read_bytes() == CONTENT["kernel/vmlinux"]
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "a\0b", "a\x1b[2J", "a\\b", ""])
+def test_sums_with_names_of_other_places(site: Published, name: str) -> None:
+    _list(site, f"{'0' * 64} *{name}\n")
+    site.refused("SHA256SUMS is malformed")
+
+
+def test_files_that_are_no_text(site: Published) -> None:
+    (site.folder / "releases" / "1.1.0" / layout.SUMS).write_bytes(b"\xff")
+    site.site().publish(site.private())
+    site.refused("a file is malformed: .*codec")
+
+
+def test_a_state_that_cannot_be_stored(site: Published) -> None:
+    (site.base / "file").touch()
+    inside = Source(site.url, site.metadata / "1.root.json", site.base / "file" / "state")
+    with pytest.raises(FreshnessError, match="Not a directory") as caught:
+        fresh.fetch(inside, site.base / "fetched")
+    assert caught.value.hint == "check the path and its permissions"
 
 
 def _replace(site: Published, folder: Path) -> None:
