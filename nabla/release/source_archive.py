@@ -7,7 +7,8 @@
     nabla-sources-<version>/cache/sha256/  sources of all recipes, packages of the build roots; a name is its sha256
     nabla-sources-<version>/cache/wheels/  the Python packages of requirements.txt
 
-The archive is a cache beside a checkout, so the build is the ordinary one. Its bytes depend on the commit alone.
+The archive is a cache beside a checkout, so the build is the ordinary one. Its bytes depend on the commit, on the
+origin of each source, and on the version of Python.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import io
 import os
 import re
 import tarfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from verify.release.layout import SUMS
 
 _PINS = (lockfile.BASE, lockfile.PACKAGING, lockfile.VARY)
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+_CACHES = ("__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".import_linter_cache")
 _PROGRAM = "build.sh"
 _BUILD = """#!/bin/sh
 # Builds offline from the files beside it: ./build.sh [TASK…], by default the release (docs/sources.md).
@@ -127,6 +129,8 @@ def _requirements(text: str) -> list[str]:
 
 def _checkout() -> Iterator[Member]:
     """Yield the files of this checkout that belong to the repository."""
+    if version.is_modified():
+        log.info("the checkout is modified: the archive has its changed files, and no untracked ones")
     for path in _committed():
         name = f"checkout/{path.relative_to(ROOT)}"
         if path.is_symlink():
@@ -135,14 +139,17 @@ def _checkout() -> Iterator[Member]:
             yield Member(name, path, program=os.access(path, os.X_OK))
 
 
-def _committed() -> list[Path]:
-    if not version.has_history():
-        # An archive of an archive.
-        left_out = (OUT, ROOT / ".git")
-        return [path for path in ROOT.rglob("*") if not any(path.is_relative_to(each) for each in left_out)]
-    words = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = run(["git", "-c", f"safe.directory={ROOT}", "-C", ROOT, *words]).stdout
-    return [ROOT / name for name in listed.split("\0") if name]
+def _committed(root: Path = ROOT) -> list[Path]:
+    """Return the files of the repository. Untracked files can be private, so they are left out."""
+    if not version.has_history(root):
+        # An archive of an archive: what commands wrote is left out.
+        return [path for path in root.rglob("*") if not _is_written(path.relative_to(root).parts)]
+    listed = run(["git", "-c", f"safe.directory={root}", "-C", root, "ls-files", "-z", "--cached"]).stdout
+    return [root / name for name in listed.split("\0") if name]
+
+
+def _is_written(parts: Sequence[str]) -> bool:
+    return parts[0] == OUT.name or any(each in _CACHES or each.startswith(".doit.db") for each in parts)
 
 
 def _program() -> Member:

@@ -48,6 +48,22 @@ def test_contents(tmp_path: Path) -> None:
         assert {(member.uid, member.gid, member.uname) for member in archive} == {(0, 0, "")}
 
 
+def test_private_and_written_files_are_left_out(tmp_path: Path) -> None:
+    """With git, the archive has what git tracks; without, what no command wrote."""
+    for name in ("doit.sh", "nabla/a.py", "nabla/__pycache__/a.pyc", ".doit.db.dat", "out/state/doit.sqlite"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+
+    def listed() -> set[str]:
+        paths = source_archive._committed(tmp_path)
+        return {str(path.relative_to(tmp_path)) for path in paths if path.is_file()}
+
+    assert listed() == {"doit.sh", "nabla/a.py"}
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    subprocess.run(["git", "-C", tmp_path, "add", "doit.sh"], check=True)
+    assert listed() == {"doit.sh"}
+
+
 def test_missing_inputs(cache: Path) -> None:
     with pytest.raises(SourceArchiveError, match=r"the Python package \S+ is not in the cache"):
         list(source_archive._wheels())
