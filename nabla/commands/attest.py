@@ -34,6 +34,8 @@ def attest(signer: str, output: str, folders: list[str]) -> None:
     release, own = Path(folders[0]).resolve(), contents.folder().path
     stated, provenance = _read(release)
     _check_checkout(release, stated, own)
+    # The build takes hours: mistakes are reported before.
+    name, private = _signer(release, signer)
     with log.step("build the release again"):
         # Outputs that are up to date may have come from a store whose results are no longer in the cache.
         words = [] if result_cache.is_reusable() else ["--always-execute"]
@@ -42,11 +44,11 @@ def attest(signer: str, output: str, folders: list[str]) -> None:
             raise CommandError("the release cannot be built", "see above")
     _check_results()
     result = rebuild.compare(release, own)
-    name = signer or getpass.getuser()
     folder = Path(output).resolve() if output else threshold.folder_of(release)
     target = folder / f"{name}.json"
-    results = "built for this statement or before, here" if result_cache.is_reusable() else "built for this statement"
-    rebuild.write(result, stated, provenance, name, signing.ensure_key()[0], target, results)
+    reused = "results of earlier builds may have been used"
+    results = reused if result_cache.is_reusable() else "built for this statement"
+    rebuild.write(result, stated, provenance, name, private, target, results)
     log.info(f"{target}: {len(result.equal)} files are equal, {len(result.different)} differ")
     if result.different:
         raise VerifyError(
@@ -61,8 +63,28 @@ def _read(release: Path) -> tuple[Statement, str]:
     seen = trust.examine_bytes(release, release / layout.SIGNERS)
     problem = next((problem for row in seen.rows for problem in row.problems), None)
     if problem is not None or seen.stated is None:
-        raise VerifyError(f"the release is damaged: {problem}", f"./doit.sh verify:release {release}")
+        raise VerifyError(
+            f"the release is damaged: {problem}", f"./doit.sh verify:release -- --trust-embedded-key {release}"
+        )
     return seen.stated, seen.files[layout.STATEMENT]
+
+
+def _signer(release: Path, name: str) -> tuple[str, Path]:
+    """Return the signer's name, by default the user's, and the private key. Raises `NablaError`."""
+    if not name:
+        try:
+            name = getpass.getuser()
+        except (KeyError, OSError) as error:
+            raise ConfigError("this user has no name", "name the signer: --signer NAME") from error
+    rebuild.check_signer(name)
+    private, public = signing.ensure_key()
+    # The release is consistent, so this file names the key that signed it.
+    if signing.allowed_signers(public) == (release / layout.SIGNERS).read_text(encoding="utf-8"):
+        raise ConfigError(
+            "your key signed the release itself, so your statement would not count",
+            "use another key: NABLA_KEYS=FOLDER",
+        )
+    return name, private
 
 
 def _check_checkout(release: Path, stated: Statement, own: Path) -> None:
@@ -71,7 +93,10 @@ def _check_checkout(release: Path, stated: Statement, own: Path) -> None:
         raise ConfigError(f"{relative(own)} is this checkout's own release", "name a release by another signer")
     modified = any(each.modified for each in stated.dependencies)
     if stated.commit is None or modified:
-        raise ConfigError("the release is not of a commit: its publisher's checkout had changes, or no history")
+        raise ConfigError(
+            "the release is not of a commit: its publisher's checkout had changes, or no history",
+            "ask the publisher for a release of a commit",
+        )
     if stated.commit != version.commit() or version.is_modified():
         raise ConfigError(
             f"the release is of commit {stated.commit}, which this checkout is not",

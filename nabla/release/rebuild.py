@@ -52,6 +52,12 @@ def compare(release: Path, rebuilt: Path) -> Comparison:
     return Comparison({path: sums[path] for path in theirs}, equal, different)
 
 
+def check_signer(name: str) -> None:
+    """Raise `RebuildError` for a name that no signer can have."""
+    if not SIGNER.fullmatch(name):
+        raise RebuildError(f"{name!r} cannot name a signer", "use letters, digits and _.@+-")
+
+
 def write(
     comparison: Comparison,
     stated: Statement,
@@ -66,8 +72,7 @@ def write(
     `stated`, `provenance`: the content and the sha256 of the release's statement. `results`: where results of the build
     came from.
     """
-    if not SIGNER.fullmatch(signer):
-        raise RebuildError(f"{signer!r} cannot name a signer", "use letters, digits and _.@+-")
+    check_signer(signer)
     rebuild = Rebuild(
         signer,
         stated.version,
@@ -85,7 +90,10 @@ def write(
     )
     payload = (digest.canonical(statement.form(rebuild)) + "\n").encode()
     # The verifier's own reader is strict; in-toto's library checks the part that every consumer relies on.
-    statement.read(payload)
+    try:
+        statement.read(payload)
+    except statement.RebuildError as error:
+        raise RebuildError(f"no statement can be written: {error}") from error
     _validate(rebuild)
     files.make_folder(target.parent)
     files.write(target, signing.seal_by_ssh(payload, MEDIA_TYPE, private, NAMESPACE))

@@ -24,9 +24,9 @@ from nabla.packages import apk
 from nabla.release import rebuild, signing
 from nabla.sandbox import variation
 from tests.conftest import ROOT
-from verify.release import files, layout, signatures, tools, trust
+from verify.release import files, layout, tools, trust
 from verify.release import statement as release_statement
-from verify.release.rebuild import adb, statement, threshold
+from verify.release.rebuild import adb, threshold
 from verify.release.rebuild.threshold import Vote
 from verify.release.tools import Tools
 
@@ -174,12 +174,9 @@ def test_three_environments_and_a_liar(foreign: tuple[Path, Keys], attested: Pat
     votes = _count(release, attested, threshold.folder_of(release))
     assert [(vote.signer, vote.problem) for vote in votes] == [(name, "") for name in ENVIRONMENTS]
     assert threshold.problems(votes, 3) == ()
-    environments = []
     for name in ENVIRONMENTS:
         text = (threshold.folder_of(release) / f"{name}.json").read_text()
         (tmp_path / f"{name}.json").write_text(text)
-        environments.append(statement.read(signatures.payload(text)).environment)
-    assert all(tuple(sorted(each)) == statement.ENVIRONMENT for each in environments)
     (tmp_path / "carol.json").write_bytes((tmp_path / "alice.json").read_bytes())
     first, reason = threshold.problems(_count(release, attested, tmp_path), 3)
     assert first == "2 of 3 signers built it again with equal results"
@@ -192,9 +189,15 @@ def test_command_line(copy: Copy, attested: Path, capsys: pytest.CaptureFixture[
         ["--threshold", "2"],
         ["--signers", str(attested)],
         ["--threshold", "-1", "--signers", str(attested)],
+        ["--threshold", "0"],
+        ["--threshold", "0", "--signers", str(attested)],
+        ["--attestations", str(attested.parent)],
     ):
         assert trust.main(["--trust-embedded-key", *words, str(copy.folder)]) == 2
         assert "belong together" in capsys.readouterr().err
+    for word in ("--root", "--state"):
+        assert trust.main(["--trust-embedded-key", word, str(attested), str(copy.folder)]) == 2
+        assert "hint: add --fresh URL" in capsys.readouterr().err
     words = ["--trust-embedded-key", "--threshold", "2", "--signers", str(attested), str(copy.folder)]
     copy.flip("kernel/vmlinux")
     assert trust.main(words) == 1
@@ -296,6 +299,17 @@ def test_releases_that_cannot_be_attested(copy: Copy, built: Path, tmp_path: Pat
     ):
         with pytest.raises(NablaError, match=reason):
             attest._check_checkout(copy.folder, release_statement.Statement(stated.version, {}, dependencies), built)
+
+
+def test_signers_are_checked_before_the_build(copy: Copy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NABLA_KEYS", str(tmp_path))
+    with pytest.raises(NablaError, match="cannot name a signer"):
+        attest._signer(copy.folder, "two words")
+    name, private = attest._signer(copy.folder, "alice")
+    assert (name, private.parent) == ("alice", tmp_path)
+    copy.replace(layout.SIGNERS, signing.allowed_signers(signing.ensure_key()[1]).encode())
+    with pytest.raises(NablaError, match="your key signed the release itself"):
+        attest._signer(copy.folder, "alice")
 
 
 def test_results_of_others_are_no_rebuild(cache: Path, tmp_path: Path) -> None:
