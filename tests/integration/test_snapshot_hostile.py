@@ -62,7 +62,9 @@ def test_truncated(small: Saved, tmp_path: Path) -> None:
         os.truncate(short, left)
         refused("is truncated", *options(short), small.vm.image)
     # The header itself asks for less than there has to be.
-    refused("is truncated", *options(small.forge(tmp_path / "s", (saved.SIZE_AT, word(8192))).file), small.vm.image)
+    for size in (8192, 1 << 63):
+        forged = small.forge(tmp_path / "s", (saved.SIZE_AT, word(size)))
+        refused("is truncated", *options(forged.file), small.vm.image)
 
 
 def test_incomplete(minimal: Vm, tmp_path: Path) -> None:
@@ -89,8 +91,8 @@ def test_other_window(small: Saved, tmp_path: Path) -> None:
     """The bound of the host's memory is that of the command line, not of the file."""
     forged = small.forge(tmp_path / "s", (saved.BUDGET_AT, word((128 << 20) + 4096)))
     refused_by_kernel(forged, "more than window= has")
-    for position, value in ((saved.WINDOW_AT, 1 << 40), (saved.SIZE_AT, 1 << 63)):
-        refused_by_kernel(small.forge(tmp_path / "s", (position, word(value))), "the snapshot is truncated")
+    forged = small.forge(tmp_path / "s", (saved.WINDOW_AT, word(1 << 40)))
+    refused_by_kernel(forged, "the snapshot is truncated")
 
 
 def test_other_kernel(small: Saved, tmp_path: Path) -> None:
