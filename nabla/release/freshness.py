@@ -112,13 +112,13 @@ class Site:
         yield f"root {new.version}, expires {new.expires:%Y-%m-%d}"
         for name in ROLES:
             role = new.roles[name]
-            before = {} if old is None else {each: old.keys[each] for each in old.roles[name].keyids}
-            now = {each: new.keys[each] for each in role.keyids}
+            # A root can name other keys by the identifiers of earlier ones.
+            before = set() if old is None else {_fingerprint(old, each) for each in old.roles[name].keyids}
+            now = {_fingerprint(new, each) for each in role.keyids}
             other = "" if old is None or old.roles[name].threshold == role.threshold else " (changed)"
             yield f"{name}: signatures needed: {role.threshold}{other}, keys:"
-            for each, key in sorted({**before, **now}.items()):
-                state = " (removed)" if each not in now else "" if each in before else " (new)"
-                yield f"  {_fingerprint(key)}{state}"
+            for each in sorted(before | now):
+                yield f"  {each}{' (removed)' if each not in now else '' if each in before else ' (new)'}"
 
     def sign(self, private: Path) -> int:
         """Sign the staged root by one key; publish it if that suffices. Return the number of missing signatures."""
@@ -164,7 +164,10 @@ class Site:
     def _staged(self) -> Metadata[Root]:
         if not self.staged.exists():
             raise PublishError("no root waits for signatures", "`doit tuf:init` or `doit tuf:rotate` stages one")
-        return self._read(self.staged)
+        metadata = self._read(self.staged)
+        if metadata.signed.type != "root":
+            raise PublishError(f"{self.staged} is no root", "`doit tuf:init` or `doit tuf:rotate` stages one")
+        return metadata
 
     def _missing(self, metadata: Metadata[Root], has_root: bool) -> int:
         new = metadata.signed
@@ -322,14 +325,15 @@ def _order(version: str) -> Version | None:
         return None
 
 
-def _fingerprint(key: Key) -> str:
-    """Return the fingerprint of an Ed25519 key, else a description."""
+def _fingerprint(root: Root, name: str) -> str:
+    """Return the fingerprint of an Ed25519 key, else a description. `name`: its identifier in a root."""
+    key = root.keys.get(name)
     try:
-        raw = bytes.fromhex(key.keyval["public"])
+        raw = bytes.fromhex(key.keyval["public"]) if key is not None and key.keytype == "ed25519" else b""
     except (KeyError, TypeError, ValueError):
         raw = b""
-    if key.keytype != "ed25519" or len(raw) != 32:
-        return f"a key of another type, {key.keyid!r}"
+    if len(raw) != 32:
+        return f"no Ed25519 key: {name!r}"
     return signatures.fingerprint(b"".join(struct.pack(">I", len(part)) + part for part in (b"ssh-ed25519", raw)))
 
 

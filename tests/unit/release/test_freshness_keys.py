@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -220,6 +222,19 @@ def test_the_staged_root_is_described(site: Published) -> None:
     marked = {"ann": "", "ben": "", "cem": " (removed)", "new": " (new)"}
     assert set(lines[1:5]) == {f"  {shown(name)}{mark}" for name, mark in marked.items()}
     assert lines[5:7] == ["targets: signatures needed: 1, keys:", f"  {shown('targets')}"]
+    # Another key by the identifier of an earlier one is new; a key can be missing.
+    data = json.loads(site.site().staged.read_text())
+    (targets,), (timestamp,) = (data["signed"]["roles"][role]["keyids"] for role in ("targets", "timestamp"))
+    thief = site.keys["thief"][1].read_text().split()[1]
+    data["signed"]["keys"][targets]["keyval"]["public"] = base64.b64decode(thief)[-32:].hex()
+    del data["signed"]["keys"][timestamp]
+    site.site().staged.write_text(json.dumps(data))
+    lines = list(site.site().changes())
+    assert {f"  {shown('thief')} (new)", f"  {shown('targets')} (removed)"} <= set(lines)
+    assert f"  no Ed25519 key: {timestamp!r} (new)" in lines
+    shutil.copy(max(site.metadata.glob("*.targets.json")), site.site().staged)
+    with pytest.raises(PublishError, match="is no root"):
+        site.sign("ann")
 
 
 def test_commands(empty: Published) -> None:
