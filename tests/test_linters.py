@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -48,6 +49,11 @@ def shell_scripts() -> list[Path]:
 
 def text_of(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace")
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(text_of(path))
 
 
 def check(*argv: str | Path) -> None:
@@ -148,7 +154,7 @@ def test_public_things_have_a_docstring() -> None:
     for path in python_files():
         if path.is_relative_to(ROOT / "tests"):
             continue
-        tree = ast.parse(text_of(path))
+        tree = tree_of(path)
         for node in [tree, *ast.walk(tree)]:
             if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 continue
@@ -161,7 +167,7 @@ def test_public_things_have_a_docstring() -> None:
 def test_variables_are_named_by_their_contents() -> None:
     vague = []
     for path in python_files():
-        for node in ast.walk(ast.parse(text_of(path))):
+        for node in ast.walk(tree_of(path)):
             name = node.arg if isinstance(node, ast.arg) else getattr(node, "id", getattr(node, "name", None))
             if name in prose.VAGUE:
                 vague.append(f"{path.relative_to(ROOT)}:{node.lineno}: {name}")  # type: ignore[attr-defined]
