@@ -15,11 +15,12 @@
 
 #define GB (1024UL * MB)
 
-static long status_bytes(const char *key)
+/* A value in kilobytes of a file of /proc, in bytes. */
+static long bytes_in(const char *file, const char *key)
 {
 	char line[256];
 	long kilobytes = -1;
-	FILE *f = fopen("/proc/self/status", "re");
+	FILE *f = fopen(file, "re");
 	while (f && fgets(line, sizeof line, f))
 		if (!strncmp(line, key, strlen(key)))
 			kilobytes = strtol(line + strlen(key), NULL, 10);
@@ -28,17 +29,14 @@ static long status_bytes(const char *key)
 	return kilobytes * 1024;
 }
 
+static long status_bytes(const char *key)
+{
+	return bytes_in("/proc/self/status", key);
+}
+
 static long memory_bytes(const char *key)
 {
-	char line[256];
-	long kilobytes = -1;
-	FILE *f = fopen("/proc/meminfo", "re");
-	while (f && fgets(line, sizeof line, f))
-		if (!strncmp(line, key, strlen(key)))
-			kilobytes = strtol(line + strlen(key), NULL, 10);
-	if (f)
-		fclose(f);
-	return kilobytes * 1024;
+	return bytes_in("/proc/meminfo", key);
 }
 
 static char *reserve(size_t size, int protection)

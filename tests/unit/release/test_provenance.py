@@ -20,7 +20,7 @@ from nabla.release.provenance import ProvenanceError
 from verify.release import statement
 from verify.release.statement import Dependency, Statement, StatementError
 
-TOLD = Statement(
+STATEMENT = Statement(
     "1.2.3",
     {"bin/nabla-run": "1" * 64, "SBOM": "2" * 64},
     (
@@ -31,20 +31,22 @@ TOLD = Statement(
 
 
 def test_round_trip() -> None:
-    payload = provenance.serialize(TOLD)
-    assert statement.read(payload) == TOLD
-    assert TOLD.commit == "4" * 40
+    payload = provenance.serialize(STATEMENT)
+    assert statement.read(payload) == STATEMENT
+    assert STATEMENT.commit == "4" * 40
 
 
 def test_modified_tree_is_told() -> None:
-    modified = replace(TOLD, dependencies=(replace(TOLD.dependencies[1], modified=True),))
+    modified = replace(STATEMENT, dependencies=(replace(STATEMENT.dependencies[1], modified=True),))
     assert statement.read(provenance.serialize(modified)) == modified
-    assert provenance.serialize(modified) != provenance.serialize(replace(TOLD, dependencies=TOLD.dependencies[1:]))
+    assert provenance.serialize(modified) != provenance.serialize(
+        replace(STATEMENT, dependencies=STATEMENT.dependencies[1:])
+    )
 
 
 def test_is_what_the_standards_ask_for() -> None:
     """The required fields of in-toto's and SLSA's specifications, by hand."""
-    data = json.loads(provenance.serialize(TOLD))
+    data = json.loads(provenance.serialize(STATEMENT))
     assert data["_type"] == "https://in-toto.io/Statement/v1"
     assert data["predicateType"] == "https://slsa.dev/provenance/v1"
     assert {"name": "bin/nabla-run", "digest": {"sha256": "1" * 64}} in data["subject"]
@@ -57,8 +59,8 @@ def test_is_what_the_standards_ask_for() -> None:
 
 
 def test_does_not_depend_on_order_or_hash_seed() -> None:
-    other = replace(TOLD, subjects=dict(reversed(list(TOLD.subjects.items()))))
-    assert provenance.serialize(other) == provenance.serialize(TOLD)
+    other = replace(STATEMENT, subjects=dict(reversed(list(STATEMENT.subjects.items()))))
+    assert provenance.serialize(other) == provenance.serialize(STATEMENT)
     code = (
         "import sys; from nabla.release import provenance as p; "
         "sys.stdout.buffer.write(p.serialize(p.Statement('1.2.3', {f'f{i}': str(i) * 64 for i in range(9)}, ())))"
@@ -73,7 +75,7 @@ def test_does_not_depend_on_order_or_hash_seed() -> None:
 
 def test_no_subject() -> None:
     with pytest.raises(ProvenanceError, match="At least one subject"):
-        provenance.serialize(replace(TOLD, subjects={}))
+        provenance.serialize(replace(STATEMENT, subjects={}))
 
 
 def _set(*path: str | int, value: object) -> Callable[[Any], None]:
@@ -105,7 +107,7 @@ PREDICATE = ("predicate", "buildDefinition")
     ],
 )
 def test_other_statements_are_refused(change: Callable[[Any], None], reason: str) -> None:
-    data = json.loads(provenance.serialize(TOLD))
+    data = json.loads(provenance.serialize(STATEMENT))
     change(data)
     with pytest.raises(StatementError, match=reason):
         statement.read((json.dumps(data, sort_keys=True, separators=(",", ":")) + "\n").encode())
@@ -118,7 +120,7 @@ def test_no_statement(payload: bytes) -> None:
 
 
 def test_text_that_cannot_be_encoded() -> None:
-    data = json.loads(provenance.serialize(TOLD))
+    data = json.loads(provenance.serialize(STATEMENT))
     data["predicate"]["buildDefinition"]["externalParameters"]["version"] = "\ud800"
     with pytest.raises(StatementError, match="UnicodeEncodeError"):
         statement.read(json.dumps(data).encode())
