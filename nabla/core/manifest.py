@@ -73,15 +73,19 @@ def normalize_metadata(root: Path, epoch: int, programs: Collection[Path] = ()) 
 
 def index(root: Path) -> str:
     """Return the index of a tree as JSON: path -> mode, and for other entries than directories size and time."""
-    table: dict[str, list[int]] = {}
-    for path, status in entries(root):
-        directory = stat.S_ISDIR(status.st_mode)
-        table[path] = [status.st_mode] if directory else [status.st_mode, status.st_size, status.st_mtime_ns]
-    return json.dumps(table, sort_keys=True)
+    return json.dumps(_index(root), sort_keys=True)
 
 
 def touched(root: Path, recorded: str) -> list[str]:
     """Return the paths that were added, removed or changed after `recorded = index(root)`, sorted."""
     before: dict[str, list[int]] = json.loads(recorded)
-    now: dict[str, list[int]] = json.loads(index(root)) if root.is_dir() else {}
+    now = _index(root) if root.is_dir() else {}
     return sorted(path for path in before.keys() | now.keys() if before.get(path) != now.get(path))
+
+
+def _index(root: Path) -> dict[str, list[int]]:
+    table: dict[str, list[int]] = {}
+    for path, status in entries(root):
+        directory = stat.S_ISDIR(status.st_mode)
+        table[path] = [status.st_mode] if directory else [status.st_mode, status.st_size, status.st_mtime_ns]
+    return table

@@ -34,7 +34,8 @@ def discover() -> dict[str, TaskCreator]:
     }
 
 
-def modules() -> list[ModuleType]:
+@functools.cache
+def modules() -> tuple[ModuleType, ...]:
     """Return the task modules, sorted by name."""
     names: list[str] = []
     for package in PACKAGES:
@@ -42,7 +43,7 @@ def modules() -> list[ModuleType]:
         # A missing folder yields nothing: a checkout may lack the demo or tests.
         names += [info.name for info in pkgutil.walk_packages([str(folder)], f"{package}.") if not info.ispkg]
     tasks = [name for name in names if re.fullmatch(r"(\w+_)?tasks", name.rpartition(".")[2])]
-    return [importlib.import_module(name) for name in sorted(tasks)]
+    return tuple(importlib.import_module(name) for name in sorted(tasks))
 
 
 def steps(function: str) -> Iterator[Any]:
