@@ -16,19 +16,21 @@ QUICK = "not (vm or buildroot or doit or slow or online)"
 
 def run_tests(words: list[str]) -> None:
     """Run pytest on the caller's terminal, by the Python of the virtual environment."""
-    _pytest([] if words else _parallel(), words)
+    # One worker more than processors, since some tests wait for other programs.
+    _pytest([] if words else _parallel(bwrap.jobs() + 1), words)
 
 
 def run_quick_tests(words: list[str]) -> None:
     """Run the linters and the tests that need no build."""
     # All of the integration tests need a build; importing them takes seconds.
-    _pytest(_parallel(), ["-m", QUICK, "--ignore", "tests/integration", *words])
+    # They wait for nothing: more workers than processors would only collect them once more.
+    _pytest(_parallel(bwrap.jobs()), ["-m", QUICK, "--ignore", "tests/integration", *words])
 
 
-def _parallel() -> list[str]:
+def _parallel(workers: int) -> list[str]:
     # The tests of a file share VMs and run in one worker. Files start in the order of their collection, the longest
-    # first. One worker more than processors, since some tests wait for other programs.
-    return ["-n", str(bwrap.jobs() + 1), "--dist", "loadfile", "--no-loadscope-reorder", "--durations", "20"]
+    # first.
+    return ["-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder", "--durations", "20"]
 
 
 def _pytest(options: list[str], words: list[str]) -> None:

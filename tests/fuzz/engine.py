@@ -63,9 +63,15 @@ def boot(image: Path, options: Sequence[str], command: Sequence[str], timeout: i
     return int(finished.returncode), str(finished.stdout.decode(errors="replace"))
 
 
+def _printable(line: str) -> str:
+    """Return what is ASCII of a line, at most 200 characters."""
+    return "".join(letter for letter in line if " " <= letter <= "~").strip()[:200]
+
+
 def verdict(fuzzer: str, seed: int, status: int, output: str, expected: Sequence[int] = (0,)) -> Finding | None:
     """Judge a VM by how it ended and by what its kernel complained of."""
-    lines = tuple(line.rstrip() for line in output.splitlines()[-40:])
+    # Fuzzed programs write anything to the console.
+    lines = tuple(shown for line in output.splitlines() if (shown := _printable(line)))[-40:]
     complaints = [line for line in output.splitlines() if any(word in line for word in WARNINGS)]
     if status in expected and not complaints:
         return None
