@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import shutil
 import struct
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -143,8 +143,9 @@ class Site:
 
         Without a release, the files are read again: for statements of rebuilds that were added, or after a rotation.
         """
-        # A wrong key must not change what clients fetch.
+        # A wrong key or name must not change what clients fetch.
         signers = self._signers(private, ROLES[1:])
+        _check_names(self.folder, self._published())
         if release is not None:
             self._add(release)
         newest = self._update_newest()
@@ -184,6 +185,9 @@ class Site:
         if _order(version) is None:
             raise PublishError(f"{version!r} is no version that can be published", "use 1.2.3 or 1.2.3-rc1")
         target = self.folder / RELEASES / version
+        statements = threshold.folder_of(release)
+        _check_names(release, (path for path in release.rglob("*") if path.is_file()))
+        _check_names(statements, statements.glob("*.json"))
         if not target.exists():
             # An interrupted copy is not published.
             partial = self.folder / f".{version}.partial"
@@ -196,7 +200,6 @@ class Site:
                 f"another release {version} is published",
                 "a published release never changes: tag a new version",
             )
-        statements = threshold.folder_of(release)
         for path in statements.glob("*.json"):
             files.write(threshold.folder_of(target) / path.name, path.read_bytes())
 
@@ -222,8 +225,6 @@ class Site:
         targets = {}
         for path in self._published():
             name = str(path.relative_to(self.folder))
-            if not all(_NAME.fullmatch(part) for part in path.relative_to(self.folder).parts):
-                raise PublishError(f"{name!r} cannot be part of an address", "use letters, digits and _.+~@,=-")
             targets[name] = TargetFile.from_file(name, str(path), ["sha256"])
         return targets
 
@@ -323,6 +324,14 @@ def _order(version: str) -> Version | None:
         return Version(version.replace("-", ""))
     except InvalidVersion:
         return None
+
+
+def _check_names(root: Path, paths: Iterable[Path]) -> None:
+    """Raise `PublishError` for a file below `root` whose path needs quoting in an address."""
+    for path in paths:
+        name = path.relative_to(root)
+        if not all(_NAME.fullmatch(part) for part in name.parts):
+            raise PublishError(f"{str(name)!r} cannot be part of an address", "use letters, digits and _.+~@,=-")
 
 
 def _fingerprint(root: Root, name: str) -> str:

@@ -180,6 +180,17 @@ def test_versions_that_cannot_be_published(site: Published, version: str) -> Non
     assert site.fetch() == "1.1.0"
 
 
+@pytest.mark.parametrize("name", ["a?b", "a b", "a%2fb", "a#b", "ü"])
+def test_a_release_with_an_odd_name_changes_nothing(site: Published, name: str) -> None:
+    """Clients are not sent to a release that they cannot fetch."""
+    release = make_release(site.base / "made" / "odd" / "1.2.0", site.keys["targets"], "1.2.0", {**CONTENT, name: b"x"})
+    before = {path: path.read_bytes() for path in site.folder.rglob("*") if path.is_file()}
+    with pytest.raises(PublishError, match="cannot be part of an address"):
+        site.site().publish(site.private(), release)
+    assert {path: path.read_bytes() for path in site.folder.rglob("*") if path.is_file()} == before
+    assert site.fetch() == "1.1.0"
+
+
 def test_an_interrupted_copy_is_not_published(site: Published) -> None:
     """What an earlier attempt left is replaced."""
     (site.folder / ".1.2.0.partial").mkdir()
