@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verify a release: `python -m verify.release [--allowed-signers FILE] [--json|--junit] FOLDER`
 
-Options for two more checks are `--threshold N --signers FILE` and `--fresh URL`.
+Options for two more checks are `--threshold N --signers FILE` and `--fresh URL`. `--summary FILE` writes the result as
+a signed statement (verify/release/rebuild/summary.py).
 
 The first checks use only the folder and the signer's public key, and verify that every byte is the signer's:
 
@@ -38,6 +39,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from verify import report
@@ -45,7 +47,7 @@ from verify.release import consistency, files, fresh, layout, signatures, statem
 from verify.release.consistency import Release
 from verify.release.fresh import FreshnessError
 from verify.release.layout import PROGRAMS, SIGNATURE, SIGNERS, STATEMENT, SUMS
-from verify.release.rebuild import threshold
+from verify.release.rebuild import summary, threshold
 from verify.release.signatures import SignatureError
 from verify.release.statement import Statement, StatementError
 from verify.release.tools import ToolError, Tools
@@ -252,6 +254,30 @@ def _rebuilds(options: argparse.Namespace, folder: Path) -> Rebuilds | None:
     return Rebuilds(options.threshold, options.signers.resolve(), options.attestations or threshold.folder_of(folder))
 
 
+def _summarize(
+    options: argparse.Namespace, folder: Path, allowed: Path, rows: Sequence[Row], rebuilds: Rebuilds | None
+) -> None:
+    """Write the signed summary of a verification. Raises `SignatureError`."""
+    seen = examine_bytes(folder, allowed)
+    statements = sorted(rebuilds.folder.glob("*.json")) if rebuilds is not None else []
+    result = summary.Summary(
+        seen.stated.version if seen.stated is not None else "unknown",
+        {**seen.files, SUMS: files.sha256(folder / SUMS)} if (folder / SUMS).is_file() else seen.files,
+        files.sha256(allowed),
+        summary.inputs(folder, statements),
+        not any(row.problems for row in rows),
+        rebuilds.threshold if rebuilds is not None else 0,
+        datetime.now(UTC),
+    )
+    private = options.summary_key or layout.keys_dir() / layout.SIGNING_KEY
+    if not private.is_file():
+        raise SignatureError(f"there is no key {private}", "name yours by --summary-key, see ssh-keygen(1)")
+    try:
+        options.summary.write_text(summary.seal(result, private), encoding="utf-8")
+    except OSError as error:
+        raise SignatureError(f"{options.summary} cannot be written: {error.strerror}") from error
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     assert __doc__ is not None
@@ -274,6 +300,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="FOLDER",
         help="their statements; default: attestations/ beside the release",
     )
+    parser.add_argument("--summary", type=Path, metavar="FILE", help="write the result as a signed statement (VSA)")
+    parser.add_argument("--summary-key", type=Path, metavar="KEY", help="private key that signs it; default: yours")
     fresh.add_options(parser)
     for name, folder in (("apk", Tools.apk), ("image", Tools.images)):
         parser.add_argument(
@@ -294,7 +322,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if not needed.exists():
                     raise SignatureError(f"there is no {needed}")
             folder = options.folder.resolve()
-            rows = examine(folder, allowed.resolve(), tools, _rebuilds(options, folder), fresh.source(options))
+            rebuilds = _rebuilds(options, folder)
+            rows = examine(folder, allowed.resolve(), tools, rebuilds, fresh.source(options))
+            if options.summary is not None:
+                _summarize(options, folder, allowed.resolve(), rows, rebuilds)
     except (SignatureError, ToolError, FreshnessError) as error:
         print(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
         return 2

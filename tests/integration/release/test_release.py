@@ -14,7 +14,8 @@ from nabla.core import manifest
 from nabla.core.paths import IMAGES, ROOT
 from nabla.release import assembly, signing
 from verify.epoch import SOURCE_DATE_EPOCH
-from verify.release import consistency, layout
+from verify.release import consistency, files, layout, signatures, statement
+from verify.release.rebuild import summary
 
 from .copies import SMALL, Copy, Keys
 
@@ -38,6 +39,31 @@ def test_passes(built: Path) -> None:
     rows = json.loads(result.stdout)
     assert [row["check"] for row in rows][-len(consistency.CHECKS) :] == list(consistency.CHECKS)
     assert "anybody can have made this release" in result.stderr
+
+
+def test_summary(built: Path, forger: Keys, tmp_path: Path) -> None:
+    """The verifier's own key signs what was verified; a failure is no certificate."""
+    private, public = forger
+    target, signers = tmp_path / "summary.json", tmp_path / "verifiers"
+    signers.write_text(f'verifier namespaces="{summary.NAMESPACE}" {public.read_text()}')
+    allowed = tmp_path / "allowed"
+    allowed.write_text(signing.allowed_signers(public))
+    for trusted, status in ((built / layout.SIGNERS, 0), (allowed, 1)):
+        words = [sys.executable, "-m", "verify.release", "--allowed-signers", str(trusted), "--summary", str(target)]
+        words += ["--summary-key", str(private), str(built)]
+        result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert result.returncode == status, result.stdout + result.stderr
+        payload, _ = signatures.open_signed(
+            target.read_text(), statement.MEDIA_TYPE, "verifier", signers, summary.NAMESPACE
+        )
+        stated = json.loads(payload)
+        predicate = stated["predicate"]
+        assert predicate["verificationResult"] == ("FAILED" if status else "PASSED")
+        assert predicate["verifiedLevels"] == (["FAILED"] if status else [summary.LEVEL])
+        assert predicate["policy"]["digest"]["sha256"] == files.sha256(trusted)
+        subjects = {each["name"]: each["digest"]["sha256"] for each in stated["subject"]}
+        assert subjects[layout.SUMS] == files.sha256(built / layout.SUMS)
+        assert subjects["kernel/vmlinux"] == files.sha256(built / "kernel/vmlinux")
 
 
 def test_another_key_is_not_enough(built: Path, forger: Keys) -> None:

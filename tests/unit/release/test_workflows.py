@@ -16,7 +16,11 @@ from nabla.core.paths import ROOT, cache_dir
 from verify.release.layout import keys_dir
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-NEEDED = {"ci.yml": ["test"], "release.yml": ["release", "verify:release"], "repro.yml": ["repro", "digests"]}
+NEEDED = {
+    "ci.yml": ["test"],
+    "release.yml": ["release", "verify:release"],
+    "repro.yml": ["repro", "digests"],
+}
 
 
 def _load(path: Path) -> Any:
@@ -99,6 +103,24 @@ def test_keys_are_put_where_they_are_looked_for(monkeypatch: pytest.MonkeyPatch)
     scripts = [step["run"] for step in _steps(ROOT / ".github" / "workflows" / "release.yml") if "run" in step]
     assert any("tar -C ~/.config/nabla/keys -xf -" in script for script in scripts)
     assert any("rm -rf ~/.config/nabla/keys" in script for script in scripts)
+
+
+def test_only_the_site_itself_attests() -> None:
+    """A statement of the platform needs a token, which only the release's job has; it is about the stored archive."""
+    granted = {
+        path.name: job["permissions"]
+        for path in WORKFLOWS
+        for job in _load(path)["jobs"].values()
+        if "permissions" in job
+    }
+    assert granted == {"release.yml": {"contents": "read", "id-token": "write", "attestations": "write"}}
+    uses = {
+        step["uses"].split("@")[0]: step["with"]
+        for step in _steps(WORKFLOWS[0].with_name("release.yml"))
+        if "uses" in step
+    }
+    attested, stored = uses["actions/attest-build-provenance"], uses["actions/upload-artifact"]
+    assert attested["subject-path"] == stored["path"]
 
 
 def test_tags_of_releases_are_those_of_versions() -> None:
