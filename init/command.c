@@ -2,8 +2,11 @@
 #include "command.h"
 
 #include "log.h"
+#include "network.h"
 #include "services.h"
+#include "snapshot.h"
 #include "stream.h"
+#include "system.h"
 #include "user.h"
 
 #include <errno.h>
@@ -89,24 +92,29 @@ static int exec_in_path(const char *file, char *const *argv, char *const *env)
 	return reason;
 }
 
-/* Runs in the vfork child. On failure, returns the error number and stores the object that it concerns. */
-static int exec_command(const struct settings *s, const struct user *user, const char **what)
+/* What a vfork child has done, which shares the memory. */
+static volatile int error;
+static const char *volatile what; /* the object that the error concerns */
+static bool saves;		  /* this VM saves itself, or was restored from that */
+static pid_t saver;		  /* the process that has become the command; 0: none */
+
+/* On failure, returns the error number. */
+static int exec_command(const struct settings *s, const struct user *user)
 {
 	static char *const shell[] = {"sh", "-l", NULL}; /* a login shell reads /etc/profile */
 	sigset_t none;
-	setsid();
-	*what = "/dev/host";
+	what = "/dev/host";
 	if (s->terminal)
 		ioctl(STDIN_FILENO, TIOCSCTTY, 1);
 	else if (!open_host_streams())
 		return errno;
-	*what = s->user;
+	what = s->user;
 	if (user && !user_become(user))
 		return errno;
-	*what = s->workdir;
+	what = s->workdir;
 	if (chdir(s->workdir) < 0)
 		return errno;
-	*what = NULL;
+	what = NULL;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	if (!s->command) {
@@ -116,19 +124,9 @@ static int exec_command(const struct settings *s, const struct user *user, const
 	return exec_in_path(s->command[0], s->command, s->env);
 }
 
-/* Returns the command's process ID, or its negated exit status if it could not be started. */
-static pid_t start(struct settings *s)
+/* Returns the command's process ID, or its negated exit status if the child could not become the command. */
+static pid_t started(const struct settings *s, pid_t pid)
 {
-	static volatile int error;
-	static const char *what;
-	struct user user;
-	if (s->user && !user_find(s, &user))
-		return -STATUS_NO_START;
-	pid_t pid = vfork();
-	if (pid == 0) {
-		error = exec_command(s, s->user ? &user : NULL, &what);
-		_exit(STATUS_NO_START);
-	}
 	if (pid < 0) {
 		log_error("cannot start the command", strerror(errno));
 		return -STATUS_NO_START;
@@ -141,6 +139,61 @@ static pid_t start(struct settings *s)
 	}
 	log_error(s->command ? s->command[0] : "/bin/sh", error == ENOENT ? "not found" : strerror(error));
 	return error == ENOENT || error == ENOTDIR ? -STATUS_NOT_FOUND : -STATUS_NOT_EXECUTABLE;
+}
+
+static pid_t start(struct settings *s)
+{
+	struct user user;
+	if (saver)
+		return started(s, saver);
+	if (s->user && !user_find(s, &user))
+		return -STATUS_NO_START;
+	pid_t pid = vfork();
+	if (pid == 0) {
+		setsid();
+		error = exec_command(s, s->user ? &user : NULL);
+		_exit(STATUS_NO_START);
+	}
+	return started(s, pid);
+}
+
+void command_configure(const struct settings *s)
+{
+	if (s->terminal)
+		console_mode();
+	set_hostname(s->hostname);
+	start_network(s);
+}
+
+bool command_save(struct settings *s, char **argv)
+{
+	static volatile bool saved, alone;
+	sigset_t waiting;
+	saves = true;
+	prepare_signals(&waiting);
+	snapshot_prepare();
+	prepare_power_off();
+	services_find_default();
+	set_hostname(s->hostname);
+	pid_t pid = vfork();
+	if (pid == 0) {
+		setsid();
+		saved = snapshot_boot();
+		if (!saved)
+			_exit(STATUS_NO_START);
+		settings_read(s, argv);
+		command_configure(s);
+		/* Users and services take time anyway, and have a process of their own. */
+		alone = !services_find(s) && !s->user;
+		if (alone)
+			error = exec_command(s, NULL);
+		_exit(STATUS_NO_START);
+	}
+	if (pid > 0 && alone)
+		saver = pid;
+	else if (pid > 0)
+		waitpid(pid, NULL, 0);
+	return saved;
 }
 
 /*
@@ -225,6 +278,10 @@ int command_run(struct settings *s)
 	bool ended = false, others = true;
 	int status = 0;
 	prepare_signals(&waiting);
+	if (!saves) {
+		services_find_default();
+		services_find(s);
+	}
 	/* Without a terminal and a command, the VM runs for its services. */
 	bool services_only = services_start(s) && !s->command && !s->terminal;
 	pid_t pid = services_only ? 0 : start(s);

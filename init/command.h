@@ -9,6 +9,15 @@
 #define STATUS_NOT_EXECUTABLE 126
 #define STATUS_NOT_FOUND 127
 
+/* Applies the settings of the system. */
+void command_configure(const struct settings *settings);
+
+/*
+ * Saves this VM. What follows in each VM that is restored from it is short: the process that saves the VM becomes the
+ * command, with that VM's settings. Returns false if the VM cannot be saved.
+ */
+bool command_save(struct settings *settings, char **argv);
+
 /* Runs the command, then stops all remaining processes. Returns its exit status, or 128+N if signal N ended it. */
 int command_run(struct settings *settings);
 

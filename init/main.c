@@ -2,11 +2,10 @@
 // nabla-init, process 1 of the guest: sets up a system for one command, runs it, and powers off with the command's exit
 // status. Each system call of init is part of every boot, so init does only what is necessary.
 #include "command.h"
-#include "network.h"
 #include "log.h"
+#include "network.h"
 #include "settings.h"
 #include "snapshot.h"
-#include "stream.h"
 #include "system.h"
 
 #include <unistd.h>
@@ -30,15 +29,10 @@ int main(int argc, char **argv)
 	 * nabla-run's instant start: nothing so far depends on the command. A VM that is asked to save itself ends here; one
 	 * that is restored from that has settings of its own.
 	 */
-	if (settings.save) {
-		if (!snapshot_boot())
-			power_off(1, true);
-		settings_read(&settings, argv);
-	}
-	if (settings.terminal)
-		console_mode();
-	set_hostname(settings.hostname);
-	start_network(&settings);
+	if (!settings.save)
+		command_configure(&settings);
+	else if (!command_save(&settings, argv))
+		power_off(1, true);
 	int status = command_run(&settings);
 	power_off(status, settings.discard);
 }

@@ -115,11 +115,20 @@ static void start(struct service *service, char **env)
 		service->pid = pid;
 }
 
-size_t services_start(const struct settings *s)
+void services_find_default(void)
 {
 	add_default_services();
+}
+
+size_t services_find(const struct settings *s)
+{
 	for (char **name = s->services; *name; name++)
 		add(*name);
+	return count;
+}
+
+size_t services_start(const struct settings *s)
+{
 	for (size_t i = 0; i < count; i++)
 		start(&services[i], s->env);
 	return count;

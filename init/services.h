@@ -13,6 +13,12 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+/* Finds those of the image that start at every boot. */
+void services_find_default(void);
+
+/* Adds those that the launcher requests. Returns the number of services to start. */
+size_t services_find(const struct settings *settings);
+
 /* Starts all services and reports failures. Returns the number of services to start, including failed ones. */
 size_t services_start(const struct settings *settings);
 

@@ -24,10 +24,13 @@ static char *const defaults[] = {
 };
 #define DEFAULT_COUNT (sizeof defaults / sizeof *defaults)
 
+/* Open if they are read once more, in a restored VM. */
+static int again = -1;
+
 /* Returns all settings, each NUL-terminated, and their total length; NULL if there are none. */
 static char *read_all(size_t *length)
 {
-	int fd = open(SETTINGS_PATH, O_RDONLY | O_CLOEXEC);
+	int fd = again >= 0 ? again : open(SETTINGS_PATH, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return NULL;
 	static char first[2048]; /* large enough for most boots */
@@ -35,7 +38,7 @@ static char *read_all(size_t *length)
 	size_t size = sizeof first;
 	*length = 0;
 	for (;;) {
-		ssize_t got = read(fd, text + *length, size - 1 - *length);
+		ssize_t got = pread(fd, text + *length, size - 1 - *length, (off_t)*length);
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got <= 0)
@@ -51,7 +54,7 @@ static char *read_all(size_t *length)
 		memcpy(bigger, text, *length);
 		text = bigger; /* the old buffer is not freed: this happens once per boot */
 	}
-	close(fd);
+	again = fd;
 	text[*length] = '\0';
 	return text;
 }
@@ -128,6 +131,7 @@ static void parse_entry(struct settings *s, char *entry, struct ends *next)
 
 void settings_read(struct settings *s, char **argv)
 {
+	static bool keep;
 	size_t length = 0, count = 0;
 	char *text = read_all(&length);
 	for (size_t i = 0; i < length; i++)
@@ -157,4 +161,9 @@ void settings_read(struct settings *s, char **argv)
 		s->command = argv + 1;
 	if (!*s->command)
 		s->command = NULL;
+	keep = keep || s->save;
+	if (!keep && again >= 0) {
+		close(again);
+		again = -1;
+	}
 }

@@ -5,14 +5,19 @@
 
 #include "settings.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define NAME "nabla-snapshot"
 #define STATE_PATH "/proc/nabla/snapshot"
+#define SHELL "/bin/sh"
+#define LOADER "/lib/ld-musl-x86_64.so.1"
+#define NAMES_MAX 512 /* of each folder */
 
 static const char usage[] =
 	"usage: nabla-snapshot [-- [COMMAND [ARG…]]]\n"
@@ -62,21 +67,31 @@ static long long generation(void)
 	return at ? atoll(at + sizeof key - 1) : 0;
 }
 
-static bool save(void)
+/* A restored VM runs one of these next: the kernel loads them, so that they are part of the snapshot. */
+static bool save(int fd)
 {
-	int fd = open(STATE_PATH, O_WRONLY | O_CLOEXEC);
-	bool saved = fd >= 0 && write(fd, "save\n", 5) == 5;
-	int error = errno;
-	if (fd >= 0)
-		close(fd);
-	errno = error;
-	return saved;
+	static const char request[] = "save " SHELL " " LOADER "\n";
+	ssize_t length = sizeof request - 1;
+	return fd >= 0 && write(fd, request, (size_t)length) == length;
+}
+
+/* The kernel reads the entries of a folder from the disk one by one when they are first looked up. */
+static void look_up(const char *path)
+{
+	const struct dirent *entry;
+	struct stat st;
+	DIR *folder = opendir(path);
+	for (size_t n = 0; folder && n < NAMES_MAX && (entry = readdir(folder)); n++)
+		fstatat(dirfd(folder), entry->d_name, &st, 0);
+	if (folder)
+		closedir(folder);
 }
 
 /* What nearly every command needs is in memory then, and part of the snapshot. */
 static void read_ahead(void)
 {
-	static const char *const files[] = {"/bin/sh", "/lib/ld-musl-x86_64.so.1"};
+	static const char *const files[] = {SHELL, LOADER};
+	static const char *const folders[] = {"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"};
 	static char buffer[16384];
 	for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
 		int fd = open(files[i], O_RDONLY | O_CLOEXEC);
@@ -85,12 +100,21 @@ static void read_ahead(void)
 		if (fd >= 0)
 			close(fd);
 	}
+	for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
+		look_up(folders[i]);
+}
+
+static int boot = -1;
+
+void snapshot_prepare(void)
+{
+	read_ahead();
+	boot = open(STATE_PATH, O_WRONLY | O_CLOEXEC);
 }
 
 bool snapshot_boot(void)
 {
-	read_ahead();
-	return save();
+	return save(boot);
 }
 
 /* Returns only on failure, with the exit status. */
@@ -134,7 +158,7 @@ int snapshot_main(char **argv)
 	long long before = generation();
 	if (before < 0)
 		return failed(STATE_PATH, errno);
-	if (!save()) {
+	if (!save(open(STATE_PATH, O_WRONLY | O_CLOEXEC))) {
 		if (errno != ENXIO)
 			return failed("cannot save this VM", errno);
 		say(STDERR_FILENO, NAME ": cannot save this VM (start it with nabla-run --snapshot FILE; it can be saved once)\n");

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
@@ -63,8 +64,20 @@ void open_console(void)
 
 void set_hostname(const char *name)
 {
-	if (name && sethostname(name, strlen(name)) < 0)
+	static char current[HOST_NAME_MAX + 1];
+	if (!name || !strcmp(name, current))
+		return;
+	if (sethostname(name, strlen(name)) < 0)
 		log_error("hostname", strerror(errno));
+	else
+		strncpy(current, name, HOST_NAME_MAX);
+}
+
+static int exit_file = -1;
+
+void prepare_power_off(void)
+{
+	exit_file = open("/proc/exitcode", O_WRONLY | O_CLOEXEC);
 }
 
 static void write_exit_status(int status)
@@ -72,7 +85,7 @@ static void write_exit_status(int status)
 	/* The kernel parses the number up to the newline. */
 	char text[] = {(char)('0' + status / 100), (char)('0' + status / 10 % 10), (char)('0' + status % 10), '\n'};
 	int skip = status < 10 ? 2 : status < 100 ? 1 : 0; /* a leading 0 would mean octal */
-	int fd = open("/proc/exitcode", O_WRONLY | O_CLOEXEC);
+	int fd = exit_file >= 0 ? exit_file : open("/proc/exitcode", O_WRONLY | O_CLOEXEC);
 	if (fd < 0 || write(fd, text + skip, sizeof text - (size_t)skip) < 0)
 		log_error("/proc/exitcode", strerror(errno));
 }

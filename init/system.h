@@ -16,6 +16,9 @@ void open_console(void);
 
 void set_hostname(const char *name);
 
+/* Opens what a power-off needs, for a VM that saves itself: then each one restored from it need not. */
+void prepare_power_off(void);
+
 /* Syncs the disks unless what they contain is discarded, passes the exit status to the kernel, and powers off. */
 _Noreturn void power_off(int status, bool discard);
 
