@@ -6,7 +6,7 @@ python -m bench.snapshots [--runs 300] [--clones 100] [--commit]
 "first byte" ends when the first byte of the answer arrives, "exit" when nabla-run has ended; both include nabla-run.
 Clones are VMs that all live at once and answer; their memory is the host's proportional set size, which divides pages
 that they share. Bind it to one processor (taskset -c 1) for figures with less noise. bubblewrap is measured where it is
-installed.
+installed, and a server in Node if there is an image with it (doit programs:node).
 """
 
 from __future__ import annotations
@@ -24,23 +24,39 @@ from typing import Any
 
 from bench import common
 from nabla.core import log
-from nabla.core.paths import IMAGES, NABLA_RUN
+from nabla.core.paths import IMAGES, NABLA_RUN, OUT, VMLINUX
 
 SMALL = "import sys\n"
 NUMPY = "import numpy, sys\n"
 PAYLOAD = "import asyncio, json, urllib.request, decimal, logging, sys\n"
 ANSWER = "sys.stdout.write(str(sum(range(9)))); sys.stdout.flush()\n"
+# A server that has answered once, and answers a client of its own after it was restored.
+NODE = (
+    "const http = require('http');"
+    "const get = (then) => http.get({port: 8080, agent: false}, (answer) => answer.on('data', then));"
+    "const again = () => get((data) => { process.stdout.write(data); process.exit(); });"
+    "const save = () => { require('fs').writeFileSync('/proc/nabla/snapshot', 'save'); again(); };"
+    "http.createServer((request, answer) => answer.end('x')).listen(8080, () => get(() => setTimeout(save, 50)));"
+)
+MINIMAL, BASE, TEST = (IMAGES / f"{name}.ext3" for name in ("minimal", "base", "test"))
+NODE_IMAGE = OUT / "programs" / "node.ext3"  # doit programs:node
 SAVE = "open('/proc/nabla/snapshot', 'w').write('save')\n"
 WAIT = "sys.stdin.read()\n"
 
 
-def save(file: Path, image: str, memory: str, *command: str) -> list[str]:
+def save(file: Path, image: Path, memory: str, *command: str) -> list[str]:
     """Make a snapshot; returns the command line that starts from it."""
-    options = ["--snapshot", str(file), "--snapshot-then-exit"]
-    subprocess.run(
-        common.machine(image, *command, memory=memory, options=options), stdin=subprocess.DEVNULL, check=True
-    )
-    return [str(NABLA_RUN), "--ephemeral", "--restore", str(file), str(IMAGES / f"{image}.ext3")]
+    common.need(NABLA_RUN, VMLINUX, image)
+    words = [str(NABLA_RUN), "--ephemeral", "--memory", memory, "--snapshot", str(file), "--snapshot-then-exit"]
+    subprocess.run([*words, str(image), "--", *command], stdin=subprocess.DEVNULL, check=True)
+    return [str(NABLA_RUN), "--ephemeral", "--restore", str(file), str(image)]
+
+
+def node(file: Path) -> dict[str, Sequence[str]]:
+    """Return the command line that starts from a snapshot of a server in Node, if there is an image with it."""
+    if not NODE_IMAGE.exists():
+        return {}
+    return {"snapshot, server in Node": save(file, NODE_IMAGE, "1G", "node", "-e", NODE)}
 
 
 def instant(image: str, *command: str) -> list[str]:
@@ -121,21 +137,22 @@ def main() -> int:
         os.environ["XDG_CACHE_HOME"] = folder
         os.environ.pop("NABLA_COLD", None)
         commands: dict[str, Sequence[str]] = {
-            "snapshot, one program": save(at / "1", "minimal", "64M", "nabla-snapshot"),
-            "snapshot, any command": [*save(at / "2", "base", "256M", "nabla-snapshot", "--"), "--", "/bin/echo", "x"],
+            "snapshot, one program": save(at / "1", MINIMAL, "64M", "nabla-snapshot"),
+            "snapshot, any command": [*save(at / "2", BASE, "256M", "nabla-snapshot", "--"), "--", "/bin/echo", "x"],
             "boot, the same command": common.machine("base", "/bin/echo", "x", memory="256M"),
             **isolated("/bin/echo", "x"),
             "instant start, /bin/true": instant("base", "/bin/true"),
             "boot, /bin/true": common.machine("base", "/bin/true", memory="256M"),
             **isolated("/bin/true"),
-            "snapshot, Python with imports": save(at / "3", "test", "256M", "python3", "-c", PAYLOAD + SAVE + ANSWER),
+            "snapshot, Python with imports": save(at / "3", TEST, "256M", "python3", "-c", PAYLOAD + SAVE + ANSWER),
             "host's Python, the same": [sys.executable, "-c", PAYLOAD + ANSWER],
-            "snapshot, Python with numpy": save(at / "4", "test", "256M", "python3", "-c", NUMPY + SAVE + ANSWER),
+            "snapshot, Python with numpy": save(at / "4", TEST, "256M", "python3", "-c", NUMPY + SAVE + ANSWER),
+            **node(at / "6"),
             "instant start, Python": instant("test", "python3", "-c", SMALL + ANSWER),
             "boot, Python": common.machine("test", "python3", "-c", SMALL + ANSWER, memory="256M"),
         }
         results = measure(commands, options.runs)
-        waiting = save(at / "5", "test", "256M", "python3", "-c", PAYLOAD + SAVE + ANSWER + WAIT)
+        waiting = save(at / "5", TEST, "256M", "python3", "-c", PAYLOAD + SAVE + ANSWER + WAIT)
         together = clones(waiting, options.clones)
     folders = [common.COMMITTED] if options.commit else []
     path = common.save("snapshots", {"starts": results, "clones": together}, *folders)
