@@ -21,7 +21,7 @@ from nabla.core.paths import ROOT
 
 TaskCreator = Callable[..., Any]
 
-PACKAGES = ("nabla", "demo", "tests.busybox", "tests.programs")
+PACKAGES = ("nabla", "demo", "tests.busybox", "tests.memory", "tests.programs")
 
 
 def discover() -> dict[str, TaskCreator]:

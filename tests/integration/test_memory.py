@@ -33,6 +33,37 @@ def test_without_a_window_large_reservations_are_refused(testing: Vm) -> None:
     assert not tap_failures(result.output), result.describe()
 
 
+JOINS = """
+import mmap
+def total():
+    return int(open("/proc/meminfo").readline().split()[1]) // 1024
+assert total() > 1980, total()
+held = [bytearray(200_000) for _ in range(500)]     # small and large, in turn
+maps = []
+for megabytes in (1, 15, 16, 17, 100, 300):
+    maps.append(mmap.mmap(-1, megabytes << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    maps[-1][:] = b"m" * len(maps[-1])
+    held += [bytearray(b"h") * 200_000 for _ in range(100)]
+one = mmap.mmap(-1, 1 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+one[:] = b"o" * len(one)
+for megabytes in (30, 60, 400):
+    one.resize(megabytes << 20)
+assert one[:1 << 20] == b"o" * (1 << 20) and not any(one[1 << 20:2 << 20]) and not any(one[-1 << 20:])
+assert all(m[:] == b"m" * len(m) for m in maps)
+assert not any(map(any, held[:500])) and all(h == b"h" * 200_000 for h in held[500:])
+assert total() > 1980
+print("all of it")
+"""
+
+
+def test_memory_joins_when_it_is_needed(testing: Vm) -> None:
+    """All of a large VM's memory counts from the start, and can be used by small and large mappings."""
+    result = testing.but(memory="2G").run("python3", "-c", JOINS, timeout=300)
+    assert (result.status, result.output) == (0, "all of it\n"), result.describe()
+    result = testing.but(memory="2G").run(f"{FOLDER}/large", "map", "1850", timeout=300)
+    assert result.status == 0, result.describe()
+
+
 def test_the_eater_is_refused_and_can_be_ended(testing: Vm) -> None:
     """malloc returns NULL, and the shell goes on. It starts no program before there is memory again."""
     script = f"""

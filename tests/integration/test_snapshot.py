@@ -229,6 +229,17 @@ def test_reservations(testing: Vm, tmp_path: Path) -> None:
         assert (result.status, result.output) == (0, "good\n"), result.describe()
 
 
+def test_memory_that_was_never_needed(testing: Vm, tmp_path: Path) -> None:
+    """It takes no space in the file, and joins the restored VM."""
+    saved, _ = save(testing.but(memory="4G"), tmp_path / "s.snap", "nabla-snapshot")
+    assert saved.file.stat().st_blocks * 512 < 64 << 20
+    assert saved.run().output == "restored\n"
+    saved = becomes(testing.but(memory="2G"), tmp_path / "t.snap", "/usr/lib/nabla-tests/large", "map")
+    for megabytes in ("10", "1700"):
+        result = saved.run(megabytes)
+        assert result.status == 0, result.describe()
+
+
 def test_without_a_window(minimal: Vm, tmp_path: Path) -> None:
     vm = minimal.but(options=("--append", "window=0"))
     save(vm, tmp_path / "s.snap", "nabla-snapshot")

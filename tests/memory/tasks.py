@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Free memory stays in large pieces under long mixed work.
+
+kernel, launcher, rootfs:test -> check:fragmentation -> out/check/fragmentation.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nabla.core.paths import NABLA_RUN, VMLINUX
+from nabla.engine import task
+from nabla.engine.action import Job
+from nabla.engine.task import TaskDict
+from tests.memory import fragmentation
+
+
+def check_steps() -> Iterator[TaskDict]:
+    """Yield the part of the group `check` that is about memory."""
+    yield task.step(
+        "check:fragmentation",
+        run,
+        doc="run a mixture of programs in VMs of three sizes for half an hour",
+        inputs=[fragmentation.IMAGE, VMLINUX, NABLA_RUN],
+        outputs=[fragmentation.RESULT],
+    )
+
+
+def run(job: Job) -> None:
+    """Run the mixture in VMs of all sizes."""
+    for outcome in fragmentation.check(job.out(fragmentation.RESULT)).outcomes:
+        job.note(f"{outcome.memory}: {outcome.actions} actions, {outcome.largest} of {outcome.free} MB in one piece")
