@@ -151,6 +151,76 @@ static void test_capability(void)
 	unlink("program");
 }
 
+/* Access control lists: the format is <linux/posix_acl_xattr.h>'s. */
+struct acl {
+	uint32_t version;
+	struct entry {
+		uint16_t tag, rights;
+		uint32_t id;
+	} entry[5];
+};
+
+enum { OWNER = 1, USER = 2, GROUP = 4, MASK = 16, OTHER = 32, NONE = -1 };
+
+#define ACL(rights, mask) \
+	{2, {{OWNER, 7, NONE}, {USER, rights, NOBODY}, {GROUP, 0, NONE}, {MASK, mask, NONE}, {OTHER, 0, NONE}}}
+
+/* What a user without rights gets from open(2): 0 or an error. */
+static int opened_by(uid_t user, const char *path, int flags)
+{
+	pid_t child = fork();
+	if (!child) {
+		if (setgroups(0, NULL) || setgid(user) || setuid(user))
+			_exit(1);
+		_exit(open(path, flags) < 0 ? errno : 0);
+	}
+	int status = wait_status(child);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void test_access_lists(void)
+{
+	static const char access_list[] = "system.posix_acl_access", default_list[] = "system.posix_acl_default";
+	struct acl acl = ACL(6, 7), got = {0}, limited = ACL(6, 4), wrong = {.version = 2};
+	char list[256];
+	struct stat s;
+	close(open("guarded", O_CREAT | O_RDWR, 0600));
+	CHECK(opened_by(NOBODY, "guarded", O_RDONLY) == EACCES, "only the owner opens a file");
+	CHECK(setxattr("guarded", access_list, &acl, sizeof acl, 0) == 0 && opened_by(NOBODY, "guarded", O_RDWR) == 0 &&
+		      opened_by(NOBODY - 1, "guarded", O_RDONLY) == EACCES,
+	      "a list lets one user in, and no other");
+	CHECK(getxattr("guarded", access_list, &got, sizeof got) == sizeof got && !memcmp(&got, &acl, sizeof got) &&
+		      listed(list, listxattr("guarded", list, sizeof list), access_list),
+	      "it is read back and listed");
+	CHECK(stat("guarded", &s) == 0 && (s.st_mode & 0777) == 0770, "the mode's group is its mask");
+	CHECK(chmod("guarded", 0740) == 0 && getxattr("guarded", access_list, &got, sizeof got) == sizeof got &&
+		      !memcmp(&got, &limited, sizeof got) && opened_by(NOBODY, "guarded", O_RDWR) == EACCES &&
+		      opened_by(NOBODY, "guarded", O_RDONLY) == 0,
+	      "chmod sets the mask");
+	CHECK(FAILS(setxattr("guarded", access_list, &wrong, sizeof wrong, 0), EINVAL) &&
+		      FAILS(setxattr("guarded", access_list, &acl, sizeof acl - 1, 0), EINVAL) &&
+		      FAILS(setxattr("guarded", default_list, &acl, sizeof acl, 0), EACCES),
+	      "lists without sense are refused");
+	CHECK(removexattr("guarded", access_list) == 0 && opened_by(NOBODY, "guarded", O_RDONLY) == EACCES, "without the list, the mode counts");
+	mkdir("folder", 0711);
+	umask(077);
+	CHECK(setxattr("folder", default_list, &acl, sizeof acl, 0) == 0 && close(open("folder/new", O_CREAT | O_RDWR, 0660)) == 0 &&
+		      opened_by(NOBODY, "folder/new", O_RDWR) == 0 && stat("folder/new", &s) == 0 && (s.st_mode & 0777) == 0660,
+	      "a new file has its folder's default list, whatever the umask is");
+	CHECK(mkdir("folder/in", 0777) == 0 && getxattr("folder/in", default_list, &got, sizeof got) == sizeof got, "a new folder has it, too");
+	CHECK(close(open("plain", O_CREAT | O_RDWR, 0666)) == 0 && stat("plain", &s) == 0 && (s.st_mode & 0777) == 0600,
+	      "without one, the umask counts");
+	int fd = open(".", O_TMPFILE | O_RDWR, 0666);
+	CHECK(fstat(fd, &s) == 0 && (s.st_mode & 0777) == 0600, "also for a file without a name");
+	close(fd);
+	umask(0);
+	rmdir("folder/in");
+	unlink("folder/new");
+	rmdir("folder");
+	unlink("plain");
+	unlink("guarded");
+}
+
 static void test_limit_of_attributes(void)
 {
 	static char value[60000];
@@ -262,6 +332,7 @@ int main(void)
 	test_values();
 	test_rights();
 	test_capability();
+	test_access_lists();
 	test_limit_of_attributes();
 	test_allocation();
 	test_holes();
