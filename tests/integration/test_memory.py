@@ -17,9 +17,10 @@ def test_large_mappings(testing: Vm, memory: str) -> None:
     assert result.status == 0, result.describe()
 
 
+@pytest.mark.parametrize("program", ["window", "window_search"])
 @pytest.mark.parametrize("memory", ["48M", "96M", "1G"])
-def test_reservations(testing: Vm, memory: str) -> None:
-    result = testing.but(memory=memory).run(f"{FOLDER}/window", timeout=200)
+def test_reservations(testing: Vm, memory: str, program: str) -> None:
+    result = testing.but(memory=memory).run(f"{FOLDER}/{program}", timeout=200)
     assert not tap_failures(result.output), result.describe()
     assert result.status == 0, result.describe()
 
