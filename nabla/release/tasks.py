@@ -3,14 +3,17 @@
 
 launcher, kernel, packages, rootfs:<released image>, oci, sbom, report -> release -> out/release/<version>
 fetch -> sources -> out/sources/nabla-sources-<version>.tar
+release, fetch -> check:sources -> out/check/sources.json
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from nabla.core.artifacts import RELEASED_IMAGES, image_path
 from nabla.engine import task
 from nabla.engine.task import TaskDict
-from nabla.release import contents, source_archive
+from nabla.release import archive_check, contents, source_archive
 from verify.release.layout import keys_dir
 
 
@@ -41,3 +44,16 @@ def task_sources() -> TaskDict:
 def write_sources() -> None:
     """Write the archive to out/sources. Raises `NablaError` if an input is missing."""
     source_archive.write()
+
+
+def check_steps() -> Iterator[TaskDict]:
+    """Yield the part of the group `check` that builds from the archive of sources."""
+    yield task.step(
+        "check:sources",
+        archive_check.check,
+        doc="build the release from the archive of all sources alone, as on a new machine, and compare every byte",
+        inputs=[contents.folder()],
+        outputs=[archive_check.RECORD],
+        after=["fetch"],
+        config=str(keys_dir()),
+    )
