@@ -41,6 +41,7 @@ ROLES = ("root", "targets", "snapshot", "timestamp")
 DAYS: Mapping[str, int] = {"root": 365, "targets": 90, "snapshot": 30, "timestamp": 7}
 _STAGED = "staged.root.json"
 _PACKAGES = Path(REPOSITORY)
+_REMEDY = "`ssh-keygen -t ed25519 -f NAME` writes a key pair, whose public half is NAME.pub"
 # A name that needs no quoting in an address.
 _NAME = re.compile(r"[A-Za-z0-9_.+~@,=-]+")
 
@@ -355,10 +356,12 @@ def _public(path: Path) -> Key:
 
     try:
         key = load_ssh_public_key(path.read_bytes())
-    except (OSError, ValueError, UnsupportedAlgorithm) as error:
-        raise PublishError(f"{path} is not a public key of OpenSSH: {error}") from error
+    except OSError as error:
+        raise PublishError(f"{path} cannot be read: {error.strerror}", _REMEDY) from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise PublishError(f"{path} is not a public key of OpenSSH: {error}", _REMEDY) from error
     if not isinstance(key, Ed25519PublicKey):
-        raise PublishError(f"{path} is not an Ed25519 key")
+        raise PublishError(f"{path} is not an Ed25519 key", _REMEDY)
     return SSlibKey.from_crypto(key)
 
 

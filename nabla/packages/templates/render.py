@@ -117,6 +117,14 @@ def _fetch(package: SourcePackage, name: str) -> Path | None:
         return None
 
 
+def check_names(name: str, version: str) -> None:
+    """Raise `RecipeError` for a name or a version that no package can have."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]*", name):
+        raise RecipeError(f"{name!r} cannot be the name of a package", "lower-case letters, digits, + . -")
+    if not re.fullmatch(recipe.APK_VERSION, version):
+        raise RecipeError(f"{version!r} is not a version that apk can compare", "such as 1.2.3 or 6.5_p20250216")
+
+
 def choose(packages: Sequence[SourcePackage], version: str) -> SourcePackage | None:
     """Return the first package with upstream's version and tarball."""
     return next((each for each in packages if version in each.upstream and each.tarball), None)
@@ -133,10 +141,7 @@ def render(
 
     `seen`: the survey of the source. `known`: the packages of this repository.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]*", name):
-        raise RecipeError(f"{name!r} cannot be the name of a package", "lower-case letters, digits, + . -")
-    if not re.fullmatch(recipe.APK_VERSION, version):
-        raise RecipeError(f"{version!r} is not a version that apk can compare", "such as 1.2.3 or 6.5_p20250216")
+    check_names(name, version)
     if package is not None and package.tarball is not None:
         origin = _DEBIAN.format(
             suite=package.suite,

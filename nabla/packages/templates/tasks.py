@@ -47,6 +47,8 @@ def new(words: list[str]) -> None:
     if len(words) != 2:
         raise RecipeError("recipe:new needs a name and a version", "doit recipe:new zlib 1.3.1")
     name, version = words
+    # Before Debian's archive is asked, and before a path is derived from the name.
+    render.check_names(name, version)
     path = RECIPES / name / "recipe.toml"
     if path.exists():
         raise RecipeError(f"{relative(path)} is there already")
