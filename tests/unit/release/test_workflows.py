@@ -20,6 +20,7 @@ NEEDED = {
     "ci.yml": ["test"],
     "release.yml": ["release", "verify:release"],
     "repro.yml": ["repro", "digests"],
+    "weekly.yml": ["outdated", "package-test", "recipe:lint"],
 }
 
 
