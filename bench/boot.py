@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time from start to exit with 64 MB and an init that exits at once, beside bubblewrap and stock User Mode Linux.
+"""Time from start to exit with 64 MB and with 8 GB and an init that exits at once, beside bubblewrap and stock UML.
 
     python -m bench.boot [--runs 200] [--uml PATH/TO/linux] [--commit]
 
@@ -41,15 +41,15 @@ def make_image(folder: Path) -> Path:
     return folder / "image"
 
 
-def start(kernel: Path, image: Path, init: str = "/sbin/init") -> list[str]:
-    """Return the command line that boots a kernel from an image with 64 MB."""
+def start(kernel: Path, image: Path, init: str = "/sbin/init", memory: str = "64M") -> list[str]:
+    """Return the command line that boots a kernel from an image."""
     disk = [f"ubd0={image},ro", "root=/dev/ubda", "rootfstype=ext4", "ro"]
-    return [str(kernel), "mem=64M", *disk, f"init={init}", "quiet"]
+    return [str(kernel), f"mem={memory}", *disk, f"init={init}", "quiet"]
 
 
 def commands(image: Path, uml: Path | None) -> dict[str, list[str]]:
     """Return the commands to measure."""
-    result = {"nabla": start(VMLINUX, image)}
+    result = {"nabla": start(VMLINUX, image), "nabla, 8 GB": start(VMLINUX, image, memory="8G")}
     result["nabla, whole system"] = common.machine("minimal", "/bin/true")
     bwrap = shutil.which("bwrap")
     if bwrap is None:

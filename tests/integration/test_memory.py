@@ -65,6 +65,24 @@ def test_memory_joins_when_it_is_needed(testing: Vm) -> None:
     assert result.status == 0, result.describe()
 
 
+HALF = """
+import numpy, re
+total = int(re.search("MemTotal: *([0-9]+)", open("/proc/meminfo").read())[1]) << 10
+a = numpy.arange(total // 16, dtype=numpy.int64)
+n = len(a)
+assert int(a.sum()) == n * (n - 1) // 2
+a *= 3
+a.sort()
+assert a[-1] == 3 * (n - 1) and (a.nbytes + 16) * 2 > total
+print("half")
+"""
+
+
+def test_numpy_with_an_array_of_half_of_the_memory(testing: Vm) -> None:
+    result = testing.but(memory="256M").run("python3", "-c", HALF, timeout=200)
+    assert (result.status, result.output) == (0, "half\n"), result.describe()
+
+
 def test_the_eater_is_refused_and_can_be_ended(testing: Vm) -> None:
     """malloc returns NULL, and the shell goes on. It starts no program before there is memory again."""
     script = f"""
