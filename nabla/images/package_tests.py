@@ -46,7 +46,7 @@ apk --no-network --no-cache --no-progress -q --keys-dir {_REPOSITORY}/keys --rep
 """
 
 
-class Test(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A script for `sh -e`, and its expected standard output. `packages`: to install, by default the recipe's
     main one; those with a `!` are removed from the image.
     """
@@ -56,10 +56,10 @@ class Test(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     packages: tuple[Dependency, ...] = ()
 
 
-class Tests(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One file of tests. `memory`: of the VM."""
 
-    test: Annotated[tuple[Test, ...], msgspec.Meta(min_length=1)]
+    test: Annotated[tuple[Case, ...], msgspec.Meta(min_length=1)]
     memory: Annotated[str, msgspec.Meta(pattern="^[1-9][0-9]*[MG]$", description="a size such as 512M")] = MEMORY
 
 
@@ -87,10 +87,10 @@ def record_path(recipe: str) -> Path:
     return OUT / "package-tests" / f"{recipe}.json"
 
 
-def load(recipe: str) -> Tests:
+def load(recipe: str) -> Suite:
     """Read the tests of a recipe. Raises `PackageTestError` that names file, line and key."""
     document = toml.read(path_of(recipe), PackageTestError)
-    tests = document.convert(Tests)
+    tests = document.convert(Suite)
     for number, test in enumerate(tests.test):
         for name in test.packages:
             if not name.startswith("!") and name not in catalog.owners():
@@ -98,7 +98,7 @@ def load(recipe: str) -> Tests:
     return tests
 
 
-def packages(recipe: str, test: Test) -> tuple[str, ...]:
+def packages(recipe: str, test: Case) -> tuple[str, ...]:
     """Return the packages that a test installs."""
     return tuple(name for name in test.packages if not name.startswith("!")) or (recipe,)
 
@@ -125,7 +125,7 @@ def check(recipe: str, result: Path, log: Path) -> Outcome:
     return msgspec.json.decode(result.read_bytes(), type=Outcome)
 
 
-def _run_all(recipe: str, tests: Tests, key: str, log: Path) -> Outcome:
+def _run_all(recipe: str, tests: Suite, key: str, log: Path) -> Outcome:
     for number, test in enumerate(tests.test, start=1):
         account = _run(recipe, test, tests.memory, log)
         if account:
@@ -138,7 +138,7 @@ def _run_all(recipe: str, tests: Tests, key: str, log: Path) -> Outcome:
     return Outcome(recipe=recipe, version=built.parts[0].version, tree=built.tree, key=key, tests=len(tests.test))
 
 
-def _run(recipe: str, test: Test, memory: str, log: Path) -> str:
+def _run(recipe: str, test: Case, memory: str, log: Path) -> str:
     """Run one test in a VM of its own. Return a report of how its output differs; empty if it does not."""
     names = packages(recipe, test)
     script = f"packages='{' '.join(test.packages or names)}'\n{_INSTALL}cd /root\n{test.script}"
@@ -176,7 +176,7 @@ def repository(names: Sequence[str], log: Path) -> bytes:
     return archive.getvalue()
 
 
-def _key(recipe: str, tests: Tests) -> str:
+def _key(recipe: str, tests: Suite) -> str:
     trees = {name: catalog.read_build_record(name).tree for name in recipes(recipe)}
     machine = [digest.sha256_file(path) for path in (IMAGE, VMLINUX, NABLA_RUN)]
     return result_cache.key("package-tests", recipe, msgspec.to_builtins(tests), trees, machine, _INSTALL)
