@@ -107,6 +107,12 @@ RULES: Mapping[str, Rule] = {
 
 # (package, rule, pattern of the path) -> the reason why these files are accepted.
 EXCEPTIONS: Mapping[tuple[str, str, str], str] = {
+    ("openssh", "modes", "usr/lib/ssh/ssh-keysign"): "it reads the host's key for users, as upstream installs it",
+    (
+        "py3-numpy",
+        "run paths",
+        "usr/lib/python3.13/site-packages/*",
+    ): "the wheel's own libraries lie beside its modules",
     (
         "python3",
         "build paths",
