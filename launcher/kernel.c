@@ -139,7 +139,8 @@ char **kernel_arguments(const struct options *o, const struct kernel *kernel, co
 		add(&words, "eth0=fd:%d%s", FD_NETWORK, network->stream ? ",stream" : "");
 	add(&words, "status=fd:%d", FD_STATUS);
 	if (o->snapshot)
-		add(&words, "snapshot=fd:%d%s", FD_SNAPSHOT, o->snapshot_then_exit ? ",exit" : "");
+		add(&words, "snapshot=fd:%d%s", FD_SNAPSHOT,
+		    o->rehearse ? ",rehearse" : o->snapshot_then_exit ? ",exit" : "");
 	if (o->restore)
 		add(&words, "restore=fd:%d", FD_RESTORE);
 	if (o->trace_policy)

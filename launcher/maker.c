@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The snapshot comes from a VM of its own: what runs in it is the kernel and nabla-init of the image, never a command,
-// which could leave a snapshot that harms the VMs after it.
+// The snapshot comes from a VM of its own: what runs in it is the kernel, nabla-init and /bin/true of the image, never a
+// command of a user, which could leave a snapshot that harms the VMs after it.
 #include "maker.h"
 
 #include "descriptors.h"
@@ -18,13 +18,16 @@
 #include <unistd.h>
 
 #define WAIT_MS 10000
+#define REHEARSAL_MAX (UINT64_C(1) << 30) /* it compares all memory */
 
 static void reduce(struct options *o)
 {
-	static char *nothing[] = {NULL};
+	static char program[] = "/bin/true", *nothing[] = {NULL}, *rehearsal[] = {program, NULL};
 	o->snapshot = "";
 	o->snapshot_then_exit = o->save_boot = true;
-	o->command = nothing;
+	/* It then runs a command as later VMs do, and adds to the file which pages that changes. */
+	o->rehearse = o->memory <= REHEARSAL_MAX;
+	o->command = o->rehearse ? rehearsal : nothing;
 	o->env_count = o->service_count = 0;
 	o->workdir = "/";
 	o->hostname = HOSTNAME_DEFAULT;

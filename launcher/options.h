@@ -85,6 +85,7 @@ struct options {
 	const char *restore; /* the file to start from; NULL: the VM boots */
 	bool cold;	     /* never start from a snapshot that was not given */
 	bool save_boot;	     /* nabla-init saves the VM before it applies settings; no option of the user */
+	bool rehearse;	     /* the VM goes on, and adds to the snapshot which pages it changes; likewise */
 
 	/* isolation, limits and observation */
 	struct identity run_as;

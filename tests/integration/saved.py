@@ -20,6 +20,8 @@ PAGE = 4096
 FORMAT_AT, FLAGS_AT, BUILD_ID_AT, MEMORY_AT, SIZE_AT = 8, 12, 16, 48, 56
 BUDGET_AT, WINDOW_AT = 88, 96
 FEATURES_AT, XCR0_AT, RESUME_AT, DISKS_AT = 104, 136, 152, 216
+# struct um_hot, in the third page.
+HOT_AT, HOT_MAGIC, HOT_RANGES = 2 * PAGE, 0x31746F68616C626E, 240
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,24 @@ def at(symbol: str) -> int:
 
 def word(value: int) -> bytes:
     return struct.pack("<Q", value & (1 << 64) - 1)
+
+
+def hot_list(*ranges: tuple[int, int], count: int | None = None) -> bytes:
+    """Return a list of (page, count); it may claim another number of ranges."""
+    number = len(ranges) if count is None else count
+    data = struct.pack("<QII", HOT_MAGIC, number, 0) + b"".join(struct.pack("<II", *each) for each in ranges)
+    return data.ljust(PAGE, b"\xff")
+
+
+def hot_pages(file: Path) -> list[int]:
+    """Return the pages in the list of a snapshot, as numbers from the beginning of its memory."""
+    with file.open("rb") as stream:
+        stream.seek(HOT_AT)
+        data = stream.read(PAGE)
+    magic, number, _ = struct.unpack_from("<QII", data)
+    assert magic == HOT_MAGIC and number <= HOT_RANGES
+    ranges = struct.iter_unpack("<II", data[16 : 16 + 8 * number])
+    return [page for first, count in ranges for page in range(first, first + count)]
 
 
 def private_kernel(folder: Path) -> Path:

@@ -200,6 +200,34 @@ def test_forged_variables(name: str, small: Saved, tmp_path: Path, strace: str) 
     check_confined(small.forge(tmp_path / "s", (at(symbol), data)), tmp_path, strace)
 
 
+LAST = (64 << 20) // saved.PAGE
+HOT_LISTS = {
+    "all zero": saved.hot_list(),
+    "text": saved.hot_list((1, 1)),
+    "behind memory": saved.hot_list((LAST - 1, 2)),
+    "far behind": saved.hot_list((0xFFFFFFFF, 0xFFFFFFFF)),
+    "wraps": saved.hot_list((LAST - 1, 0xFFFFFFFF), (LAST - 1, 2)),
+    "much memory": saved.hot_list((LAST // 2, LAST // 2)),
+    "too many": saved.hot_list(count=saved.HOT_RANGES + 1),
+    "the most": saved.hot_list(*[(LAST - 2, 1)] * saved.HOT_RANGES),
+    "far too many": saved.hot_list(count=0xFFFFFFFF),
+}
+
+
+@pytest.mark.parametrize("name", HOT_LISTS)
+def test_forged_lists_of_pages(name: str, small: Saved, tmp_path: Path, strace: str) -> None:
+    """They are bounded by memory and a number of pages; a list that is not has no effect."""
+    forged = small.forge(tmp_path / "s", (saved.HOT_AT, HOT_LISTS[name]))
+    assert forged.run().output == "up\n"
+    check_confined(forged, tmp_path, strace)
+
+
+def test_forged_lists_of_special_pages(small: Saved, tmp_path: Path) -> None:
+    data, status = at("_sdata") // saved.PAGE, at("um_status") // saved.PAGE
+    for ranges in ([(data - 1, 2)], [(data, LAST - data)], [(status, 1)], [(data, 1), (status, 1), (data - 1, 1)]):
+        assert small.forge(tmp_path / "s", (saved.HOT_AT, saved.hot_list(*ranges))).run().output == "up\n"
+
+
 @pytest.mark.parametrize("symbol", ["um_boot_open", "um_boot_async", "um_install_filter", "um_host_exit", "_stext"])
 def test_forged_registers(symbol: str, small: Saved, tmp_path: Path, strace: str) -> None:
     """It goes on anywhere: in the boot's code, which could open files, too."""
