@@ -209,7 +209,7 @@ def test_no_host_of_a_package_archive_is_named() -> None:
         hosts |= {host for url in re.findall(r"https?://[^\s'\"]+", output) if (host := urlsplit(url).hostname)}
     named = re.compile(rf"(?<![\w.-])({'|'.join(map(re.escape, sorted(hosts)))})")
     guilty = [
-        f"{path.relative_to(ROOT)} names {found[1]}" for path in committed() for found in named.finditer(text_of(path))
+        f"{path.relative_to(ROOT)} names {match[1]}" for path in committed() for match in named.finditer(text_of(path))
     ]
     assert guilty == []
 
