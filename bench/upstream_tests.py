@@ -17,6 +17,7 @@ from nabla.core import log
 from nabla.core.errors import NablaError
 from nabla.core.paths import OUT, relative
 from nabla.core.results import read
+from nabla.packages import catalog
 from nabla.packages.upstream_tests import CheckResult
 from nabla.report.benchmarks import UPSTREAM, UpstreamTests, as_json
 
@@ -25,7 +26,9 @@ def main() -> int:
     """Collect all results."""
     argparse.ArgumentParser(prog="bench.upstream_tests", description=(__doc__ or "").splitlines()[0]).parse_args()
     tests = []
-    for path in sorted((OUT / "check").glob("*.json")):
+    # Other steps of the group `check` keep results of their own form there.
+    paths = [path for loaded in catalog.recipes() if (path := OUT / "check" / f"{loaded.name}.json").is_file()]
+    for path in paths:
         result = read(path, CheckResult, f"run it again: ./doit.sh check:{path.stem}")
         fields = (result.recipe, result.version, result.tree, result.tests, result.failed)
         tests.append(UpstreamTests(*fields))

@@ -184,7 +184,8 @@ bool command_save(struct settings *s, char **argv)
 		settings_read(s, argv);
 		command_configure(s);
 		/* Users and services take time anyway, and have a process of their own. */
-		alone = !services_find(s) && !s->user;
+		/* The VM that was saved itself only runs its command. */
+		alone = s->save || (!services_find(s) && !s->user);
 		if (alone)
 			error = exec_command(s, NULL);
 		_exit(STATUS_NO_START);
@@ -283,7 +284,7 @@ int command_run(struct settings *s)
 		services_find(s);
 	}
 	/* Without a terminal and a command, the VM runs for its services. */
-	bool services_only = services_start(s) && !s->command && !s->terminal;
+	bool services_only = !s->save && services_start(s) && !s->command && !s->terminal;
 	pid_t pid = services_only ? 0 : start(s);
 	if (pid < 0) {
 		status = -pid;

@@ -141,7 +141,8 @@ def _run_all(recipe: str, tests: Suite, key: str, log: Path) -> Outcome:
 def _run(recipe: str, test: Case, memory: str, log: Path) -> str:
     """Run one test in a VM of its own. Return a report of how its output differs; empty if it does not."""
     names = packages(recipe, test)
-    script = f"packages='{' '.join(test.packages or names)}'\n{_INSTALL}cd /root\n{test.script}"
+    wanted = (*names, *(name for name in test.packages if name.startswith("!")))
+    script = f"packages='{' '.join(wanted)}'\n{_INSTALL}cd /root\n{test.script}"
     words = [str(NABLA_RUN), "--ephemeral", "--memory", memory, str(IMAGE), "--", "/bin/sh", "-ec", script]
     try:
         done = process.run(words, check=False, timeout=TIMEOUT, input=repository(names, log))

@@ -64,7 +64,7 @@ def boot(image: Path, options: Sequence[str], command: Sequence[str], timeout: i
 
 
 def _printable(line: str) -> str:
-    """Return what is ASCII of a line, at most 200 characters."""
+    """Return the printable ASCII characters of a line, at most 200."""
     return "".join(letter for letter in line if " " <= letter <= "~").strip()[:200]
 
 
@@ -76,11 +76,11 @@ def verdict(fuzzer: str, seed: int, status: int, output: str, expected: Sequence
     if status in expected and not complaints:
         return None
     if complaints and status in expected:
-        return Finding(fuzzer, seed, f"the kernel warns: {complaints[0].strip()}", lines)
+        return Finding(fuzzer, seed, f"the kernel warns: {_printable(complaints[0])}", lines)
     if status == TIMED_OUT:
         return Finding(fuzzer, seed, "the VM does not end", lines)
     if status == FAILED:
-        panics = [line.strip() for line in output.splitlines() if "anic" in line]
+        panics = [_printable(line) for line in output.splitlines() if "anic" in line]
         return Finding(fuzzer, seed, panics[0] if panics else "the VM failed", lines)
     if status == SIGNAL + 31:
         return Finding(fuzzer, seed, "the VM made a forbidden host call", lines)

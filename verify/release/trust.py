@@ -269,13 +269,31 @@ def _summarize(
         rebuilds.threshold if rebuilds is not None else 0,
         datetime.now(UTC),
     )
-    private = options.summary_key or layout.keys_dir() / layout.SIGNING_KEY
-    if not private.is_file():
-        raise SignatureError(f"there is no key {private}", "name yours by --summary-key, see ssh-keygen(1)")
     try:
-        options.summary.write_text(summary.seal(result, private), encoding="utf-8")
+        options.summary.write_text(summary.seal(result, _summary_key(options)), encoding="utf-8")
     except OSError as error:
         raise SignatureError(f"{options.summary} cannot be written: {error.strerror}") from error
+
+
+def _summary_key(options: argparse.Namespace) -> Path:
+    key: Path = options.summary_key or layout.keys_dir() / layout.SIGNING_KEY
+    return key
+
+
+def _check_summary(options: argparse.Namespace) -> None:
+    """Notice before the verification that no summary can be signed. Raises `SignatureError`."""
+    if options.summary is None:
+        if options.summary_key is not None:
+            raise SignatureError("--summary-key KEY needs --summary FILE", "add --summary FILE")
+        return
+    if options.trust_embedded_key:
+        raise SignatureError(
+            "a summary needs a trusted signer, not the key inside the release", "add --allowed-signers FILE"
+        )
+    if not _summary_key(options).is_file():
+        raise SignatureError(
+            f"there is no key {_summary_key(options)}", "name yours by --summary-key, see ssh-keygen(1)"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -310,6 +328,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="the folder of the release")
     options = parser.parse_args(argv)
     try:
+        _check_summary(options)
         with tempfile.TemporaryDirectory(prefix="nabla-signers-") as scratch:
             if options.trust_embedded_key:
                 print("verify.release: anybody can have made this release: its own key is trusted", file=sys.stderr)

@@ -85,7 +85,8 @@ def _versions(loaded: PackageRecipe) -> Iterator[str]:
 
 
 def _in_order(numbers: list[str], text: str) -> bool:
-    return re.search(r"\D*".join(map(re.escape, numbers)), text) is not None
+    # Digits beside them would make another number: 1.2 is not the version of x-11.20.
+    return re.search(r"(?<!\d)" + r"\D*".join(map(re.escape, numbers)) + r"(?!\d)", text) is not None
 
 
 def _scripts(loaded: PackageRecipe) -> Iterator[str]:
