@@ -115,10 +115,10 @@ def test_a_recipe_without_a_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "test: the value"),
-        ('[[test]]\nscript = "true"\n', "expected"),
+        ("", "the key `test` is missing"),
+        ('[[test]]\nscript = "true"\n', "the key `expected` is missing"),
         ('[[test]]\nscript = "true"\nexpected = "x"\npackages = ["absent"]\n', "there is no package 'absent'"),
-        ('memory = "much"\n[[test]]\nscript = "true"\nexpected = "x"\n', "memory"),
+        ('memory = "much"\n[[test]]\nscript = "true"\nexpected = "x"\n', "memory: the value must match"),
         ('[[test]]\nscript = "true"\nexpected = "x"\nother = 1\n', "other"),
     ],
 )
@@ -127,8 +127,9 @@ def test_invalid_tests(text: str, reason: str, tmp_path: Path, monkeypatch: pyte
     (tmp_path / "tree.toml").write_text(text)
     with pytest.raises(PackageTestError) as caught:
         package_tests.load("tree")
-    assert reason.split(":")[0] in caught.value.message
-    assert "tree.toml" in caught.value.message
+    path, _, rest = caught.value.message.partition(": ")
+    assert "tree.toml" in path
+    assert reason in rest
 
 
 @pytest.fixture
@@ -207,7 +208,7 @@ def test_command(installed: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     lint(["tree"])
     (installed / "tmp").mkdir()
     (installed / "tmp" / "x").touch()
-    with pytest.raises(LintError, match="1 violations in 1 recipes"):
+    with pytest.raises(LintError, match="violations: 1; examined recipes: 1"):
         lint(["tree"])
     with pytest.raises(RecipeError, match="there is no recipe 'absent'"):
         lint(["absent"])
