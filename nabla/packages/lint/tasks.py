@@ -41,5 +41,7 @@ def lint(words: list[str]) -> None:
     for each in findings:
         log.info(f"{each.component}: {each.rule}: {each.sentence}")
     if findings:
-        raise LintError(f"{len(findings)} violations in {len(names)} recipes", "docs/packages.md explains the rules")
+        raise LintError(
+            f"violations: {len(findings)}; examined recipes: {len(names)}", "docs/packages.md explains the rules"
+        )
     log.info(f"{len(names)} recipes have no violation; {built} of them are built, and their files have none")
