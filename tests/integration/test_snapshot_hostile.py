@@ -257,3 +257,37 @@ def check_confined(forged: Saved, folder: Path, strace: str) -> None:
     # A call that the filter forbids is the last one, and does not happen.
     assert foreign in ([], host_calls[-1:]), foreign
     assert not foreign or "+++ killed by SIGSYS" in calls[-1], trace
+
+
+# Programs with a damaged header: the number of segments, then the place and the sizes of the first one.
+DAMAGE = "printf '\\377\\377\\377\\377' | dd bs=1 conv=notrunc"
+DAMAGED = "".join(
+    f"cp /bin/busybox /tmp/{n}; {DAMAGE} of=/tmp/{n} seek={offset} 2>/dev/null;"
+    for n, offset in enumerate((56, 72, 80, 96, 104))
+)
+WORDS = {
+    "no programs": "save /absent /etc /dev/null /etc/passwd /proc/1/mem /proc/nabla/snapshot",
+    "many": "save " + "/bin/busybox " * 70,
+    "no words": "     ",
+    "one path": "/bin/busybox",
+    "relative": "save bin/busybox ../bin/busybox",
+    "no text": "\x01\xff\x7f /\xff",
+    **{f"damaged program {n}": f"save /tmp/{n} /bin/busybox" for n in range(5)},
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_words_of_a_write(name: str, minimal: Vm, tmp_path: Path) -> None:
+    """Whatever a guest names as programs, the VM is saved, goes on, and starts again."""
+    then = "head -n 1 /proc/nabla/snapshot; { /tmp/0; } 2>/dev/null; busybox echo on"
+    script = f'{DAMAGED} printf %s "$0" >/proc/nabla/snapshot; {then}'
+    saved_vm, original = save(minimal, tmp_path / "s.snap", "/bin/sh", "-c", script, WORDS[name], then_exit=False)
+    assert original.output == "state original\non\n", original.describe()
+    assert saved_vm.run().output == "state restored\non\n"
+
+
+def test_longest_write(minimal: Vm, tmp_path: Path) -> None:
+    write = "head -c $n /dev/zero | dd of=/proc/nabla/snapshot bs=$n iflag=fullblock 2>&1"
+    script = f"for n in 1025 70000 1024; do {write}; done"
+    _, result = save(minimal, tmp_path / "s.snap", "/bin/sh", "-c", script)
+    assert result.output.count("Invalid argument") == 2, result.describe()
