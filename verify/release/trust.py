@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import hashlib
 import os
 import stat
 import sys
@@ -66,12 +67,25 @@ class Row:
 
 @dataclass(frozen=True)
 class Bytes:
-    """The result of the checks that every byte is the signer's. `files`: path -> sha256; `public`: the signer's key."""
+    """The result of the checks that every byte is the signer's.
+
+    `files`: path -> sha256. `sums`: the sha256 of the file that lists them. `public`: the signer's key.
+    """
 
     rows: list[Row]
     stated: Statement | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+    sums: str = ""
     public: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Examined:
+    """The result of all checks. `seen`: what they are about. `counted`: the signers whose rebuilds count."""
+
+    rows: list[Row]
+    seen: Bytes
+    counted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +99,7 @@ class Rebuilds:
 
 def examine(
     folder: Path, allowed: Path, tools: Tools, rebuilds: Rebuilds | None = None, offered: fresh.Source | None = None
-) -> list[Row]:
+) -> Examined:
     """Check a release. `allowed`: file of allowed signers, in the format of OpenSSH.
 
     Raises `ToolError`, `SignatureError`, `FreshnessError`.
@@ -95,18 +109,19 @@ def examine(
     names = consistency.CHECKS
     if any(row.problems for row in rows) or stated is None or seen.public is None:
         more = [name for name, wanted in (("rebuilds", rebuilds), ("fresh", offered)) if wanted is not None]
-        return [*rows, *(Row(name, _SKIPPED, (_SKIPPED,)) for name in (*more, *names))]
+        return Examined([*rows, *(Row(name, _SKIPPED, (_SKIPPED,)) for name in (*more, *names))], seen)
+    votes: list[threshold.Vote] = []
     if rebuilds is not None:
         votes = threshold.count(folder, listed, stated, seen.public, rebuilds.signers, rebuilds.folder)
         rows.append(Row("rebuilds", threshold.summary(votes), threshold.problems(votes, rebuilds.threshold)))
     if offered is not None:
-        problems = tuple(fresh.check(offered, stated.version, files.sha256(folder / SUMS)))
+        problems = tuple(fresh.check(offered, stated.version, seen.sums))
         rows.append(Row("fresh", offered.url, problems))
     with tempfile.TemporaryDirectory(prefix="nabla-release-") as scratch:
         release = Release(folder, listed, stated, tools, Path(scratch))
         for name, (about, check) in names.items():
             rows.append(Row(name, about, tuple(check(release))))
-    return rows
+    return Examined(rows, seen, tuple(vote.signer for vote in votes if not vote.problem))
 
 
 def examine_bytes(folder: Path, allowed: Path) -> Bytes:
@@ -116,10 +131,14 @@ def examine_bytes(folder: Path, allowed: Path) -> Bytes:
     # A link could lead outside of the release, so no file is opened.
     if rows[0].problems:
         return Bytes(rows)
-    public, problem = _signer(folder, allowed)
+    try:
+        content = (folder / SUMS).read_bytes()
+    except OSError as error:
+        return Bytes([*rows, Row("signature", SIGNATURE, (f"{SUMS}: {error.strerror}",))])
+    public, problem = _signer(content, folder, allowed)
     rows.append(Row("signature", SIGNATURE, problem))
     present = {name for name, status in entries.items() if stat.S_ISREG(status.st_mode)}
-    listed, problems = _read_sums(folder)
+    listed, problems = _read_sums(content)
     problems += list(_compare(folder, present - {SUMS, SIGNATURE}, listed))
     rows.append(Row("sums", f"{len(listed)} files", tuple(problems)))
     rows.append(Row("modes", f"{len(entries)} files and folders", tuple(_modes(folder, entries))))
@@ -129,7 +148,7 @@ def examine_bytes(folder: Path, allowed: Path) -> Bytes:
         stated, problem = _statement(folder, public, {name: listed[name] for name in listed if name != STATEMENT})
     rows.append(Row("statement", STATEMENT, problem))
     rows.append(Row("keys", SIGNERS, tuple(_named(folder, public))))
-    return Bytes(rows, stated, listed, public)
+    return Bytes(rows, stated, listed, hashlib.sha256(content).hexdigest(), public)
 
 
 def _strange(entries: dict[str, os.stat_result]) -> Iterator[str]:
@@ -139,20 +158,18 @@ def _strange(entries: dict[str, os.stat_result]) -> Iterator[str]:
             yield f"{name} is {kind}"
 
 
-def _signer(folder: Path, allowed: Path) -> tuple[bytes | None, tuple[str, ...]]:
+def _signer(content: bytes, folder: Path, allowed: Path) -> tuple[bytes | None, tuple[str, ...]]:
     try:
-        return signatures.verify((folder / SUMS).read_bytes(), folder / SIGNATURE, allowed), ()
-    except OSError as error:
-        return None, (f"{SUMS}: {error.strerror}",)
+        return signatures.verify(content, folder / SIGNATURE, allowed), ()
     except SignatureError as error:
         return None, (": ".join(filter(None, (error.message, error.hint))),)
 
 
-def _read_sums(folder: Path) -> tuple[dict[str, str], list[str]]:
+def _read_sums(content: bytes) -> tuple[dict[str, str], list[str]]:
     """Return path -> sha256, and the problems of the file of sums."""
     try:
-        text = (folder / SUMS).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = content.decode()
+    except UnicodeDecodeError as error:
         return {}, [f"{SUMS} cannot be read: {error}"]
     sums = [layout.read_sum(line) for line in text.splitlines()]
     listed = dict(each for each in sums if each is not None)
@@ -255,17 +272,17 @@ def _rebuilds(options: argparse.Namespace, folder: Path) -> Rebuilds | None:
 
 
 def _summarize(
-    options: argparse.Namespace, folder: Path, allowed: Path, rows: Sequence[Row], rebuilds: Rebuilds | None
+    options: argparse.Namespace, folder: Path, allowed: Path, examined: Examined, rebuilds: Rebuilds | None
 ) -> None:
     """Write the signed summary of a verification. Raises `SignatureError`."""
-    seen = examine_bytes(folder, allowed)
-    statements = sorted(rebuilds.folder.glob("*.json")) if rebuilds is not None else []
+    seen = examined.seen
+    statements = [rebuilds.folder / f"{signer}.json" for signer in examined.counted] if rebuilds is not None else []
     result = summary.Summary(
         seen.stated.version if seen.stated is not None else "unknown",
-        {**seen.files, SUMS: files.sha256(folder / SUMS)} if (folder / SUMS).is_file() else seen.files,
+        {**seen.files, SUMS: seen.sums} if seen.sums else seen.files,
         files.sha256(allowed),
         summary.inputs(folder, statements),
-        not any(row.problems for row in rows),
+        not any(row.problems for row in examined.rows),
         rebuilds.threshold if rebuilds is not None else 0,
         datetime.now(UTC),
     )
@@ -342,9 +359,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                     raise SignatureError(f"there is no {needed}")
             folder = options.folder.resolve()
             rebuilds = _rebuilds(options, folder)
-            rows = examine(folder, allowed.resolve(), tools, rebuilds, fresh.source(options))
+            examined = examine(folder, allowed.resolve(), tools, rebuilds, fresh.source(options))
+            rows = examined.rows
             if options.summary is not None:
-                _summarize(options, folder, allowed.resolve(), rows, rebuilds)
+                _summarize(options, folder, allowed.resolve(), examined, rebuilds)
     except (SignatureError, ToolError, FreshnessError) as error:
         print(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
         return 2

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from nabla.core import manifest
 from nabla.core.paths import IMAGES, ROOT
 from nabla.release import assembly, signing
@@ -64,6 +66,25 @@ def test_summary(built: Path, forger: Keys, tmp_path: Path) -> None:
         subjects = {each["name"]: each["digest"]["sha256"] for each in stated["subject"]}
         assert subjects[layout.SUMS] == files.sha256(built / layout.SUMS)
         assert subjects["kernel/vmlinux"] == files.sha256(built / "kernel/vmlinux")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--trust-embedded-key", "--summary", "s.json"], "a summary needs a trusted signer"),
+        (["--summary-key", "key"], "--summary-key KEY needs --summary FILE"),
+        (["--summary", "s.json", "--summary-key", "absent"], "there is no key absent"),
+    ],
+)
+def test_summaries_that_cannot_be_signed(words: list[str], message: str, built: Path, tmp_path: Path) -> None:
+    """The verification does not begin."""
+    argv = [sys.executable, "-P", "-m", "verify.release", *words, str(built)]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(argv, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert result.stderr.count("error: ") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_key_is_not_enough(built: Path, forger: Keys) -> None:

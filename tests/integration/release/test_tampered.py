@@ -32,7 +32,7 @@ def _allowed(copy: Copy) -> Path:
 
 def _problems(copy: Copy, tools: Tools) -> dict[str, str]:
     """Return the failures by the name of the check, without checks that did not run."""
-    rows = checker.examine(copy.folder, _allowed(copy), tools)
+    rows = checker.examine(copy.folder, _allowed(copy), tools).rows
     problems = {row.check: "\n".join(row.problems) for row in rows if row.problems}
     return {name: text for name, text in problems.items() if "not checked, because" not in text}
 
