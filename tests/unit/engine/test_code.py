@@ -55,6 +55,7 @@ _KERNEL = {"build.kernel.config", "build.kernel.compile_kernel"}
 _TOOLS = {"fs.alpine_tools.make_apk_tools", "fs.alpine_tools.make_image_tools"}
 # The module that draws the graph also writes templates, which it fetches sources for.
 _FETCH = {"sources.fetch.fetch_recipe", "packages.templates.tasks.draw"}
+_ARCHIVE = {"release.archive_check.check"}
 _REPOSITORY = {f"packages.repository.{name}" for name in ("show_key", "make_index", "unsign")}
 _PACKAGES = {"packages.builder.make_packages"}
 _CONTAINER = {"images.oci.make_image", "images.oci.make_reference"}
@@ -73,8 +74,8 @@ EDITS = (
     ("nabla/build/series.py", "touched", _TREES | _COMPONENTS | _KERNEL | _PACKAGES),
     ("nabla/build/kconfig.py", "check", _KERNEL),
     ("nabla/build/component.py", "_recipe_files", _COMPONENTS),
-    ("nabla/sources/origins/url.py", "_reason", _FETCH),
-    ("nabla/sources/openpgp.py", "check", _FETCH),
+    ("nabla/sources/origins/url.py", "_reason", _FETCH | _ARCHIVE),
+    ("nabla/sources/openpgp.py", "check", _FETCH | _ARCHIVE),
     ("nabla/sandbox/tasks.py", "unpack", _ROOTS),
     ("nabla/packages/split.py", "_fits", _PACKAGES),
     ("nabla/packages/elf.py", "alpine_names", _PACKAGES | _REPOSITORY),
@@ -91,7 +92,7 @@ EDITS = (
     ("nabla/sbom/licenses.py", "_is_license", _BILLS),
     ("nabla/report/graph.py", "reduce", _REPORT),
     ("nabla/policy/document.py", "describe", _REPORT | {"policy.tasks.update"}),
-    ("nabla/release/assembly.py", "_compress", {"release.contents.make"}),
+    ("nabla/release/assembly.py", "_compress", {"release.contents.make"} | _ARCHIVE),
     (
         "nabla/release/digests.py",
         "differences",
