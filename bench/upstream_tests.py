@@ -15,10 +15,10 @@ import argparse
 from bench import common
 from nabla.core import log
 from nabla.core.errors import NablaError
-from nabla.core.paths import OUT, relative
+from nabla.core.paths import relative
 from nabla.core.results import read
 from nabla.packages import catalog
-from nabla.packages.upstream_tests import CheckResult
+from nabla.packages.upstream_tests import CheckResult, record_path
 from nabla.report.benchmarks import UPSTREAM, UpstreamTests, as_json
 
 
@@ -26,8 +26,7 @@ def main() -> int:
     """Collect all results."""
     argparse.ArgumentParser(prog="bench.upstream_tests", description=(__doc__ or "").splitlines()[0]).parse_args()
     tests = []
-    # Other steps of the group `check` keep results of their own form there.
-    paths = [path for loaded in catalog.recipes() if (path := OUT / "check" / f"{loaded.name}.json").is_file()]
+    paths = [path for loaded in catalog.recipes() if (path := record_path(loaded.name)).is_file()]
     for path in paths:
         result = read(path, CheckResult, f"run it again: ./doit.sh check:{path.stem}")
         fields = (result.recipe, result.version, result.tree, result.tests, result.failed)

@@ -23,10 +23,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from nabla.core import digest, files, log
 from nabla.core.errors import CommandError
@@ -38,6 +41,10 @@ from nabla.engine.remote import elsewhere, settings
 CACHE_VERSION = 2
 # The sample of a second build contains one of this number of keys.
 SAMPLE = 8
+# The file of an entry that `outcome` adds.
+_OUTCOME = "result.json"
+
+_Outcome = TypeVar("_Outcome", bound=msgspec.Struct)
 
 
 def key(*inputs: Any) -> str:
@@ -161,6 +168,20 @@ def add(name: str, title: str, sources: Mapping[str, Path], *, move: bool = Fals
 
         stores.offer(name, title, {each: folder / each for each in sources})
     return folder
+
+
+def outcome(name: str, title: str, target: Path, kind: type[_Outcome], make: Callable[[], _Outcome]) -> _Outcome:
+    """Return what `make` returns, or what it has returned for this key, and write it to `target` as JSON.
+
+    What `make` raises is passed on, and nothing is stored: only tests that pass have an outcome.
+    """
+    with lock(name):
+        folder = find(name) if is_reusable() else None
+        if folder is None:
+            target.write_bytes(msgspec.json.format(msgspec.json.encode(make()), indent=1) + b"\n")
+            folder = add(name, title, {_OUTCOME: target})
+    shutil.copyfile(folder / _OUTCOME, target)
+    return msgspec.json.decode(target.read_bytes(), type=kind)
 
 
 def _uses_stores() -> bool:

@@ -11,7 +11,6 @@ kernel and launcher.
 from __future__ import annotations
 
 import io
-import shutil
 import tarfile
 import tempfile
 from collections.abc import Sequence
@@ -115,14 +114,8 @@ def check(recipe: str, result: Path, log: Path) -> Outcome:
     """
     tests = load(recipe)
     key = _key(recipe, tests)
-    with result_cache.lock(key):
-        entry = result_cache.find(key) if result_cache.is_reusable() else None
-        if entry is None:
-            outcome = _run_all(recipe, tests, key, log)
-            result.write_bytes(msgspec.json.format(msgspec.json.encode(outcome), indent=1) + b"\n")
-            entry = result_cache.add(key, f"{recipe}: tests of its packages", {"result.json": result})
-    shutil.copyfile(entry / "result.json", result)
-    return msgspec.json.decode(result.read_bytes(), type=Outcome)
+    title = f"{recipe}: tests of its packages"
+    return result_cache.outcome(key, title, result, Outcome, lambda: _run_all(recipe, tests, key, log))
 
 
 def _run_all(recipe: str, tests: Suite, key: str, log: Path) -> Outcome:

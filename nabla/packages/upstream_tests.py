@@ -13,7 +13,6 @@ The result cache stores a passed check under the digest of its inputs: script, p
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,14 +75,8 @@ def check(loaded: PackageRecipe, image: Path, record: Path, log: Path) -> CheckR
     Raises `PackageCheckError` if a test fails, or if the script does not report any tests.
     """
     key = _key(loaded, image)
-    with result_cache.lock(key):
-        entry = result_cache.find(key) if result_cache.is_reusable() else None
-        if entry is None:
-            result = _run(loaded, key, image, log)
-            record.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
-            entry = result_cache.add(key, f"{loaded.name}: upstream's tests", {"result.json": record})
-    shutil.copyfile(entry / "result.json", record)
-    return msgspec.json.decode(record.read_bytes(), type=CheckResult)
+    title = f"{loaded.name}: upstream's tests"
+    return result_cache.outcome(key, title, record, CheckResult, lambda: _run(loaded, key, image, log))
 
 
 def counts(lines: Sequence[str]) -> tuple[int, int] | None:

@@ -10,7 +10,6 @@ archive and of the release.
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import msgspec
@@ -56,20 +55,18 @@ def check(job: Job) -> None:
     )
     record = job.out(RECORD)
     key = result_cache.key("release from the archive of sources", outcome.archive, outcome.sums)
-    with result_cache.lock(key):
-        entry = result_cache.find(key) if result_cache.is_reusable() else None
-        if entry is None:
-            _build(job, archive, folder)
-            (top,) = folder.glob("nabla-sources-*/")
-            _compare(release, top / "checkout" / release.relative_to(ROOT))
-            record.write_bytes(msgspec.json.format(msgspec.json.encode(outcome), indent=1) + b"\n")
-            entry = result_cache.add(key, "the release, built from the archive of sources", {"sources.json": record})
-    shutil.copyfile(entry / "sources.json", record)
+
+    def build() -> Outcome:
+        top = _build(job, archive, folder)
+        _compare(release, top / "checkout" / release.relative_to(ROOT))
+        return outcome
+
+    result_cache.outcome(key, "the release, built from the archive of sources", record, Outcome, build)
     job.note(f"{outcome.version}: all {outcome.files} files of the release have the same bytes")
 
 
-def _build(job: Job, archive: Path, folder: Path) -> None:
-    """Run the archive's build.sh where neither the user's cache nor a network is there."""
+def _build(job: Job, archive: Path, folder: Path) -> Path:
+    """Run the archive's build.sh where neither the user's cache nor a network is there; return its folder."""
     job.run(["tar", "-xf", archive, "-C", folder])
     archive.unlink()
     (top,) = folder.glob("nabla-sources-*/")
@@ -83,6 +80,7 @@ def _build(job: Job, archive: Path, folder: Path) -> None:
         job.run([*words, "--", str(top / "build.sh"), "release"], timeout=TIMEOUT)
     except CommandError as error:
         raise ArchiveCheckError(f"the archive does not build the release ({error.message})", error.hint) from error
+    return top
 
 
 def _compare(release: Path, rebuilt: Path) -> None:

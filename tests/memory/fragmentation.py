@@ -8,7 +8,6 @@ mapping. The result cache stores the outcome under the digest of image, kernel a
 from __future__ import annotations
 
 import re
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -81,13 +80,9 @@ def check(result: Path) -> Result:
     """Run the mixture in all VMs at once, or restore the outcome from the cache; write it to `result`."""
     machine = [digest.sha256_file(path) for path in (IMAGE, VMLINUX, NABLA_RUN)]
     key = result_cache.key("fragmentation", machine, list(MEMORIES), SECONDS)
-    with result_cache.lock(key):
-        entry = result_cache.find(key) if result_cache.is_reusable() else None
-        if entry is None:
-            with ThreadPoolExecutor(len(MEMORIES)) as pool:
-                outcomes = tuple(pool.map(run, MEMORIES))
-            done = Result(key=key, outcomes=outcomes)
-            result.write_bytes(msgspec.json.format(msgspec.json.encode(done), indent=1) + b"\n")
-            entry = result_cache.add(key, "fragmentation", {"result.json": result})
-    shutil.copyfile(entry / "result.json", result)
-    return msgspec.json.decode(result.read_bytes(), type=Result)
+    return result_cache.outcome(key, "fragmentation", result, Result, lambda: _run_all(key))
+
+
+def _run_all(key: str) -> Result:
+    with ThreadPoolExecutor(len(MEMORIES)) as pool:
+        return Result(key=key, outcomes=tuple(pool.map(run, MEMORIES)))

@@ -12,7 +12,6 @@ stores its outcome under the digest of its inputs: scripts, image, kernel and la
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,14 +140,7 @@ def compare(case: Case, words: list[str]) -> str:
 def check(programs: Programs, result: Path, log: Path) -> Outcome:
     """Run all cases of a set, or restore the outcome from the cache; write it to `result`. Raises `ProgramError`."""
     key = _key(programs)
-    with result_cache.lock(key):
-        entry = result_cache.find(key) if result_cache.is_reusable() else None
-        if entry is None:
-            outcome = _run_all(programs, key, log)
-            result.write_bytes(msgspec.json.format(msgspec.json.encode(outcome), indent=1) + b"\n")
-            entry = result_cache.add(key, f"{programs.name}: cases", {"result.json": result})
-    shutil.copyfile(entry / "result.json", result)
-    return msgspec.json.decode(result.read_bytes(), type=Outcome)
+    return result_cache.outcome(key, f"{programs.name}: cases", result, Outcome, lambda: _run_all(programs, key, log))
 
 
 def _run_all(programs: Programs, key: str, log: Path) -> Outcome:
