@@ -8,14 +8,13 @@ so that a file of allowed signers decides about names, purposes and dates.
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nabla.core import digest
-from nabla.core.process import run
 from nabla.engine.remote.keys import SigningError, ensure_key, sign
-from verify.release.signatures import allowed_signers_line, fingerprint
+from verify.release import signatures
+from verify.release.signatures import allowed_signers_line
 
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
@@ -43,16 +42,10 @@ def seal(payload: bytes, kind: str, private: Path) -> str:
 
 def seal_by_ssh(payload: bytes, kind: str, private: Path, namespace: str) -> str:
     """Return a DSSE envelope around a payload whose signature is OpenSSH's. Raises `SigningError`."""
-    from securesystemslib.dsse import Envelope
-
-    signature = sign(Envelope(payload, kind, {}).pae(), private, namespace)
-    public = base64.b64decode(run(["ssh-keygen", "-y", "-f", private], input="").stdout.split()[1])
-    data = {
-        "payload": base64.b64encode(payload).decode(),
-        "payloadType": kind,
-        "signatures": [{"keyid": fingerprint(public), "sig": base64.b64encode(signature.encode()).decode()}],
-    }
-    return digest.canonical(data) + "\n"
+    try:
+        return signatures.seal(payload, kind, private, namespace)
+    except signatures.SignatureError as error:
+        raise SigningError(error.message, error.hint) from error
 
 
 def library_signer(private: Path) -> CryptoSigner:

@@ -46,16 +46,34 @@ def verify(data: bytes, signature: Path, allowed: Path, namespace: str = NAMESPA
 
     Raises `SignatureError` if the signature is damaged, of other data or another namespace, or by another signer.
     """
-    known = _ssh_keygen("find-principals", "-s", signature, "-f", allowed)
+    known = _ssh_keygen("-Y", "find-principals", "-s", signature, "-f", allowed)
     if known.returncode != 0:
         raise SignatureError(f"{signature.name} is not by an allowed signer", known.stderr.strip())
     problem = ""
     for name in known.stdout.split("\n")[0].split(","):
-        result = _ssh_keygen("verify", "-n", namespace, "-I", name, "-s", signature, "-f", allowed, data=data)
+        result = _ssh_keygen("-Y", "verify", "-n", namespace, "-I", name, "-s", signature, "-f", allowed, data=data)
         if result.returncode == 0:
             return _signer(signature)
         problem = problem or (result.stderr or result.stdout).strip()
     raise SignatureError(f"{signature.name} does not match the signed data", problem)
+
+
+def seal(content: bytes, kind: str, private: Path, namespace: str) -> str:
+    """Return a DSSE envelope around `content` whose signature is OpenSSH's. `kind`: its media type.
+
+    Raises `SignatureError` if the key cannot sign.
+    """
+    from securesystemslib.dsse import Envelope
+
+    signed = bytes(Envelope(content, kind, {}).pae())
+    signature = _output("-Y", "sign", "-q", "-n", namespace, "-f", private, data=signed)
+    public = base64.b64decode(_output("-y", "-f", private).split()[1])
+    data = {
+        "payload": base64.b64encode(content).decode(),
+        "payloadType": kind,
+        "signatures": [{"keyid": fingerprint(public), "sig": base64.b64encode(signature.encode()).decode()}],
+    }
+    return canonical(data) + "\n"
 
 
 def open_sealed(text: str, kind: str, public: bytes) -> bytes:
@@ -84,7 +102,7 @@ def open_signed(text: str, kind: str, name: str, allowed: Path, namespace: str) 
         file = Path(scratch, "signature")
         file.write_bytes(bytes.fromhex(signature.signature))
         words = ("-n", namespace, "-I", name, "-s", file, "-f", allowed)
-        result = _ssh_keygen("verify", *words, data=bytes(envelope.pae()))
+        result = _ssh_keygen("-Y", "verify", *words, data=bytes(envelope.pae()))
         if result.returncode != 0:
             raise SignatureError(f"no allowed signer {name} signed it", (result.stderr or result.stdout).strip())
         public = _signer(file)
@@ -118,8 +136,16 @@ def canonical(data: Any) -> str:
     return json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-def _ssh_keygen(action: str, *words: str | Path, data: bytes = b"") -> subprocess.CompletedProcess[str]:
-    argv = ["ssh-keygen", "-Y", action, *words]
+def _output(*words: str | Path, data: bytes = b"") -> str:
+    result = _ssh_keygen(*words, data=data)
+    if result.returncode != 0:
+        lines = (result.stderr or result.stdout).strip().splitlines()
+        raise SignatureError("the statement cannot be signed", lines[-1] if lines else "")
+    return result.stdout
+
+
+def _ssh_keygen(*words: str | Path, data: bytes = b"") -> subprocess.CompletedProcess[str]:
+    argv = ["ssh-keygen", *words]
     try:
         done = subprocess.run(argv, input=data, capture_output=True, check=False)
     except FileNotFoundError:

@@ -82,6 +82,6 @@ def test_inputs(tmp_path: Path) -> None:
 def test_a_key_that_cannot_sign(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("no key")
     (tmp_path / "key").chmod(0o600)
-    with pytest.raises(signatures.SignatureError, match="the summary cannot be signed") as caught:
+    with pytest.raises(signatures.SignatureError, match="the statement cannot be signed") as caught:
         summary.seal(PASSED, tmp_path / "key")
     assert caught.value.hint

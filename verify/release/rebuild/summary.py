@@ -7,8 +7,6 @@ DSSE with one signature by OpenSSH in the namespace `nabla-summary`.
 
 from __future__ import annotations
 
-import base64
-import subprocess
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +15,6 @@ from typing import Any
 
 from verify.release import files, signatures
 from verify.release.layout import STATEMENT
-from verify.release.signatures import SignatureError
 from verify.release.statement import MEDIA_TYPE
 
 PREDICATE = "https://slsa.dev/verification_summary/v1"
@@ -75,26 +72,5 @@ def inputs(folder: Path, statements: Collection[Path] = ()) -> dict[str, str]:
 
 def seal(summary: Summary, private: Path) -> str:
     """Return the signed envelope. Raises `SignatureError` if the key cannot sign."""
-    from securesystemslib.dsse import Envelope
-
-    payload = (signatures.canonical(form(summary)) + "\n").encode()
-    signed = bytes(Envelope(payload, MEDIA_TYPE, {}).pae())
-    signature = _ssh_keygen("-Y", "sign", "-q", "-n", NAMESPACE, "-f", private, data=signed)
-    public = base64.b64decode(_ssh_keygen("-y", "-f", private).split()[1])
-    data = {
-        "payload": base64.b64encode(payload).decode(),
-        "payloadType": MEDIA_TYPE,
-        "signatures": [{"keyid": signatures.fingerprint(public), "sig": base64.b64encode(signature).decode()}],
-    }
-    return signatures.canonical(data) + "\n"
-
-
-def _ssh_keygen(*words: str | Path, data: bytes = b"") -> bytes:
-    try:
-        done = subprocess.run(["ssh-keygen", *words], input=data, capture_output=True, check=False)
-    except FileNotFoundError:
-        raise SignatureError("ssh-keygen is missing", "install the package openssh-client") from None
-    if done.returncode != 0:
-        text = (done.stderr or done.stdout).decode(errors="replace").strip()
-        raise SignatureError("the summary cannot be signed", text.splitlines()[-1] if text else "")
-    return done.stdout
+    payload = signatures.canonical(form(summary)) + "\n"
+    return signatures.seal(payload.encode(), MEDIA_TYPE, private, NAMESPACE)
