@@ -6,7 +6,8 @@ python -m bench.snapshots [--runs 300] [--clones 100] [--commit]
 "first byte" ends when the first byte of the answer arrives, "exit" when nabla-run has ended; both include nabla-run.
 Clones are VMs that all live at once and answer; their memory is the host's proportional set size, which divides pages
 that they share. Bind it to one processor (taskset -c 1) for figures with less noise. bubblewrap is measured where it is
-installed, and a server in Node if there is an image with it (doit programs:node).
+installed, a server in Node if there is an image with it (doit programs:node), and Python with pandas if the package is
+built (doit packages:py3-pandas).
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ from typing import Any
 
 from bench import common
 from nabla.core import log
+from nabla.core.artifacts import package_record
 from nabla.core.paths import IMAGES, NABLA_RUN, OUT, VMLINUX
+from nabla.images import package_tests
 
 SMALL = "import sys\n"
 NUMPY = "import numpy, sys\n"
+PANDAS = "import numpy, pandas, sys\n"
 PAYLOAD = "import asyncio, json, urllib.request, decimal, logging, sys\n"
 ANSWER = "sys.stdout.write(str(sum(range(9)))); sys.stdout.flush()\n"
 # A server that has answered once, and answers a client of its own after it was restored.
@@ -44,11 +48,11 @@ SAVE = "open('/proc/nabla/snapshot', 'w').write('save')\n"
 WAIT = "sys.stdin.read()\n"
 
 
-def save(file: Path, image: Path, memory: str, *command: str) -> list[str]:
-    """Make a snapshot; returns the command line that starts from it."""
+def save(file: Path, image: Path, memory: str, *command: str, stdin: bytes = b"") -> list[str]:
+    """Make a snapshot by a command that reads `stdin`; returns the command line that starts from it."""
     common.need(NABLA_RUN, VMLINUX, image)
     words = [str(NABLA_RUN), "--ephemeral", "--memory", memory, "--snapshot", str(file), "--snapshot-then-exit"]
-    subprocess.run([*words, str(image), "--", *command], stdin=subprocess.DEVNULL, check=True)
+    subprocess.run([*words, str(image), "--", *command], input=stdin, check=True)
     return [str(NABLA_RUN), "--ephemeral", "--restore", str(file), str(image)]
 
 
@@ -57,6 +61,17 @@ def node(file: Path) -> dict[str, Sequence[str]]:
     if not NODE_IMAGE.exists():
         return {}
     return {"snapshot, server in Node": save(file, NODE_IMAGE, "1G", "node", "-e", NODE)}
+
+
+def pandas(folder: Path) -> dict[str, Sequence[str]]:
+    """Return the command line that starts from a snapshot of Python with numpy and pandas, if there is the package."""
+    name = "py3-pandas"
+    if not package_record(name).exists():
+        return {}
+    archive = package_tests.repository([name], folder / "log")
+    script = f'{package_tests.install_script([name])}exec python3 -c "$0"'
+    command = ("/bin/sh", "-ec", script, PANDAS + SAVE + ANSWER)
+    return {"snapshot, Python with pandas": save(folder / "7", package_tests.IMAGE, "512M", *command, stdin=archive)}
 
 
 def instant(image: str, *command: str) -> list[str]:
@@ -147,6 +162,7 @@ def main() -> int:
             "snapshot, Python with imports": save(at / "3", TEST, "256M", "python3", "-c", PAYLOAD + SAVE + ANSWER),
             "host's Python, the same": [sys.executable, "-c", PAYLOAD + ANSWER],
             "snapshot, Python with numpy": save(at / "4", TEST, "256M", "python3", "-c", NUMPY + SAVE + ANSWER),
+            **pandas(at),
             **node(at / "6"),
             "instant start, Python": instant("test", "python3", "-c", SMALL + ANSWER),
             "boot, Python": common.machine("test", "python3", "-c", SMALL + ANSWER, memory="256M"),

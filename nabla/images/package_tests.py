@@ -135,7 +135,7 @@ def _run(recipe: str, test: Case, memory: str, log: Path) -> str:
     """Run one test in a VM of its own. Return a report of how its output differs; empty if it does not."""
     names = packages(recipe, test)
     wanted = (*names, *(name for name in test.packages if name.startswith("!")))
-    script = f"packages='{' '.join(wanted)}'\n{_INSTALL}cd /root\n{test.script}"
+    script = f"{install_script(wanted)}cd /root\n{test.script}"
     words = [str(NABLA_RUN), "--ephemeral", "--memory", memory, str(IMAGE), "--", "/bin/sh", "-ec", script]
     try:
         done = process.run(words, check=False, timeout=TIMEOUT, input=repository(names, log))
@@ -147,6 +147,11 @@ def _run(recipe: str, test: Case, memory: str, log: Path) -> str:
         f"status {done.returncode} after {done.seconds:.1f} s\n--- expected\n{test.expected}"
         f"--- output\n{done.stdout}--- errors\n{done.stderr}"
     )
+
+
+def install_script(names: Sequence[str]) -> str:
+    """Return the start of a script for /bin/sh that reads the archive of `repository` and installs these packages."""
+    return f"packages='{' '.join(names)}'\n{_INSTALL}"
 
 
 def repository(names: Sequence[str], log: Path) -> bytes:

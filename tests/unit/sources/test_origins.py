@@ -34,6 +34,7 @@ PROVIDERS = ("debian", "pypi", "upstream")
 # Sources with a single origin in the form that is built; docs/recipes.md lists the reasons.
 SINGLE = {
     **dict.fromkeys(("alpine-base", "krunner-python", "numpy", "py3-numpy", "py3-pip", "py3-tornado"), "pypi"),
+    **dict.fromkeys(("py3-dateutil", "py3-pandas", "py3-tzdata"), "pypi"),
     **dict.fromkeys(("container-profiles", "libgcc", "libstdc++"), "debian"),
     **dict.fromkeys(("luajit", "sqlite", "sqlite-tests", "tcl", "zlib", "zstd"), "debian"),
     **dict.fromkeys(("bash", "dash", "git", "jq", "less", "libevent"), "debian"),
