@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import json
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from doit import cmd_run as run
-from doit.cmd_base import DoitCmdBase, check_tasks_exist
+from doit.cmd_base import DoitCmdBase
+from doit.cmdparse import CmdParseError
+from doit.exceptions import InvalidCommand
 
 from nabla.core import digest, files
+from nabla.core.errors import NablaError
 from nabla.core.paths import OUT, STATE, VENV, relative
 from nabla.engine import lock, order
 from nabla.engine.remote import timeline
@@ -31,7 +36,31 @@ _SHOWN = 100  # maximum characters of a value
 _CONTEXT = 20  # characters before a difference
 
 
-class Run(run.Run):
+class _OneError:
+    """A command that reports wrong arguments as one error with a hint, and exits with 2.
+
+    doit itself prints the tables of its options, and exits with 3.
+    """
+
+    name: str
+
+    def parse_execute(self, words: list[str]) -> Any:
+        """Run the command with these arguments; returns the exit status."""
+        try:
+            return super().parse_execute(words)  # type: ignore[misc]
+        except CmdParseError as error:
+            cause = " ".join(str(error).partition(" (parsing options")[0].split())
+            cause = cause.removeprefix("Error parsing Command: ")
+            failure = NablaError(cause, f"the options are listed by: ./doit.sh help {self.name}")
+        except InvalidCommand as error:
+            if error.not_found is None:
+                raise
+            failure = _no_task(error.not_found, [task.name for task in vars(self).get("task_list") or []])
+        print(failure.render(), file=sys.stderr)
+        return 2
+
+
+class Run(_OneError, run.Run):
     """doit's command `run` with the lock of the checkout; several workers run in critical-path order."""
 
     name = "run"
@@ -52,9 +81,10 @@ class Run(run.Run):
         return super()._execute(**options)
 
 
-class Explain(DoitCmdBase):
+class Explain(_OneError, DoitCmdBase):
     """Explain why a task would run, and list its inputs and outputs."""
 
+    name = "explain"
     doc_purpose = "explain why a task would run; list its inputs and outputs"
     doc_usage = "TASK ..."
     doc_description = "Compares the inputs, configuration, code and outputs of a task with its last success."
@@ -62,7 +92,7 @@ class Explain(DoitCmdBase):
 
     def _execute(self, pos_args: list[str]) -> int:
         tasks = {task.name: task for task in self.task_list}
-        check_tasks_exist(tasks, pos_args)
+        _require(pos_args, tasks)
         for name in _with_steps(tasks, pos_args or self.sel_tasks or []):
             self._explain(tasks[name], tasks)
         self.dep_manager.close()
@@ -113,12 +143,13 @@ class Explain(DoitCmdBase):
         self.outstream.write(line + "\n")
 
 
-class Clean(DoitCmdBase):
+class Clean(_OneError, DoitCmdBase):
     """Remove the outputs of the given tasks, or all of out/.
 
     The virtual environment and out/run stay: changes in VMs cannot be built again.
     """
 
+    name = "clean"
     doc_purpose = "remove outputs (downloads stay in the cache)"
     doc_usage = "[TASK ...]"
     doc_description = "Without a task, removes out/ except for the virtual environment and the disks of VMs."
@@ -126,7 +157,7 @@ class Clean(DoitCmdBase):
 
     def _execute(self, pos_args: list[str]) -> int:
         tasks = {task.name: task for task in self.task_list}
-        check_tasks_exist(tasks, pos_args)
+        _require(pos_args, tasks)
         if pos_args:
             for name in _with_steps(tasks, pos_args):
                 for target in map(Path, tasks[name].targets):
@@ -144,6 +175,18 @@ class Clean(DoitCmdBase):
                 files.remove(STATE / name)
         self.dep_manager.close()
         return 0
+
+
+def _require(names: Iterable[str], tasks: Mapping[str, Any]) -> None:
+    for name in names:
+        if name not in tasks:
+            raise InvalidCommand(not_found=name)
+
+
+def _no_task(name: str, tasks: list[str]) -> NablaError:
+    similar = difflib.get_close_matches(name, tasks, n=3)
+    hint = f"similar names: {', '.join(similar)}\n" if similar else ""
+    return NablaError(f"there is no task or command {name!r}", f"{hint}all tasks are listed by: ./doit.sh list --all")
 
 
 def _with_steps(tasks: Mapping[str, Any], names: list[str]) -> Iterator[str]:

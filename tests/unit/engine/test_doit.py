@@ -242,3 +242,20 @@ def big(job: Job) -> None:
     after = os.times()
     # Processor time of the children: a wall clock would measure the load of the machine.
     assert after.children_user + after.children_system - before.children_user - before.children_system < 1.0
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["chain:uper"], "error: there is no task or command 'chain:uper'\nhint: similar names: chain:upper"),
+        (["run", "nothing"], "error: there is no task or command 'nothing'\nhint: all tasks are listed by"),
+        (["clean", "chain:lost"], "error: there is no task or command 'chain:lost'\nhint: similar names: chain:last"),
+        (["explain", "nothing"], "error: there is no task or command 'nothing'"),
+        (["-x"], "error: option -x not recognized\nhint: the options are listed by: ./doit.sh help run"),
+        (["-n", "x"], "error: Error parsing parameter 'num_process'"),
+    ],
+)
+def test_wrong_argument_is_one_error(pipeline: Checkout, words: list[str], expected: str) -> None:
+    output = pipeline.doit(*words, status=2)
+    assert output.startswith(expected)
+    assert not (pipeline.root / "out/last.txt").exists()
