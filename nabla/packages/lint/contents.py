@@ -18,7 +18,7 @@ from elftools.elf.dynamic import DynamicSection
 
 from nabla.packages import catalog, elf
 from nabla.packages.builder import files_path
-from nabla.packages.catalog import BinaryPackage
+from nabla.packages.catalog import BinaryPackage, PackageError
 from nabla.packages.lint.recipes import Finding
 from verify.elf import DAMAGE, load
 
@@ -114,6 +114,11 @@ EXCEPTIONS: Mapping[tuple[str, str, str], str] = {
         "usr/lib/python3.13/site-packages/*",
     ): "the wheel's own libraries lie beside its modules",
     (
+        "py3-pandas",
+        "run paths",
+        "usr/lib/python3.13/site-packages/*",
+    ): "the wheel's own libraries lie beside its modules",
+    (
         "python3",
         "build paths",
         "usr/lib/python3.13/*",
@@ -128,10 +133,16 @@ EXCEPTIONS: Mapping[tuple[str, str, str], str] = {
 
 
 def examine(recipe: str, exceptions: Mapping[tuple[str, str, str], str] = EXCEPTIONS) -> Iterator[Finding]:
-    """Yield the violations of a built recipe's packages."""
+    """Yield the violations of a built recipe's packages.
+
+    Raises `PackageError` if the result cache has evicted their files.
+    """
     built = catalog.read_build_record(recipe)
     for part in built.parts:
         root = files_path(built.key, part.name)
+        if not root.is_dir():
+            again = f"build them again: ./doit.sh clean packages:{recipe} && ./doit.sh packages:{recipe}"
+            raise PackageError(f"the files of {part.name} are no longer in the cache", again)
         for path in part.files:
             for rule, find in RULES.items():
                 if not _is_excepted(part.name, rule, path, exceptions):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from nabla.core.errors import RecipeError
 from nabla.images import package_tests
 from nabla.images.package_tests import PackageTestError
 from nabla.packages import catalog
-from nabla.packages.catalog import BinaryPackage, BuildRecord
+from nabla.packages.catalog import BinaryPackage, BuildRecord, PackageError
 from nabla.packages.lint import contents, recipes
 from nabla.packages.lint.tasks import LintError, lint
 from nabla.sources.recipe import PackageRecipe, load_file
@@ -212,3 +213,6 @@ def test_command(installed: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         lint(["tree"])
     with pytest.raises(RecipeError, match="there is no recipe 'absent'"):
         lint(["absent"])
+    shutil.rmtree(installed)
+    with pytest.raises(PackageError, match="the files of tree are no longer in the cache"):
+        lint(["tree"])
