@@ -249,10 +249,12 @@ def fetch_recipe(job: Job, name: str) -> None:
         if source.local is not None:
             continue
         result = obtain(source, task_log=job.log)
-        origin = result.origin
+        sha256 = result.origin.sha256
+        # Keys of results contain the record. It is the same whichever origin delivered these bytes.
+        file = next(origin.file for origin in source.origin if origin.sha256 == sha256)
         size = result.path.stat().st_size
-        record.append({"source": source.name, "file": origin.file, "sha256": origin.sha256, "size": size})
-        job.note(f"{source.name}: {result.path} ({describe(origin)})")
+        record.append({"source": source.name, "file": file, "sha256": sha256, "size": size})
+        job.note(f"{source.name}: {result.path} ({describe(result.origin)})")
     job.out(source_record(name)).write_text(json.dumps(record, indent=1) + "\n")
 
 

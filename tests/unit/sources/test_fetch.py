@@ -359,6 +359,21 @@ def test_fetch_task(server: http.Server, checkout: Checkout, cache: Path) -> Non
     assert files_in(cache) == [SHA256]
 
 
+def test_the_record_does_not_depend_on_the_origin_that_delivered(
+    server: http.Server, checkout: Checkout, cache: Path
+) -> None:
+    """Another machine takes the file from a store, under the digest of the first origin."""
+    shutil.copy(ROOT / "nabla/sources/tasks.py", checkout.root / "nabla/sources")
+    text = RECIPE.format(url=f"{server.url}/absent/thing-1.tar", sha256=SHA256, size=len(CONTENT))
+    _, mark, first = text.partition("[[source.origin]]")
+    second = f"{mark}{first}".replace("absent/thing-1.tar", "file.tar")
+    checkout.write("recipes/thing/recipe.toml", f"{text}\n{second}")
+    checkout.doit("fetch:thing")
+    assert "/file.tar" in server.requests
+    record = json.loads((checkout.root / "out/state/sources/thing.json").read_text())
+    assert record == [{"source": "thing", "file": "thing-1.tar", "sha256": SHA256, "size": len(CONTENT)}]
+
+
 def test_unwritable_cache_is_told(server: http.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a file").write_text("")
     monkeypatch.setenv("NABLA_CACHE", str(tmp_path / "a file" / "cache"))
