@@ -13,8 +13,11 @@
  * 0.2 MiB; a long command line extends the stack, by at most 2 MiB under the usual limit.
  */
 #define ADDRESS_SPACE_SLACK (UINT64_C(4) << 20)
-/* The kernel's window and its tables. They are no memory: the kernel limits that by RLIMIT_DATA. */
-#define WINDOW (UINT64_C(65) << 30)
+/*
+ * The kernel's window and its tables, and the addresses below the kernel. They are no memory: the kernel limits that by
+ * RLIMIT_DATA.
+ */
+#define WINDOW (UINT64_C(66) << 30)
 
 static bool is_regular(int fd)
 {

@@ -111,7 +111,7 @@ static const char tail[] =
 	"\n"
 	"| limit | value |\n"
 	"|---|---|\n"
-	"| RLIMIT_AS | `--memory`, the sizes of copy-on-write disks, 4 MiB, and 65 GiB of addresses for reservations |\n"
+	"| RLIMIT_AS | `--memory`, the sizes of copy-on-write disks, 4 MiB, and 66 GiB of addresses for reservations and for programs that are linked to an address |\n"
 	"| RLIMIT_DATA | set by the guest kernel if it has addresses for reservations: three times `--memory`, the sizes of copy-on-write disks, and 7 MiB |\n"
 	"| RLIMIT_FSIZE | the size of the largest writable disk; 0 without one. Unlimited if standard output or error is "
 	"a regular file without `--max-output`, because the limit applies to that file too |\n"

@@ -99,7 +99,9 @@ def _program(policy: Policy) -> Iterator[Item]:
     yield "not kernel"
     yield from _range("RAM", IP, "ip", inside="trap", outside="not RAM")
     yield "not RAM"
-    yield from _range("WINDOW", IP, "ip", inside="trap", outside="not guest")
+    yield from _range("WINDOW", IP, "ip", inside="trap", outside="not window")
+    yield "not window"
+    yield from _range("LOW", IP, "ip", inside="trap", outside="not guest")
     yield "not guest"
     yield from _range("VDSO", IP, "ip", inside="vdso", outside="not vdso")
     yield "not vdso"

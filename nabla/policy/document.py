@@ -16,8 +16,14 @@ from nabla.policy.model import Policy, Rule
 
 PAGE = ROOT / "docs" / "host-syscalls.md"
 RATES = ROOT / "bench" / "results" / "host-syscalls.json"
-_SIZES = {"RAM_SIZE": "guest memory", "WINDOW_SIZE": "the window"}
-_RANGES = {"RAM": "guest memory", "WINDOW": "the window", "TEXT": "the kernel's text", "VDSO": "the host's vDSO"}
+_SIZES = {"RAM_SIZE": "guest memory", "WINDOW_SIZE": "the window", "LOW_SIZE": "the addresses below the kernel"}
+_RANGES = {
+    "RAM": "guest memory",
+    "WINDOW": "the window",
+    "LOW": "the addresses below the kernel",
+    "TEXT": "the kernel's text",
+    "VDSO": "the host's vDSO",
+}
 
 
 class Load(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

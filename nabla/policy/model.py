@@ -19,19 +19,20 @@ from verify import syscall_table
 POLICY = LAUNCHER_SRC / "policy.toml"
 
 # 64-bit values that the kernel sets in the filter before it installs it, in the order of its enum policy_constant.
-RANGES = ("RAM", "WINDOW", "TEXT", "VDSO")
+RANGES = ("RAM", "WINDOW", "LOW", "TEXT", "VDSO")
 SETS = ("STREAM_IN", "STREAM_OUT", "DISK_READ", "DISK_WRITE")
 CONSTANTS = (
     *(f"{name}_{end}" for name in RANGES for end in ("START", "END")),
     "RAM_SIZE",
     "WINDOW_SIZE",
+    "LOW_SIZE",
     "TIMER",
     *SETS,
     "FSGSBASE_MISSING",
     "DENY",
 )
 VALUES = ("TIMER",)
-LIMITS = ("RAM_SIZE", "WINDOW_SIZE")
+LIMITS = ("RAM_SIZE", "WINDOW_SIZE", "LOW_SIZE")
 CONDITIONS = ("FSGSBASE_MISSING",)
 ARGUMENTS = 6
 

@@ -9,6 +9,10 @@
 #include <sched.h>
 #include <sys/mman.h>
 
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
 #define PAGE 4096UL
 #define AREAS 20
 
@@ -69,8 +73,12 @@ static void check_all(const char *what)
 
 static void map(struct area *a)
 {
+	/* one in four where all processes choose among the same addresses */
+	int fixed = !rnd(4);
+	char *where = fixed ? (char *)0x40000000 + rnd(400) * 3 * PAGE : NULL;
 	a->pages = 1 + rnd(rnd(8) ? 12 : 300);
-	a->at = mmap(NULL, a->pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	a->at = mmap(where, a->pages * PAGE, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | (fixed ? MAP_FIXED_NOREPLACE : 0), -1, 0);
 	if (a->at == MAP_FAILED) {
 		a->at = NULL;
 		return;

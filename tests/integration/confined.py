@@ -33,6 +33,7 @@ PROGRAM = "/usr/lib/nabla-tests/escape"
 AT_HWCAP2, FSGSBASE = 26, 2
 BASE = 0x60000000  # CONFIG: where the kernel's image and, behind it, the guest's memory lie
 WINDOW = 64 << 30  # addresses that become memory when they are touched
+LOW = 0x200000, BASE - 0x200000  # likewise, for programs that are linked to an address
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,9 @@ def filters(trace: str) -> list[list[Instruction]]:
 def window(memory: int) -> tuple[int, int]:
     """Return the first and last address of the window: a multiple of its size, and behind it its tables."""
     start = -(-(BASE + 2 * memory) // WINDOW) * WINDOW
-    units, pages = WINDOW >> 16, WINDOW >> 12
-    return start, start + WINDOW + 3 * units // 8 + units + pages // 4
+    low = 2 << 30
+    units, pages = (WINDOW + low) >> 16, (WINDOW + low) >> 12
+    return start, start + WINDOW + 3 * units // 8 + units + pages // 4 + (low >> 12) // 8
 
 
 def constants(memory: int, vdso: int, timer: int, **sets: int) -> dict[str, int]:
@@ -147,6 +149,9 @@ def constants(memory: int, vdso: int, timer: int, **sets: int) -> dict[str, int]
         "WINDOW_START": window(memory)[0],
         "WINDOW_END": window(memory)[1],
         "WINDOW_SIZE": window(memory)[1] - window(memory)[0],
+        "LOW_START": LOW[0],
+        "LOW_END": LOW[1],
+        "LOW_SIZE": LOW[1] - LOW[0],
         "RAM_SIZE": BASE + memory - ((known["_end"] + 4095) & ~4095),
         "TEXT_START": known["_stext"],
         "TEXT_END": known["_etext"],

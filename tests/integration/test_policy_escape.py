@@ -132,6 +132,8 @@ def foreign(rule: Rule, good: int) -> list[int]:
     start, end = (known["_end"] + 4095) & ~4095, confined.BASE + Bare.MEMORY  # of guest memory
     if rule.within == "WINDOW" or rule.at_most == "WINDOW_SIZE":
         start, end = confined.window(Bare.MEMORY)
+    if rule.within == "LOW" or rule.at_most == "LOW_SIZE":
+        start, end = confined.LOW
     if rule.member is not None:
         values += [*range(17), 31, 32, 35, 63, 67, 1000, TOP, -100 & TOP]
     elif rule.equals is not None:
@@ -155,7 +157,11 @@ GOOD: dict[str, list[tuple[int, ...]]] = {
     "preadv2": [(0, 0, 0, TOP, 0, 0), (3, 0, 0, 0, 0, 0)],
     "pwritev2": [(1, 0, 0, TOP, 0, 0), (3, 0, 0, 0, 0, 0)],
     "rt_sigreturn": [()],
-    "mprotect": [(confined.BASE + Bare.MEMORY // 2, 4096, 7), (confined.window(Bare.MEMORY)[0], 4096, 7)],
+    "mprotect": [
+        (confined.BASE + Bare.MEMORY // 2, 4096, 7),
+        (confined.window(Bare.MEMORY)[0], 4096, 7),
+        (confined.LOW[0], 4096, 7),
+    ],
     "fdatasync": [(3,)],
     "clock_gettime": [(1, 0)],
     "exit_group": [(7,)],

@@ -221,9 +221,9 @@ def small_vm(request: pytest.FixtureRequest, testing: Vm, tmp_path_factory: pyte
     return vm
 
 
-def filled(vm: Vm, rights: int, own: int = 0) -> tuple[Result, int]:
+def filled(vm: Vm, rights: int, own: int = 0, where: tuple[int, int] = confined.window(64 << 20)) -> tuple[Result, int]:
     """Let a guest make all memory that the host permits; return what it prints, and its peak on the host in bytes."""
-    start, end = confined.window(64 << 20)
+    start, end = where
     words = ["fill", gadget(), start, end, rights, own]
     program = [] if "--restore" in vm.options else [PROGRAM]
     result = vm.but(options=(*vm.options, "--json")).run(*program, *map(str, words), timeout=200)
@@ -240,6 +240,19 @@ def test_memory_is_bounded_whatever_a_guest_does(small_vm: Vm) -> None:
     assert peak <= 3 * memory + slack
     for rights in (5, 0):
         result, peak = filled(small_vm, rights)
+        assert result.status == KILLED, result.describe()
+        assert peak <= 3 * memory + slack
+
+
+def test_memory_below_the_kernel_has_the_same_bound(small_vm: Vm) -> None:
+    """Addresses for programs count like the window's, and no right can be taken from them."""
+    memory, slack = 64 << 20, 16 << 20
+    result, peak = filled(small_vm, 7, where=confined.LOW)
+    used = int(result.lines()[0].split()[1]) << 20
+    assert abs(used - 2 * memory) <= slack, result.describe()
+    assert peak <= 3 * memory + slack
+    for rights in (5, 0):
+        result, peak = filled(small_vm, rights, where=confined.LOW)
         assert result.status == KILLED, result.describe()
         assert peak <= 3 * memory + slack
 

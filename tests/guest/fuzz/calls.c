@@ -99,6 +99,10 @@ static void map(void)
 			a[2] = fuzz_one_in(2) ? PROT_NONE : PROT_READ | PROT_WRITE;
 			a[3] = MAP_PRIVATE | MAP_ANONYMOUS | (a[2] ? MAP_NORESERVE : 0);
 		}
+		if (fuzz_one_in(3)) { /* an address that other processes may have, too */
+			a[0] = 0x10000000 + 4096 * fuzz_below(4000) + (fuzz_one_in(20) ? fuzz_any() : 0);
+			a[3] |= fuzz_one_in(2) ? MAP_FIXED_NOREPLACE : 0;
+		}
 		long start = call(1, SYS_mmap, a);
 		if (start > 0 || start < -4095) {
 			maps[map_count].start = start;

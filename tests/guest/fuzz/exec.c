@@ -26,13 +26,29 @@ struct file {
 
 static struct file bad;
 
+/* 0, or what a program is linked to */
+static word address(void)
+{
+	switch (fuzz_below(6)) {
+	case 0:
+		return 0x400000;
+	case 1:
+		return 0x200000 + 4096 * fuzz_below(0x5fc00);
+	case 2:
+		return fuzz_any() & -4096UL;
+	default:
+		return 0;
+	}
+}
+
 /* As a linker lays a program out: headers and code, data with room behind it, dynamic section, stack. */
 static void make_good(const char *interpreter)
 {
+	const word base = address();
 	const size_t data = offsetof(struct file, code) + 8192, size = sizeof bad;
 	bad = (struct file){
 		.file = {.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, EV_CURRENT},
-			 .e_type = ET_DYN,
+			 .e_type = base ? ET_EXEC : ET_DYN,
 			 .e_machine = EM_X86_64,
 			 .e_version = EV_CURRENT,
 			 .e_entry = offsetof(struct file, code),
@@ -50,6 +66,10 @@ static void make_good(const char *interpreter)
 			    {interpreter ? PT_INTERP : PT_NOTE, PF_R, offsetof(struct file, interpreter),
 			     offsetof(struct file, interpreter), 0, interpreter ? strlen(interpreter) + 1 : 0, 0, 1}},
 	};
+	bad.file.e_entry += base;
+	for (int i = 0; i < HEADERS; i++)
+		if (bad.headers[i].p_type != PT_GNU_STACK)
+			bad.headers[i].p_vaddr += base;
 	if (interpreter)
 		strcpy(bad.interpreter, interpreter);
 	memset(bad.code, HLT, sizeof bad.code);

@@ -31,12 +31,15 @@ PLACES = {
     "RAM_END": 0x2_60400000,
     "WINDOW_START": 0x10_00000000,
     "WINDOW_END": 0x20_00500000,
+    "LOW_START": 0x200000,
+    "LOW_END": 0x5FE00000,
     "VDSO_START": 0x7FFC_FFFFF000,
     "VDSO_END": 0x7FFD_00001000,
 }
 REST = {
     "RAM_SIZE": PLACES["RAM_END"] - PLACES["RAM_START"],
     "WINDOW_SIZE": PLACES["WINDOW_END"] - PLACES["WINDOW_START"],
+    "LOW_SIZE": PLACES["LOW_END"] - PLACES["LOW_START"],
     "TIMER": 3,
     "STREAM_IN": 1 << 0 | 1 << 11,
     "STREAM_OUT": 1 << 1 | 1 << 2 | 1 << 11,
@@ -45,6 +48,7 @@ REST = {
     "FSGSBASE_MISSING": 0,
     "DENY": bpf.KILL_PROCESS,
 }
+AREAS = ("TEXT", "RAM", "WINDOW", "LOW", "VDSO", "elsewhere")
 TEXT, GUEST, VDSO = PLACES["TEXT_START"] + 2, PLACES["RAM_START"] + 2, PLACES["VDSO_START"] + 2
 
 
@@ -81,7 +85,11 @@ def good(name: str, places: Mapping[str, int] = PLACES) -> tuple[tuple[int, ...]
         "preadv2": ((0, 0x1000, 1024, TOP, 0, 0), (4, 0x1000, 1024, 0, 0, 0)),
         "pwritev2": ((1, 0x1000, 1, TOP, 0, 0), (3, 0x1000, 1, (1 << 63) - 1, 0, 0)),
         "rt_sigreturn": ((),),
-        "mprotect": ((places["RAM_START"] + 1, 0x1000, 5), (places["WINDOW_START"] + 1, 0x1000, 7)),
+        "mprotect": (
+            (places["RAM_START"] + 1, 0x1000, 5),
+            (places["WINDOW_START"] + 1, 0x1000, 7),
+            (places["LOW_START"] + 1, 0x1000, 7),
+        ),
         "fdatasync": ((3,),),
         "clock_gettime": ((0, 0x1000), (1, 0x1000)),
         "exit_group": ((255,),),
@@ -243,7 +251,7 @@ def test_what_denies_is_a_constant() -> None:
 
 def on_page(page: Page) -> tuple[dict[str, int], Callable[[str], list[int]]]:
     """Map a VM's texts to the copies of the page's code; returns the constants and the copies of each place."""
-    bounds = {"TEXT": (8, 24), "RAM": (24, 40), "WINDOW": (40, 44), "VDSO": (44, 48)}
+    bounds = {"LOW": (4, 8), "TEXT": (8, 24), "RAM": (24, 40), "WINDOW": (40, 44), "VDSO": (44, 48)}
     constants = dict(REST)
     for name, (first, last) in bounds.items():
         constants |= {f"{name}_START": page.ip(first), f"{name}_END": page.ip(last)}
@@ -265,11 +273,11 @@ def cases(places: Mapping[str, int]) -> Iterator[tuple[str, int, tuple[int, ...]
             for index in range(len(call.arguments)):
                 for value in sorted(edges(call.allow[-1].rules[index]) | edges(call.allow[0].rules[index])):
                     yield "TEXT", call.number, (*args[:index], value, *args[index + 1 :])
-            yield from ((area, call.number, args) for area in ("TEXT", "RAM", "WINDOW", "VDSO", "elsewhere"))
+            yield from ((area, call.number, args) for area in AREAS)
     for number in seccomp.every_number():
         if number not in seccomp.UNFILTERED:
             yield (
-                dice.choice(("TEXT", "RAM", "WINDOW", "VDSO", "elsewhere")),
+                dice.choice(AREAS),
                 number,
                 tuple(dice.choice((0, 1, 3)) for _ in "123456"),
             )
@@ -331,7 +339,7 @@ def test_int_0x80_in_guest_memory_traps_and_elsewhere_kills() -> None:
         return seccomp_host.in_child(work)
 
     # A host without 32-bit programs raises SIGSEGV instead, before any filter.
-    for area in ("RAM", "WINDOW"):
+    for area in ("RAM", "WINDOW", "LOW"):
         assert verdict(area) in (seccomp_host.VISIBLE["trap"], -signal.SIGSEGV)
     for area in ("TEXT", "VDSO", "elsewhere"):
         assert verdict(area) in (seccomp_host.VISIBLE["kill"], -signal.SIGSEGV)
