@@ -6,6 +6,7 @@
 #include "util.h"
 #include "protect.h"
 
+#include <sched.h>
 #include <sys/resource.h>
 
 #ifndef MAP_FIXED_NOREPLACE
