@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "share_server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#define VERSION "9P2000.L"
+#define MSIZE_MIN 4096
+
+enum {
+	TLERROR = 6, TSTATFS = 8, TLOPEN = 12, TLCREATE = 14, TSYMLINK = 16, TMKNOD = 18, TREADLINK = 22, TGETATTR = 24,
+	TSETATTR = 26, TREADDIR = 40, TFSYNC = 50, TLOCK = 52, TGETLOCK = 54, TLINK = 70, TMKDIR = 72, TRENAMEAT = 74,
+	TUNLINKAT = 76, TVERSION = 100, TATTACH = 104, TFLUSH = 108, TWALK = 110, TREAD = 116, TWRITE = 118, TCLUNK = 120,
+	TREMOVE = 122,
+};
+
+struct fid *share_fid(struct share_server *s, struct wire *in)
+{
+	uint32_t id = get32(in);
+	struct fid *fid = in->bad ? NULL : fid_find(&s->nodes, id);
+	if (!fid)
+		errno = EBADF;
+	return fid;
+}
+
+uint64_t share_number_mask(const struct share_server *s, dev_t device)
+{
+	return (uint64_t)(device ^ s->nodes.root->dev) * UINT64_C(0x9e3779b97f4a7c15);
+}
+
+void share_put_qid(const struct share_server *s, struct wire *out, const struct stat *st)
+{
+	put8(out, S_ISDIR(st->st_mode) ? 0x80 : S_ISLNK(st->st_mode) ? 0x02 : 0);
+	put32(out, (uint32_t)(st->st_mtim.tv_sec ^ st->st_mtim.tv_nsec ^ st->st_size));
+	put64(out, st->st_ino ^ share_number_mask(s, st->st_dev));
+}
+
+bool share_refuses_writes(const struct share_server *s)
+{
+	if (s->read_only)
+		errno = EROFS;
+	return s->read_only;
+}
+
+int share_open_flags(uint32_t flags)
+{
+	return (int)flags & (O_ACCMODE | O_TRUNC | O_APPEND | O_DIRECTORY | O_SYNC | O_DSYNC);
+}
+
+static bool say_hello(struct share_server *s, struct wire *in, struct wire *out)
+{
+	char version[WIRE_TEXT_MAX + 1];
+	uint32_t msize = get32(in);
+	if (!get_text(in, version))
+		return false;
+	fid_remove_all(&s->nodes);
+	s->msize = msize < SHARE_MSIZE ? msize : SHARE_MSIZE;
+	bool known = msize >= MSIZE_MIN && !strcmp(version, VERSION);
+	if (!known)
+		s->msize = 0;
+	put32(out, known ? s->msize : msize);
+	put_text(out, known ? VERSION : "unknown", strlen(known ? VERSION : "unknown"));
+	return true;
+}
+
+/* Whatever the request was, it has been answered: messages are served in their order. */
+static bool flush(struct share_server *s, struct wire *in, struct wire *out)
+{
+	(void)s, (void)in, (void)out;
+	return true;
+}
+
+static share_operation *operation_of(uint8_t type)
+{
+	switch (type) {
+	case TVERSION: return say_hello;
+	case TFLUSH: return flush;
+	case TATTACH: return share_attach;
+	case TWALK: return share_walk;
+	case TCLUNK: return share_clunk;
+	case TREMOVE: return share_remove;
+	case TLOPEN: return share_open;
+	case TLCREATE: return share_create;
+	case TSYMLINK: return share_symlink;
+	case TMKNOD: return share_mknod;
+	case TREADLINK: return share_readlink;
+	case TGETATTR: return share_getattr;
+	case TSETATTR: return share_setattr;
+	case TREADDIR: return share_readdir;
+	case TFSYNC: return share_fsync;
+	case TLOCK: return share_lock;
+	case TGETLOCK: return share_getlock;
+	case TLINK: return share_link;
+	case TMKDIR: return share_mkdir;
+	case TRENAMEAT: return share_rename;
+	case TUNLINKAT: return share_unlink;
+	case TREAD: return share_read;
+	case TWRITE: return share_write;
+	case TSTATFS: return share_statfs;
+	default: return NULL;
+	}
+}
+
+uint32_t share_message_size(const struct share_server *s, const uint8_t *bytes)
+{
+	uint32_t size = bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+	return size < WIRE_HEADER || size > (s->msize ? s->msize : MSIZE_MIN) ? 0 : size;
+}
+
+uint32_t share_serve(struct share_server *s, uint8_t *message, uint32_t size, uint8_t *answer)
+{
+	struct wire in = {message, WIRE_HEADER, share_message_size(s, message), false};
+	struct wire out = {answer, WIRE_HEADER, s->msize ? s->msize : MSIZE_MIN, false};
+	uint8_t type = message[4];
+	share_operation *operation = operation_of(type);
+	if (!in.end || in.end > size || (!s->msize && type != TVERSION))
+		return 0;
+	errno = EOPNOTSUPP;
+	bool good = operation && operation(s, &in, &out);
+	int error = in.bad || out.bad ? EPROTO : errno;
+	if (!good || in.bad || out.bad) {
+		out.at = WIRE_HEADER;
+		out.bad = false;
+		type = TLERROR;
+		put32(&out, (uint32_t)(error ? error : EIO));
+	}
+	patch32(&out, 0, out.at);
+	answer[4] = type + 1;
+	answer[5] = message[5];
+	answer[6] = message[6];
+	return out.at;
+}
+
+static bool send_all(int socket, const uint8_t *bytes, uint32_t size)
+{
+	while (size) {
+		ssize_t sent = write(socket, bytes, size);
+		if (sent < 0 && errno == EINTR)
+			continue;
+		if (sent <= 0)
+			return false;
+		bytes += sent;
+		size -= (uint32_t)sent;
+	}
+	return true;
+}
+
+bool share_loop(struct share_server *s, int socket)
+{
+	static uint8_t in[2 * SHARE_MSIZE], out[SHARE_MSIZE];
+	uint32_t have = 0;
+	for (;;) {
+		ssize_t got = read(socket, in + have, sizeof in - have);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			return !have;
+		have += (uint32_t)got;
+		uint32_t from = 0;
+		while (have - from >= WIRE_HEADER) {
+			uint32_t size = share_message_size(s, in + from);
+			if (!size)
+				return false;
+			if (have - from < size)
+				break;
+			uint32_t answer = share_serve(s, in + from, size, out);
+			if (!answer)
+				return false;
+			if (!send_all(socket, out, answer))
+				return true;
+			from += size;
+		}
+		have -= from;
+		if (from && have)
+			memmove(in, in + from, have);
+	}
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A server of one directory by 9P2000.L for one guest, on one thread: it answers messages in the order in which they come.
+ * The guest is hostile. The host's files are changed by others at the same time.
+ */
+#ifndef NABLA_SHARE_SERVER_H
+#define NABLA_SHARE_SERVER_H
+
+#include "share_nodes.h"
+#include "share_wire.h"
+
+#define SHARE_MSIZE (256 * 1024) /* the largest message */
+
+struct share_server {
+	struct nodes nodes;
+	bool read_only;
+	uint32_t msize; /* agreed; 0: the guest has not said hello */
+};
+
+/*
+ * Serves a message, whose size is in its header and is not more than `size`. Writes the answer to answer[SHARE_MSIZE] and
+ * returns its size; 0: the message is none, and the connection ends.
+ */
+uint32_t share_serve(struct share_server *server, uint8_t *message, uint32_t size, uint8_t *answer);
+
+/* Returns the size of the message that begins at bytes[WIRE_HEADER]; 0 if it is too small or too large. */
+uint32_t share_message_size(const struct share_server *server, const uint8_t *bytes);
+
+/* Serves a connection until the other end closes it; returns false if a message was none. */
+bool share_loop(struct share_server *server, int socket);
+
+/*
+ * Operations: read the rest of a message, and write the rest of the answer. They return false with errno set if the
+ * operation failed; a message that was too short is checked by the caller.
+ */
+typedef bool share_operation(struct share_server *s, struct wire *in, struct wire *out);
+
+/* share_files.c */
+share_operation share_open, share_getattr, share_setattr, share_readdir, share_fsync, share_read, share_write,
+	share_statfs, share_lock, share_getlock;
+/* share_names.c */
+share_operation share_attach, share_walk, share_clunk, share_remove, share_create, share_symlink, share_mknod,
+	share_readlink, share_link, share_mkdir, share_rename, share_unlink;
+
+/* Reads a fid; NULL with errno set if there is none. */
+struct fid *share_fid(struct share_server *s, struct wire *in);
+
+/* Files of other file systems within the share have numbers of their own: those of the host, combined with this by XOR. */
+uint64_t share_number_mask(const struct share_server *s, dev_t device);
+
+/* The 13 bytes that identify a file. */
+void share_put_qid(const struct share_server *s, struct wire *out, const struct stat *st);
+
+/* True if the share is read-only; sets errno. */
+bool share_refuses_writes(const struct share_server *s);
+
+/* Those of the guest's flags for open(2) that have an effect on the host. */
+int share_open_flags(uint32_t flags);
+
+#endif
