@@ -5,6 +5,7 @@
 #include "log.h"
 #include "network.h"
 #include "settings.h"
+#include "shares.h"
 #include "snapshot.h"
 #include "system.h"
 
@@ -25,6 +26,8 @@ int main(int argc, char **argv)
 	mount_rest();
 	open_console();
 	start_loopback();
+	if (!mount_shares(settings.mounts))
+		power_off(STATUS_NOT_STARTED, settings.discard);
 	/*
 	 * nabla-run's instant start: nothing so far depends on the command. A VM that is asked to save itself ends here; one
 	 * that is restored from that has settings of its own.

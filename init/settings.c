@@ -88,7 +88,7 @@ void settings_default(struct settings *s, char *variable)
 
 /* The positions after the last word of each list. */
 struct ends {
-	char **argument, **server, **service;
+	char **argument, **server, **service, **mount;
 };
 
 static void parse_entry(struct settings *s, char *entry, struct ends *next)
@@ -119,6 +119,8 @@ static void parse_entry(struct settings *s, char *entry, struct ends *next)
 		*next->server++ = value;
 	} else if (IS("service")) {
 		*next->service++ = value;
+	} else if (IS("mount")) {
+		*next->mount++ = value;
 	} else if (IS("discard")) {
 		s->discard = true;
 	} else if (IS("save")) {
@@ -138,7 +140,7 @@ void settings_read(struct settings *s, char **argv)
 		count += text[i] == '\0';
 
 	/* Each setting adds at most one word to one vector, so no vector can overflow. */
-	char **vectors = calloc(4 * (count + 2) + DEFAULT_COUNT + 1, sizeof *vectors);
+	char **vectors = calloc(5 * (count + 2) + DEFAULT_COUNT + 1, sizeof *vectors);
 	if (!vectors) {
 		log_error("settings", strerror(ENOMEM));
 		_exit(1);
@@ -147,14 +149,15 @@ void settings_read(struct settings *s, char **argv)
 		.command = vectors,
 		.servers = vectors + count + 2,
 		.services = vectors + 2 * (count + 2),
-		.env = vectors + 3 * (count + 2),
+		.mounts = vectors + 3 * (count + 2),
+		.env = vectors + 4 * (count + 2),
 		.workdir = "/",
 		.terminal = !text,
 	};
 	for (size_t i = 0; i < DEFAULT_COUNT; i++)
 		set_variable(s->env, defaults[i]);
 
-	struct ends next = {s->command, s->servers, s->services};
+	struct ends next = {s->command, s->servers, s->services, s->mounts};
 	for (char *entry = text; entry && entry < text + length; entry += strlen(entry) + 1)
 		parse_entry(s, entry, &next);
 	if (!text && argv[0] && argv[1])

@@ -15,6 +15,7 @@ struct settings {
 	char *gateway;
 	char *mtu;
 	char **servers;  /* name servers, NULL-terminated */
+	char **mounts;   /* shared directories, NAME:ro|rw:CACHE:PATH, NULL-terminated */
 	char **services; /* additional services to start, NULL-terminated */
 	bool discard;    /* no disk keeps what this VM writes */
 	bool save;       /* save this VM before settings are applied, and read them again in each restored one */

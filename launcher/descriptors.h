@@ -8,15 +8,16 @@
 #define FD_STATUS 12
 #define FD_SNAPSHOT 13 /* --snapshot */
 #define FD_RESTORE 14 /* --restore */
-#define FD_COUNT 15
-#define FD_COUNT_PLAIN 13 /* without snapshots */
+#define FD_STREAM 15 /* the first of SHARES_MAX sockets to file servers */
+#define FD_COUNT 23
+#define FD_COUNT_PLAIN 13 /* without snapshots and shared directories */
 
 /* Closed by the execve that starts the kernel. */
-#define FD_KERNEL 15
-#define FD_LINK 16
+#define FD_KERNEL 24
+#define FD_LINK 25
 
 /* Descriptors of the launcher itself are at or above this number. */
-#define FD_HIGH 20
+#define FD_HIGH 32
 
 /* Moves a descriptor to FD_HIGH or above, sets close-on-exec, and returns the new number. */
 int fd_move_high(int fd);

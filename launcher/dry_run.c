@@ -38,7 +38,7 @@ static void print_descriptors(const struct vm *vm)
 	char title[64];
 	for (int fd = 0; fd < FD_DISK; fd++)
 		printf("descriptor %d: %s\n", fd, streams[fd]);
-	for (size_t i = 0; i < o->disk_count; i++) {
+	for (size_t i = o->disks[0].directory ? 1 : 0; i < o->disk_count; i++) {
 		const struct disk *disk = &o->disks[i];
 		snprintf(title, sizeof title, "descriptor %zu, disk, %s", FD_DISK + i,
 			 disk->read_only ? "read-only" : disk->cow ? "copy on write" : "read and write");
@@ -51,6 +51,12 @@ static void print_descriptors(const struct vm *vm)
 	case NET_USER: printf("descriptor %d: network, socket to the network helper\n", FD_NETWORK); break;
 	}
 	printf("descriptor %d: status page\n", FD_STATUS);
+	for (size_t i = o->disks[0].directory ? SHARE_ROOT : 1; i <= o->mount_count; i++) {
+		const struct share *share = &o->shares[i];
+		snprintf(title, sizeof title, "descriptor %zu, directory, %s%s", FD_STREAM + i,
+			 share->read_only ? "read-only" : "read and write", share->cache ? ", cached" : "");
+		print_path(title, share->host);
+	}
 }
 
 static void print_limits(const struct vm *vm)

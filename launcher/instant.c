@@ -51,6 +51,10 @@ static const char *reason_to_boot(const struct options *o)
 		return "--init";
 	if (o->net.kind != NET_NONE)
 		return "--net";
+	if (o->disks[0].directory)
+		return "the root is a directory";
+	if (o->mount_count)
+		return "--mount";
 	if (o->memory > MEMORY_MAX)
 		return "more than 8 GiB of memory";
 	for (size_t i = 0; i < o->disk_count; i++)

@@ -18,6 +18,9 @@
 /* Relative to the directory of nabla-run: an unpacked release, the build tree, an installation under a prefix. */
 static const char *const kernel_paths[] = {"vmlinux", "../kernel/vmlinux", "../lib/nabla/vmlinux"};
 
+/* As nabla-init mounts other directories. */
+#define ROOT_FLAGS "trans=host,version=9p2000.L,access=any,msize=262144"
+
 struct words {
 	char **list;
 	size_t count;
@@ -86,9 +89,18 @@ static void add_appended(struct words *words, const char *text)
 
 static void add_disks(struct words *words, const struct options *o)
 {
-	for (size_t i = 0; i < o->disk_count; i++)
+	for (size_t i = o->disks[0].directory ? 1 : 0; i < o->disk_count; i++)
 		add(words, "ubd%zu=fd:%zu%s", i, FD_DISK + i,
 		    o->disks[i].read_only ? ",ro" : o->disks[i].cow ? ",cow" : "");
+	for (size_t i = o->disks[0].directory ? SHARE_ROOT : 1; i <= o->mount_count; i++)
+		add(words, "stream%zu=fd:%zu,share%zu", i, FD_STREAM + i, i);
+	if (o->disks[0].directory) {
+		add(words, "root=share%d", SHARE_ROOT);
+		add(words, "rootfstype=9p");
+		add(words, "rootflags=" ROOT_FLAGS);
+		add(words, o->disks[0].read_only ? "ro" : "rw");
+		return;
+	}
 	add(words, "root=/dev/ubda");
 	/* The ext4 driver handles ext2 and ext3 too; naming it spares the kernel a search. */
 	add(words, "rootfstype=ext4");
@@ -100,6 +112,9 @@ static bool disks_are_written(const struct options *o)
 {
 	for (size_t i = 0; i < o->disk_count; i++)
 		if (!o->disks[i].read_only && !o->disks[i].cow)
+			return true;
+	for (size_t i = 1; i <= o->mount_count; i++)
+		if (!o->shares[i].read_only)
 			return true;
 	return false;
 }
@@ -116,6 +131,9 @@ static void add_settings(struct words *words, const struct options *o, bool term
 		add(words, "env=%s", o->env[i]);
 	for (size_t i = 0; i < o->service_count; i++)
 		add(words, "service=%s", o->services[i]);
+	for (size_t i = 1; i <= o->mount_count; i++)
+		add(words, "mount=share%zu:%s:%s:%s", i, o->shares[i].read_only ? "ro" : "rw",
+		    o->shares[i].cache ? "loose" : "none", o->shares[i].guest);
 	add(words, "workdir=%s", o->workdir);
 	add(words, "hostname=%s", o->hostname);
 	if (o->user)

@@ -5,6 +5,9 @@
 #include "diag.h"
 #include "snapshot.h"
 
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -61,6 +64,13 @@ static rlim_t cpu_time(const struct options *o)
 	return o->cpu_time_ns == UNLIMITED ? RLIM_INFINITY : o->cpu_time_ns / 1000000000 + 2;
 }
 
+static rlim_t descriptors(const struct options *o)
+{
+	if (o->mount_count || o->disks[0].directory)
+		return FD_STREAM + o->mount_count + 1;
+	return o->snapshot || o->restore ? FD_STREAM : FD_COUNT_PLAIN;
+}
+
 void limits_choose(const struct options *o, const struct disk_file *disks, struct limit limits[LIMITS])
 {
 	const struct limit chosen[LIMITS] = {
@@ -68,7 +78,7 @@ void limits_choose(const struct options *o, const struct disk_file *disks, struc
 		{"RLIMIT_FSIZE", RLIMIT_FSIZE, file_size(o, disks)},
 		{"RLIMIT_CPU", RLIMIT_CPU, cpu_time(o)},
 		{"RLIMIT_NPROC", RLIMIT_NPROC, 1},
-		{"RLIMIT_NOFILE", RLIMIT_NOFILE, o->snapshot || o->restore ? FD_COUNT : FD_COUNT_PLAIN},
+		{"RLIMIT_NOFILE", RLIMIT_NOFILE, descriptors(o)},
 		{"RLIMIT_CORE", RLIMIT_CORE, 0},
 	};
 	for (int i = 0; i < LIMITS; i++) {
@@ -83,6 +93,17 @@ void limits_choose(const struct options *o, const struct disk_file *disks, struc
 			     (unsigned long long)now.rlim_max >> 10, (unsigned long long)(chosen[i].value - WINDOW) >> 10);
 		limits[i].value = now.rlim_max;
 	}
+}
+
+void pin_to_processor(void)
+{
+	cpu_set_t set;
+	int processor = sched_getcpu();
+	CPU_ZERO(&set);
+	if (processor >= 0)
+		CPU_SET(processor, &set);
+	if (processor < 0 || sched_setaffinity(0, sizeof set, &set) < 0)
+		fail(NULL, "--pin: cannot choose a processor: %s", strerror(errno));
 }
 
 bool limits_set(const struct limit limits[LIMITS])

@@ -22,6 +22,9 @@ void limits_choose(const struct options *options, const struct disk_file *disks,
 /* Returns true if the VM can have the addresses of reservations: its kernel takes them only where the limit permits it. */
 bool limits_permit_window(const struct options *options, const struct disk_file *disks);
 
+/* Keeps this process, and those that it starts, on the processor that it is on. */
+void pin_to_processor(void);
+
 /* Called in the process that becomes the VM. Returns false with errno set on failure. */
 bool limits_set(const struct limit limits[LIMITS]);
 

@@ -12,6 +12,7 @@
 #include "network.h"
 #include "options.h"
 #include "privileges.h"
+#include "share.h"
 #include "status.h"
 #include "terminal.h"
 #include "vm.h"
@@ -19,7 +20,8 @@
 static void open_disks(struct vm *vm, struct disk_file files[DISKS_MAX])
 {
 	const struct options *o = vm->options;
-	for (size_t i = 0; i < o->disk_count; i++) {
+	files[0] = (struct disk_file){-1, 0};
+	for (size_t i = o->disks[0].directory ? 1 : 0; i < o->disk_count; i++) {
 		image_open(&o->disks[i], i == 0, o->follow_symlinks, &files[i]);
 		vm->descriptors[FD_DISK + i] = files[i].fd;
 	}
@@ -55,6 +57,7 @@ int main(int argc, char **argv)
 		vm.descriptors[fd] = fd < FD_DISK ? fd : -1;
 	if (options.stats_fd >= 0)
 		vm.stats_fd = fd_copy_high(options.stats_fd);
+	shares_open(&options, vm.shares);
 	snapshot_restore(&options, &vm.snapshot);
 	open_disks(&vm, files);
 	kernel_open(&options, &vm.kernel);
@@ -66,11 +69,16 @@ int main(int argc, char **argv)
 	output_open(&vm.output, &options, vm.descriptors);
 	memory_watch_open(&vm.memory, &options);
 	open_network(&vm);
+	if (options.pin)
+		pin_to_processor();
+	if (!options.dry_run)
+		shares_start(&options, vm.shares, vm.descriptors + FD_STREAM);
 	vm.arguments = kernel_arguments(&options, &vm.kernel, &vm.network, vm.terminal);
 	if (options.dry_run) {
 		dry_run_print(&vm);
 		return 0;
 	}
+	shares_wait(&options, vm.shares);
 	if (options.jail)
 		jail_enter();
 	privileges_drop(&options);

@@ -25,9 +25,9 @@ void print_help(void)
 {
 	puts("usage: nabla-run [OPTION…] IMAGE [-- COMMAND [ARG…]]\n"
 	     "\n"
-	     "Starts a virtual machine (VM) in one host process, with IMAGE, an ext2, ext3 or ext4 file system, as the\n"
-	     "guest's root, and runs COMMAND in it: by default an interactive shell. Exit status: that of COMMAND;\n"
-	     "128+N after signal N; 124 after --timeout; 125 if nabla-run itself failed.");
+	     "Starts a virtual machine (VM) in one host process, with IMAGE, an ext2, ext3 or ext4 file system or a\n"
+	     "directory, as the guest's root, and runs COMMAND in it: by default an interactive shell. Exit status:\n"
+	     "that of COMMAND; 128+N after signal N; 124 after --timeout; 125 if nabla-run itself failed.");
 	for (const struct row *row = option_table; row->name; row++) {
 		if (is_group(row)) {
 			printf("\n%s\n", row->name);
@@ -51,9 +51,9 @@ static const char head[] =
 	"nabla-run [OPTION…] IMAGE [-- COMMAND [ARG…]]\n"
 	"```\n"
 	"\n"
-	"nabla-run starts a virtual machine (VM) in one process of the host. IMAGE, an ext2, ext3 or ext4 file system,\n"
-	"is the guest's root, and COMMAND runs in the guest: by default an interactive shell. If nabla-run's standard\n"
-	"input and output are a terminal, the guest has a terminal too; otherwise the command's standard streams carry\n"
+	"nabla-run starts a virtual machine (VM) in one process of the host. IMAGE, an ext2, ext3 or ext4 file system\n"
+	"or a directory, is the guest's root, and COMMAND runs in the guest: by default an interactive shell.\n"
+	"If nabla-run's standard input and output are a terminal, the guest has a terminal too; otherwise the command's standard streams carry\n"
 	"plain bytes. nabla-run works for ordinary users, for root and in containers, and does not need `/dev/kvm`.\n"
 	"\n"
 	"```sh\n"

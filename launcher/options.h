@@ -19,6 +19,18 @@ struct disk {
 	const char *path;
 	bool read_only;
 	bool cow; /* the guest's changes are discarded when the VM ends */
+	bool directory; /* the root is no image but shares[SHARE_ROOT] */
+};
+
+#define SHARES_MAX 8
+#define SHARE_ROOT 0 /* the others are those of --mount */
+
+/* A directory of the host that the guest has. */
+struct share {
+	const char *host;
+	const char *guest; /* an absolute path without superfluous slashes; NULL: the root */
+	bool read_only;
+	bool cache; /* the guest may keep what it has seen */
 };
 
 enum net_kind {
@@ -61,11 +73,14 @@ struct options {
 	bool memory_given;
 	struct disk disks[DISKS_MAX]; /* the first is the root image */
 	size_t disk_count;
+	struct share shares[SHARES_MAX];
+	size_t mount_count; /* shares[1] and following */
 	const char *kernel; /* NULL: search for it */
 	const char *init;   /* path in the guest */
 	const char *append; /* additional kernel parameters, separated by spaces; NULL: none */
 	bool verbose;
 	bool follow_symlinks;
+	bool pin; /* to one processor */
 	struct net net;
 	bool net_given;
 

@@ -156,7 +156,7 @@ static bool strip_suffix(char *text, const char *suffix)
 
 PARSE(disk)
 {
-	struct disk disk = {NULL, false, false};
+	struct disk disk = {NULL, false, false, false};
 	char *path = strdup(value);
 	if (!path)
 		fail(NULL, "out of memory");
@@ -204,9 +204,10 @@ PARSE(init)
 static bool is_reserved(const char *word, size_t length)
 {
 	static const char *const names[] = {
-		"status", "policy", "snapshot", "restore", "mem", "init", "rdinit", "root", "rootfstype", "ro", "rw",
+		"status", "policy", "snapshot", "restore", "mem", "init", "rdinit", "root", "rootfstype",
+		"rootflags", "ro", "rw",
 	};
-	static const char *const numbered[] = {"ubd", "eth"};
+	static const char *const numbered[] = {"ubd", "eth", "stream"};
 	size_t name = 0;
 	while (name < length && word[name] != '=')
 		name++;

@@ -9,6 +9,7 @@
 
 PARSE(memory);
 PARSE(disk);
+PARSE(mount);
 PARSE(kernel);
 PARSE(init);
 PARSE(append);

@@ -10,7 +10,7 @@
 struct share_process {
 	pid_t pid;     /* 0: it has ended */
 	int directory; /* O_PATH, until it has started; -1: none */
-	int ready;     /* tells that it serves; -1: none */
+	int ready;     /* where it says that it serves; -1: none */
 };
 
 /*

@@ -265,7 +265,7 @@ void node_move(struct nodes *all, struct node *from, const char *old, struct nod
 	node_forget(all, to, new);
 	if (!node)
 		return;
-	/* Others may have rearranged the directory meanwhile; a node must never be its own ancestor. */
+	/* Others may rearrange the directory at the same time; a node must never be its own ancestor. */
 	char *name = is_within(to, node) ? NULL : strdup(new);
 	struct node *parent = take_out(all, node);
 	if (name) {

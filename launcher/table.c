@@ -15,6 +15,7 @@
 
 SWITCH(set_read_only, o->disks[0].read_only = true)
 SWITCH(set_ephemeral, o->disks[0].cow = true)
+SWITCH(set_pin, o->pin = true)
 SWITCH(set_verbose, o->verbose = true)
 SWITCH(set_jail, o->jail = true)
 SWITCH(set_follow_symlinks, o->follow_symlinks = true)
@@ -40,6 +41,17 @@ const struct row option_table[] = {
  "`,cow`: copy on write, the guest's changes are discarded when the VM ends. A writable disk is locked for one VM; "
  "VMs can share the others.",
  NULL, "--disk data.img --disk tools.img,ro", parse_disk},
+{"mount", "HOST:GUEST[:ro][:cache]", "share a directory of the host; may be repeated",
+ "The directory HOST appears as GUEST in the guest, which makes GUEST if it is missing. At most seven, and no path may have a colon. `:ro`: the "
+ "guest cannot change it. `:cache`: faster, but the guest does not see later changes by the host. Files belong to root "
+ "of the guest, and to the user of the VM on the host, see `--run-as`. IMAGE may be a directory too. See "
+ "[directories.md](directories.md).",
+ NULL, "--mount .:/work --mount /usr/share/dict:/dict:ro", parse_mount},
+{"pin", NULL, "keep the VM and its file servers on one processor",
+ "The one that nabla-run is on when it starts. The VM waits while a file server works, so that they need no second "
+ "processor, and waking one would take several times as long as most requests. The host cannot move the VM away "
+ "from a busy processor then.",
+ NULL, "--pin --mount .:/work", set_pin},
 {"read-only", NULL, "open IMAGE read-only; the guest's root is read-only",
  NULL, NULL, NULL, set_read_only},
 {"ephemeral", NULL, "discard the guest's changes to its root when the VM ends",
@@ -56,7 +68,7 @@ const struct row option_table[] = {
  "/sbin/nabla-init", "--init /bin/sh", parse_init},
 {"append", "STRING", "additional kernel parameters",
  "Separated by spaces. Parameters that nabla-run sets itself are refused: `ubdN`, `ethN`, `status`, `policy`, "
- "`snapshot`, `restore`, `mem`, `init`, `rdinit`, `root`, `rootfstype`, `ro`, `rw`. The last `--append` "
+ "`snapshot`, `restore`, `streamN`, `mem`, `init`, `rdinit`, `root`, `rootfstype`, `rootflags`, `ro`, `rw`. The last `--append` "
  "replaces earlier ones.",
  NULL, "--append 'panic=1 loglevel=4'", parse_append},
 {"verbose", NULL, "show the kernel's messages", NULL, NULL, NULL, set_verbose},

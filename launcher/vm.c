@@ -250,6 +250,7 @@ static void watch(struct watch *w)
 {
 	while (!reap_vm(w)) {
 		reap_helper(w);
+		shares_check(w->vm->options, w->vm->shares);
 		int number = wait_for_event(w);
 		if (number)
 			on_signal(w, number);
@@ -372,6 +373,7 @@ int vm_run(struct vm *vm)
 			     .why_cold = vm->start.why};
 	terminal_restore();
 	network_close(&vm->network);
+	shares_end(o, vm->shares);
 	end.status = exit_status(&w, &end.reason);
 	end.signal = WIFSIGNALED(w.status) ? WTERMSIG(w.status) : 0;
 	snapshot_finish(o, &vm->snapshot);

@@ -10,6 +10,7 @@
 #include "network.h"
 #include "options.h"
 #include "output.h"
+#include "share.h"
 #include "snapshot.h"
 
 /* How the VM starts. */
@@ -26,6 +27,7 @@ struct vm {
 	int descriptors[FD_COUNT]; /* sources of the VM's descriptors 0, 1, 2 …; -1: closed */
 	struct limit limits[LIMITS];
 	struct network network;
+	struct share_process shares[SHARES_MAX];
 	struct output output;
 	struct memory_watch memory;
 	struct snapshot snapshot;

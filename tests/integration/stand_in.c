@@ -2,6 +2,7 @@
 // A program that nabla-run starts in the kernel's place: it does, one after the other, what its command's words say, so
 // that tests see what a machine would get, and how nabla-run takes a machine that behaves badly.
 #define _GNU_SOURCE
+#include <poll.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -136,6 +137,29 @@ static void change_disk(int mib)
 		disk[at] = 1;
 }
 
+/* Passes bytes on, both ways, between the standard streams and a descriptor, until one side ends. */
+static void bridge(int fd)
+{
+	static char bytes[1 << 16];
+	struct pollfd wait[] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = fd, .events = POLLIN}};
+	for (;;) {
+		poll(wait, 2, -1);
+		for (int i = 0; i < 2; i++) {
+			if (!wait[i].revents)
+				continue;
+			ssize_t got = read(wait[i].fd, bytes, sizeof bytes);
+			if (got <= 0)
+				return;
+			for (ssize_t at = 0; at < got;) {
+				ssize_t written = write(i ? STDOUT_FILENO : fd, bytes + at, (size_t)(got - at));
+				if (written <= 0)
+					return;
+				at += written;
+			}
+		}
+	}
+}
+
 static void burn(void)
 {
 	for (volatile unsigned long n = 0;; n++)
@@ -196,6 +220,8 @@ int main(int argc, char **argv, char **env)
 			write_lines(STDERR_FILENO, value ? atol(value) : -1);
 		else if (is(word, "change"))
 			change_disk(number);
+		else if (is(word, "bridge"))
+			bridge(number);
 		else if (is(word, "burn"))
 			burn();
 		else if (is(word, "stay"))

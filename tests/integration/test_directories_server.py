@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel's end of a shared directory against a file server that answers anything, or nothing.
+
+The kernel runs without nabla-run. Whatever the server does, requests fail, and the VM goes on and ends as usual.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import struct
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from nabla.core.paths import VMLINUX
+
+from .nine import TYPES
+
+STREAM = 15
+QID = bytes([0x80]) + struct.pack("<IQ", 0, 1)
+FILE_QID = bytes(1) + struct.pack("<IQ", 0, 2)
+
+
+def attributes(mode: int, qid: bytes, size: int = 4096) -> bytes:
+    """Return the answer to getattr."""
+    return struct.pack("<Q", 0x7FF) + qid + struct.pack("<III", mode, 0, 0) + struct.pack("<15Q", 1, 0, size, *[0] * 12)
+
+
+def good(kind: int, content: bytes) -> bytes:
+    """Return what an honest server with a root and one file answers."""
+    if kind == TYPES["version"]:
+        return content
+    if kind == TYPES["attach"]:
+        return QID
+    if kind == TYPES["walk"]:
+        count = int(struct.unpack_from("<H", content, 8)[0])
+        return struct.pack("<H", count) + FILE_QID * count
+    if kind == TYPES["getattr"]:
+        root = struct.unpack_from("<I", content)[0] == 0
+        return attributes(0o40755, QID) if root else attributes(0o100644, FILE_QID)
+    if kind in (TYPES["lopen"], TYPES["lcreate"]):
+        return FILE_QID + struct.pack("<I", 0)
+    if kind == TYPES["read"]:
+        at_start = content[4:12] == bytes(8)
+        return struct.pack("<I", 4) + b"data" if at_start else bytes(4)
+    if kind == TYPES["readdir"]:
+        return struct.pack("<I", 0)
+    return b""
+
+
+Answer = Callable[[int, int, bytes], bytes | None]
+
+
+def message(kind: int, tag: int, content: bytes, size: int | None = None) -> bytes:
+    """Return a message; `size` if its header lies."""
+    return struct.pack("<IBH", len(content) + 7 if size is None else size, kind & 0xFF, tag & 0xFFFF) + content
+
+
+def serve(connection: socket.socket, answer: Answer) -> None:
+    """Answer requests until the other end closes, or there is no answer: then this end closes."""
+    stream = connection.makefile("rb")
+    with suppress(OSError), connection:
+        while len(header := stream.read(7)) == 7:
+            size, kind, tag = struct.unpack("<IBH", header)
+            reply = answer(kind, tag, stream.read(size - 7))
+            if reply is None:
+                return
+            connection.sendall(reply)
+
+
+@contextmanager
+def machine(image: Path, script: str) -> Iterator[tuple[socket.socket, subprocess.Popen[str]]]:
+    """Boot a VM that mounts stream 1 at /mnt and runs a script; yields the server's end."""
+    ours, theirs = socket.socketpair()
+    disk = os.open(image, os.O_RDONLY)
+
+    def arrange() -> None:
+        os.dup2(disk, 3)
+        os.dup2(theirs.fileno(), STREAM)
+        os.closerange(4, STREAM)
+        os.closerange(STREAM + 1, 256)
+
+    settings = ["arg=/bin/sh", "arg=-c", f"arg={script}", "workdir=/", "tty=0", "discard=1"]
+    words = ["mem=64M", "ubd0=fd:3,cow", "root=/dev/ubda", "rootfstype=ext4", "rw", f"stream1=fd:{STREAM},share1"]
+    process = subprocess.Popen(
+        [VMLINUX, *words, "init=/sbin/nabla-init", "loglevel=5", "--", *settings],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        preexec_fn=arrange,
+        close_fds=False,
+    )
+    theirs.close()
+    os.close(disk)
+    try:
+        yield ours, process
+    finally:
+        ours.close()
+        process.kill()
+        process.wait()
+
+
+MOUNT = (
+    "mkdir -p /tmp/m; mount -t 9p -o trans=host,version=9p2000.L,access=any,msize=65536 share1 /tmp/m && echo mounted"
+)
+USE = "cat /tmp/m/file; ls /tmp/m; echo x >/tmp/m/new; mv /tmp/m/a /tmp/m/b; rm /tmp/m/c; stat /tmp/m; umount /tmp/m"
+SCRIPT = f"{{ {MOUNT}; {USE}; }} 2>&1; echo the end"
+
+
+def run(image: Path, answer: Answer, script: str = SCRIPT) -> str:
+    """Run the script against a server; assert that the VM ended in order, and return its output."""
+    with machine(image, script) as (ours, process):
+        server = threading.Thread(target=serve, args=(ours, answer))
+        server.start()
+        output, _ = process.communicate(timeout=120)
+        server.join(60)
+    assert process.returncode == 0, output
+    assert "the end\n" in output, output
+    for word in ("BUG:", "WARNING:", "Oops", "panic"):
+        assert word not in output, output
+    return output
+
+
+def test_an_honest_server(image: Path) -> None:
+    """The others are measured by this: it is mounted and read."""
+    output = run(image, lambda kind, tag, content: message(kind + 1, tag, good(kind, content)))
+    assert "mounted" in output and "data" in output, output
+
+
+LIES: dict[str, Answer] = {
+    "closes": lambda kind, tag, content: None,
+    "size 0": lambda kind, tag, content: message(kind + 1, tag, b"", 0),
+    "size 6": lambda kind, tag, content: message(kind + 1, tag, b"", 6),
+    "4 GB": lambda kind, tag, content: message(kind + 1, tag, b"", 0xFFFFFFFF),
+    "larger than the room": lambda kind, tag, content: message(kind + 1, tag, bytes(60000)),
+    "another tag": lambda kind, tag, content: message(kind + 1, tag + 1, good(kind, content)),
+    "twice": lambda kind, tag, content: message(kind + 1, tag, good(kind, content)) * 2,
+    "nothing in it": lambda kind, tag, content: message(kind + 1, tag, b""),
+    "another kind": lambda kind, tag, content: message(TYPES["readdir"] + 1, tag, good(kind, content)),
+    "an error without number": lambda kind, tag, content: message(TYPES["lerror"], tag, b""),
+    "an error that is none": lambda kind, tag, content: message(TYPES["lerror"], tag, struct.pack("<I", 0)),
+    "a huge error": lambda kind, tag, content: message(TYPES["lerror"], tag, b"\xff" * 4),
+    "many messages": lambda kind, tag, content: message(kind + 1, 77, b"") * 5000,
+}
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "when mounted"])
+@pytest.mark.parametrize("name", LIES)
+def test_lies(image: Path, name: str, late: bool) -> None:
+    """From the first answer on, and only after the mount has succeeded."""
+    seen = {"requests": 0}
+
+    def answer(kind: int, tag: int, content: bytes) -> bytes | None:
+        seen["requests"] += 1
+        if late and seen["requests"] < 6:
+            return message(kind + 1, tag, good(kind, content))
+        return LIES[name](kind, tag, content)
+
+    run(image, answer)
+    assert seen["requests"] > 0
+
+
+def test_numbers_that_lie(image: Path) -> None:
+    """Counts beyond the message, names without end, sizes and modes that cannot be."""
+
+    def answer(kind: int, tag: int, content: bytes) -> bytes:
+        body = good(kind, content)
+        if kind == TYPES["read"]:
+            body = struct.pack("<I", 0xFFFFFFFF) + b"data"
+        if kind == TYPES["readdir"]:
+            body = struct.pack("<I", 300) + (QID + struct.pack("<QBH", 1, 4, 0xFFFF) + b"name")[:300].ljust(300, b"/")
+        if kind == TYPES["walk"] and content[8:10] != bytes(2):
+            body = struct.pack("<H", 0xFFFF) + FILE_QID
+        return message(kind + 1, tag, body)
+
+    run(image, answer)
+
+
+def test_random_answers(image: Path) -> None:
+    """Honest answers with some bytes changed; twenty servers."""
+    for seed in range(20):
+        draw = random.Random(seed)
+
+        def answer(kind: int, tag: int, content: bytes, draw: random.Random = draw) -> bytes:
+            reply = bytearray(message(kind + 1, tag, good(kind, content)))
+            for _ in range(draw.choice([0, 0, 0, 1, 2, 8])):
+                reply[draw.randrange(len(reply))] = draw.choice([0, 1, 0x7F, 0xFF, draw.randrange(256)])
+            # What its header announces must come, or the VM waits for it.
+            size = struct.unpack_from("<I", reply)[0]
+            return bytes(reply.ljust(min(size, 1 << 17), b"\0"))
+
+        run(image, answer)
+
+
+def test_a_server_that_is_silent(image: Path) -> None:
+    """Programs wait for it, and can be killed; then it speaks again."""
+    script = f"{MOUNT}; (cat /tmp/m/file; echo no) & sleep 1; kill -9 $!; wait; echo killed; echo the end"
+    held: list[bytes] = []
+
+    def answer(kind: int, tag: int, content: bytes) -> bytes:
+        if kind == TYPES["read"]:
+            held.append(message(kind + 1, tag, good(kind, content)))
+            return b""
+        if kind == TYPES["flush"]:
+            return b"".join(held) + message(kind + 1, tag, b"")
+        return message(kind + 1, tag, good(kind, content))
+
+    output = run(image, answer, script)
+    assert "mounted" in output and "killed" in output and "no\n" not in output, output
