@@ -22,6 +22,7 @@ NAMES = (
     "disks",
     "snapshots",
     "wires",
+    "shares",
     "elves",
     "archives",
     "descriptions",

@@ -11,11 +11,13 @@ import random
 import sys
 import time
 
-from . import disks, files, guests, rebuilds, snapshots, stores, wires
+from . import disks, files, guests, rebuilds, shares, snapshots, stores, wires
 from .engine import Fuzzer, for_seconds, keep, run
 
 FUZZERS: dict[str, Fuzzer] = {
-    each.name: each for area in (guests, disks, snapshots, wires, files, stores, rebuilds) for each in area.FUZZERS
+    each.name: each
+    for area in (guests, disks, snapshots, wires, shares, files, stores, rebuilds)
+    for each in area.FUZZERS
 }
 
 

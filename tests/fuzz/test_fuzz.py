@@ -7,11 +7,13 @@ import pytest
 
 from nabla.commands import fuzzing
 
-from . import disks, files, guests, rebuilds, snapshots, stores, wires
+from . import disks, files, guests, rebuilds, shares, snapshots, stores, wires
 from .engine import CRASHES, Finding, Fuzzer, for_rounds, run, stored, verdict
 
 FUZZERS: dict[str, Fuzzer] = {
-    each.name: each for area in (guests, disks, snapshots, wires, files, stores, rebuilds) for each in area.FUZZERS
+    each.name: each
+    for area in (guests, disks, snapshots, wires, shares, files, stores, rebuilds)
+    for each in area.FUZZERS
 }
 ROUNDS = {
     "calls": 4,
@@ -22,6 +24,7 @@ ROUNDS = {
     "disks": 4,
     "snapshots": 2,
     "wires": 3,
+    "shares": 3,
     "elves": 2,
     "archives": 3,
     "descriptions": 3,
