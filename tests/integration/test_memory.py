@@ -25,6 +25,26 @@ def test_reservations(testing: Vm, memory: str, program: str) -> None:
     assert result.status == 0, result.describe()
 
 
+@pytest.mark.parametrize("memory", ["64M", "256M", "1G"])
+def test_files_are_read_when_they_are_touched(testing: Vm, memory: str) -> None:
+    result = testing.but(memory=memory).run(f"{FOLDER}/mapped", timeout=200)
+    assert not tap_failures(result.output), result.describe()
+    assert result.status == 0, result.describe()
+
+
+@pytest.mark.parametrize("memory", ["512M", "1G"])
+def test_relatives_that_map_a_file(testing: Vm, memory: str) -> None:
+    result = testing.but(memory=memory).run(f"{FOLDER}/mapped_random", timeout=200)
+    assert not tap_failures(result.output), result.describe()
+    assert result.status == 0, result.describe()
+
+
+def test_files_of_a_tmpfs_are_read_when_they_are_touched(testing: Vm) -> None:
+    result = testing.but(memory="256M").run(f"{FOLDER}/mapped", "/tmp", timeout=200)
+    assert not tap_failures(result.output), result.describe()
+    assert result.status == 0, result.describe()
+
+
 def test_without_a_window_large_reservations_are_refused(testing: Vm) -> None:
     """As on hosts that limit the address space; the test of what is in RAM passes."""
     vm = testing.but(memory="128M", options=("--append", "window=0"))

@@ -84,6 +84,8 @@ static void keep_alive(void)
 	alarm_every_us(1000);
 }
 
+static int large = -1; /* a file of 8 MB, of which most are holes */
+
 /* Mappings of all kinds, and what is done with them; only what was mapped here is given away. */
 static void map(void)
 {
@@ -98,6 +100,11 @@ static void map(void)
 			a[1] = (word)(1 << 20) << fuzz_below(17);
 			a[2] = fuzz_one_in(2) ? PROT_NONE : PROT_READ | PROT_WRITE;
 			a[3] = MAP_PRIVATE | MAP_ANONYMOUS | (a[2] ? MAP_NORESERVE : 0);
+		} else if (fuzz_one_in(3)) { /* a file, which is read where it is touched */
+			a[1] = (4 + fuzz_below(8)) << 20;
+			a[2] = PROT_READ | fuzz_below(8);
+			a[3] = MAP_PRIVATE;
+			a[4] = fuzz_one_in(2) ? (word)large : descriptor();
 		}
 		if (fuzz_one_in(3)) { /* an address that other processes may have, too */
 			a[0] = 0x10000000 + 4096 * fuzz_below(4000) + (fuzz_one_in(20) ? fuzz_any() : 0);
@@ -136,7 +143,8 @@ static void map(void)
 		break;
 	}
 	default: {
-		word b[6] = {start, length, 7, MAP_FIXED | fuzz_pick(flags), descriptor(), 0};
+		word b[6] = {start + (fuzz_one_in(3) ? part : 0), fuzz_one_in(3) ? size() : length, 7,
+			     MAP_FIXED | fuzz_pick(flags), fuzz_one_in(4) ? (word)large : descriptor(), 0};
 		call(1, SYS_mmap, b);
 	}
 	}
@@ -206,6 +214,10 @@ static void open_all(void)
 	add(signalfd(-1, &usr1, SFD_NONBLOCK));
 	add(syscall(434 /* pidfd_open */, getpid(), 0));
 	add(memfd_create("fuzz", 0));
+	/* only to be mapped: reading it would overwrite what is behind the arena */
+	large = open("/var/tmp/fuzz/large", O_RDWR | O_CREAT, 0666);
+	if (large >= 0 && (ftruncate(large, 8 << 20) || pwrite(large, "large", 5, 5 << 20) != 5))
+		large = -1;
 }
 
 static void close_all(void)
