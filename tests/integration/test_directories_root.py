@@ -71,7 +71,8 @@ def test_dry_run(image: Path, share: Path) -> None:
     assert "stream1=fd:16,share1" in result.stdout
 
 
-def test_a_start_says_why_it_boots(image: Path, share: Path) -> None:
+def test_a_start_says_why_it_boots(image: Path, share: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NABLA_COLD", raising=False)
     result = launch("--dry-run", "--ephemeral", "--mount", f"{share}:/a", image)
     assert "start: cold, --mount\n" in result.stdout, result
 
