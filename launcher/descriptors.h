@@ -12,9 +12,9 @@
 #define FD_COUNT 23
 #define FD_COUNT_PLAIN 13 /* without snapshots and shared directories */
 
-/* Closed by the execve that starts the kernel. */
-#define FD_KERNEL 24
-#define FD_LINK 25
+/* Closed by the execve that starts the kernel. They follow the VM's: what is above is closed before. */
+#define FD_KERNEL FD_COUNT
+#define FD_LINK (FD_COUNT + 1)
 
 /* Descriptors of the launcher itself are at or above this number. */
 #define FD_HIGH 32
