@@ -36,6 +36,7 @@ def compiled() -> Path:
     shutil.copy(Path(__file__).with_name("shares.c"), folder)
     for source in (*(LAUNCHER_SRC / f"share_{name}.c" for name in SERVER), *LAUNCHER_SRC.glob("share_*.h")):
         shutil.copy(source, folder)
+    (folder / "share").mkdir()  # a mount point
     Sandbox((Bind(folder, "/build", writable=True),)).run(COMPILE, title="the fuzzer of the file server")
     return folder
 
@@ -43,8 +44,8 @@ def compiled() -> Path:
 def conversations(seed: int) -> Finding | None:
     """Conversations from one seed; the first ones are short, the later ones what reached most code."""
     with tempfile.TemporaryDirectory() as share:
-        box = Sandbox((Bind(compiled(), "/build"), Bind(Path(share), "/share", writable=True)))
-        script = f"ASAN_OPTIONS=detect_leaks=1 ./shares /share {seed} {CONVERSATIONS}"
+        box = Sandbox((Bind(compiled(), "/build"), Bind(Path(share), "/build/share", writable=True)))
+        script = f"ASAN_OPTIONS=detect_leaks=1 ./shares /build/share {seed} {CONVERSATIONS}"
         try:
             box.run(script, title="the file server")
         except CommandError as error:

@@ -6,8 +6,12 @@
 #include "util.h"
 #include "protect.h"
 
+#include <fcntl.h>
 #include <sched.h>
+#include <stdint.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
@@ -112,6 +116,27 @@ static void test_impossible(void)
 	close(fd);
 }
 
+/* Offsets that no file has, and a descriptor without contents to map. */
+static void test_offsets(void)
+{
+	int file = open("/proc/self/exe", O_RDONLY), stream = socket(AF_UNIX, SOCK_STREAM, 0);
+	const off_t offsets[] = {INT64_MIN, INT64_MIN + 4096, -4096, INT64_MAX - 4095};
+	char *own = at(LOW, 8192, MAP_FIXED);
+
+	CHECK(file >= 0 && stream >= 0 && own == LOW, "a file, a socket and a mapping");
+	for (size_t i = 0; i < sizeof(offsets) / sizeof(*offsets); i++) {
+		CHECK(syscall(SYS_mmap, LOW + 65536, 4096, PROT_READ, MAP_PRIVATE | MAP_FIXED, file, offsets[i]) == -1,
+		      "a free address and an offset that no file has");
+		CHECK(syscall(SYS_mmap, own, 8192, PROT_READ, MAP_PRIVATE | MAP_FIXED, file, offsets[i]) == -1,
+		      "a mapping and an offset that no file has");
+	}
+	CHECK(mmap(own, 4096, PROT_READ, MAP_PRIVATE | MAP_FIXED, stream, 0) == MAP_FAILED && errno == ENODEV,
+	      "a socket cannot be mapped");
+	munmap(LOW, 8192);
+	close(stream);
+	close(file);
+}
+
 static void test_limits(void)
 {
 	struct rlimit old, limit;
@@ -197,6 +222,7 @@ int main(int argc, char **argv)
 	test_hints(LOW);
 	test_hints(window);
 	test_impossible();
+	test_offsets();
 	test_limits();
 	test_several();
 	return tap_done();

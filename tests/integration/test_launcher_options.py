@@ -16,7 +16,8 @@ from nabla.core.paths import NABLA_RUN, ROOT
 from .launcher import NOBODY, OWN_ERROR, launch, refused
 
 OPTIONS = (
-    "memory", "disk", "read-only", "ephemeral", "kernel", "init", "append", "verbose", "follow-symlinks",
+    "memory", "disk", "mount", "pin", "read-only", "ephemeral", "kernel", "init", "append", "verbose",
+    "follow-symlinks",
     "env", "workdir", "user", "service", "hostname", "snapshot", "snapshot-then-exit", "restore", "cold",
     "net", "publish", "dns", "ip",
     "run-as", "jail", "trace-policy", "timeout", "cpu-time", "nice", "max-output", "max-cow",
@@ -195,7 +196,7 @@ def test_dry_run_tells_everything(image: Path, tmp_path: Path) -> None:
     assert lines["limit RLIMIT_NPROC"] == "1"
     assert lines["limit RLIMIT_CORE"] == "0"
     assert lines["limit RLIMIT_NOFILE"] == "13"
-    needed = (256 << 20) + image.stat().st_size + (65 << 30)
+    needed = (256 << 20) + image.stat().st_size + (66 << 30)
     assert needed < int(lines["limit RLIMIT_AS"]) < needed + (8 << 20)
 
 
