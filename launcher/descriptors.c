@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 int fd_copy_high(int fd)
@@ -25,6 +27,18 @@ int fd_move_high(int fd)
 	int copy = fd_copy_high(fd);
 	close(fd);
 	return copy;
+}
+
+void close_range_of(unsigned first, unsigned last)
+{
+	if (first > last || !syscall(SYS_close_range, first, last, 0))
+		return;
+	/* for hosts before Linux 5.9, and containers that forbid the call */
+	struct rlimit limit = {1024, 1024};
+	getrlimit(RLIMIT_NOFILE, &limit);
+	unsigned end = limit.rlim_cur < 65536 ? (unsigned)limit.rlim_cur : 65536;
+	for (unsigned fd = first; fd < end && fd <= last; fd++)
+		close((int)fd);
 }
 
 void open_standard_descriptors(void)

@@ -25,6 +25,9 @@ int fd_move_high(int fd);
 /* The same, but leaves the original open: for descriptors that the caller passed in. */
 int fd_copy_high(int fd);
 
+/* Closes all descriptors from first to last; ~0u: no last one. Calls nothing but system calls, for use after vfork. */
+void close_range_of(unsigned first, unsigned last);
+
 /* Opens /dev/null on 0, 1 and 2 where they are closed, so that no other file becomes the console. */
 void open_standard_descriptors(void);
 

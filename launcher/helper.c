@@ -17,7 +17,6 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -188,7 +187,7 @@ static _Noreturn void exec_helper(const char *const *words, int socket, int read
 	move_fd(ready, READY_FD);
 	move_fd(messages_fd, STDERR_FILENO);
 	move_fd(socket, SOCKET_FD);
-	syscall(SYS_close_range, SOCKET_FD + 1, ~0u, 0);
+	close_range_of(SOCKET_FD + 1, ~0u);
 	execvp(words[0], (char *const *)words);
 	dprintf(STDERR_FILENO, "%s\n", errno == ENOENT ? "not found" : strerror(errno));
 	_exit(EXIT_OWN_ERROR);

@@ -15,16 +15,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static void close_from(unsigned first)
-{
-	if (!syscall(SYS_close_range, first, ~0u, 0))
-		return;
-	struct rlimit limit = {1024, 1024}; /* for hosts before Linux 5.9 */
-	getrlimit(RLIMIT_NOFILE, &limit);
-	for (unsigned fd = first; fd < limit.rlim_cur && fd < 65536; fd++)
-		close((int)fd);
-}
-
 /* Sources other than the launcher's own console are at FD_HIGH or above, so no target overwrites a source. */
 static bool arrange_descriptors(const struct vm *vm, int link)
 {
@@ -37,7 +27,7 @@ static bool arrange_descriptors(const struct vm *vm, int link)
 			return false;
 	if (dup3(vm->kernel.fd, FD_KERNEL, O_CLOEXEC) < 0 || dup3(link, FD_LINK, O_CLOEXEC) < 0)
 		return false;
-	close_from(FD_LINK + 1);
+	close_range_of(FD_LINK + 1, ~0u);
 	return true;
 }
 
