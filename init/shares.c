@@ -11,14 +11,15 @@
 /* access=any: files belong to root, and the host sees one user. msize: what is fastest. */
 #define OPTIONS "trans=host,version=9p2000.L,access=any,msize=262144,cache="
 
-static void create_directories(char *path)
+/* Returns the error of the last directory; 0: it exists. */
+static int create_directories(char *path)
 {
 	for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
 		*slash = '\0';
 		mkdir(path, 0755);
 		*slash = '/';
 	}
-	mkdir(path, 0755);
+	return mkdir(path, 0755) < 0 && errno != EEXIST ? errno : 0;
 }
 
 static bool mount_share(char *text)
@@ -30,10 +31,11 @@ static bool mount_share(char *text)
 		return false;
 	}
 	strncat(strcpy(options, OPTIONS), cache, sizeof options - sizeof OPTIONS);
-	create_directories(text);
+	int error = create_directories(text);
 	if (!mount(name, text, "9p", MS_NOSUID | MS_NODEV | (strcmp(mode, "ro") ? 0 : MS_RDONLY), options))
 		return true;
-	log_error(text, strerror(errno));
+	/* ENOENT of mount says less than why the directory could not be made */
+	log_error(text, strerror(errno == ENOENT && error ? error : errno));
 	return false;
 }
 

@@ -93,9 +93,11 @@ static void write_exit_status(int status)
 void power_off(int status, bool discard)
 {
 	struct statvfs root;
-	if (!discard && (statvfs("/", &root) < 0 || !(root.f_flag & ST_RDONLY))) {
+	if (!discard) {
+		/* also for other disks and shared directories: they may be writable where the root is not */
 		sync();
-		mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
+		if (statvfs("/", &root) < 0 || !(root.f_flag & ST_RDONLY))
+			mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
 	}
 	write_exit_status(status);
 	reboot(RB_POWER_OFF);
