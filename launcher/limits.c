@@ -106,6 +106,17 @@ void pin_to_processor(void)
 		fail(NULL, "--pin: cannot choose a processor: %s", strerror(errno));
 }
 
+bool limit_processor_time(const struct options *o)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_CPU, &limit) < 0)
+		return false;
+	if (limit.rlim_max > cpu_time(o))
+		limit.rlim_max = cpu_time(o);
+	limit.rlim_cur = limit.rlim_max;
+	return !setrlimit(RLIMIT_CPU, &limit);
+}
+
 bool limits_set(const struct limit limits[LIMITS])
 {
 	for (int i = 0; i < LIMITS; i++) {

@@ -25,6 +25,9 @@ bool limits_permit_window(const struct options *options, const struct disk_file 
 /* Keeps this process, and those that it starts, on the processor that it is on. */
 void pin_to_processor(void);
 
+/* Sets RLIMIT_CPU of a file server as that of the VM. Returns false with errno set on failure. */
+bool limit_processor_time(const struct options *options);
+
 /* Called in the process that becomes the VM. Returns false with errno set on failure. */
 bool limits_set(const struct limit limits[LIMITS]);
 

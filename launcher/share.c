@@ -4,6 +4,7 @@
 #include "descriptors.h"
 #include "diag.h"
 #include "jail.h"
+#include "limits.h"
 #include "open_path.h"
 #include "privileges.h"
 #include "share_confine.h"
@@ -84,7 +85,8 @@ void shares_open(struct options *o, struct share_process shares[SHARES_MAX])
 		fail("the state of its files is on the host; copy the files into an image",
 		     "--%s: a VM with a shared directory cannot be saved or restored", other);
 	if (o->trace_policy)
-		fail(NULL, "--trace-policy cannot be combined with a shared directory");
+		fail("its tracer stops at calls of the VM alone, not at those of file servers; trace a VM with images only",
+		     "--trace-policy cannot be combined with a shared directory");
 }
 
 /* --- the server's process ------------------------------------------------------------------------------------------- */
@@ -95,10 +97,10 @@ static void close_others(const int *kept, size_t count)
 	/* kept: ascending */
 	for (size_t i = 0; i < count; i++) {
 		if ((unsigned)kept[i] > first)
-			syscall(SYS_close_range, first, (unsigned)kept[i] - 1, 0);
+			close_range_of(first, (unsigned)kept[i] - 1);
 		first = (unsigned)kept[i] + 1;
 	}
-	syscall(SYS_close_range, first, ~0u, 0);
+	close_range_of(first, ~0u);
 }
 
 /* The number of descriptors that the server may have. */
@@ -127,7 +129,10 @@ enum { KEPT_STDERR = 2, KEPT_SOCKET, KEPT_DIRECTORY, KEPT_PROC, KEPT_READY, KEPT
 static _Noreturn void serve(const struct options *o, const struct share *share, int directory, int socket, int ready)
 {
 	static struct share_server server;
-	int proc = fd_move_high(open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC));
+	int proc = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (proc < 0)
+		fail("mount procfs at /proc", "a shared directory needs /proc/self/fd: %s", strerror(errno));
+	proc = fd_move_high(proc);
 	pid_t launcher = getppid();
 	sigset_t none;
 	sigemptyset(&none);
@@ -145,6 +150,9 @@ static _Noreturn void serve(const struct options *o, const struct share *share, 
 	    dup2(ready, KEPT_READY) < 0)
 		fail(NULL, "cannot start a file server: %s", strerror(errno));
 	close_others((const int[]){KEPT_STDERR, KEPT_SOCKET, KEPT_DIRECTORY, KEPT_PROC, KEPT_READY}, 5);
+	if (!limit_processor_time(o))
+		fail(NULL, "cannot limit the processor time of a file server: %s", strerror(errno));
+	nice(o->nice);
 	umask(0); /* the guest's kernel has applied the mask of its program */
 	server.read_only = share->read_only;
 	size_t descriptors = raise_limit();
@@ -152,8 +160,12 @@ static _Noreturn void serve(const struct options *o, const struct share *share, 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != launcher)
 		_exit(EXIT_OWN_ERROR);
-	if (!confine_files(KEPT_DIRECTORY, share->read_only) ||
-	    !nodes_start(&server.nodes, KEPT_DIRECTORY, KEPT_PROC, descriptors) || !confine_calls())
+	if (!confine_files(KEPT_DIRECTORY, share->read_only))
+		fail(errno == EPERM ? "a container may forbid Landlock: allow landlock_create_ruleset, landlock_add_rule "
+				      "and landlock_restrict_self in its profile"
+				    : NULL,
+		     "cannot confine the file server of %s by Landlock: %s", share->host, strerror(errno));
+	if (!nodes_start(&server.nodes, KEPT_DIRECTORY, KEPT_PROC, descriptors) || !confine_calls())
 		fail(NULL, "cannot confine the file server of %s: %s", share->host, strerror(errno));
 	if (write(KEPT_READY, "", 1) != 1)
 		_exit(EXIT_OWN_ERROR);
@@ -175,8 +187,11 @@ static int start(const struct options *o, size_t number, struct share_process *s
 	share->pid = fork();
 	if (share->pid < 0)
 		fail(NULL, "cannot start a process: %s", strerror(errno));
-	if (!share->pid)
+	if (!share->pid) {
+		close(pair[0]);
+		close(ready[0]);
 		serve(o, &o->shares[number], share->directory, pair[1], ready[1]);
+	}
 	close(pair[1]);
 	close(ready[1]);
 	close(share->directory);
@@ -219,7 +234,7 @@ static void ended(const struct share *share, struct share_process *process, int 
 	if (WIFSIGNALED(status))
 		note("warning: the file server of %s was killed by signal %d", share->host, WTERMSIG(status));
 	else if (status)
-		note("warning: the file server of %s has ended: the guest sent what is no request", share->host);
+		note("warning: the file server of %s has ended: the guest sent an invalid message", share->host);
 }
 
 void shares_check(const struct options *o, struct share_process shares[SHARES_MAX])
@@ -230,18 +245,38 @@ void shares_check(const struct options *o, struct share_process shares[SHARES_MA
 			ended(&o->shares[i], &shares[i], status);
 }
 
+static bool any_runs(const struct share_process shares[SHARES_MAX])
+{
+	for (size_t i = 0; i < SHARES_MAX; i++)
+		if (shares[i].pid)
+			return true;
+	return false;
+}
+
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
 void shares_end(const struct options *o, struct share_process shares[SHARES_MAX])
 {
+	uint64_t deadline = now_ms() + END_MS;
+	shares_check(o, shares);
+	/* most often they end at once */
+	for (int turn = 0; any_runs(shares) && now_ms() < deadline; turn++) {
+		nanosleep(&(struct timespec){0, turn < QUICK ? 50000 : 1000000}, NULL);
+		shares_check(o, shares);
+	}
 	for (size_t i = 0; i < SHARES_MAX; i++) {
-		/* most often it ends at once */
-		for (int turn = 0; shares[i].pid && turn < END_MS; turn++) {
-			shares_check(o, shares);
-			if (shares[i].pid)
-				nanosleep(&(struct timespec){0, turn < QUICK ? 50000 : 1000000}, NULL);
-		}
 		if (!shares[i].pid)
 			continue;
 		kill(shares[i].pid, SIGKILL);
-		waitpid(shares[i].pid, NULL, 0);
+		/* One that waits for the host's disk ends when that answers: nobody waits for it. */
+		waitpid(shares[i].pid, NULL, WNOHANG);
+		note("warning: the file server of %s was killed because it did not end within %d seconds: data may be missing",
+		     o->shares[i].host, END_MS / 1000);
+		shares[i].pid = 0;
 	}
 }

@@ -14,8 +14,8 @@ struct share_process {
 };
 
 /*
- * Opens the directories of --mount, and the root if that is a directory, and fails if one is none. Call it before images are
- * opened: it marks a root that is a directory in the options.
+ * Opens the directories of --mount, and the root if that is a directory, and fails if one is not a directory. Call it
+ * before images are opened: it marks a root that is a directory in the options.
  */
 void shares_open(struct options *options, struct share_process shares[SHARES_MAX]);
 
@@ -28,7 +28,9 @@ void shares_wait(const struct options *options, struct share_process shares[SHAR
 /* Reports servers that have ended while the VM runs. */
 void shares_check(const struct options *options, struct share_process shares[SHARES_MAX]);
 
-/* Waits until all have done what the guest requested, and have ended. All copies of the VM's ends must be closed. */
+/*
+ * Waits until all have done what the guest requested, and have ended; kills those that have not after 5 seconds. All copies of the VM's ends must be closed.
+ */
 void shares_end(const struct options *options, struct share_process shares[SHARES_MAX]);
 
 #endif

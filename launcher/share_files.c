@@ -18,7 +18,7 @@
 #define LOCK_TYPE_UNLOCKED 2
 /* Owners are not shown, so bits that act for the owner are not either. */
 #define MODES_SHOWN (S_IFMT | 01777u)
-#define MODES_SET 0777u
+#define MODES_SET 01777u
 
 enum {
 	SET_MODE = 0x1, SET_SIZE = 0x8, SET_ATIME = 0x10, SET_MTIME = 0x20, SET_ATIME_TO = 0x80, SET_MTIME_TO = 0x100,
@@ -118,7 +118,10 @@ static bool set_times(struct share_server *s, struct fid *fid, const struct time
 {
 	if (fid->io >= 0)
 		return !futimens(fid->io, times);
-	int directory = node_parent(&s->nodes, fid->node);
+	struct stat st;
+	int directory = fid->node->parent && node_stat(&s->nodes, fid->node, &st) ? node_parent(&s->nodes, fid->node) : -1;
+	if (fid->node->parent && directory < 0)
+		return false;
 	if (directory >= 0)
 		return !utimensat(directory, fid->node->name, times, AT_SYMLINK_NOFOLLOW);
 	int io = node_open(&s->nodes, fid->node, O_RDONLY);

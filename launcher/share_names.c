@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #define WALK_MAX 16
-#define MODES 0777u
+#define MODES 01777u
 #define UNLINK_DIRECTORY 0x200u /* AT_REMOVEDIR */
 
 bool share_attach(struct share_server *s, struct wire *in, struct wire *out)
@@ -195,6 +195,9 @@ bool share_readlink(struct share_server *s, struct wire *in, struct wire *out)
 	char target[WIRE_TEXT_MAX + 1];
 	struct fid *fid = share_fid(s, in);
 	if (!fid)
+		return false;
+	struct stat st;
+	if (!node_stat(&s->nodes, fid->node, &st))
 		return false;
 	int directory = node_parent(&s->nodes, fid->node);
 	if (directory < 0)

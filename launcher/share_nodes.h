@@ -3,7 +3,8 @@
  * What the guest knows of a shared directory: a tree of nodes, each a name in its parent and the identity of the file that had
  * this name when the guest looked. Nodes hold no descriptor, except some directories that were used last. Every access
  * begins at such a directory and opens one name after another, O_PATH | O_NOFOLLOW; what is not the same file as before is
- * ESTALE. No path, no `..` and no symbolic link is ever resolved.
+ * ESTALE. Between this comparison and an operation on the name (times, links, removal, renaming), others may replace the
+ * file: the operation then meets what has the name in this directory. No path, no `..` and no symbolic link is ever resolved.
  */
 #ifndef NABLA_SHARE_NODES_H
 #define NABLA_SHARE_NODES_H

@@ -156,7 +156,7 @@ bool share_loop(struct share_server *s, int socket)
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got <= 0)
-			return !have;
+			return true; /* in the middle of a message too: somebody may have killed the VM */
 		have += (uint32_t)got;
 		uint32_t from = 0;
 		while (have - from >= WIRE_HEADER) {

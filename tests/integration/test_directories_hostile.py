@@ -95,20 +95,20 @@ def test_what_is_no_file_is_never_opened(target: Place, stand_in: Path) -> None:
                 refused("EPERM", lambda request=request: client.request("mknod", request))  # type: ignore[misc]
             fifo = text("mine") + struct.pack("<IIII", stat.S_IFIFO | 0o7777, 0, 0, 0)
             client.request("mknod", struct.pack("<I", ROOT) + fifo)
-    assert stat.S_IMODE((target.share / "mine").stat().st_mode) == 0o777
+    assert stat.S_IMODE((target.share / "mine").stat().st_mode) == 0o1777
     assert not (target.share / "node").exists()
 
 
 def test_no_bits_act_for_the_owner(target: Place, stand_in: Path) -> None:
-    """Files with set-user-ID would give the rights of the host's user to others."""
+    """Files with set-user-ID would give the rights of the host's user to others. The sticky bit harms nobody."""
     with connect(stand_in, target.share) as client:
         file = client.create("file", mode=0o7777)
         client.mkdir("dir", mode=0o7777)
         for fid in (file, client.walk("file"), client.walk("dir")):
             client.chmod(fid, 0o7777)
-            assert stat.S_IMODE(client.getattr(fid).mode) == 0o777
-    assert stat.S_IMODE((target.share / "file").stat().st_mode) == 0o777
-    assert stat.S_IMODE((target.share / "dir").stat().st_mode) == 0o777
+            assert stat.S_IMODE(client.getattr(fid).mode) == 0o1777
+    assert stat.S_IMODE((target.share / "file").stat().st_mode) == 0o1777
+    assert stat.S_IMODE((target.share / "dir").stat().st_mode) == 0o1777
 
 
 def test_procfs_within_the_share(stand_in: Path) -> None:
@@ -183,6 +183,24 @@ def test_the_server_is_confined(target: Place, stand_in: Path) -> None:
                 assert (os.readlink(f"/proc/{server}/ns/net") != own) == bool(options)
                 assert (os.listdir(f"/proc/{server}/root") == []) == bool(options)
         assert client.process.returncode == 0
+
+
+def test_names_that_lead_to_another_file(target: Place, stand_in: Path) -> None:
+    """A file that the host has replaced is ESTALE: neither are its times set nor its link read."""
+    old = target.make("old")
+    target.make("link").unlink()
+    (target.share / "link").symlink_to("one")
+    with connect(stand_in, target.share) as client:
+        file, link = client.walk("old"), client.walk("link")
+        for name in ("old", "link"):
+            (target.share / name).rename(target.share / f"kept-{name}")
+        target.make("old")
+        os.utime(old, (1, 1))
+        (target.share / "link").symlink_to("two")
+        times = struct.pack("<IIIIIQQQQQ", file, 0x1B0, 0, 0, 0, 0, 7, 0, 7, 0)
+        refused("ESTALE", lambda: client.request("setattr", times))
+        refused("ESTALE", lambda: client.request("readlink", struct.pack("<I", link)))
+    assert old.stat().st_mtime == 1
 
 
 def test_directories_that_the_host_moves_away(target: Place, stand_in: Path) -> None:

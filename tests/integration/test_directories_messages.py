@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import signal
 import stat
 import struct
 from pathlib import Path
@@ -42,7 +43,7 @@ def test_messages_that_end_the_connection(target: Place, stand_in: Path, message
             client.receive()
         assert client.process.stderr is not None
         assert client.process.wait(60) == 0
-        assert b"the guest sent what is no request" in client.process.stderr.read()
+        assert b"the guest sent an invalid message" in client.process.stderr.read()
 
 
 def test_a_message_before_the_session(target: Place, stand_in: Path) -> None:
@@ -58,7 +59,24 @@ def test_a_half_message(target: Place, stand_in: Path) -> None:
     for message in (b"\x0b", raw(TYPES["clunk"], b"", 11), raw(TYPES["write"], bytes(100), 4096)):
         with connect(stand_in, target.share) as client:
             client.send(message)
+            assert client.process.stdin is not None and client.process.stderr is not None
+            client.process.stdin.close()
+            assert client.process.stderr.read() == b""
         assert client.process.returncode == 0
+
+
+def test_a_server_that_does_not_end(target: Place, stand_in: Path) -> None:
+    """It waits for a disk of the host, for instance: nabla-run does not wait for ever, and says what that means."""
+    with connect(stand_in, target.share) as client:
+        pid = client.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        (server,) = [int(child) for child in children if Path(f"/proc/{child}/comm").read_text() == "nabla-run\n"]
+        os.kill(server, signal.SIGSTOP)
+        assert client.process.stdin is not None and client.process.stderr is not None
+        client.process.stdin.close()
+        message = client.process.stderr.read().decode()
+    assert f"the file server of {target.share} was killed because it did not end within 5 seconds" in message
+    assert "data may be missing" in message and client.process.returncode == 0
 
 
 def test_messages_that_lie(target: Place, stand_in: Path) -> None:
