@@ -48,8 +48,8 @@ const struct row option_table[] = {
  "[directories.md](directories.md).",
  NULL, "--mount .:/work --mount /usr/share/dict:/dict:ro", parse_mount},
 {"pin", NULL, "keep the VM and its file servers on one processor",
- "The one that nabla-run is on when it starts. The VM waits while a file server works, so that they need no second "
- "processor, and waking one would take several times as long as most requests. The host cannot move the VM away "
+ "This is the one that nabla-run runs on when it starts. The VM waits while a file server works, so that they need no "
+ "second processor, and waking one would take several times as long as most requests. The host cannot move the VM away "
  "from a busy processor then.",
  NULL, "--pin --mount .:/work", set_pin},
 {"read-only", NULL, "open IMAGE read-only; the guest's root is read-only",
@@ -150,10 +150,12 @@ const struct row option_table[] = {
 {"timeout", "SECONDS", "stop the VM after this time, with status 124",
  "Fractions are allowed. The VM is stopped as by SIGTERM.", NULL, "--timeout 2.5", parse_timeout},
 {"cpu-time", "SECONDS", "kill the VM after this much processor time, with status 152",
- "Fractions are allowed; or `none`. With `--jail`, the default is 3600.",
+ "Fractions are allowed; or `none`. With `--jail`, the default is 3600. File servers of `--mount` are "
+ "not counted; each has the same limit.",
  "none", "--cpu-time 60", parse_cpu_time},
 {"nice", "N", "lower the VM's priority on the host by N, 0 to 19",
- "N is added to the nice value of nabla-run. With `--jail`, the default is 5.", "0", "--nice 10", parse_nice},
+ "N is added to the nice value of nabla-run, for file servers of `--mount` too. With `--jail`, the default is 5.",
+ "0", "--nice 10", parse_nice},
 {"max-output", "SIZE", "kill the VM when it has written more to standard output and error, with status 153",
  "With K, M or G, or `none`. nabla-run passes on at most SIZE bytes, both streams counted together. Streams that "
  "are a terminal or another character device store nothing and are not limited. With `--jail`, the default is 256M.",
