@@ -27,6 +27,7 @@ static bool arrange_descriptors(const struct vm *vm, int link)
 			return false;
 	if (dup3(vm->kernel.fd, FD_KERNEL, O_CLOEXEC) < 0 || dup3(link, FD_LINK, O_CLOEXEC) < 0)
 		return false;
+	close_range_of(FD_COUNT, FD_KERNEL - 1);
 	close_range_of(FD_LINK + 1, ~0u);
 	return true;
 }
