@@ -171,7 +171,7 @@ static void test_auxiliary_vector(void)
 	CHECK(getauxval(AT_UID) == getuid() && getauxval(AT_SECURE) == 0, "AT_UID and AT_SECURE");
 	CHECK(getauxval(AT_CLKTCK) == (unsigned long)sysconf(_SC_CLK_TCK), "AT_CLKTCK");
 	unsigned int a, vectors, c, d;
-	CHECK(__get_cpuid_count(0xd, 0, &a, &vectors, &c, &d), "the processor tells the size of its vector state");
+	CHECK(__get_cpuid_count(0xd, 0, &a, &vectors, &c, &d), "the processor reports the size of its vector state");
 	CHECK(getauxval(51 /* AT_MINSIGSTKSZ */) >= vectors + sizeof(ucontext_t), "AT_MINSIGSTKSZ has room for a frame");
 	if (no_mmu())
 		CHECK(getauxval(AT_SYSINFO) != 0, "AT_SYSINFO gives the kernel's entry");
