@@ -37,9 +37,7 @@ PLACES = {
     "VDSO_END": 0x7FFD_00001000,
 }
 REST = {
-    "RAM_SIZE": PLACES["RAM_END"] - PLACES["RAM_START"],
-    "WINDOW_SIZE": PLACES["WINDOW_END"] - PLACES["WINDOW_START"],
-    "LOW_SIZE": PLACES["LOW_END"] - PLACES["LOW_START"],
+    **{f"{area}_SIZE": PLACES[f"{area}_END"] - PLACES[f"{area}_START"] for area in ("RAM", "WINDOW", "LOW")},
     "TIMER": 3,
     "STREAM_IN": 1 << 0 | 1 << 11,
     "STREAM_OUT": 1 << 1 | 1 << 2 | 1 << 11,
@@ -85,11 +83,7 @@ def good(name: str, places: Mapping[str, int] = PLACES) -> tuple[tuple[int, ...]
         "preadv2": ((0, 0x1000, 1024, TOP, 0, 0), (4, 0x1000, 1024, 0, 0, 0)),
         "pwritev2": ((1, 0x1000, 1, TOP, 0, 0), (3, 0x1000, 1, (1 << 63) - 1, 0, 0)),
         "rt_sigreturn": ((),),
-        "mprotect": (
-            (places["RAM_START"] + 1, 0x1000, 5),
-            (places["WINDOW_START"] + 1, 0x1000, 7),
-            (places["LOW_START"] + 1, 0x1000, 7),
-        ),
+        "mprotect": tuple((places[f"{a}_START"] + 1, 0x1000, p) for a, p in (("RAM", 5), ("WINDOW", 7), ("LOW", 7))),
         "fdatasync": ((3,),),
         "clock_gettime": ((0, 0x1000), (1, 0x1000)),
         "exit_group": ((255,),),
@@ -276,11 +270,7 @@ def cases(places: Mapping[str, int]) -> Iterator[tuple[str, int, tuple[int, ...]
             yield from ((area, call.number, args) for area in AREAS)
     for number in seccomp.every_number():
         if number not in seccomp.UNFILTERED:
-            yield (
-                dice.choice(AREAS),
-                number,
-                tuple(dice.choice((0, 1, 3)) for _ in "123456"),
-            )
+            yield dice.choice(AREAS), number, tuple(dice.choice((0, 1, 3)) for _ in "123456")
     for _ in range(3000):
         call = dice.choice(real().calls)
         rules = dice.choice(call.allow).rules
