@@ -17,7 +17,7 @@ from doit.cmdparse import CmdParseError
 from doit.exceptions import InvalidCommand
 
 from nabla.core import digest, files
-from nabla.core.errors import NablaError
+from nabla.core.errors import EXIT_USER, NablaError
 from nabla.core.paths import OUT, STATE, VENV, relative
 from nabla.engine import lock, order
 from nabla.engine.remote import timeline
@@ -57,7 +57,7 @@ class _OneError:
                 raise
             failure = _no_task(error.not_found, [task.name for task in vars(self).get("task_list") or []])
         print(failure.render(), file=sys.stderr)
-        return 2
+        return EXIT_USER
 
 
 class Run(_OneError, run.Run):
