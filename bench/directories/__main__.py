@@ -55,11 +55,6 @@ elif kind == "create":
     print((time.perf_counter() - begin) / 500 * 1e6)
 elif kind == "find":
     print(os.system("find . >/dev/null") or (time.perf_counter() - begin))
-elif kind == "git":
-    os.chdir("tree")
-    os.system("git -c core.fsmonitor=false status --porcelain >/dev/null")
-    begin = time.perf_counter()
-    print(os.system("git status --porcelain >/dev/null") or (time.perf_counter() - begin))
 elif kind == "write":
     b = bytes(1 << 20)
     f = os.open("big", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
