@@ -13,7 +13,7 @@ import pytest
 from nabla.core import digest, paths
 from nabla.engine import result_cache
 from tests.conftest import ROOT
-from tests.test_linters import committed
+from tests.repository import committed
 
 # The user's, which tests do not see otherwise.
 CACHE = paths.cache_dir()

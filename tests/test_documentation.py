@@ -11,7 +11,8 @@ import pytest
 from nabla.report import benchmarks
 from tests import prose
 from tests.conftest import ROOT
-from tests.test_linters import committed, text_of
+from tests.repository import committed
+from tests.test_linters import text_of
 
 PAGES = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SPECIFICATION", "SECURITY", "CHANGELOG")]
 PAGES += sorted((ROOT / "docs").glob("*.md"))

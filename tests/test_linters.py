@@ -19,19 +19,11 @@ import pytest
 from nabla.engine import discovery
 from tests import prose
 from tests.conftest import ROOT
+from tests.repository import committed
 
 SOURCE_SUFFIXES = {".py", ".c", ".h", ".S", ".sh", ".toml", ".in"}
 MAX_LINES = 400
 MAX_MODULES = 12
-
-
-def committed() -> list[Path]:
-    """The repository's files: as git knows them, new ones included; without git all files except outputs."""
-    argv = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    if (ROOT / ".git").exists():
-        names = subprocess.run(argv, cwd=ROOT, capture_output=True, check=True).stdout
-        return sorted(path for name in set(names.split(b"\0")) - {b""} if (path := ROOT / os.fsdecode(name)).is_file())
-    return sorted(path for path in ROOT.rglob("*") if path.is_file() and not path.is_relative_to(ROOT / "out"))
 
 
 def python_files() -> list[Path]:

@@ -17,7 +17,7 @@ QUICK = "not (vm or buildroot or doit or slow or online)"
 def run_tests(words: list[str]) -> None:
     """Run pytest on the caller's terminal, by the Python of the virtual environment."""
     # One worker more than processors, since some tests wait for other programs.
-    _pytest([] if words else _parallel(bwrap.jobs() + 1), words)
+    _pytest([] if words else ["-p", "tests.passed", *_parallel(bwrap.jobs() + 1)], words)
 
 
 def run_quick_tests(words: list[str]) -> None:

@@ -16,8 +16,8 @@ import pytest
 
 from nabla.sources import recipe
 from tests.conftest import ROOT
+from tests.repository import committed
 from tests.results import CACHE, run_once
-from tests.test_linters import committed
 
 # One screen.
 MOST_LINES = 60
