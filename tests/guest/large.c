@@ -15,28 +15,14 @@ static char *map(size_t size)
 	return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 }
 
-/* The number behind `name` in a file of /proc, or -1. */
-static long number_of(const char *path, const char *name)
-{
-	char line[256];
-	long value = -1;
-	FILE *file = fopen(path, "r");
-	while (file && fgets(line, sizeof line, file))
-		if (!strncmp(line, name, strlen(name)))
-			value = strtol(line + strlen(name), NULL, 10);
-	if (file)
-		fclose(file);
-	return value;
-}
-
 static long free_bytes(void)
 {
-	return number_of("/proc/meminfo", "MemFree:") << 10;
+	return number_after("/proc/meminfo", "MemFree:") << 10;
 }
 
 static long status_bytes(const char *name)
 {
-	return number_of("/proc/self/status", name) << 10;
+	return number_after("/proc/self/status", name) << 10;
 }
 
 /* Fill with numbers, so that a page in the wrong place is noticed. */

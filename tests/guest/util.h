@@ -29,6 +29,20 @@ static inline int64_t now_ns(void)
 	return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
+/* The number after `name` in a file of /proc, or -1. */
+static inline long number_after(const char *path, const char *name)
+{
+	char line[256];
+	long value = -1;
+	FILE *file = fopen(path, "r");
+	while (file && fgets(line, sizeof line, file))
+		if (!strncmp(line, name, strlen(name)))
+			value = strtol(line + strlen(name), NULL, 10);
+	if (file)
+		fclose(file);
+	return value;
+}
+
 /* Sleeps the whole time, however many signals arrive. */
 static inline void sleep_ms(long ms)
 {
