@@ -31,15 +31,15 @@ bool share_open(struct share_server *s, struct wire *in, struct wire *out)
 	struct stat st;
 	if (in->bad || !fid)
 		return false;
-	if (fid->io >= 0 || (flags & O_ACCMODE) == O_ACCMODE) {
+	if (fid->io >= 0 || (flags & SHARE_ACCESS) == SHARE_ACCESS) {
 		errno = EINVAL;
 		return false;
 	}
-	bool writes = flags & (O_ACCMODE | O_TRUNC);
+	bool writes = flags & (SHARE_ACCESS | O_TRUNC);
 	if (writes && share_refuses_writes(s))
 		return false;
 	int io = node_open(&s->nodes, fid->node, share_open_flags(flags));
-	if (io < 0 || !fid_open(&s->nodes, fid, io, flags & O_ACCMODE) || fstat(io, &st) < 0)
+	if (io < 0 || !fid_open(&s->nodes, fid, io, flags & SHARE_ACCESS) || fstat(io, &st) < 0)
 		return false;
 	share_put_qid(s, out, &st);
 	put32(out, 0);

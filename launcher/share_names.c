@@ -128,7 +128,7 @@ bool share_create(struct share_server *s, struct wire *in, struct wire *out)
 	uint32_t flags = get32(in), mode = get32(in);
 	if (in->bad || share_refuses_writes(s))
 		return false;
-	if (fid->io >= 0 || (flags & O_ACCMODE) == O_ACCMODE) {
+	if (fid->io >= 0 || (flags & SHARE_ACCESS) == SHARE_ACCESS) {
 		errno = EINVAL;
 		return false;
 	}
@@ -154,7 +154,7 @@ bool share_create(struct share_server *s, struct wire *in, struct wire *out)
 		return false;
 	}
 	set_node(s, fid, node);
-	if (!fid_open(&s->nodes, fid, io, flags & O_ACCMODE))
+	if (!fid_open(&s->nodes, fid, io, flags & SHARE_ACCESS))
 		return false;
 	share_put_qid(s, out, &st);
 	put32(out, 0);

@@ -46,7 +46,7 @@ bool share_refuses_writes(const struct share_server *s)
 
 int share_open_flags(uint32_t flags)
 {
-	return (int)flags & (O_ACCMODE | O_TRUNC | O_APPEND | O_DIRECTORY | O_SYNC | O_DSYNC);
+	return (int)flags & ((int)SHARE_ACCESS | O_TRUNC | O_APPEND | O_DIRECTORY | O_SYNC | O_DSYNC);
 }
 
 static bool say_hello(struct share_server *s, struct wire *in, struct wire *out)

@@ -10,6 +10,7 @@
 #include "share_wire.h"
 
 #define SHARE_MSIZE (256 * 1024) /* the largest message */
+#define SHARE_ACCESS 3u		 /* of open flags; O_ACCMODE of musl has O_PATH, too */
 
 struct share_server {
 	struct nodes nodes;

@@ -119,7 +119,10 @@ def test_messages_that_lie(target: Place, stand_in: Path) -> None:
         for count in (1, 17, 0xFFFF):
             client.send(raw(TYPES["walk"], struct.pack("<IIH", 0, 77, count)))
             assert client.receive()[0] == TYPES["lerror"]
-        client.open(file, O_RDWR)
+        refused("EINVAL", lambda: client.open(file, 3))
+        refused("EINVAL", lambda: client.create("n", 3))
+        client.open(file, O_RDWR | os.O_PATH)
+        assert client.read(file) == b"inside"
         for offset in (1 << 63, (1 << 64) - 1):
             refused("EINVAL EFBIG", lambda offset=offset: client.read(file, 1, offset))  # type: ignore[misc]
             refused("EINVAL EFBIG", lambda offset=offset: client.write(file, b"x", offset))  # type: ignore[misc]
