@@ -24,13 +24,9 @@ enum {
 	SET_MODE = 0x1, SET_SIZE = 0x8, SET_ATIME = 0x10, SET_MTIME = 0x20, SET_ATIME_TO = 0x80, SET_MTIME_TO = 0x100,
 };
 
-bool share_open(struct share_server *s, struct wire *in, struct wire *out)
+static bool open_fid(struct share_server *s, struct fid *fid, uint32_t flags, struct wire *out)
 {
-	struct fid *fid = share_fid(s, in);
-	uint32_t flags = get32(in);
 	struct stat st;
-	if (in->bad || !fid)
-		return false;
 	if (fid->io >= 0 || (flags & SHARE_ACCESS) == SHARE_ACCESS) {
 		errno = EINVAL;
 		return false;
@@ -46,7 +42,36 @@ bool share_open(struct share_server *s, struct wire *in, struct wire *out)
 	return true;
 }
 
-static bool examine(struct share_server *s, struct fid *fid, struct stat *st)
+bool share_open(struct share_server *s, struct wire *in, struct wire *out)
+{
+	struct fid *fid = share_fid(s, in);
+	uint32_t flags = get32(in);
+	return !in->bad && fid && open_fid(s, fid, flags, out);
+}
+
+/* A fid more of the same file, opened. */
+bool share_reopen(struct share_server *s, struct wire *in, struct wire *out)
+{
+	struct fid *fid = share_fid(s, in);
+	uint32_t id = get32(in), flags = get32(in);
+	if (in->bad || !fid)
+		return false;
+	if (fid_find(&s->nodes, id)) {
+		errno = EBADF;
+		return false;
+	}
+	fid = fid_add(&s->nodes, id, node_reference(fid->node));
+	if (!fid)
+		return false;
+	if (open_fid(s, fid, flags, out))
+		return true;
+	int error = errno;
+	fid_remove(&s->nodes, fid);
+	errno = error;
+	return false;
+}
+
+bool share_examine(struct share_server *s, struct fid *fid, struct stat *st)
 {
 	return fid->io >= 0 ? !fstat(fid->io, st) : node_stat(&s->nodes, fid->node, st);
 }
@@ -57,28 +82,33 @@ static void put_time(struct wire *out, const struct timespec *time)
 	put64(out, (uint64_t)time->tv_nsec);
 }
 
+void share_put_attributes(const struct share_server *s, struct wire *out, const struct stat *st)
+{
+	put64(out, GETATTR_BASIC);
+	share_put_qid(s, out, st);
+	put32(out, st->st_mode & MODES_SHOWN);
+	put32(out, 0); /* root of the guest */
+	put32(out, 0);
+	put64(out, st->st_nlink);
+	put64(out, 0); /* no device of the host */
+	put64(out, (uint64_t)st->st_size);
+	put64(out, (uint64_t)st->st_blksize);
+	put64(out, (uint64_t)st->st_blocks);
+	put_time(out, &st->st_atim);
+	put_time(out, &st->st_mtim);
+	put_time(out, &st->st_ctim);
+	for (int i = 0; i < 4; i++)
+		put64(out, 0); /* birth, generation, version */
+}
+
 bool share_getattr(struct share_server *s, struct wire *in, struct wire *out)
 {
 	struct fid *fid = share_fid(s, in);
 	struct stat st;
 	get64(in); /* what is requested: more is no error */
-	if (in->bad || !fid || !examine(s, fid, &st))
+	if (in->bad || !fid || !share_examine(s, fid, &st))
 		return false;
-	put64(out, GETATTR_BASIC);
-	share_put_qid(s, out, &st);
-	put32(out, st.st_mode & MODES_SHOWN);
-	put32(out, 0); /* root of the guest */
-	put32(out, 0);
-	put64(out, st.st_nlink);
-	put64(out, 0); /* no device of the host */
-	put64(out, (uint64_t)st.st_size);
-	put64(out, (uint64_t)st.st_blksize);
-	put64(out, (uint64_t)st.st_blocks);
-	put_time(out, &st.st_atim);
-	put_time(out, &st.st_mtim);
-	put_time(out, &st.st_ctim);
-	for (int i = 0; i < 4; i++)
-		put64(out, 0); /* birth, generation, version */
+	share_put_attributes(s, out, &st);
 	return true;
 }
 

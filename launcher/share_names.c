@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #define WALK_MAX 16
+#define NOFID UINT32_MAX
 #define MODES 01777u
 #define UNLINK_DIRECTORY 0x200u /* AT_REMOVEDIR */
 
@@ -80,6 +81,40 @@ bool share_walk(struct share_server *s, struct wire *in, struct wire *out)
 	return fid_add(&s->nodes, id, node);
 }
 
+bool share_look(struct share_server *s, struct wire *in, struct wire *out)
+{
+	char name[WIRE_NAME_MAX + 1];
+	uint16_t depth = get16(in);
+	struct fid *fid = share_fid(s, in);
+	uint32_t id = get32(in);
+	struct stat st;
+	if (in->bad || !fid)
+		return false;
+	if (id == NOFID) {
+		if (get16(in) || in->bad) {
+			errno = EINVAL;
+			return false;
+		}
+		if (!node_is_there(&s->nodes, fid->node->parent, depth) || !share_examine(s, fid, &st))
+			return false;
+		share_put_attributes(s, out, &st);
+		return true;
+	}
+	if (!get_name(in, name))
+		return false;
+	if (fid_find(&s->nodes, id)) {
+		errno = EBADF;
+		return false;
+	}
+	if (!node_is_there(&s->nodes, fid->node, depth))
+		return false;
+	struct node *node = node_walk(&s->nodes, fid->node, name, &st);
+	if (!node || !fid_add(&s->nodes, id, node))
+		return false;
+	share_put_attributes(s, out, &st);
+	return true;
+}
+
 bool share_clunk(struct share_server *s, struct wire *in, struct wire *out)
 {
 	struct fid *fid = share_fid(s, in);
@@ -88,6 +123,18 @@ bool share_clunk(struct share_server *s, struct wire *in, struct wire *out)
 		return false;
 	fid_remove(&s->nodes, fid);
 	return true;
+}
+
+/* There is no answer that could say what is wrong with it. */
+bool share_forget(struct share_server *s, struct wire *in, struct wire *out)
+{
+	(void)out;
+	while (in->at < in->end && !in->bad) {
+		struct fid *fid = share_fid(s, in);
+		if (fid)
+			fid_remove(&s->nodes, fid);
+	}
+	return !in->bad;
 }
 
 /* Linux removes by names. The fid is gone in any case. */
@@ -118,15 +165,11 @@ static bool put_made(struct share_server *s, struct wire *out, int directory, co
 	return true;
 }
 
-bool share_create(struct share_server *s, struct wire *in, struct wire *out)
+/* Creates a file in the directory of the fid, which becomes the open file's. */
+static bool create_file(struct share_server *s, struct fid *fid, const char *name, uint32_t flags, uint32_t mode,
+			struct stat *st)
 {
-	char name[WIRE_NAME_MAX + 1];
-	struct fid *fid = share_fid(s, in);
-	struct stat st;
-	if (!fid || !get_name(in, name))
-		return false;
-	uint32_t flags = get32(in), mode = get32(in);
-	if (in->bad || share_refuses_writes(s))
+	if (share_refuses_writes(s))
 		return false;
 	if (fid->io >= 0 || (flags & SHARE_ACCESS) == SHARE_ACCESS) {
 		errno = EINVAL;
@@ -142,10 +185,10 @@ bool share_create(struct share_server *s, struct wire *in, struct wire *out)
 	/* Somebody on the host was faster. */
 	if (!made && (errno != EEXIST || flags & O_EXCL))
 		return false;
-	struct node *node = node_walk(&s->nodes, fid->node, name, &st);
+	struct node *node = node_walk(&s->nodes, fid->node, name, st);
 	if (node && !made)
 		io = node_open(&s->nodes, node, open_flags);
-	if (!node || io < 0 || fstat(io, &st) < 0) {
+	if (!node || io < 0 || fstat(io, st) < 0) {
 		int error = errno;
 		if (io >= 0)
 			close(io);
@@ -154,10 +197,51 @@ bool share_create(struct share_server *s, struct wire *in, struct wire *out)
 		return false;
 	}
 	set_node(s, fid, node);
-	if (!fid_open(&s->nodes, fid, io, flags & SHARE_ACCESS))
+	return fid_open(&s->nodes, fid, io, flags & SHARE_ACCESS);
+}
+
+bool share_create(struct share_server *s, struct wire *in, struct wire *out)
+{
+	char name[WIRE_NAME_MAX + 1];
+	struct fid *fid = share_fid(s, in);
+	struct stat st;
+	if (!fid || !get_name(in, name))
+		return false;
+	uint32_t flags = get32(in), mode = get32(in);
+	if (in->bad || !create_file(s, fid, name, flags, mode, &st))
 		return false;
 	share_put_qid(s, out, &st);
 	put32(out, 0);
+	return true;
+}
+
+bool share_make(struct share_server *s, struct wire *in, struct wire *out)
+{
+	char name[WIRE_NAME_MAX + 1];
+	struct fid *directory = share_fid(s, in);
+	uint32_t open_id = get32(in), id = get32(in);
+	struct stat st;
+	if (!directory || !get_name(in, name))
+		return false;
+	uint32_t flags = get32(in), mode = get32(in);
+	get32(in); /* the group is the same for all */
+	if (in->bad)
+		return false;
+	if (open_id == id || fid_find(&s->nodes, open_id) || fid_find(&s->nodes, id)) {
+		errno = EBADF;
+		return false;
+	}
+	struct fid *fid = fid_add(&s->nodes, open_id, node_reference(directory->node));
+	if (!fid)
+		return false;
+	if (!create_file(s, fid, name, flags, mode, &st) || !fid_add(&s->nodes, id, node_reference(fid->node))) {
+		int error = errno;
+		fid_remove(&s->nodes, fid);
+		errno = error;
+		return false;
+	}
+	put32(out, 0);
+	share_put_attributes(s, out, &st);
 	return true;
 }
 

@@ -277,6 +277,19 @@ void node_move(struct nodes *all, struct node *from, const char *old, struct nod
 	node_release(all, parent);
 }
 
+bool node_is_there(struct nodes *all, struct node *node, unsigned depth)
+{
+	struct stat st;
+	for (; depth && node && node != all->root; depth--, node = node->parent) {
+		int fd = node_parent(all, node);
+		if (fd < 0 || fstatat(fd, node->name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0 || !is_same(node, &st)) {
+			errno = ESTALE;
+			return false;
+		}
+	}
+	return true;
+}
+
 /* --- files ------------------------------------------------------------------------------------------------------------- */
 
 bool node_stat(struct nodes *all, struct node *node, struct stat *st)

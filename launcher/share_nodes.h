@@ -72,6 +72,12 @@ int node_directory(struct nodes *nodes, struct node *node);
 /* The directory that holds the node's name; of the root itself -1, EBUSY. */
 int node_parent(struct nodes *nodes, struct node *node);
 
+/*
+ * False with ESTALE unless the names of this node and of its parents, `depth` in all or up to the root, still lead to them.
+ * NULL is a file that lost its name, or the parent of the root.
+ */
+bool node_is_there(struct nodes *nodes, struct node *node, unsigned depth);
+
 /* Examines the file. ESTALE or ENOENT: the name leads to another now. A file without a name is examined if it is open. */
 bool node_stat(struct nodes *nodes, struct node *node, struct stat *st);
 

@@ -7,13 +7,14 @@
 #include <unistd.h>
 
 #define VERSION "9P2000.L"
+#define DIALECT VERSION ".nabla"
 #define MSIZE_MIN 4096
 
 enum {
 	TLERROR = 6, TSTATFS = 8, TLOPEN = 12, TLCREATE = 14, TSYMLINK = 16, TMKNOD = 18, TREADLINK = 22, TGETATTR = 24,
-	TSETATTR = 26, TREADDIR = 40, TFSYNC = 50, TLOCK = 52, TGETLOCK = 54, TLINK = 70, TMKDIR = 72, TRENAMEAT = 74,
-	TUNLINKAT = 76, TVERSION = 100, TATTACH = 104, TFLUSH = 108, TWALK = 110, TREAD = 116, TWRITE = 118, TCLUNK = 120,
-	TREMOVE = 122,
+	TSETATTR = 26, TREADDIR = 40, TFSYNC = 50, TLOCK = 52, TGETLOCK = 54, TLOOK = 56, TFORGET = 58, TREOPEN = 60,
+	TMAKE = 62, TLINK = 70, TMKDIR = 72, TRENAMEAT = 74, TUNLINKAT = 76, TVERSION = 100, TATTACH = 104, TFLUSH = 108,
+	TWALK = 110, TREAD = 116, TWRITE = 118, TCLUNK = 120, TREMOVE = 122,
 };
 
 struct fid *share_fid(struct share_server *s, struct wire *in)
@@ -57,11 +58,14 @@ static bool say_hello(struct share_server *s, struct wire *in, struct wire *out)
 		return false;
 	fid_remove_all(&s->nodes);
 	s->msize = msize < SHARE_MSIZE ? msize : SHARE_MSIZE;
-	bool known = msize >= MSIZE_MIN && !strcmp(version, VERSION);
-	if (!known)
+	s->dialect = !strcmp(version, DIALECT);
+	const char *answer = s->dialect ? DIALECT : VERSION;
+	if (msize < MSIZE_MIN || strcmp(version, answer) != 0) {
 		s->msize = 0;
-	put32(out, known ? s->msize : msize);
-	put_text(out, known ? VERSION : "unknown", strlen(known ? VERSION : "unknown"));
+		answer = "unknown";
+	}
+	put32(out, s->msize ? s->msize : msize);
+	put_text(out, answer, strlen(answer));
 	return true;
 }
 
@@ -72,9 +76,13 @@ static bool flush(struct share_server *s, struct wire *in, struct wire *out)
 	return true;
 }
 
-static share_operation *operation_of(uint8_t type)
+static share_operation *operation_of(const struct share_server *s, uint8_t type)
 {
 	switch (type) {
+	case TLOOK: return s->dialect ? share_look : NULL;
+	case TFORGET: return s->dialect ? share_forget : NULL;
+	case TREOPEN: return s->dialect ? share_reopen : NULL;
+	case TMAKE: return s->dialect ? share_make : NULL;
 	case TVERSION: return say_hello;
 	case TFLUSH: return flush;
 	case TATTACH: return share_attach;
@@ -109,16 +117,19 @@ uint32_t share_message_size(const struct share_server *s, const uint8_t *bytes)
 	return size < WIRE_HEADER || size > (s->msize ? s->msize : MSIZE_MIN) ? 0 : size;
 }
 
-uint32_t share_serve(struct share_server *s, uint8_t *message, uint32_t size, uint8_t *answer)
+bool share_serve(struct share_server *s, uint8_t *message, uint32_t size, uint8_t *answer, uint32_t *length)
 {
 	struct wire in = {message, WIRE_HEADER, share_message_size(s, message), false};
 	struct wire out = {answer, WIRE_HEADER, s->msize ? s->msize : MSIZE_MIN, false};
 	uint8_t type = message[4];
-	share_operation *operation = operation_of(type);
+	share_operation *operation = operation_of(s, type);
+	*length = 0;
 	if (!in.end || in.end > size || (!s->msize && type != TVERSION))
-		return 0;
+		return false;
 	errno = EOPNOTSUPP;
 	bool good = operation && operation(s, &in, &out);
+	if (operation == share_forget)
+		return good;
 	int error = in.bad || out.bad ? EPROTO : errno;
 	if (!good || in.bad || out.bad) {
 		out.at = WIRE_HEADER;
@@ -130,7 +141,8 @@ uint32_t share_serve(struct share_server *s, uint8_t *message, uint32_t size, ui
 	answer[4] = type + 1;
 	answer[5] = message[5];
 	answer[6] = message[6];
-	return out.at;
+	*length = out.at;
+	return true;
 }
 
 static bool send_all(int socket, const uint8_t *bytes, uint32_t size)
@@ -165,8 +177,8 @@ bool share_loop(struct share_server *s, int socket)
 				return false;
 			if (have - from < size)
 				break;
-			uint32_t answer = share_serve(s, in + from, size, out);
-			if (!answer)
+			uint32_t answer;
+			if (!share_serve(s, in + from, size, out, &answer))
 				return false;
 			if (!send_all(socket, out, answer))
 				return true;

@@ -2,6 +2,21 @@
 /*
  * A server of one directory by 9P2000.L for one guest, on one thread: it answers messages in the order in which they come.
  * The guest is hostile. The host's files are changed by others at the same time.
+ *
+ * A guest that says hello in our dialect gets messages more. Each saves some that wait for an answer; all numbers are
+ * those of 9P2000.L, which has no such messages:
+ *
+ *   TLOOK depth[2] fid[4] newfid[4] name[s]   walk and getattr in one; no name and newfid NOFID: getattr of fid itself
+ *   RLOOK                                     as RGETATTR
+ *   TFORGET fid[4]...                         clunk of each fid that exists; has no answer
+ *   TREOPEN fid[4] newfid[4] flags[4]         walk of no name and lopen in one
+ *   RREOPEN                                   as RLOPEN
+ *   TMAKE fid[4] openfid[4] newfid[4] name[s] flags[4] mode[4] gid[4]
+ *                                             walk of no name and lcreate by openfid, walk to the name by newfid, getattr
+ *   RMAKE iounit[4] ...                       then as RGETATTR
+ *
+ * depth: so many directories, the last one first, the guest has not asked about since it took them for what their names lead
+ * to. If one is not any more, the answer is ESTALE: then the guest asks about each.
  */
 #ifndef NABLA_SHARE_SERVER_H
 #define NABLA_SHARE_SERVER_H
@@ -16,13 +31,14 @@ struct share_server {
 	struct nodes nodes;
 	bool read_only;
 	uint32_t msize; /* agreed; 0: the guest has not said hello */
+	bool dialect;
 };
 
 /*
  * Serves a message, whose size is in its header and is not more than `size`. Writes the answer to answer[SHARE_MSIZE] and
- * returns its size; 0: the message is none, and the connection ends.
+ * its size to *length; 0: there is none. Returns false if the message is none: the connection ends.
  */
-uint32_t share_serve(struct share_server *server, uint8_t *message, uint32_t size, uint8_t *answer);
+bool share_serve(struct share_server *server, uint8_t *message, uint32_t size, uint8_t *answer, uint32_t *length);
 
 /* Returns the size of the message that begins at bytes[WIRE_HEADER]; 0 if it is too small or too large. */
 uint32_t share_message_size(const struct share_server *server, const uint8_t *bytes);
@@ -37,11 +53,11 @@ bool share_loop(struct share_server *server, int socket);
 typedef bool share_operation(struct share_server *s, struct wire *in, struct wire *out);
 
 /* share_files.c */
-share_operation share_open, share_getattr, share_setattr, share_readdir, share_fsync, share_read, share_write,
-	share_statfs, share_lock, share_getlock;
+share_operation share_open, share_reopen, share_getattr, share_setattr, share_readdir, share_fsync, share_read,
+	share_write, share_statfs, share_lock, share_getlock;
 /* share_names.c */
-share_operation share_attach, share_walk, share_clunk, share_remove, share_create, share_symlink, share_mknod,
-	share_readlink, share_link, share_mkdir, share_rename, share_unlink;
+share_operation share_attach, share_walk, share_look, share_clunk, share_forget, share_remove, share_create, share_make,
+	share_symlink, share_mknod, share_readlink, share_link, share_mkdir, share_rename, share_unlink;
 
 /* Reads a fid; NULL with errno set if there is none. */
 struct fid *share_fid(struct share_server *s, struct wire *in);
@@ -51,6 +67,12 @@ uint64_t share_number_mask(const struct share_server *s, dev_t device);
 
 /* The 13 bytes that identify a file. */
 void share_put_qid(const struct share_server *s, struct wire *out, const struct stat *st);
+
+/* Examines the file that is open, or what has the name. */
+bool share_examine(struct share_server *s, struct fid *fid, struct stat *st);
+
+/* The answer to getattr. */
+void share_put_attributes(const struct share_server *s, struct wire *out, const struct stat *st);
 
 /* True if the share is read-only; sets errno. */
 bool share_refuses_writes(const struct share_server *s);

@@ -73,7 +73,7 @@ static void put_number(struct wire *out, bool wide)
 		put32(out, (uint32_t)value);
 }
 
-/* Appends a request that is well-formed, at least before others change it. f: a fid, n: a name, 1248: numbers, d: data */
+/* Appends a request that is well-formed, at least before others change it. f: a fid, n: a name, p: a depth, z: NOFID, i: no name, 1248: numbers, d: data */
 static void add_request(struct conversation *c)
 {
 	static const struct {
@@ -84,6 +84,8 @@ static void add_request(struct conversation *c)
 		{26, "fvm448tttt"}, {40, "f8c"}, {50, "f4"}, {52, "f14884n"}, {54, "f1884n"}, {70, "ffn"}, {72, "fn44"},
 		{74, "fnfn"}, {76, "fnu"}, {100, "4n"}, {104, "f4nn4"}, {108, "2"}, {110, "ffw"}, {110, "ffw"}, {110, "ffw"},
 		{116, "f8c"}, {118, "f8d"}, {120, "f"}, {122, "f"}, {30, "ffn"},
+		/* our dialect's */
+		{56, "pffn"}, {56, "pffn"}, {56, "pfzi"}, {58, "ff"}, {60, "ffo"}, {62, "fffno44"},
 	};
 	uint8_t bytes[1024];
 	struct wire out = {bytes, WIRE_HEADER, sizeof bytes, false};
@@ -93,6 +95,9 @@ static void add_request(struct conversation *c)
 		switch (*field) {
 		case 'f': put32(&out, draw(8)); break;
 		case 'n': put_name(&out); break;
+		case 'p': put16(&out, (uint16_t)(draw(4) ? draw(4) : 65535)); break;
+		case 'z': put32(&out, UINT32_MAX); break;
+		case 'i': put16(&out, 0); break;
 		case 'o': put32(&out, (uint32_t)(draw(3) | (draw(4) ? 0 : O_TRUNC) | (draw(4) ? 0 : O_DIRECTORY))); break;
 		case 'm': put32(&out, (draw(2) ? S_IFREG : draw(2) ? S_IFIFO : S_IFCHR) | draw(010000)); break;
 		case 'u': put32(&out, draw(2) ? 0x200 : 0); break;
@@ -238,14 +243,18 @@ static void check_fids(void)
 
 static void talk(const struct conversation *c)
 {
-	static const uint8_t hello[] = {21, 0, 0, 0, 100, 255, 255, 0, 0, 4, 0, 8, 0, '9', 'P', '2', '0', '0', '0', '.', 'L'};
+	static const uint8_t hello[] = {27, 0, 0, 0, 100, 255, 255, 0, 0, 4, 0, 14, 0, '9', 'P', '2', '0', '0', '0', '.', 'L', '.',
+					'n', 'a', 'b', 'l', 'a'};
 	static const uint8_t attach[] = {23, 0, 0, 0, 104, 1, 0, 0, 0, 0, 0, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0};
 	static uint8_t answer[SHARE_MSIZE];
 	uint8_t message[CONVERSATION];
+	uint32_t got;
 	memcpy(message, hello, sizeof hello);
-	share_serve(&server, message, sizeof hello, answer);
+	if (!share_serve(&server, message, sizeof hello, answer, &got) || got != sizeof hello || !server.dialect)
+		abort();
 	memcpy(message, attach, sizeof attach);
-	share_serve(&server, message, sizeof attach, answer);
+	if (!share_serve(&server, message, sizeof attach, answer, &got))
+		abort();
 	memset(hits, 0, sizeof hits);
 	tracing = true;
 	for (uint32_t at = 0; c->size - at >= WIRE_HEADER;) {
@@ -255,11 +264,11 @@ static void talk(const struct conversation *c)
 		/* of its own size, so that the sanitizer sees each byte beyond it */
 		uint8_t *copy = malloc(size);
 		memcpy(copy, c->bytes + at, size);
-		uint32_t got = share_serve(&server, copy, size, answer);
+		bool good = share_serve(&server, copy, size, answer, &got);
 		free(copy);
 		if (got > SHARE_MSIZE || (got && got < WIRE_HEADER) || memmem(answer, got, SECRET, strlen(SECRET)))
 			abort();
-		if (!got)
+		if (!good)
 			break;
 		check_fids();
 		at += size;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A client of 9P2000.L that says what it likes: for tests of the file server, through the launcher's own confinement.
+"""A client of 9P2000.L, and of our dialect, that says what it likes: for tests of the file server.
 
 The VM's kernel is replaced by the stand-in, which passes bytes on between its standard streams and the share's stream.
 """
@@ -19,6 +19,7 @@ from nabla.core.paths import NABLA_RUN
 FIRST_STREAM = 15
 NOFID = 0xFFFFFFFF
 ROOT = 0
+PLAIN, DIALECT = "9P2000.L", "9P2000.L.nabla"
 GETATTR = "<Q B I Q I I I Q Q Q Q Q".replace(" ", "")
 TYPES = {
     "lerror": 7,
@@ -36,6 +37,10 @@ TYPES = {
     "fsync": 50,
     "lock": 52,
     "getlock": 54,
+    "look": 56,
+    "forget": 58,
+    "reopen": 60,
+    "make": 62,
     "link": 70,
     "mkdir": 72,
     "renameat": 74,
@@ -118,11 +123,11 @@ class Client:
         assert got == TYPES[kind] + 1, (kind, got)
         return rest
 
-    def version(self, msize: int = 262144) -> None:
+    def version(self, msize: int = 262144, dialect: str = DIALECT) -> None:
         """Begin a session."""
-        answer = self.request("version", struct.pack("<I", msize) + text("9P2000.L"), 0xFFFF)
+        answer = self.request("version", struct.pack("<I", msize) + text(dialect), 0xFFFF)
         self.msize = int(struct.unpack("<I", answer[:4])[0])
-        assert answer[4:] == text("9P2000.L"), answer
+        assert answer[4:] == text(dialect), answer
 
     def attach(self, fid: int = ROOT) -> None:
         """Make a fid of the root."""
@@ -142,9 +147,41 @@ class Client:
             raise Refused(errno.ENOENT)
         return new
 
+    def look(self, name: bytes | str, fid: int = ROOT, depth: int = 0) -> tuple[int, Attributes]:
+        """Return a fid of the file with this name, and its attributes."""
+        new = self.new()
+        answer = self.request("look", struct.pack("<HII", depth, fid, new) + text(name))
+        return new, self.attributes(answer)
+
+    def look_at(self, fid: int, depth: int = 0) -> Attributes:
+        """Examine a file; its directories must be where they were."""
+        return self.attributes(self.request("look", struct.pack("<HII", depth, fid, NOFID) + text("")))
+
+    def reopen(self, fid: int, flags: int = 0) -> int:
+        """Return a fid more of a file, open."""
+        new = self.new()
+        self.request("reopen", struct.pack("<III", fid, new, flags))
+        return new
+
+    def make(
+        self, name: bytes | str, flags: int = 2, mode: int = 0o644, fid: int = ROOT
+    ) -> tuple[int, int, Attributes]:
+        """Create a file; return its fid that is open, another one, and its attributes."""
+        opened, new = self.new(), self.new()
+        content = struct.pack("<III", fid, opened, new) + text(name) + struct.pack("<III", flags, mode, 0)
+        return opened, new, self.attributes(self.request("make", content)[4:])
+
+    def forget(self, *fids: int) -> None:
+        """Give fids back; there is no answer."""
+        self.send(struct.pack(f"<IBH{len(fids)}I", 7 + 4 * len(fids), TYPES["forget"], 0xFFFF, *fids))
+
     def getattr(self, fid: int) -> Attributes:
         """Examine a file."""
-        answer = self.request("getattr", struct.pack("<IQ", fid, 0x7FF))
+        return self.attributes(self.request("getattr", struct.pack("<IQ", fid, 0x7FF)))
+
+    @staticmethod
+    def attributes(answer: bytes) -> Attributes:
+        """Return what an answer says."""
         values = struct.unpack_from("<QBIQIIIQQQ", answer)
         return Attributes(values[4], values[5], values[7], values[9], values[3])
 
