@@ -6,6 +6,7 @@ The kernel runs without nabla-run. Whatever the server does, requests fail, and 
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import socket
@@ -20,7 +21,7 @@ import pytest
 
 from nabla.core.paths import VMLINUX
 
-from .nine import TYPES
+from .nine import DIALECT, PLAIN, TYPES, text
 
 STREAM = 15
 QID = bytes([0x80]) + struct.pack("<IQ", 0, 1)
@@ -35,17 +36,20 @@ def attributes(mode: int, qid: bytes, size: int = 4096) -> bytes:
 def good(kind: int, content: bytes) -> bytes:
     """Return what an honest server with a root and one file answers."""
     if kind == TYPES["version"]:
-        return content
+        return content  # with the dialect that serve() has chosen
     if kind == TYPES["attach"]:
         return QID
     if kind == TYPES["walk"]:
         count = int(struct.unpack_from("<H", content, 8)[0])
         return struct.pack("<H", count) + FILE_QID * count
-    if kind == TYPES["getattr"]:
-        root = struct.unpack_from("<I", content)[0] == 0
+    if kind in (TYPES["getattr"], TYPES["look"]):
+        fid = content[:4] if kind == TYPES["getattr"] else content[2:6]
+        root = fid == bytes(4) and (kind == TYPES["getattr"] or content[10:] == text(""))
         return attributes(0o40755, QID) if root else attributes(0o100644, FILE_QID)
-    if kind in (TYPES["lopen"], TYPES["lcreate"]):
+    if kind in (TYPES["lopen"], TYPES["lcreate"], TYPES["reopen"]):
         return FILE_QID + struct.pack("<I", 0)
+    if kind == TYPES["make"]:
+        return bytes(4) + attributes(0o100644, FILE_QID, 0)
     if kind == TYPES["read"]:
         at_start = content[4:12] == bytes(8)
         return struct.pack("<I", 4) + b"data" if at_start else bytes(4)
@@ -55,6 +59,7 @@ def good(kind: int, content: bytes) -> bytes:
 
 
 Answer = Callable[[int, int, bytes], bytes | None]
+DIALECTS = pytest.mark.parametrize("dialect", [PLAIN, DIALECT])
 
 
 def message(kind: int, tag: int, content: bytes, size: int | None = None) -> bytes:
@@ -62,13 +67,23 @@ def message(kind: int, tag: int, content: bytes, size: int | None = None) -> byt
     return struct.pack("<IBH", len(content) + 7 if size is None else size, kind & 0xFF, tag & 0xFFFF) + content
 
 
-def serve(connection: socket.socket, answer: Answer) -> None:
+def honest(kind: int, tag: int, content: bytes) -> bytes:
+    """Return an honest server's message."""
+    if kind == TYPES["look"] and content[10:] == text("new"):
+        return message(TYPES["lerror"], tag, struct.pack("<I", errno.ENOENT))
+    return b"" if kind == TYPES["forget"] else message(kind + 1, tag, good(kind, content))
+
+
+def serve(connection: socket.socket, answer: Answer, dialect: str) -> None:
     """Answer requests until the other end closes, or there is no answer: then this end closes."""
     stream = connection.makefile("rb")
     with suppress(OSError), connection:
         while len(header := stream.read(7)) == 7:
             size, kind, tag = struct.unpack("<IBH", header)
-            reply = answer(kind, tag, stream.read(size - 7))
+            content = stream.read(size - 7)
+            if kind == TYPES["version"]:
+                content = content[:4] + text(dialect)
+            reply = answer(kind, tag, content)
             if reply is None:
                 return
             connection.sendall(reply)
@@ -115,10 +130,10 @@ USE = "cat /tmp/m/file; ls /tmp/m; echo x >/tmp/m/new; mv /tmp/m/a /tmp/m/b; rm 
 SCRIPT = f"{{ {MOUNT}; {USE}; }} 2>&1; echo the end"
 
 
-def run(image: Path, answer: Answer, script: str = SCRIPT) -> str:
+def run(image: Path, answer: Answer, dialect: str, script: str = SCRIPT) -> str:
     """Run the script against a server; assert that the VM ended in order, and return its output."""
     with machine(image, script) as (ours, process):
-        server = threading.Thread(target=serve, args=(ours, answer))
+        server = threading.Thread(target=serve, args=(ours, answer, dialect))
         server.start()
         output, _ = process.communicate(timeout=120)
         server.join(60)
@@ -129,10 +144,35 @@ def run(image: Path, answer: Answer, script: str = SCRIPT) -> str:
     return output
 
 
-def test_an_honest_server(image: Path) -> None:
-    """The others are measured by this: it is mounted and read."""
-    output = run(image, lambda kind, tag, content: message(kind + 1, tag, good(kind, content)))
+@DIALECTS
+def test_an_honest_server(image: Path, dialect: str) -> None:
+    """The others are measured by this: it is mounted and read, with the messages that were agreed on."""
+    kinds: set[int] = set()
+
+    def answer(kind: int, tag: int, content: bytes) -> bytes:
+        kinds.add(kind)
+        return honest(kind, tag, content)
+
+    output = run(image, answer, dialect)
     assert "mounted" in output and "data" in output, output
+    own = {TYPES[name] for name in ("look", "forget", "reopen", "make")}
+    assert kinds & own == (own if dialect == DIALECT else set()), kinds
+
+
+@pytest.mark.parametrize("refusal", ["unknown", ""])
+def test_a_server_that_refuses_the_dialect(image: Path, refusal: str) -> None:
+    """It is offered the protocol itself then."""
+    with machine(image, SCRIPT) as (ours, process):
+        stream = ours.makefile("rb")
+        size, kind, tag = struct.unpack("<IBH", stream.read(7))
+        offer = stream.read(size - 7)
+        assert kind == TYPES["version"] and offer[4:] == text(DIALECT)
+        ours.sendall(message(kind + 1, tag, offer[:4] + text(refusal)))
+        server = threading.Thread(target=serve, args=(ours, honest, PLAIN))
+        server.start()
+        output, _ = process.communicate(timeout=120)
+        server.join(60)
+    assert process.returncode == 0 and "mounted" in output and "data" in output, output
 
 
 LIES: dict[str, Answer] = {
@@ -152,26 +192,30 @@ LIES: dict[str, Answer] = {
 }
 
 
+@DIALECTS
 @pytest.mark.parametrize("late", [False, True], ids=["at once", "when mounted"])
 @pytest.mark.parametrize("name", LIES)
-def test_lies(image: Path, name: str, late: bool) -> None:
+def test_lies(image: Path, name: str, late: bool, dialect: str) -> None:
     """From the first answer on, and only after the mount has succeeded."""
     seen = {"requests": 0}
 
     def answer(kind: int, tag: int, content: bytes) -> bytes | None:
         seen["requests"] += 1
         if late and seen["requests"] < 6:
-            return message(kind + 1, tag, good(kind, content))
+            return honest(kind, tag, content)
         return LIES[name](kind, tag, content)
 
-    run(image, answer)
+    run(image, answer, dialect)
     assert seen["requests"] > 0
 
 
-def test_numbers_that_lie(image: Path) -> None:
+@DIALECTS
+def test_numbers_that_lie(image: Path, dialect: str) -> None:
     """Counts beyond the message, names without end, sizes and modes that cannot be."""
 
     def answer(kind: int, tag: int, content: bytes) -> bytes:
+        if kind == TYPES["forget"]:
+            return b""
         body = good(kind, content)
         if kind == TYPES["read"]:
             body = struct.pack("<I", 0xFFFFFFFF) + b"data"
@@ -179,28 +223,73 @@ def test_numbers_that_lie(image: Path) -> None:
             body = struct.pack("<I", 300) + (QID + struct.pack("<QBH", 1, 4, 0xFFFF) + b"name")[:300].ljust(300, b"/")
         if kind == TYPES["walk"] and content[8:10] != bytes(2):
             body = struct.pack("<H", 0xFFFF) + FILE_QID
+        if kind == TYPES["look"]:
+            body = attributes(0o170000, FILE_QID, -1 & (1 << 64) - 1)
+        if kind == TYPES["make"]:
+            body = bytes([255]) * 4 + attributes(0o120777, QID, 1 << 63)
+        if kind == TYPES["reopen"]:
+            body = FILE_QID + struct.pack("<I", 0xFFFFFFFF)
         return message(kind + 1, tag, body)
 
-    run(image, answer)
+    run(image, answer, dialect)
 
 
-def test_random_answers(image: Path) -> None:
+@DIALECTS
+def test_random_answers(image: Path, dialect: str) -> None:
     """Honest answers with some bytes changed; twenty servers."""
     for seed in range(20):
         draw = random.Random(seed)
 
         def answer(kind: int, tag: int, content: bytes, draw: random.Random = draw) -> bytes:
-            reply = bytearray(message(kind + 1, tag, good(kind, content)))
+            if kind == TYPES["forget"]:
+                return b""
+            reply = bytearray(honest(kind, tag, content))
             for _ in range(draw.choice([0, 0, 0, 1, 2, 8])):
                 reply[draw.randrange(len(reply))] = draw.choice([0, 1, 0x7F, 0xFF, draw.randrange(256)])
             # What its header announces must come, or the VM waits for it.
             size = struct.unpack_from("<I", reply)[0]
             return bytes(reply.ljust(min(size, 1 << 17), b"\0"))
 
-        run(image, answer)
+        run(image, answer, dialect)
 
 
-def test_a_server_that_is_silent(image: Path) -> None:
+def test_directories_that_are_stale_for_ever(image: Path) -> None:
+    """A server that says so about each name, however often it is asked, is an error and no loop."""
+
+    def answer(kind: int, tag: int, content: bytes) -> bytes:
+        if kind == TYPES["look"] and content[6:10] != b"\xff" * 4:
+            return message(TYPES["lerror"], tag, struct.pack("<I", errno.ESTALE))
+        return honest(kind, tag, content)
+
+    output = run(image, answer, DIALECT)
+    assert "mounted" in output and "Stale file handle" in output, output
+
+
+def test_answers_to_what_has_none(image: Path) -> None:
+    """The connection ends."""
+
+    def answer(kind: int, tag: int, content: bytes) -> bytes:
+        return message(kind + 1, tag, b"") if kind == TYPES["forget"] else honest(kind, tag, content)
+
+    output = run(image, answer, DIALECT, f"{MOUNT}; stat /tmp/m/file; sleep 1; stat /tmp/m/file; echo the end")
+    assert "mounted" in output and "I/O error" in output, output
+
+
+def test_a_server_that_does_not_read(image: Path) -> None:
+    """Files are closed all the time, and nothing is read: programs wait, and can be killed."""
+    script = f"{MOUNT}; (while :; do cat /tmp/m/file; done) & sleep 1; kill -9 $!; wait; echo killed; echo the end"
+    seen = {"requests": 0}
+
+    def answer(kind: int, tag: int, content: bytes) -> bytes:
+        seen["requests"] += kind == TYPES["reopen"]
+        return b"" if seen["requests"] > 40 and kind != TYPES["flush"] else honest(kind, tag, content)
+
+    output = run(image, answer, DIALECT, script)
+    assert "killed" in output and seen["requests"] > 40, output
+
+
+@DIALECTS
+def test_a_server_that_is_silent(image: Path, dialect: str) -> None:
     """Programs wait for it, and can be killed; then it speaks again."""
     script = f"{MOUNT}; (cat /tmp/m/file; echo no) & sleep 1; kill -9 $!; wait; echo killed; echo the end"
     held: list[bytes] = []
@@ -211,7 +300,7 @@ def test_a_server_that_is_silent(image: Path) -> None:
             return b""
         if kind == TYPES["flush"]:
             return b"".join(held) + message(kind + 1, tag, b"")
-        return message(kind + 1, tag, good(kind, content))
+        return honest(kind, tag, content)
 
-    output = run(image, answer, script)
+    output = run(image, answer, dialect, script)
     assert "mounted" in output and "killed" in output and "no\n" not in output, output
