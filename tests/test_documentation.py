@@ -20,7 +20,7 @@ PAGES += sorted((ROOT / "docs").glob("*.md"))
 # Folders and files whose text keeps to the glossary of CONTRIBUTING.md.
 CLEAN = (
     *("README.md", "CONTRIBUTING.md", "SPECIFICATION.md", "SECURITY.md", "CHANGELOG.md", "docs/", "bench/", "demo/"),
-    *("nabla/", "verify/", "tests/", "launcher/", "init/", "rootfs/", "kernel-config/", "toolchain/"),
+    *("nabla/", "verify/", "tests/", "launcher/", "init/", "oci/", "rootfs/", "kernel-config/", "toolchain/"),
     *("patches/busybox/", "patches/musl/", "doit.sh", "dodo.py", ".github/", ".ci/"),
     *("requirements.in", "pyproject.toml"),
 )

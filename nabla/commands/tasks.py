@@ -20,12 +20,12 @@ from nabla.engine import discovery
 from nabla.engine.task import TaskDict, alias, command
 from nabla.images import descriptions
 
-ARTIFACTS = ("kernel", "musl", "busybox", "launcher", "init", "rootfs:alpine", "rootfs:minimal")
+ARTIFACTS = ("kernel", "musl", "busybox", "launcher", "runtime", "init", "rootfs:alpine", "rootfs:minimal")
 
 
 def task_all() -> TaskDict:
     """Build all artifacts."""
-    return alias("all", "build all artifacts: kernel, libc, busybox, launcher, init, images", ARTIFACTS)
+    return alias("all", "build all artifacts: kernel, libc, busybox, launcher, OCI runtime, init, images", ARTIFACTS)
 
 
 def task_ready() -> TaskDict:

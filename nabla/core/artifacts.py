@@ -15,6 +15,7 @@ from nabla.core.paths import (
     IMAGES,
     MUSL,
     NABLA_INIT,
+    NABLA_OCI,
     NABLA_RUN,
     OUT,
     STATE,
@@ -126,6 +127,7 @@ ARTIFACTS: dict[str, Artifact] = {
         Artifact("busybox", ("busybox",), _at(BUSYBOX)),
         Artifact("init", ("init",), _at(NABLA_INIT)),
         Artifact("launcher", ("launcher",), _at(NABLA_RUN)),
+        Artifact("runtime", ("runtime",), _at(NABLA_OCI)),
         Artifact("packages", ("packages",), _at(REPOSITORY)),
         Artifact(
             "images",
@@ -144,7 +146,7 @@ ARTIFACTS: dict[str, Artifact] = {
 DIGEST_GROUPS: dict[str, tuple[Path, ...]] = {
     "kernel": (VMLINUX,),
     "libc": (MUSL / "lib", MUSL / "usr" / "lib"),
-    "programs": (BUSYBOX_BIN, NABLA_INIT, NABLA_RUN),
+    "programs": (BUSYBOX_BIN, NABLA_INIT, NABLA_OCI, NABLA_RUN),
     "packages": (REFERENCE_REPOSITORY.path,),
     "images": ARTIFACTS["images"].paths,
     "sbom": (REFERENCE_SBOM.path,),

@@ -16,6 +16,7 @@ KERNEL_CONFIG = ROOT / "kernel-config"
 TOOLCHAIN = ROOT / "toolchain"
 ROOTFS = ROOT / "rootfs"
 LAUNCHER_SRC = ROOT / "launcher"
+OCI_SRC = ROOT / "oci"
 TESTS = ROOT / "tests"
 
 # Outputs, never committed; `doit clean` may remove any of them.
@@ -37,6 +38,7 @@ VENV = OUT / "venv"
 # Artifacts.
 VMLINUX = KERNEL / "vmlinux"
 NABLA_RUN = BIN / "nabla-run"
+NABLA_OCI = BIN / "nabla-oci"
 NABLA_INIT = INIT / "nabla-init"
 BUSYBOX_BIN = BUSYBOX / "bin" / "busybox"
 

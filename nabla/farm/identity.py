@@ -19,7 +19,7 @@ from nabla.core.paths import ROOT
 from nabla.core.process import run
 
 # Folders whose files are compiled or read in the sandbox, but never run outside of it.
-DATA = ("init", "kernel-config", "launcher", "patches", "recipes", "rootfs")
+DATA = ("init", "kernel-config", "launcher", "oci", "patches", "recipes", "rootfs")
 # Folders that no step on another machine reads.
 _IRRELEVANT = (".ci", ".github", "bench", "demo", "digests", "docs", "tests")
 _REMOVED = "removed"

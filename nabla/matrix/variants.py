@@ -19,7 +19,7 @@ from nabla.core.errors import ConfigError
 from nabla.core.paths import ROOT
 
 # As in nabla.farm.identity: such changes can travel to the workers of a farm.
-FOLDERS = ("init", "kernel-config", "launcher", "patches", "recipes", "rootfs")
+FOLDERS = ("init", "kernel-config", "launcher", "oci", "patches", "recipes", "rootfs")
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,60}\Z")]
 _Hours = Annotated[float, msgspec.Meta(gt=0, le=48)]

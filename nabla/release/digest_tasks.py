@@ -17,7 +17,11 @@ from nabla.engine.task import TaskDict
 from nabla.release import digests
 
 _AFTER = (
-    *(task for name in ("kernel", "musl", "busybox", "init", "launcher", "images") for task in ARTIFACTS[name].tasks),
+    *(
+        task
+        for name in ("kernel", "musl", "busybox", "init", "launcher", "runtime", "images")
+        for task in ARTIFACTS[name].tasks
+    ),
     *("digests:packages", "digests:sbom", "digests:oci"),
 )
 
