@@ -23,6 +23,7 @@ NAMES = (
     "snapshots",
     "wires",
     "shares",
+    "bundles",
     "elves",
     "archives",
     "descriptions",

@@ -7,12 +7,12 @@ import pytest
 
 from nabla.commands import fuzzing
 
-from . import disks, files, guests, rebuilds, shares, snapshots, stores, wires
+from . import bundles, disks, files, guests, rebuilds, shares, snapshots, stores, wires
 from .engine import CRASHES, Finding, Fuzzer, for_rounds, run, stored, verdict
 
 FUZZERS: dict[str, Fuzzer] = {
     each.name: each
-    for area in (guests, disks, snapshots, wires, shares, files, stores, rebuilds)
+    for area in (guests, disks, snapshots, wires, shares, bundles, files, stores, rebuilds)
     for each in area.FUZZERS
 }
 ROUNDS = {
@@ -25,6 +25,7 @@ ROUNDS = {
     "snapshots": 2,
     "wires": 3,
     "shares": 3,
+    "bundles": 2,
     "elves": 2,
     "archives": 3,
     "descriptions": 3,
