@@ -95,8 +95,14 @@ bool share_look(struct share_server *s, struct wire *in, struct wire *out)
 			errno = EINVAL;
 			return false;
 		}
-		if (!node_is_there(&s->nodes, fid->node->parent, depth) || !share_examine(s, fid, &st))
+		if (!node_is_there(&s->nodes, fid->node->parent, depth))
 			return false;
+		if (!share_examine(s, fid, &st)) {
+			/* ESTALE is for the directories, and lets the guest begin again. */
+			if (errno == ESTALE)
+				errno = ENOENT;
+			return false;
+		}
 		share_put_attributes(s, out, &st);
 		return true;
 	}

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #define DEPTH_MAX 4096
+#define EXAMINED_MAX 64 /* directories in one request */
 #define HELD_MIN 16 /* a request needs a few at once */
 #define HELD_MAX 1024
 
@@ -280,8 +281,8 @@ void node_move(struct nodes *all, struct node *from, const char *old, struct nod
 bool node_is_there(struct nodes *all, struct node *node, unsigned depth)
 {
 	struct stat st;
-	for (; depth && node && node != all->root; depth--, node = node->parent) {
-		int fd = node_parent(all, node);
+	for (unsigned done = 0; done < depth && node && node != all->root; done++, node = node->parent) {
+		int fd = done < EXAMINED_MAX ? node_parent(all, node) : -1;
 		if (fd < 0 || fstatat(fd, node->name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0 || !is_same(node, &st)) {
 			errno = ESTALE;
 			return false;

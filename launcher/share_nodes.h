@@ -73,8 +73,8 @@ int node_directory(struct nodes *nodes, struct node *node);
 int node_parent(struct nodes *nodes, struct node *node);
 
 /*
- * False with ESTALE unless the names of this node and of its parents, `depth` in all or up to the root, still lead to them.
- * NULL is a file that lost its name, or the parent of the root.
+ * False with ESTALE unless the names of this node and of its parents, `depth` in all or up to the root, still lead to them,
+ * or there are too many for one request. NULL is a file that lost its name, or the parent of the root.
  */
 bool node_is_there(struct nodes *nodes, struct node *node, unsigned depth);
 

@@ -214,8 +214,37 @@ def test_directories_on_the_way(target: Place, stand_in: Path) -> None:
             refused("ESTALE", lambda depth=depth: client.look("file", c, depth))  # type: ignore[misc]
             refused("ESTALE", lambda depth=depth: client.look("none", c, depth))  # type: ignore[misc]
             refused("ESTALE", lambda depth=depth: client.look_at(file, depth))  # type: ignore[misc]
-        refused("ESTALE", lambda: client.look_at(a))
+        refused("ENOENT", lambda: client.look_at(a))
         (target.share / "moved" / "b" / "c" / "file").unlink()
         (target.share / "moved" / "b" / "c").rmdir()
         refused("ESTALE", lambda: client.look("file", c, 1))
         refused("ENOENT ESTALE", lambda: client.look("file", c, 0))
+
+
+def test_a_replaced_file_is_no_stale_directory(target: Place, stand_in: Path) -> None:
+    """A guest that reads ESTALE begins again and asks about each directory; ENOENT costs it one lookup."""
+    file = target.make("a/b/file")
+    with connect(stand_in, target.share) as client:
+        fid, _ = client.look("file", client.look("b", client.look("a")[0])[0])
+        file.rename(target.share / "kept")
+        target.make("a/b/file", b"another file")
+        for depth in (0, 1, 2, 65535):
+            refused("ENOENT", lambda depth=depth: client.look_at(fid, depth))  # type: ignore[misc]
+        (target.share / "a").rename(target.share / "moved")
+        refused("ESTALE", lambda: client.look_at(fid, 2))
+
+
+def test_a_request_examines_few_directories(target: Place, stand_in: Path) -> None:
+    """No more than 64: those that are deeper are asked about one by one."""
+    with connect(stand_in, target.share) as client:
+        fid = ROOT
+        for _ in range(66):
+            client.mkdir("d", fid)
+            fid, _ = client.look("d", fid)
+        client.mkdir("d", fid)
+        last, _ = client.look("d", fid)
+        for most in (0, 1, 64):
+            assert client.look("d", fid, most)[1].mode and client.look_at(last, most).mode
+        for most in (65, 66, 65535):
+            refused("ESTALE", lambda most=most: client.look("d", fid, most))  # type: ignore[misc]
+            refused("ESTALE", lambda most=most: client.look_at(last, most))  # type: ignore[misc]
