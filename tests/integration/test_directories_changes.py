@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,9 +20,37 @@ from .launcher import NOBODY
 from .vm import Vm
 
 INTERPRETER = """
-import os, stat, sys
+import ctypes, os, stat, struct, sys, threading
 os.chdir("/work")
-kept = []
+kept, results = [], []
+
+def attempt(code):
+    try:
+        results.append(eval(code))
+    except OSError as error:
+        results.append(type(error).__name__)
+
+def start(code):
+    kept.append([threading.Thread(target=attempt, args=(code,)) for _ in range(2)])
+    for thread in kept[-1]:
+        thread.start()
+
+def waiting():
+    tasks = (open(f"/proc/self/task/{task}/stat").read() for task in os.listdir("/proc/self/task"))
+    return sum(task.rpartition(") ")[2][0] == "D" for task in tasks)
+
+def finish():
+    for thread in kept.pop():
+        thread.join()
+    return results
+
+def keep_capabilities(mask):
+    c = ctypes.CDLL(None, use_errno=True)
+    assert c.prctl(8, 1, 0, 0, 0) == 0  # PR_SET_KEEPCAPS
+    os.setresuid(1000, 1000, 1000)
+    header, data = struct.pack("II", 0x20080522, 0), struct.pack("6I", mask, mask, 0, 0, 0, 0)
+    assert c.capset(header, data) == 0
+
 for line in sys.stdin:
     try:
         print(repr(eval(line)), flush=True)
@@ -60,12 +89,16 @@ class Guest:
         for expression in expressions:
             assert self(f"({expression}) and None or None") is None, expression
 
-    def descriptors(self) -> int:
-        """Return how many descriptors the file server has."""
+    def server(self) -> int:
+        """Return the number of the file server's process."""
         pid = self.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         (server,) = [child for child in children if Path(f"/proc/{child}/comm").read_text() == "nabla-run\n"]
-        return len(os.listdir(f"/proc/{server}/fd"))
+        return int(server)
+
+    def descriptors(self) -> int:
+        """Return how many descriptors the file server has."""
+        return len(os.listdir(f"/proc/{self.server()}/fd"))
 
 
 @pytest.fixture
@@ -256,3 +289,72 @@ def test_a_program_that_the_guest_has_written(guest: Guest) -> None:
         assert guest(f'open("{name}", "wb").write(open("copy", "rb").read())') == len(program)
         (guest.share / name).chmod(0o755)
         assert subprocess.run([guest.share / name], check=False).returncode == 0
+
+
+# What two tasks do at the same time; their results, and what is in the new directory then.
+BOTH: dict[str, tuple[str, list[object], dict[str, str]]] = {
+    "stat": ('os.stat("d/file").st_size', [4, 4], {"file": "next"}),
+    "open": ('len(open("d/file").read())', [4, 4], {"file": "next"}),
+    "append": ('open("d/file", "a").write("+")', [1, 1], {"file": "next++"}),
+    "create": ('open("d/new", "a").write("+")', [1, 1], {"file": "next", "new": "++"}),
+    "unlink": ('os.unlink("d/file")', ["FileNotFoundError", None], {}),
+    "mkdir": ('os.mkdir("d/new")', ["FileExistsError", None], {"file": "next", "new": ""}),
+    "rename": ('os.rename("d/file", "d/new")', ["FileNotFoundError", None], {"new": "next"}),
+}
+
+
+@pytest.mark.parametrize("call", BOTH)
+def test_two_tasks_that_have_passed_a_directory(guest: Guest, call: str) -> None:
+    """One waits for the other's question: when that fails, it must not ask in the old directory."""
+    code, expected, content = BOTH[call]
+    for name in ("d", "next"):
+        write(guest.share / name / "file", name)
+    guest.do('kept.append(os.open("d", 0))', 'os.stat("d/file")', 'os.listdir("d")')
+    server = guest.server()
+    os.kill(server, signal.SIGSTOP)
+    try:
+        guest.do(f"start({code!r})")
+        deadline = time.monotonic() + 60
+        while guest("waiting()") != 2:
+            assert time.monotonic() < deadline
+        (guest.share / "d").rename(guest.share / "old")
+        (guest.share / "next").rename(guest.share / "d")
+    finally:
+        os.kill(server, signal.SIGCONT)
+    results = guest("finish()")
+    assert isinstance(results, list) and sorted(results, key=str) == expected
+    names = {path.name: "" if path.is_dir() else path.read_text() for path in (guest.share / "d").iterdir()}
+    assert names == content
+    assert [path.read_text() for path in (guest.share / "old").iterdir()] == ["d"]
+
+
+def test_deep_names(guest: Guest) -> None:
+    """Deeper than what the server examines in one request, and from a directory that the host has moved."""
+    deep = Path(*"d" * 80)
+    write(guest.share / deep / "file", "1")
+    path = str(deep)
+    guest.do(f'kept.append(os.open("{path}", 0))', f'os.stat("{path}/file")')
+    for _ in range(2):
+        assert guest(f'os.stat("{path}/file").st_size') == 1
+        assert guest(f'open("{path}/file").read()') == "1"
+        assert guest('os.stat("file", dir_fd=kept[0]).st_size') == 1
+        assert guest('os.read(os.open("file", 0, dir_fd=kept[0]), 9)') == b"1"
+    assert guest(f'open("{path}/new", "x").write("12")') == 2
+    guest.do(f'os.stat("{path}/new")')
+    (guest.share / "d").rename(guest.share / "moved")
+    for name in ("a", "b"):
+        assert guest('os.read(os.open("file", 0, dir_fd=kept[0]), 9)') == b"1"
+        assert guest(f'os.write(os.open("{name}", os.O_CREAT | os.O_WRONLY, dir_fd=kept[0]), b"1")') == 1
+        assert guest(f'open("{path}/file")') == "FileNotFoundError"
+    assert sorted(os.listdir(guest.share / "moved" / Path(*"d" * 79))) == ["a", "b", "file", "new"]
+
+
+def test_modes_matter_to_a_user_with_one_capability(guest: Guest) -> None:
+    """To search all directories is not to write in them: the mode is asked for."""
+    write(guest.share / "d" / "e" / "file", "1")
+    for path in (guest.share / "d", guest.share / "d" / "e"):
+        path.chmod(0o777)
+    guest.do('kept.append((os.open("d", 0), os.open("d/e", 0)))', f"keep_capabilities({1 << 2})")
+    for number, (mode, expected) in enumerate(((0o777, 1), (0o755, "PermissionError"), (0o777, 1))):
+        (guest.share / "d" / "e").chmod(mode)
+        assert guest(f'open("d/e/new{number}", "x").write("1")') == expected

@@ -159,15 +159,18 @@ def test_an_honest_server(image: Path, dialect: str) -> None:
     assert kinds & own == (own if dialect == DIALECT else set()), kinds
 
 
-@pytest.mark.parametrize("refusal", ["unknown", ""])
-def test_a_server_that_refuses_the_dialect(image: Path, refusal: str) -> None:
+@pytest.mark.parametrize("refusal", ["unknown", "", errno.EINVAL])
+def test_a_server_that_refuses_the_dialect(image: Path, refusal: str | int) -> None:
     """It is offered the protocol itself then."""
     with machine(image, SCRIPT) as (ours, process):
         stream = ours.makefile("rb")
         size, kind, tag = struct.unpack("<IBH", stream.read(7))
         offer = stream.read(size - 7)
         assert kind == TYPES["version"] and offer[4:] == text(DIALECT)
-        ours.sendall(message(kind + 1, tag, offer[:4] + text(refusal)))
+        if isinstance(refusal, int):
+            ours.sendall(message(TYPES["lerror"], tag, struct.pack("<I", refusal)))
+        else:
+            ours.sendall(message(kind + 1, tag, offer[:4] + text(refusal)))
         server = threading.Thread(target=serve, args=(ours, honest, PLAIN))
         server.start()
         output, _ = process.communicate(timeout=120)
@@ -304,3 +307,47 @@ def test_a_server_that_is_silent(image: Path, dialect: str) -> None:
 
     output = run(image, answer, dialect, script)
     assert "mounted" in output and "killed" in output and "no\n" not in output, output
+
+
+@DIALECTS
+def test_an_answer_to_another_question(image: Path, dialect: str) -> None:
+    """The connection ends, also if the content would fit."""
+    wrong = {TYPES["look"]: TYPES["getattr"] + 1, TYPES["getattr"]: TYPES["look"] + 1}
+    seen: list[int] = []
+
+    def answer(kind: int, tag: int, content: bytes) -> bytes:
+        if kind not in wrong or (kind == TYPES["getattr"] and content[:4] == bytes(4)):
+            return honest(kind, tag, content)
+        seen.append(kind)
+        return message(wrong[kind], tag, good(kind, content))
+
+    output = run(image, answer, dialect, f"{MOUNT}; for n in 1 2 3; do stat /tmp/m/file; done 2>&1; echo the end")
+    assert "mounted" in output and output.count("I/O error") == 3 and len(seen) == 1, output
+
+
+INTERRUPTED = {
+    "look": ("stat /tmp/m/file", [6]),
+    "reopen": ("cat /tmp/m/file", [4]),
+    "make": ("(echo x >/tmp/m/new)", [4, 8]),
+}
+
+
+@pytest.mark.parametrize("name", INTERRUPTED)
+def test_fids_of_interrupted_requests(image: Path, name: str) -> None:
+    """The server may have made them before it read that the request is over: the kernel sends P9_TFORGET."""
+    command, offsets = INTERRUPTED[name]
+    script = f"{MOUNT}; {command} & sleep 1; kill -9 $!; wait; echo killed; stat /tmp/m; echo the end"
+    new_fids: list[int] = []
+    forgotten: list[int] = []
+
+    def answer(kind: int, tag: int, content: bytes) -> bytes:
+        if kind == TYPES[name] and not new_fids and content[6:10] != b"\xff" * 4:
+            new_fids.extend(struct.unpack_from("<I", content, offset)[0] for offset in offsets)
+            return b""
+        if kind == TYPES["forget"]:
+            forgotten.extend(struct.unpack(f"<{len(content) // 4}I", content))
+        return honest(kind, tag, content)
+
+    output = run(image, answer, DIALECT, script)
+    assert "killed" in output, output
+    assert new_fids and set(new_fids) <= set(forgotten), (new_fids, forgotten)
