@@ -1,36 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "share.h"
 
+#include "confine.h"
 #include "descriptors.h"
 #include "diag.h"
-#include "jail.h"
-#include "limits.h"
 #include "open_path.h"
-#include "privileges.h"
-#include "share_confine.h"
 #include "share_server.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/magic.h>
 #include <linux/openat2.h>
 #include <signal.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#define BUFFER (4 << 20) /* requested of the socket; the host may grant less */
 #define DESCRIPTORS_MAX 65536
-#define END_MS 5000
-#define QUICK 20
+#define MEMORY_MAX (UINT64_C(512) << 20) /* see NODES_MAX; address space of the program included */
 
 static int open_directory(const char *path, bool follow_symlinks, const char *option)
 {
@@ -63,7 +56,7 @@ void shares_open(struct options *o, struct share_process shares[SHARES_MAX])
 {
 	struct stat st;
 	for (size_t i = 0; i < SHARES_MAX; i++)
-		shares[i] = (struct share_process){.directory = -1, .ready = -1};
+		shares[i] = (struct share_process){.server.ready = -1, .directory = -1};
 	int root = path_open(o->disks[0].path, o->follow_symlinks);
 	o->disks[0].directory = root >= 0 && !fstat(root, &st) && S_ISDIR(st.st_mode);
 	if (root >= 0)
@@ -91,17 +84,14 @@ void shares_open(struct options *o, struct share_process shares[SHARES_MAX])
 
 /* --- the server's process ------------------------------------------------------------------------------------------- */
 
-static void close_others(const int *kept, size_t count)
-{
-	unsigned first = 0;
-	/* kept: ascending */
-	for (size_t i = 0; i < count; i++) {
-		if ((unsigned)kept[i] > first)
-			close_range_of(first, (unsigned)kept[i] - 1);
-		first = (unsigned)kept[i] + 1;
-	}
-	close_range_of(first, ~0u);
-}
+/* Most frequent first. Neither a new process nor a program, no socket, no signal, no other way to open a file. */
+static const uint16_t calls[] = {
+	SYS_read, SYS_write, SYS_newfstatat, SYS_fstat, SYS_openat, SYS_close, SYS_pread64, SYS_pwrite64, SYS_getdents64,
+	SYS_lseek, SYS_readlinkat, SYS_fstatfs, SYS_unlinkat, SYS_mkdirat, SYS_renameat, SYS_linkat, SYS_symlinkat,
+	SYS_mknodat, SYS_fchmodat, SYS_fchmod, SYS_utimensat, SYS_ftruncate, SYS_fsync, SYS_brk, SYS_munmap, SYS_mremap,
+	SYS_madvise, SYS_rt_sigreturn, SYS_exit_group,
+};
+#define CALLS (sizeof calls / sizeof *calls)
 
 /* The number of descriptors that the server may have. */
 static size_t raise_limit(void)
@@ -124,9 +114,10 @@ static void check_access(const struct options *o, const struct share *share, int
 }
 
 /* Descriptors that the server keeps, in this order. */
-enum { KEPT_STDERR = 2, KEPT_SOCKET, KEPT_DIRECTORY, KEPT_PROC, KEPT_READY, KEPT_END };
+enum { KEPT_SOCKET = SERVER_FIRST, KEPT_DIRECTORY, KEPT_PROC, KEPT_READY, KEPT_END };
 
-static _Noreturn void serve(const struct options *o, const struct share *share, int directory, int socket, int ready)
+static _Noreturn void serve(const struct options *o, const struct share *share, int directory,
+			    const struct server_ends *ends)
 {
 	static struct share_server server;
 	int proc = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -134,70 +125,32 @@ static _Noreturn void serve(const struct options *o, const struct share *share, 
 		fail("mount procfs at /proc", "a shared directory needs /proc/self/fd: %s", strerror(errno));
 	proc = fd_move_high(proc);
 	pid_t launcher = getppid();
-	sigset_t none;
-	sigemptyset(&none);
-	/* The terminal's signals must not end it: it lives as long as the socket. */
-	setsid();
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	signal(SIGXFSZ, SIG_IGN); /* the guest gets the error */
 	/* The directory stays one of the launcher's mount namespace, with all that is mounted below it. */
-	if (o->jail)
-		jail_enter();
-	privileges_drop(o);
+	server_drop(o);
 	check_access(o, share, directory);
-	if (dup2(socket, KEPT_SOCKET) < 0 || dup2(directory, KEPT_DIRECTORY) < 0 || dup2(proc, KEPT_PROC) < 0 ||
-	    dup2(ready, KEPT_READY) < 0)
-		fail(NULL, "cannot start a file server: %s", strerror(errno));
-	close_others((const int[]){KEPT_STDERR, KEPT_SOCKET, KEPT_DIRECTORY, KEPT_PROC, KEPT_READY}, 5);
-	if (!limit_processor_time(o))
-		fail(NULL, "cannot limit the processor time of a file server: %s", strerror(errno));
-	nice(o->nice);
-	umask(0); /* the guest's kernel has applied the mask of its program */
+	server_keep((const int[]){ends->own, directory, proc, ends->ready}, KEPT_END - KEPT_SOCKET);
 	server.read_only = share->read_only;
 	size_t descriptors = raise_limit();
-	/* A change of the user cancels it. */
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != launcher)
-		_exit(EXIT_OWN_ERROR);
+	server_limit(o, launcher); /* files: the guest's kernel has applied the mask of its program */
 	if (!confine_files(KEPT_DIRECTORY, share->read_only))
 		fail(errno == EPERM ? "a container may forbid Landlock: allow landlock_create_ruleset, landlock_add_rule "
 				      "and landlock_restrict_self in its profile"
 				    : NULL,
 		     "cannot confine the file server of %s by Landlock: %s", share->host, strerror(errno));
-	if (!nodes_start(&server.nodes, KEPT_DIRECTORY, KEPT_PROC, descriptors) || !confine_calls())
+	if (!nodes_start(&server.nodes, KEPT_DIRECTORY, KEPT_PROC, descriptors) || !confine_calls(calls, CALLS, MEMORY_MAX))
 		fail(NULL, "cannot confine the file server of %s: %s", share->host, strerror(errno));
-	if (write(KEPT_READY, "", 1) != 1)
-		_exit(EXIT_OWN_ERROR);
-	close(KEPT_READY);
-	close(KEPT_STDERR);
+	server_ready(KEPT_READY);
 	_exit(share_loop(&server, KEPT_SOCKET) ? 0 : 1);
 }
 
 static int start(const struct options *o, size_t number, struct share_process *share)
 {
-	int pair[2], ready[2];
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 || pipe2(ready, O_CLOEXEC) < 0)
-		fail(NULL, "cannot create a socket pair: %s", strerror(errno));
-	for (int i = 0; i < 2; i++) {
-		pair[i] = fd_move_high(pair[i]);
-		ready[i] = fd_move_high(ready[i]);
-		setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &(int){BUFFER}, sizeof(int));
-	}
-	share->pid = fork();
-	if (share->pid < 0)
-		fail(NULL, "cannot start a process: %s", strerror(errno));
-	if (!share->pid) {
-		close(pair[0]);
-		close(ready[0]);
-		serve(o, &o->shares[number], share->directory, pair[1], ready[1]);
-	}
-	close(pair[1]);
-	close(ready[1]);
+	struct server_ends ends;
+	if (server_fork(&share->server, &ends))
+		serve(o, &o->shares[number], share->directory, &ends);
 	close(share->directory);
 	share->directory = -1;
-	share->ready = ready[0];
-	return pair[0];
+	return ends.vm;
 }
 
 /* --- the launcher ------------------------------------------------------------------------------------------------------ */
@@ -212,25 +165,15 @@ void shares_start(const struct options *o, struct share_process shares[SHARES_MA
 void shares_wait(const struct options *o, struct share_process shares[SHARES_MAX])
 {
 	for (size_t i = 0; i < SHARES_MAX; i++) {
-		char byte;
-		int status = 0;
-		if (shares[i].ready < 0)
-			continue;
-		ssize_t got = read(shares[i].ready, &byte, 1);
-		close(shares[i].ready);
-		shares[i].ready = -1;
-		if (got == 1)
-			continue;
-		waitpid(shares[i].pid, &status, 0);
-		if (WIFEXITED(status)) /* it has said why */
-			exit(EXIT_OWN_ERROR);
-		fail(NULL, "the file server of %s was killed by signal %d", o->shares[i].host, WTERMSIG(status));
+		char what[PATH_MAX + 64];
+		snprintf(what, sizeof what, "the file server of %s", o->shares[i].host);
+		server_wait(&shares[i].server, what);
 	}
 }
 
 static void ended(const struct share *share, struct share_process *process, int status)
 {
-	process->pid = 0;
+	process->server.pid = 0;
 	if (WIFSIGNALED(status))
 		note("warning: the file server of %s was killed by signal %d", share->host, WTERMSIG(status));
 	else if (status)
@@ -241,42 +184,35 @@ void shares_check(const struct options *o, struct share_process shares[SHARES_MA
 {
 	int status;
 	for (size_t i = 0; i < SHARES_MAX; i++)
-		if (shares[i].pid && waitpid(shares[i].pid, &status, WNOHANG) == shares[i].pid)
+		if (shares[i].server.pid && waitpid(shares[i].server.pid, &status, WNOHANG) == shares[i].server.pid)
 			ended(&o->shares[i], &shares[i], status);
 }
 
-static bool any_runs(const struct share_process shares[SHARES_MAX])
-{
-	for (size_t i = 0; i < SHARES_MAX; i++)
-		if (shares[i].pid)
-			return true;
-	return false;
-}
+struct all {
+	const struct options *options;
+	struct share_process *shares;
+};
 
-static uint64_t now_ms(void)
+static void check_all(void *context)
 {
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+	const struct all *all = context;
+	shares_check(all->options, all->shares);
 }
 
 void shares_end(const struct options *o, struct share_process shares[SHARES_MAX])
 {
-	uint64_t deadline = now_ms() + END_MS;
-	shares_check(o, shares);
-	/* most often they end at once */
-	for (int turn = 0; any_runs(shares) && now_ms() < deadline; turn++) {
-		nanosleep(&(struct timespec){0, turn < QUICK ? 50000 : 1000000}, NULL);
-		shares_check(o, shares);
-	}
+	struct server *servers[SHARES_MAX];
+	for (size_t i = 0; i < SHARES_MAX; i++)
+		servers[i] = &shares[i].server;
+	server_end(servers, SHARES_MAX, check_all, &(struct all){o, shares});
 	for (size_t i = 0; i < SHARES_MAX; i++) {
-		if (!shares[i].pid)
+		if (!shares[i].server.pid)
 			continue;
-		kill(shares[i].pid, SIGKILL);
+		kill(shares[i].server.pid, SIGKILL);
 		/* One that waits for the host's disk ends when that answers: nobody waits for it. */
-		waitpid(shares[i].pid, NULL, WNOHANG);
+		waitpid(shares[i].server.pid, NULL, WNOHANG);
 		note("warning: the file server of %s was killed because it did not end within %d seconds: data may be missing",
-		     o->shares[i].host, END_MS / 1000);
-		shares[i].pid = 0;
+		     o->shares[i].host, SERVER_END_S);
+		shares[i].server.pid = 0;
 	}
 }

@@ -4,13 +4,11 @@
 #define NABLA_SHARE_H
 
 #include "options.h"
-
-#include <sys/types.h>
+#include "server.h"
 
 struct share_process {
-	pid_t pid;     /* 0: it has ended */
+	struct server server;
 	int directory; /* O_PATH, until it has started; -1: none */
-	int ready;     /* where it says that it serves; -1: none */
 };
 
 /*

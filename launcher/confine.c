@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "share_confine.h"
+#include "confine.h"
 
 #include <errno.h>
 #include <linux/audit.h>
@@ -12,7 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define MEMORY_MAX (UINT64_C(512) << 20) /* see NODES_MAX; address space of the program included */
+#define CALLS_MAX 64
 
 /* --- Landlock, as in linux/landlock.h of Linux 6.12 ----------------------------------------------------------------- */
 
@@ -58,7 +58,7 @@ bool confine_files(int directory, bool read_only)
 	int fd = (int)syscall(SYS_landlock_create_ruleset, &rules, size, 0);
 	if (fd < 0)
 		return false;
-	bool good = !syscall(SYS_landlock_add_rule, fd, LANDLOCK_PATH_BENEATH, &rule, 0) &&
+	bool good = (directory < 0 || !syscall(SYS_landlock_add_rule, fd, LANDLOCK_PATH_BENEATH, &rule, 0)) &&
 		    !syscall(SYS_landlock_restrict_self, fd, 0);
 	int error = errno;
 	close(fd);
@@ -68,29 +68,24 @@ bool confine_files(int directory, bool read_only)
 
 /* --- system calls -------------------------------------------------------------------------------------------------- */
 
-/* Most frequent first. Neither a new process nor a program, no socket, no signal, no other way to open a file. */
-static const uint16_t calls[] = {
-	SYS_read, SYS_write, SYS_newfstatat, SYS_fstat, SYS_openat, SYS_close, SYS_pread64, SYS_pwrite64, SYS_getdents64,
-	SYS_lseek, SYS_readlinkat, SYS_fstatfs, SYS_unlinkat, SYS_mkdirat, SYS_renameat, SYS_linkat, SYS_symlinkat,
-	SYS_mknodat, SYS_fchmodat, SYS_fchmod, SYS_utimensat, SYS_ftruncate, SYS_fsync, SYS_brk, SYS_munmap, SYS_mremap,
-	SYS_madvise, SYS_rt_sigreturn, SYS_exit_group,
-};
-#define CALLS (sizeof calls / sizeof *calls)
-
 /* Memory never becomes executable. The third argument of mmap and of mprotect. */
 #define PROT_ARGUMENT (offsetof(struct seccomp_data, args) + 2 * sizeof(uint64_t))
 
-static bool set_filter(void)
+static bool set_filter(const uint16_t *calls, size_t count)
 {
-	struct sock_filter code[CALLS + 12];
+	struct sock_filter code[CALLS_MAX + 12];
 	size_t n = 0;
+	if (count > CALLS_MAX) {
+		errno = E2BIG;
+		return false;
+	}
 	code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch));
 	code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0);
 	code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
 	code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
-	for (size_t i = 0; i < CALLS; i++)
+	for (size_t i = 0; i < count; i++)
 		code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, calls[i],
-							 (uint8_t)(CALLS - i + 5), 0);
+							 (uint8_t)(count - i + 5), 0);
 	code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 2, 0);
 	code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mprotect, 1, 0);
 	code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
@@ -113,8 +108,8 @@ static bool set_limit(int resource, rlim_t value)
 	return !setrlimit(resource, &limit);
 }
 
-bool confine_calls(void)
+bool confine_calls(const uint16_t *calls, size_t count, uint64_t memory)
 {
-	return set_limit(RLIMIT_CORE, 0) && set_limit(RLIMIT_NPROC, 0) && set_limit(RLIMIT_AS, MEMORY_MAX) &&
-	       !prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) && set_filter();
+	return set_limit(RLIMIT_CORE, 0) && set_limit(RLIMIT_NPROC, 0) && set_limit(RLIMIT_AS, memory) &&
+	       !prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) && set_filter(calls, count);
 }
