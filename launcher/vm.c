@@ -1,20 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Signals never interrupt the launcher: they are blocked and received one by one, so no signal can leave the terminal in
-// raw mode or the VM running.
 #include "vm.h"
 
 #include "diag.h"
 #include "report.h"
+#include "signals.h"
 #include "start.h"
 #include "status.h"
 #include "terminal.h"
 #include "trace.h"
 
-#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -40,70 +37,10 @@ struct watch {
 	struct rusage usage;
 };
 
-/* Blocks the signals that the launcher handles, and returns a signalfd for them. */
-static int block_signals(sigset_t *handled)
-{
-	static const int numbers[] = {SIGWINCH, SIGTSTP, SIGTERM, SIGINT, SIGHUP, SIGQUIT};
-	sigemptyset(handled);
-	sigaddset(handled, SIGCHLD);
-	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-		struct sigaction now;
-		/* Signals that the caller ignores (nohup) stay ignored: the signalfd would return a blocked one. */
-		if (!sigaction(numbers[i], NULL, &now) && now.sa_handler != SIG_IGN)
-			sigaddset(handled, numbers[i]);
-	}
-	/* If the caller ignored SIGCHLD, there would be no exit status. */
-	signal(SIGCHLD, SIG_DFL);
-	/* The reader of --stats-fd may go away without ending the VM. The kernel ignores SIGPIPE anyway. */
-	signal(SIGPIPE, SIG_IGN);
-	sigprocmask(SIG_BLOCK, handled, NULL);
-	/* A blocked SIGCONT still continues the launcher, and stays pending: stop() looks for it. */
-	sigset_t continues;
-	sigemptyset(&continues);
-	sigaddset(&continues, SIGCONT);
-	sigprocmask(SIG_BLOCK, &continues, NULL);
-	int fd = signalfd(-1, handled, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (fd < 0)
-		fail(NULL, "cannot create a signalfd: %s", strerror(errno));
-	return fd_move_high(fd);
-}
-
 static void update_window(const struct watch *w)
 {
 	status_set_window(w->vm->terminal);
 	kill(w->pid, SIGWINCH);
-}
-
-/*
- * Returns a pending signal, or 0. SIGTSTP stays pending, so that a SIGCONT that arrives before the launcher stops
- * discards it (signal(7)).
- */
-static int pending_signal(const struct watch *w)
-{
-	static const struct timespec at_once;
-	sigset_t others = w->handled, pending;
-	sigdelset(&others, SIGTSTP);
-	int number = sigtimedwait(&others, NULL, &at_once);
-	if (number > 0)
-		return number;
-	sigpending(&pending);
-	return sigismember(&w->handled, SIGTSTP) && sigismember(&pending, SIGTSTP) ? SIGTSTP : 0;
-}
-
-/*
- * The default action of the pending SIGTSTP stops the launcher. In an orphaned process group the kernel ignores it, and
- * no SIGCONT is pending afterwards.
- */
-static void stop(void)
-{
-	sigset_t set, pending;
-	sigemptyset(&set);
-	sigaddset(&set, SIGTSTP);
-	sigprocmask(SIG_UNBLOCK, &set, NULL);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	sigpending(&pending);
-	if (!sigismember(&pending, SIGCONT))
-		raise(SIGSTOP);
 }
 
 /* Like any job of a shell: the terminal is in its original mode while the launcher is stopped. */
@@ -111,7 +48,7 @@ static void stop_and_continue(const struct watch *w)
 {
 	terminal_restore();
 	kill(w->pid, SIGSTOP);
-	stop();
+	signals_stop();
 	terminal_raw();
 	kill(w->pid, SIGCONT);
 	update_window(w); /* the size may have changed */
@@ -221,7 +158,7 @@ static int wait_for_event(const struct watch *w)
 	output_prepare(output, events + 1);
 	if (ppoll(events, count, next == NEVER ? NULL : &timeout, NULL) > 0)
 		output_handle(output, events + 1);
-	return pending_signal(w);
+	return signals_pending(&w->handled);
 }
 
 static void reap_helper(struct watch *w)
@@ -274,7 +211,7 @@ static void finish_output(struct watch *w)
 		int number = wait_for_event(w);
 		if (number == SIGTSTP) {
 			terminal_restore();
-			stop();
+			signals_stop();
 		} else if (number && number != SIGCHLD && number != SIGWINCH) {
 			w->stop_signal = w->stop_signal ? w->stop_signal : number;
 			return;
@@ -344,7 +281,7 @@ int vm_run(struct vm *vm)
 	struct watch w = {.vm = vm, .kill_at = NEVER, .timeout_at = NEVER, .stats_at = NEVER,
 			  .helper_gone_at = NEVER, .memory_at = NEVER, .cpu_time_at = NEVER};
 	const struct options *o = vm->options;
-	w.signals = block_signals(&w.handled);
+	w.signals = signals_block(&w.handled);
 	if (o->trace_policy)
 		trace_warn();
 	terminal_raw();
