@@ -8,6 +8,7 @@
  *
  * Ends with status 0; a finding ends it by a sanitizer or by abort(). Prints how many places of the code were reached.
  */
+#include "coverage.h"
 #include "share_server.h"
 
 #include <dirent.h>
@@ -18,41 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAP 65536
-#define CORPUS 4096
-#define CONVERSATION 4096
 #define SECRET "secret of the host"
-
-static uint8_t hits[MAP], seen[MAP];
-static bool tracing;
-
-/* gcc calls it at each branch; the sum of two places stands for the way from one to the other. */
-__attribute__((no_sanitize_coverage)) void __sanitizer_cov_trace_pc(void)
-{
-	static uintptr_t last;
-	uintptr_t here = (uintptr_t)__builtin_return_address(0);
-	if (!tracing)
-		return;
-	uint8_t *hit = &hits[(here ^ last >> 1) % MAP];
-	*hit += *hit < 255;
-	last = here;
-}
-
-static uint64_t state;
-
-static uint32_t draw(uint32_t below)
-{
-	state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-	return (uint32_t)((state >> 33) % below);
-}
-
-struct conversation {
-	uint32_t size;
-	uint8_t bytes[CONVERSATION];
-};
-
-static struct conversation *corpus[CORPUS];
-static size_t corpus_size;
 
 /* --- requests ------------------------------------------------------------------------------------------------------------ */
 
@@ -129,40 +96,6 @@ static void add_request(struct conversation *c)
 	bytes[5] = bytes[6] = 0;
 	memcpy(c->bytes + c->size, bytes, out.at);
 	c->size += out.at;
-}
-
-static void damage(struct conversation *c)
-{
-	for (uint32_t count = c->size ? draw(4) : 0; count; count--) {
-		uint32_t at = draw(c->size);
-		switch (draw(3)) {
-		case 0: c->bytes[at] ^= (uint8_t)(1u << draw(8)); break;
-		case 1: c->bytes[at] = (uint8_t)draw(256); break;
-		case 2: c->bytes[at] = draw(2) ? 0 : 0xff; break;
-		}
-	}
-}
-
-static void invent(struct conversation *c)
-{
-	c->size = 0;
-	if (corpus_size && draw(8)) {
-		*c = *corpus[draw((uint32_t)corpus_size)];
-		/* go on with another one from somewhere */
-		if (!draw(4)) {
-			const struct conversation *other = corpus[draw((uint32_t)corpus_size)];
-			uint32_t cut = c->size ? draw(c->size) : 0, from = other->size ? draw(other->size) : 0;
-			uint32_t size = other->size - from;
-			if (size > CONVERSATION - cut)
-				size = CONVERSATION - cut;
-			memcpy(c->bytes + cut, other->bytes + from, size);
-			c->size = cut + size;
-		}
-	}
-	for (uint32_t count = draw(6); count; count--)
-		add_request(c);
-	if (!draw(2))
-		damage(c);
 }
 
 /* --- the share ------------------------------------------------------------------------------------------------------------ */
@@ -276,21 +209,6 @@ static void talk(const struct conversation *c)
 	tracing = false;
 }
 
-/* Returns true if a way was gone that is new, or one that was gone more often by an order of magnitude. */
-static bool is_new(void)
-{
-	bool any = false;
-	for (size_t i = 0; i < MAP; i++) {
-		uint8_t level = 0;
-		for (uint8_t left = hits[i]; left; left >>= 2)
-			level++;
-		any |= level > seen[i];
-		if (level > seen[i])
-			seen[i] = level;
-	}
-	return any;
-}
-
 int main(int argc, char **argv)
 {
 	if (argc != 4)
@@ -310,24 +228,18 @@ int main(int argc, char **argv)
 	if (!nodes_start(&server.nodes, openat(top, "share", O_PATH | O_DIRECTORY), proc, 64))
 		return 2;
 	static struct conversation c;
-	size_t places = 0;
 	for (long round = strtol(argv[3], NULL, 10); round > 0; round--) {
 		fill(share);
 		server.read_only = !draw(8);
-		invent(&c);
+		invent(&c, add_request, 6);
 		talk(&c);
-		if (is_new() && corpus_size < CORPUS) {
-			corpus[corpus_size] = malloc(sizeof c);
-			*corpus[corpus_size++] = c;
-		}
+		keep_if_new(&c);
 		if (round % 64 == 1)
 			check_outside(outside);
 	}
 	fid_remove_all(&server.nodes);
 	if (server.nodes.count != 1 || server.nodes.opened)
 		abort();
-	for (size_t i = 0; i < MAP; i++)
-		places += seen[i] > 0;
-	printf("%zu ways, %zu conversations kept\n", places, corpus_size);
+	printf("%zu ways, %zu conversations kept\n", ways(), corpus_size);
 	return 0;
 }

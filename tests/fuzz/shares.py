@@ -33,7 +33,8 @@ def compiled() -> Path:
     """Return the folder with the program."""
     folder = Path(tempfile.mkdtemp(prefix="nabla-shares-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    shutil.copy(Path(__file__).with_name("shares.c"), folder)
+    for name in ("shares.c", "coverage.h"):
+        shutil.copy(Path(__file__).with_name(name), folder)
     for source in (*(LAUNCHER_SRC / f"share_{name}.c" for name in SERVER), *LAUNCHER_SRC.glob("share_*.h")):
         shutil.copy(source, folder)
     (folder / "share").mkdir()  # a mount point
