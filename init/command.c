@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "command.h"
 
+#include "agent.h"
+#include "exec.h"
 #include "log.h"
 #include "network.h"
 #include "services.h"
@@ -10,7 +12,6 @@
 #include "user.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -53,43 +54,6 @@ static void prepare_signals(sigset_t *waiting)
 	sigdelset(waiting, SIGCHLD);
 	for (size_t i = 0; i < STOP_SIGNAL_COUNT; i++)
 		sigdelset(waiting, stop_signals[i]);
-}
-
-static const char *search_path(char *const *env)
-{
-	for (; *env; env++)
-		if (!strncmp(*env, "PATH=", 5))
-			return *env + 5;
-	return "";
-}
-
-/* Returns only on failure, with the error number. */
-static int exec_in_path(const char *file, char *const *argv, char *const *env)
-{
-	char path[PATH_MAX];
-	size_t file_length = strlen(file);
-	int reason = ENOENT;
-	if (strchr(file, '/')) {
-		execve(file, argv, env);
-		return errno;
-	}
-	for (const char *dir = search_path(env); *dir; dir += *dir == ':') {
-		size_t length = strcspn(dir, ":");
-		if (length + file_length + 2 <= sizeof path) {
-			memcpy(path, dir, length);
-			path[length] = '/';
-			/* an empty entry means the working directory */
-			memcpy(path + length + !!length, file, file_length + 1);
-			execve(path, argv, env);
-			/* Like a shell, continue after a file that is not executable, and report it at the end. */
-			if (errno == EACCES)
-				reason = EACCES;
-			else if (errno != ENOENT && errno != ENOTDIR)
-				return errno;
-		}
-		dir += length;
-	}
-	return reason;
 }
 
 /* What a vfork child has done, which shares the memory. */
@@ -146,8 +110,11 @@ static pid_t start(struct settings *s)
 	struct user user;
 	if (saver)
 		return started(s, saver);
-	if (s->user && !user_find(s, &user))
+	const char *reason = s->user ? user_find(s, &user) : NULL;
+	if (reason) {
+		user_report(s->user, reason);
 		return -STATUS_NO_START;
+	}
 	pid_t pid = vfork();
 	if (pid == 0) {
 		setsid();
@@ -226,7 +193,8 @@ static bool reap(pid_t command, int *status, bool *ended)
 			*ended = true;
 			*status = WIFEXITED(raw) ? WEXITSTATUS(raw) : 128 + WTERMSIG(raw);
 		} else {
-			services_ended(pid, raw);
+			if (!services_ended(pid, raw))
+				agent_ended(pid, raw);
 		}
 	}
 }
@@ -251,6 +219,7 @@ static bool wait_for_exit(bool services, int ms)
 		if (services && !services_running())
 			return true;
 		long long left = deadline - now_ms();
+		agent_work();
 		if (left <= 0)
 			return false;
 		sigtimedwait(&children, NULL, &(struct timespec){left / 1000, left % 1000 * 1000000});
@@ -285,6 +254,8 @@ int command_run(struct settings *s)
 	}
 	/* Without a terminal and a command, the VM runs for its services. */
 	bool services_only = !s->save && services_start(s) && !s->command && !s->terminal;
+	if (s->control)
+		agent_open(s);
 	pid_t pid = services_only ? 0 : start(s);
 	if (pid < 0) {
 		status = -pid;
@@ -292,7 +263,7 @@ int command_run(struct settings *s)
 	}
 	while ((others = reap(pid, &status, &ended)) && !ended && !stop_requested &&
 	       (!services_only || services_running()))
-		sigsuspend(&waiting);
+		agent_wait(&waiting);
 	if (services_only)
 		status = services_status();
 	if (others)

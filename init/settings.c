@@ -64,8 +64,7 @@ static size_t name_length(const char *variable)
 	return strcspn(variable, "=") + 1;
 }
 
-/* Sets an environment variable, replacing one of the same name. */
-static void set_variable(char **env, char *variable)
+void settings_variable(char **env, char *variable)
 {
 	while (*env && strncmp(*env, variable, name_length(variable)))
 		env++;
@@ -74,16 +73,20 @@ static void set_variable(char **env, char *variable)
 	*env = variable;
 }
 
-void settings_default(struct settings *s, char *variable)
+bool settings_default(struct settings *s, char *variable)
 {
+	bool used = false;
 	for (char **at = s->env; *at; at++) {
 		if (strncmp(*at, variable, name_length(variable)))
 			continue;
 		for (size_t i = 0; i < DEFAULT_COUNT; i++)
-			if (*at == defaults[i])
+			if (!used && *at == defaults[i]) {
 				*at = variable;
-		return;
+				used = true;
+			}
+		break;
 	}
+	return used;
 }
 
 /* The positions after the last word of each list. */
@@ -102,7 +105,7 @@ static void parse_entry(struct settings *s, char *entry, struct ends *next)
 		*next->argument++ = value;
 		*next->argument = NULL;
 	} else if (IS("env") && strchr(value, '=')) {
-		set_variable(s->env, value);
+		settings_variable(s->env, value);
 	} else if (IS("workdir")) {
 		s->workdir = value;
 	} else if (IS("hostname")) {
@@ -123,6 +126,8 @@ static void parse_entry(struct settings *s, char *entry, struct ends *next)
 		*next->mount++ = value;
 	} else if (IS("discard")) {
 		s->discard = true;
+	} else if (IS("control")) {
+		s->control = true;
 	} else if (IS("save")) {
 		s->save = true;
 	} else if (IS("tty")) {
@@ -155,7 +160,7 @@ void settings_read(struct settings *s, char **argv)
 		.terminal = !text,
 	};
 	for (size_t i = 0; i < DEFAULT_COUNT; i++)
-		set_variable(s->env, defaults[i]);
+		settings_variable(s->env, defaults[i]);
 
 	struct ends next = {s->command, s->servers, s->services, s->mounts};
 	for (char *entry = text; entry && entry < text + length; entry += strlen(entry) + 1)

@@ -18,6 +18,7 @@ struct settings {
 	char **mounts;   /* shared directories, NAME:ro|rw:CACHE:PATH, NULL-terminated */
 	char **services; /* additional services to start, NULL-terminated */
 	bool discard;    /* no disk keeps what this VM writes */
+	bool control;    /* the host may ask for more programs, see agent.h */
 	bool save;       /* save this VM before settings are applied, and read them again in each restored one */
 	bool terminal;   /* the console is an interactive terminal, not a byte stream */
 };
@@ -28,7 +29,10 @@ struct settings {
  */
 void settings_read(struct settings *settings, char **argv);
 
-/* Sets an environment variable, NAME=VALUE, unless the settings contain it. */
-void settings_default(struct settings *settings, char *variable);
+/* Sets an environment variable, NAME=VALUE, in a list with room for it, replacing one of the same name. */
+void settings_variable(char **env, char *variable);
+
+/* Sets an environment variable, NAME=VALUE, unless the settings contain it: then it returns false. */
+bool settings_default(struct settings *settings, char *variable);
 
 #endif

@@ -21,9 +21,11 @@
 
 enum { NAME, PASSWORD, ID, GID, MEMBERS = GID, INFO, HOME, SHELL };
 
-/* Returns the content of the file, which is never freed; an empty string if it cannot be read. */
+/* Returns the content of the file, until it is read again; an empty string if it cannot be read. */
 static char *read_file(const char *path)
 {
+	static char *contents[2];
+	char **content = &contents[!strcmp(path, GROUP)];
 	struct stat st;
 	char *text = NULL;
 	size_t length = 0;
@@ -38,6 +40,8 @@ static char *read_file(const char *path)
 	}
 	if (fd >= 0)
 		close(fd);
+	free(*content);
+	*content = text;
 	return text ? text : "";
 }
 
@@ -147,7 +151,8 @@ static bool set_variable(struct settings *s, const char *key, struct slice value
 	memcpy(variable, key, key_length);
 	memcpy(variable + key_length, value.at, value.length);
 	variable[key_length + value.length] = '\0';
-	settings_default(s, variable);
+	if (!settings_default(s, variable))
+		free(variable);
 	return true;
 }
 
@@ -160,32 +165,31 @@ static bool find_id(const char *path, struct slice wanted, struct record *r, boo
 	return result >= 0;
 }
 
-static bool report_error(const struct settings *s, const char *reason)
+void user_report(const char *name, const char *reason)
 {
 	static const char prefix[] = "user ";
-	size_t length = strlen(s->user);
+	size_t length = strlen(name);
 	char *what = malloc(sizeof prefix + length);
 	if (what) {
 		memcpy(what, prefix, sizeof prefix - 1);
-		memcpy(what + sizeof prefix - 1, s->user, length + 1);
+		memcpy(what + sizeof prefix - 1, name, length + 1);
 	}
-	log_error(what ? what : s->user, reason);
-	return false;
+	log_error(what ? what : name, reason);
 }
 
-bool user_find(struct settings *s, struct user *user)
+const char *user_find(struct settings *s, struct user *user)
 {
 	struct record r;
 	bool known, good = true;
 	struct slice wanted = {s->user, strcspn(s->user, ":")}, name = wanted, home = {"/", 1};
 	*user = (struct user){0};
 	if (!find_id(PASSWD, wanted, &r, &known, &user->uid))
-		return report_error(s, "no such user in the guest's " PASSWD);
+		return "no such user in the guest's " PASSWD;
 	user->gid = user->uid;
 	if (known) {
 		int64_t gid = parse_id(r.field[GID], r.length[GID]);
 		if (gid < 0)
-			return report_error(s, "damaged line in the guest's " PASSWD);
+			return "damaged line in the guest's " PASSWD;
 		user->gid = (gid_t)gid;
 		name = (struct slice){r.field[NAME], r.length[NAME]};
 		if (r.length[HOME])
@@ -194,14 +198,14 @@ bool user_find(struct settings *s, struct user *user)
 	if (wanted.at[wanted.length]) {
 		struct slice group = {wanted.at + wanted.length + 1, strlen(wanted.at + wanted.length + 1)};
 		if (!find_id(GROUP, group, &r, &known, &user->gid))
-			return report_error(s, "no such group in the guest's " GROUP);
+			return "no such group in the guest's " GROUP;
 	} else {
 		good = collect_groups(user, name.at, name.length);
 	}
 	if (!good || !set_variable(s, "HOME=", home) || !set_variable(s, "USER=", name) ||
 	    !set_variable(s, "LOGNAME=", name))
-		return report_error(s, strerror(ENOMEM));
-	return true;
+		return strerror(ENOMEM);
+	return NULL;
 }
 
 bool user_become(const struct user *user)
