@@ -9,8 +9,9 @@
 #define FD_SNAPSHOT 13 /* --snapshot */
 #define FD_RESTORE 14 /* --restore */
 #define FD_STREAM 15 /* the first of SHARES_MAX sockets to file servers */
-#define FD_COUNT 23
-#define FD_COUNT_PLAIN 13 /* without snapshots and shared directories */
+#define FD_CONTROL 23 /* --name: the socket to the broker */
+#define FD_COUNT 24
+#define FD_COUNT_PLAIN 13 /* without snapshots, shared directories and a name */
 
 /* Closed by the execve that starts the kernel. They follow the VM's: what is above is closed before. */
 #define FD_KERNEL FD_COUNT

@@ -7,6 +7,12 @@
 
 static void (*failure_handler)(void);
 static const char *line_end = "\n";
+static const char *program = "nabla-run";
+
+void diag_as(const char *name)
+{
+	program = name;
+}
 
 void on_failure(void (*f)(void))
 {
@@ -33,8 +39,8 @@ static void put_line(const char *hint, const char *format, va_list args)
 	vsnprintf(message, sizeof message, format, args);
 	make_printable(message);
 	char line[8192];
-	int length = hint ? snprintf(line, sizeof line, "nabla-run: %s (%s)%s", message, hint, line_end)
-			  : snprintf(line, sizeof line, "nabla-run: %s%s", message, line_end);
+	int length = hint ? snprintf(line, sizeof line, "%s: %s (%s)%s", program, message, hint, line_end)
+			  : snprintf(line, sizeof line, "%s: %s%s", program, message, line_end);
 	fwrite(line, 1, (size_t)length, stderr);
 }
 
@@ -47,6 +53,17 @@ void fail(const char *hint, const char *format, ...)
 	put_line(hint, format, args);
 	va_end(args);
 	exit(EXIT_OWN_ERROR);
+}
+
+void fail_with(int status, const char *hint, const char *format, ...)
+{
+	va_list args;
+	if (failure_handler)
+		failure_handler();
+	va_start(args, format);
+	put_line(hint, format, args);
+	va_end(args);
+	exit(status);
 }
 
 void note(const char *format, ...)

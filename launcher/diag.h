@@ -11,6 +11,12 @@
 /* Prints the error and, unless it is NULL, a hint in parentheses; then exits with EXIT_OWN_ERROR. */
 _Noreturn void fail(const char *hint, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* The same with another status. */
+_Noreturn void fail_with(int status, const char *hint, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* The name of the program in messages; otherwise nabla-run. */
+void diag_as(const char *program);
+
 /* Prints a message without a hint and returns. */
 void note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

@@ -57,6 +57,8 @@ static void print_descriptors(const struct vm *vm)
 			 share->read_only ? "read-only" : "read and write", share->cache ? ", cached" : "");
 		print_path(title, share->host);
 	}
+	if (o->name)
+		printf("descriptor %d: control, socket to the broker of name %s\n", FD_CONTROL, o->name);
 }
 
 static void print_limits(const struct vm *vm)

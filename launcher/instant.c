@@ -51,6 +51,8 @@ static const char *reason_to_boot(const struct options *o)
 		return "--init";
 	if (o->net.kind != NET_NONE)
 		return "--net";
+	if (o->name)
+		return "--name";
 	if (o->disks[0].directory)
 		return "the root is a directory";
 	if (o->mount_count)

@@ -94,6 +94,8 @@ static void add_disks(struct words *words, const struct options *o)
 		    o->disks[i].read_only ? ",ro" : o->disks[i].cow ? ",cow" : "");
 	for (size_t i = o->disks[0].directory ? SHARE_ROOT : 1; i <= o->mount_count; i++)
 		add(words, "stream%zu=fd:%zu,share%zu", i, FD_STREAM + i, i);
+	if (o->name)
+		add(words, "stream%d=fd:%d,control", SHARES_MAX, FD_CONTROL);
 	if (o->disks[0].directory) {
 		add(words, "root=share%d", SHARE_ROOT);
 		add(words, "rootfstype=9p");
@@ -140,6 +142,8 @@ static void add_settings(struct words *words, const struct options *o, bool term
 		add(words, "user=%s", o->user);
 	network_settings(o, add, words);
 	add(words, "tty=%d", terminal);
+	if (o->name)
+		add(words, "control=1");
 	if (!disks_are_written(o))
 		add(words, "discard=1");
 	if (o->save_boot)

@@ -66,6 +66,8 @@ static rlim_t cpu_time(const struct options *o)
 
 static rlim_t descriptors(const struct options *o)
 {
+	if (o->name)
+		return FD_COUNT;
 	if (o->mount_count || o->disks[0].directory)
 		return FD_STREAM + o->mount_count + 1;
 	return o->snapshot || o->restore ? FD_STREAM : FD_COUNT_PLAIN;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // nabla-run: opens the files that the VM may use, drops all privileges, starts the kernel, waits for it, and returns its
 // exit status. All user input is checked before the first process starts.
+#include "control.h"
 #include "descriptors.h"
 #include "diag.h"
 #include "dry_run.h"
@@ -42,6 +43,12 @@ static void open_network(struct vm *vm)
 	vm->descriptors[FD_NETWORK] = vm->network.fd;
 }
 
+static void start_servers(struct vm *vm)
+{
+	shares_start(vm->options, vm->shares, vm->descriptors + FD_STREAM);
+	vm->descriptors[FD_CONTROL] = control_start(vm->options, &vm->control);
+}
+
 int main(int argc, char **argv)
 {
 	(void)argc;
@@ -69,16 +76,18 @@ int main(int argc, char **argv)
 	output_open(&vm.output, &options, vm.descriptors);
 	memory_watch_open(&vm.memory, &options);
 	open_network(&vm);
+	control_open(&options, &vm.control);
 	if (options.pin)
 		pin_to_processor();
 	if (!options.dry_run)
-		shares_start(&options, vm.shares, vm.descriptors + FD_STREAM);
+		start_servers(&vm);
 	vm.arguments = kernel_arguments(&options, &vm.kernel, &vm.network, vm.terminal);
 	if (options.dry_run) {
 		dry_run_print(&vm);
 		return 0;
 	}
 	shares_wait(&options, vm.shares);
+	control_wait(&vm.control);
 	if (options.jail)
 		jail_enter();
 	privileges_drop(&options);

@@ -84,6 +84,8 @@ struct options {
 	struct net net;
 	bool net_given;
 
+	const char *name; /* by which clients find the VM; NULL: none */
+
 	/* the command */
 	const char *workdir;
 	const char *hostname;

@@ -10,6 +10,7 @@
 PARSE(memory);
 PARSE(disk);
 PARSE(mount);
+PARSE(name);
 PARSE(kernel);
 PARSE(init);
 PARSE(append);

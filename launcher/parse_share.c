@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Parses the values of --mount.
+// Parses the values of --mount and --name.
 #include "parse.h"
 
+#include "control_folder.h"
 #include "diag.h"
 
 #include <stdlib.h>
@@ -71,4 +72,12 @@ PARSE(mount)
 	share.host = host;
 	share.guest = guest;
 	o->shares[++o->mount_count] = share;
+}
+
+PARSE(name)
+{
+	if (!control_name_is_valid(value))
+		fail("use 1 to 64 letters, digits, '-', '.' and '_', and begin with a letter or digit",
+		     "--name: '%s' is not a name", value);
+	o->name = value;
 }

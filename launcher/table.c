@@ -47,6 +47,10 @@ const struct row option_table[] = {
  "of the guest, and to the user of the VM on the host, see `--run-as`. IMAGE may be a directory too. See "
  "[directories.md](directories.md).",
  NULL, "--mount .:/work --mount /usr/share/dict:/dict:ro", parse_mount},
+{"name", "NAME", "give the VM a name, by which `nabla` finds it",
+ "1 to 64 letters, digits, `-`, `.` and `_`. The user who starts the VM can run further programs in it, copy files, pause and "
+ "stop it, see [control.md](control.md). Such a VM boots, and cannot be saved.",
+ NULL, "--name web", parse_name},
 {"pin", NULL, "keep the VM and its file servers on one processor",
  "This is the one that nabla-run runs on when it starts. The VM waits while a file server works, so that they need no "
  "second processor, and waking one would take several times as long as most requests. The host cannot move the VM away "

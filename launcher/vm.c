@@ -24,6 +24,7 @@
 #define DRAIN_NS (500 * MS_NS) /* for the reader of the output of a VM that had to be stopped */
 #define MEMORY_NS (20 * MS_NS) /* between two checks of --max-cow */
 #define NEVER UINT64_MAX
+#define FIRST_OUTPUT 2 /* of the events, after signals and the broker */
 
 struct watch {
 	struct vm *vm;
@@ -151,13 +152,14 @@ static uint64_t next_timer(const struct watch *w)
 static int wait_for_event(const struct watch *w)
 {
 	struct output *output = &w->vm->output;
-	struct pollfd events[1 + OUTPUT_STREAMS] = {{.fd = w->signals, .events = POLLIN}};
-	nfds_t count = output->active ? 1 + OUTPUT_STREAMS : 1;
+	struct pollfd events[FIRST_OUTPUT + OUTPUT_STREAMS] = {{.fd = w->signals, .events = POLLIN},
+							       {.fd = w->vm->control.link, .events = POLLIN}};
+	nfds_t count = output->active ? FIRST_OUTPUT + OUTPUT_STREAMS : FIRST_OUTPUT;
 	uint64_t next = next_timer(w), now = now_ns(), left = next > now ? next - now : 0;
 	struct timespec timeout = {(time_t)(left / (1000 * MS_NS)), (long)(left % (1000 * MS_NS))};
-	output_prepare(output, events + 1);
+	output_prepare(output, events + FIRST_OUTPUT);
 	if (ppoll(events, count, next == NEVER ? NULL : &timeout, NULL) > 0)
-		output_handle(output, events + 1);
+		output_handle(output, events + FIRST_OUTPUT);
 	return signals_pending(&w->handled);
 }
 
@@ -183,6 +185,28 @@ static bool reap_vm(struct watch *w)
 	}
 }
 
+static void on_request(struct watch *w, int request)
+{
+	switch (request) {
+	case CONTROL_ASK_STATS:
+		control_stats(&w->vm->control, w->vm->options, w->pid, w->vm->started_ns);
+		return;
+	case CONTROL_ASK_PAUSE:
+		kill(w->pid, SIGSTOP);
+		break;
+	case CONTROL_ASK_RESUME:
+		kill(w->pid, SIGCONT);
+		break;
+	case CONTROL_ASK_STOP:
+		on_signal(w, SIGTERM);
+		break;
+	case CONTROL_ASK_KILL:
+		kill(w->pid, SIGKILL);
+		break;
+	}
+	control_done(&w->vm->control);
+}
+
 static void watch(struct watch *w)
 {
 	while (!reap_vm(w)) {
@@ -191,6 +215,9 @@ static void watch(struct watch *w)
 		int number = wait_for_event(w);
 		if (number)
 			on_signal(w, number);
+		while ((number = control_request(&w->vm->control)))
+			on_request(w, number);
+		control_check(&w->vm->control);
 		if (w->vm->output.exceeded)
 			kill(w->pid, SIGKILL);
 		on_time(w);
@@ -208,7 +235,14 @@ static void finish_output(struct watch *w)
 			w->timed_out = !w->stop_signal && !w->vm->output.exceeded;
 			return;
 		}
-		int number = wait_for_event(w);
+		int number = wait_for_event(w), request = control_request(&w->vm->control);
+		if (request)
+			control_done(&w->vm->control);
+		if (request == CONTROL_ASK_STOP || request == CONTROL_ASK_KILL) {
+			w->stop_signal = w->stop_signal ? w->stop_signal : SIGTERM;
+			return;
+		}
+		control_check(&w->vm->control);
 		if (number == SIGTSTP) {
 			terminal_restore();
 			signals_stop();
@@ -311,6 +345,7 @@ int vm_run(struct vm *vm)
 	terminal_restore();
 	network_close(&vm->network);
 	shares_end(o, vm->shares);
+	control_end(&vm->control);
 	end.status = exit_status(&w, &end.reason);
 	end.signal = WIFSIGNALED(w.status) ? WTERMSIG(w.status) : 0;
 	snapshot_finish(o, &vm->snapshot);

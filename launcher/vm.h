@@ -3,6 +3,7 @@
 #ifndef NABLA_VM_H
 #define NABLA_VM_H
 
+#include "control.h"
 #include "descriptors.h"
 #include "kernel.h"
 #include "limits.h"
@@ -28,6 +29,7 @@ struct vm {
 	struct limit limits[LIMITS];
 	struct network network;
 	struct share_process shares[SHARES_MAX];
+	struct control control;
 	struct output output;
 	struct memory_watch memory;
 	struct snapshot snapshot;

@@ -5,6 +5,7 @@ musl:         toolchain:unpack -> musl:unpack -> :patch -> :configure -> :build 
 busybox:      musl:install -> busybox:configure -> :build -> :install -> out/busybox
 launcher:     musl:install -> launcher:configure -> :build -> :install -> out/bin/nabla-run
 runtime:      musl:install -> runtime:configure -> :build -> :install -> out/bin/nabla-oci
+client:       musl:install -> client:configure -> :build -> :install -> out/bin/nabla
 init:         musl:install -> init:configure -> :build -> :install -> out/init/nabla-init
 guest-tests:  musl:install -> guest-tests:configure -> :build -> :install -> out/guest-tests
 kernel:       fetch:linux -> kernel:unpack -> :patch -> :config -> :build -> out/kernel/vmlinux, System.map, sources
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from nabla.build import component, kernel, source_tree
 from nabla.build.source_tree import Work
 from nabla.core.artifacts import BUILD_ROOT, Tree
-from nabla.core.paths import BUSYBOX, GUEST_TESTS, MUSL, NABLA_INIT, NABLA_OCI, NABLA_RUN, VMLINUX
+from nabla.core.paths import BUSYBOX, GUEST_TESTS, MUSL, NABLA, NABLA_INIT, NABLA_OCI, NABLA_RUN, VMLINUX
 from nabla.engine import task
 from nabla.engine.task import TaskDict
 from nabla.sources import recipe
@@ -45,6 +46,12 @@ def task_runtime() -> Iterator[TaskDict]:
     """Build nabla-oci, which runs containers as VMs."""
     results = {"usr/bin/nabla-oci": NABLA_OCI}
     yield from component.steps("runtime", "nabla-oci", results, doc="build nabla-oci, the OCI runtime", with_musl=True)
+
+
+def task_client() -> Iterator[TaskDict]:
+    """Build nabla, which speaks to running VMs."""
+    doc = "build nabla, the client of running VMs"
+    yield from component.steps("client", "nabla", {"usr/bin/nabla": NABLA}, doc=doc, with_musl=True)
 
 
 def task_init() -> Iterator[TaskDict]:

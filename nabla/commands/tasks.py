@@ -20,12 +20,13 @@ from nabla.engine import discovery
 from nabla.engine.task import TaskDict, alias, command
 from nabla.images import descriptions
 
-ARTIFACTS = ("kernel", "musl", "busybox", "launcher", "runtime", "init", "rootfs:alpine", "rootfs:minimal")
+ARTIFACTS = ("kernel", "musl", "busybox", "launcher", "client", "runtime", "init", "rootfs:alpine", "rootfs:minimal")
 
 
 def task_all() -> TaskDict:
     """Build all artifacts."""
-    return alias("all", "build all artifacts: kernel, libc, busybox, launcher, OCI runtime, init, images", ARTIFACTS)
+    doc = "build all artifacts: kernel, libc, busybox, launcher, client, OCI runtime, init, images"
+    return alias("all", doc, ARTIFACTS)
 
 
 def task_ready() -> TaskDict:

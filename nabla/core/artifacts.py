@@ -14,6 +14,7 @@ from nabla.core.paths import (
     BUSYBOX_BIN,
     IMAGES,
     MUSL,
+    NABLA,
     NABLA_INIT,
     NABLA_OCI,
     NABLA_RUN,
@@ -128,6 +129,7 @@ ARTIFACTS: dict[str, Artifact] = {
         Artifact("init", ("init",), _at(NABLA_INIT)),
         Artifact("launcher", ("launcher",), _at(NABLA_RUN)),
         Artifact("runtime", ("runtime",), _at(NABLA_OCI)),
+        Artifact("client", ("client",), _at(NABLA)),
         Artifact("packages", ("packages",), _at(REPOSITORY)),
         Artifact(
             "images",
@@ -146,7 +148,7 @@ ARTIFACTS: dict[str, Artifact] = {
 DIGEST_GROUPS: dict[str, tuple[Path, ...]] = {
     "kernel": (VMLINUX,),
     "libc": (MUSL / "lib", MUSL / "usr" / "lib"),
-    "programs": (BUSYBOX_BIN, NABLA_INIT, NABLA_OCI, NABLA_RUN),
+    "programs": (BUSYBOX_BIN, NABLA, NABLA_INIT, NABLA_OCI, NABLA_RUN),
     "packages": (REFERENCE_REPOSITORY.path,),
     "images": ARTIFACTS["images"].paths,
     "sbom": (REFERENCE_SBOM.path,),

@@ -39,6 +39,7 @@ VENV = OUT / "venv"
 VMLINUX = KERNEL / "vmlinux"
 NABLA_RUN = BIN / "nabla-run"
 NABLA_OCI = BIN / "nabla-oci"
+NABLA = BIN / "nabla"
 NABLA_INIT = INIT / "nabla-init"
 BUSYBOX_BIN = BUSYBOX / "bin" / "busybox"
 

@@ -19,7 +19,7 @@ from nabla.release import digests
 _AFTER = (
     *(
         task
-        for name in ("kernel", "musl", "busybox", "init", "launcher", "runtime", "images")
+        for name in ("kernel", "musl", "busybox", "init", "launcher", "client", "runtime", "images")
         for task in ARTIFACTS[name].tasks
     ),
     *("digests:packages", "digests:sbom", "digests:oci"),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nabla.core import artifacts, version
-from nabla.core.paths import NABLA_RUN, VMLINUX
+from nabla.core.paths import NABLA, NABLA_RUN, VMLINUX
 from nabla.engine.action import Job
 from nabla.packages import catalog
 from nabla.release import digests
@@ -18,6 +18,7 @@ from nabla.sbom import collect
 _MADE_FOR = re.compile(r'<meta name="nabla-version" content="([^"]*)">')
 # Path in the release -> file. The report lists size and sum of these files, as of the other artifacts.
 FURTHER = {
+    "bin/nabla": NABLA,
     "oci/nabla-linux.oci.tar": artifacts.OCI_ARCHIVE,
     "sbom/nabla.spdx.json": artifacts.SPDX,
     "sbom/nabla.cdx.json": artifacts.CYCLONEDX,

@@ -44,6 +44,7 @@ FIXED: Mapping[str, Kind] = {
     "busybox": "program",
     "nabla-init": "program",
     "nabla-run": "program",
+    "nabla": "program",
 }
 # Part of an image -> its recipe.
 _PARTS = {"init": "nabla-init", "musl": "musl", "busybox": "busybox"}

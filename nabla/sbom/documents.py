@@ -12,7 +12,7 @@ from typing import Any
 
 from nabla.core import artifacts
 from nabla.core import version as release_version
-from nabla.core.paths import BUSYBOX_BIN, IMAGES, MUSL, NABLA_INIT, NABLA_RUN, VMLINUX
+from nabla.core.paths import BUSYBOX_BIN, IMAGES, MUSL, NABLA, NABLA_INIT, NABLA_RUN, VMLINUX
 from nabla.engine.action import Job
 from nabla.packages import catalog
 from nabla.sbom import collect, cyclonedx, inventory, licenses, spdx, vex
@@ -24,6 +24,7 @@ FILES: Mapping[str, Path] = {
     "busybox": BUSYBOX_BIN,
     "nabla-init": NABLA_INIT,
     "nabla-run": NABLA_RUN,
+    "nabla": NABLA,
 }
 
 

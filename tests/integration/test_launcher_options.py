@@ -16,7 +16,7 @@ from nabla.core.paths import NABLA_RUN, ROOT
 from .launcher import NOBODY, OWN_ERROR, launch, refused
 
 OPTIONS = (
-    "memory", "disk", "mount", "pin", "read-only", "ephemeral", "kernel", "init", "append", "verbose",
+    "memory", "disk", "mount", "name", "pin", "read-only", "ephemeral", "kernel", "init", "append", "verbose",
     "follow-symlinks",
     "env", "workdir", "user", "service", "hostname", "snapshot", "snapshot-then-exit", "restore", "cold",
     "net", "publish", "dns", "ip",

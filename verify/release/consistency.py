@@ -67,7 +67,13 @@ _REQUIRED = (
 )
 _CHUNK = 1 << 20
 # Package URLs, in bills of materials, of components that are files of the release.
-_OWN = ("pkg:apk/nabla/", "pkg:generic/nabla-linux-", "pkg:generic/nabla-run@", "pkg:generic/linux@")
+_OWN = (
+    "pkg:apk/nabla/",
+    "pkg:generic/nabla-linux-",
+    "pkg:generic/nabla-run@",
+    "pkg:generic/nabla@",
+    "pkg:generic/linux@",
+)
 
 
 @dataclass(frozen=True)
@@ -215,8 +221,9 @@ def _apk(release: Release, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def check_programs(release: Release) -> Iterator[str]:
-    """Yield the problems of the launcher. verify.kernel_code checks the kernel, which has a fixed address."""
-    yield from _fixed(release.folder / PROGRAMS[0], PROGRAMS[0])
+    """Yield the problems of launcher and client. verify.kernel_code checks the kernel, which has a fixed address."""
+    for program in PROGRAMS[:2]:
+        yield from _fixed(release.folder / program, program)
 
 
 def _fixed(path: Path, name: str) -> Iterator[str]:

@@ -98,6 +98,7 @@ def _payload(copy: Copy) -> None:
 FLIPPED = (
     *(
         "bin/nabla-run",
+        "bin/nabla",
         "kernel/vmlinux",
         f"images/{SMALL}.ext3.zst",
         layout.IMAGE_SUMS,

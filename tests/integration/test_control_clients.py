@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The broker of `--name` against clients that say anything, and what it is left with: others and the VM go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from pathlib import Path
+
+import pytest
+
+from .hostage import ONE, WELCOME, Victim, attack, victim
+from .launcher import NOBODY, Launcher, proc_status
+from .named import (
+    ANSWER,
+    ASK,
+    ASK_INFO,
+    ASK_KILL,
+    ASK_LINE,
+    CLOSE,
+    CONTROL_FD,
+    CREDIT,
+    DATA,
+    ERROR,
+    EXIT,
+    HANGUP,
+    OUT_WINDOW,
+    REFUSED,
+    SIGNAL,
+    START,
+    STARTED,
+    WINDOW,
+    frame,
+    named,
+    start,
+    until,
+)
+
+__all__ = ["victim"]
+
+
+WRONG = {
+    "no type": frame(0),
+    "hello": WELCOME,
+    "the guest's type": frame(STARTED, ONE),
+    "data without a session": frame(DATA, b"x"),
+    "signal without a session": frame(SIGNAL, b"\x09"),
+    "start with an id": frame(START, b"x" * 20, number=5),
+    "start on a stream": frame(START, b"x" * 20, stream=1),
+    "start, too short": frame(START, b"x"),
+    "ask nothing": frame(ASK),
+    "ask too much": frame(ASK, b"\x01\x01"),
+    "ask something else": frame(ASK, b"\xff"),
+    "huge length": frame(START, length=0xFFFFFFFF),
+    "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+}
+WRONG_IN_SESSION = {
+    "start again": start("sh"),
+    "ask": frame(ASK, bytes([ASK_INFO])),
+    "hang-up": frame(HANGUP),
+    "exit": frame(EXIT, ONE),
+    "data on a stream": frame(DATA, b"x", stream=1),
+    "another's session": frame(DATA, b"x", number=1),
+    "more than the window": frame(DATA, b"x" * 32000) * 3,
+    "data after close": frame(CLOSE) + frame(DATA, b"x"),
+    "close twice": frame(CLOSE) * 2,
+    "signal 0": frame(SIGNAL, b"\x00"),
+    "signal 65": frame(SIGNAL, b"\x41"),
+    "two signals": frame(SIGNAL, b"\x01\x01"),
+    "credit that nobody used": frame(CREDIT, struct.pack("<I", OUT_WINDOW), stream=1),
+    "negative credit": frame(CREDIT, struct.pack("<i", -1), stream=1),
+    "credit for input": frame(CREDIT, struct.pack("<I", OUT_WINDOW), stream=0),
+    "half a window": frame(WINDOW, b"\x01\x00"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_clients_that_are_none(victim: Victim, what: str) -> None:
+    client = victim.vm.connect()
+    client.send(WRONG[what])
+    assert client.expect(ERROR) == bytes([REFUSED])
+    assert client.receive() is None
+    victim.lives()
+    assert victim.running()
+
+
+@pytest.mark.parametrize("what", WRONG_IN_SESSION)
+def test_clients_that_go_wrong(victim: Victim, what: str) -> None:
+    """Its session hangs up; another one goes on."""
+    other, client = victim.running(), victim.vm.connect()
+    client.send(start("sh"))
+    victim.guest.expect(START)
+    victim.guest.send(frame(STARTED, ONE, number=1))
+    assert client.expect(STARTED)
+    client.send(WRONG_IN_SESSION[what])
+    while (got := client.receive()) and got[0] != ERROR:
+        pass
+    assert got and got[3] == bytes([REFUSED])
+    while (got := victim.guest.receive()) and got[0] != HANGUP:
+        assert got[2] == 1
+    assert got and got[2] == 1
+    victim.guest.send(frame(EXIT, ONE, number=1), frame(DATA, b"still", stream=1))
+    assert other.expect(DATA) == b"still"
+    victim.lives()
+
+
+def test_clients_that_vanish(victim: Victim) -> None:
+    """In the middle of a frame, and with a full queue; ids are not used again before the guest has agreed."""
+    for count in (1, 7, 9, 20):
+        client = victim.vm.connect()
+        client.send(start("sh")[:count])
+        victim.vm.sockets.pop().close()
+    victim.running()
+    victim.guest.send(*[frame(DATA, b"x" * 32760, stream=1)] * 8)
+    victim.vm.sockets.pop().close()
+    assert victim.guest.expect(HANGUP) == b""
+    second = victim.vm.connect()
+    second.send(start("sh"))
+    got = victim.guest.receive()
+    assert got and (got[0], got[2]) == (START, 1)
+    victim.guest.send(frame(EXIT, ONE, number=0), frame(STARTED, ONE, number=1))
+    assert second.expect(STARTED)
+    victim.session()
+    victim.lives()
+
+
+def test_many_clients(victim: Victim) -> None:
+    """Those that say nothing are sent away after 5 seconds; until then others wait."""
+    for _ in range(100):
+        victim.vm.connect()
+    victim.lives()
+    assert victim.running()
+
+
+def test_a_client_that_does_not_read(victim: Victim) -> None:
+    """It holds nobody up, and the VM can still be ended."""
+    victim.running()
+    other = victim.vm.connect()
+    other.send(start("sh"))
+    victim.guest.expect(START)
+    victim.guest.send(frame(STARTED, ONE, number=1))
+    for _ in range(4):
+        victim.guest.send(frame(DATA, b"x" * 65000, stream=1))
+        victim.guest.send(frame(DATA, b"y" * 65000, stream=1, number=1))
+    assert other.expect(STARTED)
+    for _ in range(4):
+        assert other.expect(DATA) == b"y" * 65000
+    peer = victim.vm.connect()
+    peer.send(frame(ASK, bytes([ASK_KILL])))
+    assert peer.expect(ANSWER) == b""
+    assert peer.receive() is None
+    assert victim.vm.process.wait(60) == 128 + 9
+
+
+@pytest.mark.parametrize("options", [(), ("--jail",)])
+def test_the_broker_is_confined(launcher: Launcher, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """No privilege, no descriptor but those of its sockets, and a filter of system calls."""
+    with attack(launcher, tmp_path, *options) as victim:
+        victim.lives()
+        broker = victim.vm.broker()
+        status = proc_status(broker)
+        assert status["Seccomp"] == "2" and status["NoNewPrivs"] == "1"
+        assert (
+            int(status["CapEff"], 16) == int(status["CapPrm"], 16) == int(status["CapBnd"] if options else "0", 16) == 0
+        )
+        if os.geteuid() == 0:
+            assert status["Uid"].split() == [str(NOBODY)] * 4 and status["Groups"] == ""
+        victim.vm.hang_up()
+        until(lambda: sorted(os.listdir(f"/proc/{broker}/fd")) == ["3", "4", "5"])
+        kinds = {os.readlink(f"/proc/{broker}/fd/{number}").split(":")[0] for number in (3, 4, 5)}
+        assert kinds == {"socket"}
+        limits = Path(f"/proc/{broker}/limits").read_text()
+        assert "Max processes             0                    0" in limits
+        assert f"Max address space         {128 << 20}" in limits
+
+
+def test_a_broker_that_is_killed(launcher: Launcher, tmp_path: Path) -> None:
+    """The VM goes on, and its name is free."""
+    with named(launcher.words("say=up line exit=7"), tmp_path) as vm:
+        assert vm.process.stdin and vm.process.stdout and vm.process.stderr
+        assert vm.process.stdout.readline() == b"up\n"
+        client = vm.connect()
+        os.kill(vm.broker(), 9)
+        assert client.receive() is None
+        until(lambda: not vm.path.exists())
+        assert vm.process.poll() is None
+        vm.process.stdin.write(b"\n")
+        vm.process.stdin.flush()
+        assert vm.process.wait(60) == 7
+        assert b"warning: the broker of --name has ended" in vm.process.stderr.read()
+
+
+def test_the_broker_ends_with_nabla_run(victim: Victim) -> None:
+    client, broker = victim.running(), victim.vm.broker()
+    victim.vm.process.kill()
+    assert client.receive() is None
+    until(lambda: not Path(f"/proc/{broker}").exists())
+
+
+def as_another_user(path: Path) -> str:
+    """Connect as somebody else, and return what is read, or the error."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setgroups([])
+        os.setresgid(47110, 47110, 47110)
+        os.setresuid(47110, 47110, 47110)
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(path))
+                text = repr(connection.recv(1))
+        except OSError as error:
+            text = type(error).__name__
+        os.write(write, text.encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with os.fdopen(read) as stream:
+        return stream.read()
+
+
+def test_other_users_do_not_reach_it(launcher: Launcher, tmp_path: Path) -> None:
+    """The folder keeps them out; should it be open one day, so does the broker."""
+    with attack(launcher, tmp_path) as victim:
+        folder = victim.vm.path.parent
+        assert folder.stat().st_mode & 0o777 == 0o700 and folder.stat().st_uid == os.geteuid()
+        if os.geteuid() != 0:
+            return
+        assert as_another_user(victim.vm.path) == "PermissionError"
+        for each in (folder, *folder.parents):
+            if each.stat().st_mode & 0o077 == 0:
+                each.chmod(0o755)
+        victim.vm.path.chmod(0o777)
+        assert as_another_user(victim.vm.path) in {"b''", "ConnectionResetError"}
+        victim.lives()
+
+
+def test_answers_are_short(launcher: Launcher, tmp_path: Path) -> None:
+    """However long the command is; and what it contains does not control a terminal, or break the JSON."""
+    words = launcher.words(f"bridge={CONTROL_FD}") + ['\x1b[2J"\\\n\t'] + ["x" * 3000] * 20
+    with named(words, tmp_path) as vm:
+        info = json.loads(vm.ask(ASK_INFO))
+        assert len(json.dumps(info)) < 4096 and info["command"][1] == '\x1b[2J"\\\n\t'
+        assert len(vm.ask(ASK_LINE)) < 4096
+        text = vm.nabla("ps").stdout
+        assert "\x1b" not in text and len(text.splitlines()) >= 2
+
+
+def test_a_file_in_place_of_the_socket(launcher: Launcher, tmp_path: Path) -> None:
+    """It is no socket of nabla-run, and is not removed."""
+    folder = tmp_path / "run/nabla"
+    folder.mkdir(parents=True, mode=0o700)
+    (tmp_path / "run").chmod(0o700)
+    (folder / "vm").write_text("mine")
+    with named(launcher.words("say=up stay"), tmp_path) as vm:
+        assert vm.process.wait(60) == 125
+        assert vm.process.stderr and b"--name: vm is in use" in vm.process.stderr.read()
+    assert (folder / "vm").read_text() == "mine"
+    with socket.socket(socket.AF_UNIX) as listener:
+        (folder / "vm").unlink()
+        (folder / "vm").symlink_to(tmp_path / "elsewhere")
+        listener.bind(str(tmp_path / "elsewhere"))
+        with named(launcher.words("say=up"), tmp_path) as vm:
+            assert vm.process.wait(60) == 125
+    assert (tmp_path / "elsewhere").exists()

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The broker of `--name` against a guest that says anything: nabla-run goes on, and so do clients, with an error."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from .hostage import ONE, WELCOME, Victim, attack, victim
+from .launcher import Launcher, proc_status
+from .named import (
+    ANSWER,
+    BROKEN,
+    CLOSE,
+    CONTENT_MAX,
+    CREDIT,
+    DATA,
+    ERROR,
+    EXIT,
+    FAILED,
+    GONE,
+    HANGUP,
+    HELLO,
+    IN_WINDOW,
+    NO_AGENT,
+    OUT_WINDOW,
+    SESSIONS,
+    SIGNAL,
+    START,
+    STARTED,
+    frame,
+    named,
+    start,
+)
+
+__all__ = ["victim"]
+
+
+FORGED = {
+    "hello again": WELCOME,
+    "no type": frame(0),
+    "unknown type": frame(200),
+    "the host's type": frame(START, b"x" * 20),
+    "a signal": frame(SIGNAL, b"\x09"),
+    "a hang-up": frame(HANGUP),
+    "the broker's answer": frame(ANSWER, b"{}"),
+    "the broker's error": frame(ERROR, bytes([BROKEN])),
+    "id of nobody": frame(STARTED, ONE, number=1),
+    "id beyond all": frame(STARTED, ONE, number=SESSIONS),
+    "largest id": frame(EXIT, ONE, number=65535),
+    "huge length": frame(DATA, stream=1, length=0xFFFFFFFF),
+    "length of one more": frame(DATA, stream=1, length=CONTENT_MAX + 1),
+    "data before the start": frame(DATA, b"x", stream=1),
+    "exit before the start": frame(EXIT, ONE),
+    "close before the start": frame(CLOSE, stream=1),
+    "credit before the start": frame(CREDIT, struct.pack("<I", IN_WINDOW)),
+    "started, too short": frame(STARTED, b"x"),
+    "started, on a stream": frame(STARTED, ONE, stream=1),
+    "failed, too short": frame(FAILED, ONE),
+    "failed, too long": frame(FAILED, b"x" * 9),
+}
+AFTER_START = {
+    "started again": frame(STARTED, ONE),
+    "failed": frame(FAILED, ONE * 2),
+    "data for input": frame(DATA, b"x", stream=0),
+    "data for stream 3": frame(DATA, b"x", stream=3),
+    "data for stream 255": frame(DATA, b"x", stream=255),
+    "no data": frame(DATA, stream=1),
+    "data after its close": frame(CLOSE, stream=1) + frame(DATA, b"x", stream=1),
+    "close twice": frame(CLOSE, stream=2) * 2,
+    "close of input": frame(CLOSE, stream=0),
+    "close of stream 3": frame(CLOSE, stream=3),
+    "close with content": frame(CLOSE, b"x", stream=1),
+    "exit before close": frame(EXIT, ONE),
+    "exit after one close": frame(CLOSE, stream=1) + frame(EXIT, ONE),
+    "exit, too long": frame(CLOSE, stream=1) + frame(CLOSE, stream=2) + frame(EXIT, b"x" * 5),
+    "exit twice": frame(CLOSE, stream=1) + frame(CLOSE, stream=2) + frame(EXIT, ONE) * 2,
+    "data after exit": frame(CLOSE, stream=1) + frame(CLOSE, stream=2) + frame(EXIT, ONE) + frame(DATA, b"x", stream=1),
+    "credit that nobody used": frame(CREDIT, struct.pack("<I", IN_WINDOW)),
+    "credit of nothing": frame(CREDIT, struct.pack("<I", 0)),
+    "negative credit": frame(CREDIT, struct.pack("<i", -1)),
+    "credit for output": frame(CREDIT, struct.pack("<I", IN_WINDOW), stream=1),
+    "more than the window": frame(DATA, b"x" * 65000, stream=1) * 5,
+    "more than the window in small pieces": frame(DATA, b"x", stream=1) * (OUT_WINDOW // 9 + 1),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_forged_frames(victim: Victim, what: str) -> None:
+    """Sessions end with an error; the broker stays, and says so to later ones."""
+    client = victim.session()
+    victim.guest.send(FORGED[what])
+    assert client.expect(ERROR) == bytes([BROKEN])
+    assert client.receive() is None
+    victim.lives()
+    result = victim.vm.run("true")
+    assert result.returncode == 125 and "did not follow the protocol" in result.stderr
+
+
+@pytest.mark.parametrize("what", AFTER_START)
+def test_forged_frames_in_a_session(victim: Victim, what: str) -> None:
+    """Another session ends, too, since nothing that follows can be believed; the broker and the VM go on."""
+    first = victim.running()
+    other = victim.vm.connect()
+    other.send(start("sh"))
+    assert victim.guest.expect(START)
+    victim.guest.send(AFTER_START[what])
+    while (got := other.receive()) and got[0] != ERROR:
+        pass
+    assert got and got[3] == bytes([BROKEN])
+    while first.receive():
+        pass
+    victim.lives()
+
+
+def test_frames_in_pieces(victim: Victim) -> None:
+    """What comes byte by byte is what comes at once."""
+    client = victim.session()
+    for byte in frame(STARTED, ONE) + frame(DATA, b"word", stream=2):
+        victim.guest.send(bytes([byte]))
+    assert client.expect(STARTED) == ONE
+    assert client.receive() == (DATA, 2, 0, b"word")
+    victim.guest.send(frame(CLOSE, stream=1)[:3])
+    victim.lives()
+    victim.guest.send(frame(CLOSE, stream=1)[3:] + frame(CLOSE, stream=2) + frame(EXIT, ONE))
+    assert [got[0] for _ in range(3) if (got := client.receive())] == [CLOSE, CLOSE, EXIT]
+    assert client.receive() is None
+
+
+@pytest.mark.parametrize("hello", [b"", struct.pack("<I", 2), struct.pack("<I", 0xFFFFFFFF), ONE * 2])
+def test_another_version(launcher: Launcher, tmp_path: Path, hello: bytes) -> None:
+    with attack(launcher, tmp_path, hello=False) as victim:
+        client = victim.vm.connect()
+        client.send(start("sh"))
+        victim.guest.send(frame(HELLO, hello))
+        assert client.expect(ERROR) == bytes([BROKEN])
+        victim.lives()
+
+
+def test_a_flood(victim: Victim) -> None:
+    """Memory of the broker is bounded, whether the client reads or not, and however much it is."""
+    victim.lives()
+    before = int(proc_status(victim.vm.broker())["VmRSS"].split()[0])
+    clients = [victim.session() for _ in range(8)]
+    for number in range(8):
+        victim.guest.send(frame(STARTED, ONE, number=number))
+        for stream in (1, 2):
+            # all of its credit, of which the clients read nothing
+            victim.guest.send(*[frame(DATA, b"x" * (32768 - 8), stream=stream, number=number)] * 8)
+    victim.lives()
+    after = int(proc_status(victim.vm.broker())["VmRSS"].split()[0])
+    assert after - before < 8 * 1024
+    for client in clients:
+        assert client.expect(STARTED)
+        assert len(client.expect(DATA)) == 32760
+    victim.guest.send(frame(DATA, b"x", stream=1))
+    while (got := clients[0].receive()) and got[0] != ERROR:
+        pass
+    assert got and got[3] == bytes([BROKEN])
+    victim.lives()
+
+
+def test_a_guest_that_never_reads(launcher: Launcher, tmp_path: Path) -> None:
+    """Clients wait, each for itself; the broker and its memory do not grow."""
+    with named(launcher.words("say=up stay"), tmp_path) as vm:
+        client = vm.connect()
+        client.send(start("sh"))
+        assert client.expect(ERROR) == bytes([NO_AGENT])  # after 10 seconds
+        lives = Victim(vm, client)
+        lives.lives()
+    (tmp_path / "another").mkdir()
+    with attack(launcher, tmp_path / "another") as victim:
+        # the stand-in stops reading when nobody reads from it
+        flooding = []
+        for _ in range(20):
+            client = victim.vm.connect()
+            client.send(start("x" * 60000))
+            flooding.append(client)
+        victim.lives()
+        assert int(proc_status(victim.vm.broker())["VmRSS"].split()[0]) < 16 * 1024
+
+
+def test_a_guest_that_never_answers(victim: Victim) -> None:
+    """A request is answered within 5 seconds, or the guest counts as broken."""
+    client = victim.session()
+    assert client.expect(ERROR) == bytes([BROKEN])
+    victim.lives()
+
+
+def test_a_guest_that_closes(launcher: Launcher, tmp_path: Path) -> None:
+    """The end of the VM, and a guest that ends its channel alone."""
+    with attack(launcher, tmp_path) as victim:
+        client = victim.running()
+        victim.guest.send(frame(DATA, b"last words", stream=1))
+        assert victim.vm.process.stdin
+        victim.vm.process.stdin.close()
+        assert client.expect(DATA) == b"last words"
+        assert client.expect(ERROR) == bytes([GONE])
+        assert client.receive() is None
+        assert victim.vm.process.wait(60) == 0
+        assert not victim.vm.path.exists()
