@@ -24,6 +24,8 @@ NAMES = (
     "wires",
     "shares",
     "bundles",
+    "control",
+    "agent",
     "elves",
     "archives",
     "descriptions",

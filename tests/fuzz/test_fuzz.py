@@ -7,12 +7,12 @@ import pytest
 
 from nabla.commands import fuzzing
 
-from . import bundles, disks, files, guests, rebuilds, shares, snapshots, stores, wires
+from . import bundles, control, disks, files, guests, rebuilds, shares, snapshots, stores, wires
 from .engine import CRASHES, Finding, Fuzzer, for_rounds, run, stored, verdict
 
 FUZZERS: dict[str, Fuzzer] = {
     each.name: each
-    for area in (guests, disks, snapshots, wires, shares, bundles, files, stores, rebuilds)
+    for area in (guests, disks, snapshots, wires, shares, bundles, control, files, stores, rebuilds)
     for each in area.FUZZERS
 }
 ROUNDS = {
@@ -26,6 +26,8 @@ ROUNDS = {
     "wires": 3,
     "shares": 3,
     "bundles": 2,
+    "control": 3,
+    "agent": 2,
     "elves": 2,
     "archives": 3,
     "descriptions": 3,
