@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import struct
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,6 +114,28 @@ def test_forged_frames_in_a_session(victim: Victim, what: str) -> None:
     assert got and got[3] == bytes([BROKEN])
     while first.receive():
         pass
+    victim.lives()
+
+
+WORDS = {
+    "exec": ("exec", "vm", "--", "program"),
+    "out": ("cp", "vm:/program", "-"),
+    "in": ("cp", "-", "vm:/program"),
+}
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_any_reason_of_a_failure(victim: Victim, words: str) -> None:
+    """The client has a status and one line for each stage and number that a guest may give."""
+    for stage in range(256):
+        number = (2, 13, 0, 0xFFFFFFFF)[stage % 4]
+        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(victim.vm.words(*WORDS[words]), env=victim.vm.env, **pipes) as client:
+            assert victim.guest.expect(START)
+            victim.guest.send(frame(FAILED, struct.pack("<II", stage, number)))
+            _, stderr = client.communicate(timeout=60)
+        assert client.returncode in {1, 125, 126, 127}, (stage, client.returncode)
+        assert stderr.startswith(b"nabla: ") and stderr.count(b"\n") == 1, (stage, stderr)
     victim.lives()
 
 
