@@ -85,36 +85,6 @@ static bool flush(void)
 
 /* --- sessions ------------------------------------------------------------------------------------------------------- */
 
-static void close_input(struct session *s)
-{
-	if (s->in >= 0)
-		close(s->in);
-	s->in = -1;
-	s->consumed += (uint32_t)(s->end - s->start);
-	s->start = s->end = 0;
-}
-
-static void pass_input(struct session *s)
-{
-	while (s->in >= 0 && s->start < s->end) {
-		ssize_t written = write(s->in, s->input + s->start, s->end - s->start);
-		if (written < 0 && errno == EAGAIN)
-			return;
-		if (written <= 0) {
-			if (s->file)
-				s->status = errno;
-			close_input(s);
-			return;
-		}
-		s->start += (size_t)written;
-		s->consumed += (uint32_t)written;
-	}
-	if (s->start == s->end)
-		s->start = s->end = 0;
-	if (s->input_closed && s->in >= 0)
-		close_input(s);
-}
-
 static void close_output(struct session *s, int i)
 {
 	if (s->out[i] >= 0)
@@ -122,7 +92,7 @@ static void close_output(struct session *s, int i)
 	s->out[i] = -1;
 }
 
-/* One frame at most. What a program that has ended left in a pipe is passed on, what others add later is not. */
+/* One frame at most. As much is passed on as a program that has ended left in a pipe, however much others add to it. */
 static void pass_output(struct session *s, int id, int i)
 {
 	if (s->out[i] >= 0 && (s->ready[i] || s->ended || s->file) && s->credit[i] > CONTROL_HEADER &&
@@ -132,10 +102,13 @@ static void pass_output(struct session *s, int id, int i)
 			most = CONTROL_CONTENT_MAX;
 		if (most > s->credit[i] - CONTROL_HEADER)
 			most = s->credit[i] - CONTROL_HEADER;
-		ssize_t got = read(s->out[i], agent->out + agent->end + CONTROL_HEADER, most);
+		if (s->ended && most > s->left[i])
+			most = s->left[i];
+		ssize_t got = most ? read(s->out[i], agent->out + agent->end + CONTROL_HEADER, most) : 0;
 		if (got > 0) {
 			put_header(CONTROL_DATA, i + 1, id, (size_t)got);
 			s->credit[i] -= CONTROL_HEADER + (uint32_t)got;
+			s->left[i] -= s->ended ? (size_t)got : 0;
 		} else if (got == 0 || errno != EAGAIN || s->ended) {
 			if (got < 0 && s->file)
 				s->status = errno;
@@ -151,7 +124,7 @@ static void pass_output(struct session *s, int id, int i)
 
 static void pass(struct session *s, int id)
 {
-	pass_input(s);
+	session_pass_input(s);
 	if (s->consumed >= CONTROL_IN_WINDOW / 4 && room() > ROOM) {
 		put_number(CONTROL_CREDIT, 0, id, s->consumed);
 		s->consumed = 0;
@@ -172,8 +145,7 @@ void agent_ended(pid_t pid, int raw)
 		struct session *s = &agent->sessions[i];
 		if (!s->used || s->file || s->ended || s->pid != pid)
 			continue;
-		s->ended = true;
-		s->status = raw;
+		session_ended(s, raw);
 	}
 }
 
@@ -190,25 +162,6 @@ static void start(struct session *s, int id, uint8_t *content, size_t length)
 	} else {
 		put_number(CONTROL_STARTED, 0, id, value);
 	}
-}
-
-static void take_data(struct session *s, const uint8_t *content, size_t length)
-{
-	s->consumed += CONTROL_HEADER;
-	if (s->in < 0 || !s->input || s->input_closed) {
-		s->consumed += (uint32_t)length;
-		return;
-	}
-	if (s->end + length > CONTROL_IN_WINDOW) {
-		memmove(s->input, s->input + s->start, s->end - s->start);
-		s->end -= s->start;
-		s->start = 0;
-	}
-	/* more than the host has credit for */
-	if (s->end + length > CONTROL_IN_WINDOW)
-		length = CONTROL_IN_WINDOW - s->end;
-	memcpy(s->input + s->end, content, length);
-	s->end += length;
 }
 
 static void hang_up(struct session *s, int id)
@@ -236,7 +189,7 @@ static bool handle(const struct control_header *h, uint8_t *content)
 	memcpy(&number, content, h->length < sizeof number ? h->length : sizeof number);
 	switch (h->type) {
 	case CONTROL_DATA:
-		take_data(s, content, h->length);
+		session_take_input(s, content, h->length);
 		return true;
 	case CONTROL_CLOSE:
 		s->input_closed = true;

@@ -14,6 +14,9 @@
 #include <termios.h>
 #include <unistd.h>
 
+/* More than the kernel holds for the reader of a terminal. */
+#define TERMINAL_LEFT (65536 + 4096)
+
 /* A request as it is in memory; every string is NUL-terminated. */
 struct request {
 	struct control_start head;
@@ -228,4 +231,69 @@ void session_end(struct session *s)
 			close(s->out[i]);
 	free(s->input);
 	s->used = false;
+}
+
+/* --- input, and what is left at the end --------------------------------------------------------------------------- */
+
+void session_take_input(struct session *s, const uint8_t *content, size_t length)
+{
+	s->consumed += CONTROL_HEADER;
+	if (s->in < 0 || !s->input || s->input_closed) {
+		s->consumed += (uint32_t)length;
+		return;
+	}
+	if (s->end + length > CONTROL_IN_WINDOW) {
+		memmove(s->input, s->input + s->start, s->end - s->start);
+		s->end -= s->start;
+		s->start = 0;
+	}
+	/* more than the host has credit for */
+	if (s->end + length > CONTROL_IN_WINDOW)
+		length = CONTROL_IN_WINDOW - s->end;
+	memcpy(s->input + s->end, content, length);
+	s->end += length;
+}
+
+static void close_input(struct session *s)
+{
+	if (s->in >= 0)
+		close(s->in);
+	s->in = -1;
+	s->consumed += (uint32_t)(s->end - s->start);
+	s->start = s->end = 0;
+}
+
+void session_pass_input(struct session *s)
+{
+	while (s->in >= 0 && s->start < s->end) {
+		ssize_t written = write(s->in, s->input + s->start, s->end - s->start);
+		if (written < 0 && errno == EAGAIN)
+			return;
+		if (written <= 0) {
+			if (s->file)
+				s->status = errno;
+			close_input(s);
+			return;
+		}
+		s->start += (size_t)written;
+		s->consumed += (uint32_t)written;
+	}
+	if (s->start == s->end)
+		s->start = s->end = 0;
+	if (s->input_closed && s->in >= 0)
+		close_input(s);
+}
+
+void session_ended(struct session *s, int status)
+{
+	s->ended = true;
+	s->status = status;
+	for (int i = 0; i < 2; i++) {
+		int left = 0;
+		/* of a terminal, it says how much the other side has not read */
+		if (s->out[i] >= 0 && isatty(s->out[i]))
+			s->left[i] = TERMINAL_LEFT;
+		else if (s->out[i] >= 0 && !ioctl(s->out[i], FIONREAD, &left))
+			s->left[i] = (size_t)left;
+	}
 }

@@ -187,6 +187,13 @@ class Terminal:
         seen, self._unread = self._unread[:end], self._unread[end:]
         return seen
 
+    def read(self) -> bytes:
+        """Read what is there; returns nothing at the end."""
+        try:
+            return os.read(self.master, 4096)
+        except OSError:  # EIO: nobody has the other side open
+            return b""
+
     def wait(self) -> int:
         """Return the exit status."""
         if self.ended is None:

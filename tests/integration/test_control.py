@@ -14,13 +14,14 @@ import subprocess
 import termios
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from nabla.core.paths import ROOT
 
-from .launcher import OWN_ERROR, terminal
+from .launcher import OWN_ERROR, Terminal, terminal
 from .named import BUSY, ERROR, SESSIONS, STARTED, Named, named, start, until
 from .vm import Vm
 
@@ -99,6 +100,21 @@ def test_what_stays_in_the_background(vm: Named) -> None:
     vm.check("pkill -f 'sleep 1000$'")
 
 
+WRITES_ON = "yes & dd if=/dev/zero bs=50000 count=1 2>/dev/null | tr '\\0' x; echo; exit 3"
+
+
+def test_what_writes_in_the_background(vm: Named) -> None:
+    """It does not hold up the end of the session, and what the program itself wrote last arrives."""
+    result = vm.run("sh", "-c", WRITES_ON)
+    assert result.returncode == 3 and result.stdout.count("x") == 50000
+    assert vm.check("pkill -x yes; echo there") == "there\n"
+    with on_a_terminal(vm, f"trap '' HUP; {WRITES_ON}") as host:
+        host.read_until(b"x" * 1000)
+        until(lambda: host.read() == b"")
+        assert host.wait() == 3
+    assert vm.check("pkill -x yes; echo there") == "there\n"
+
+
 def test_many_at_once(vm: Named) -> None:
     with ThreadPoolExecutor(16) as pool:
         results = list(pool.map(lambda n: vm.check(f"echo {n}; exit 0"), range(100)))
@@ -138,10 +154,8 @@ def test_signals_are_passed_on(vm: Named) -> None:
 
 def test_a_terminal(vm: Named) -> None:
     """Its size and its changes, echo, keys that send signals; the host's terminal is raw during the session only."""
-    env = {"XDG_RUNTIME_DIR": str(vm.runtime)}
     script = "tty; stty size; read x; echo \"<$x>\"; trap 'stty size; exit 5' INT; while :; do sleep 0.05; done"
-    words = ["/usr/bin/env", *(f"{key}={value}" for key, value in env.items())]
-    with terminal(*words, *vm.words("exec", "-it", "vm", "--", "sh", "-c", script)) as host:
+    with on_a_terminal(vm, script) as host:
         seen = host.read_until(b"\r\n")
         assert seen.startswith(b"/dev/pts/"), seen
         host.read_until(b"\r\n")
@@ -156,6 +170,12 @@ def test_a_terminal(vm: Named) -> None:
         assert not host.is_raw()
     result = vm.run("true", options=("-t",))
     assert result.returncode == BAD_INPUT and "are not a terminal" in result.stderr
+
+
+def on_a_terminal(vm: Named, script: str) -> AbstractContextManager[Terminal]:
+    """Start a shell script in the VM on a terminal."""
+    runtime = f"XDG_RUNTIME_DIR={vm.runtime}"
+    return terminal("/usr/bin/env", runtime, *vm.words("exec", "-it", "vm", "--", "sh", "-c", script))
 
 
 def _window(vm: Named) -> bytes:
