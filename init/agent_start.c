@@ -145,6 +145,8 @@ static bool open_terminal(struct session *s, const struct request *r, int theirs
 /* For a vfork child. Returns the error number. */
 static int become(const struct request *r, const struct user *user, const int theirs[3], volatile uint32_t *stage)
 {
+	/* those that process 1 handles: a handler would run here, in its memory */
+	static const int handled[] = {SIGTERM, SIGUSR1, SIGUSR2, SIGCHLD};
 	sigset_t none;
 	bool terminal = r->head.flags & CONTROL_TERMINAL;
 	setsid();
@@ -161,6 +163,8 @@ static int become(const struct request *r, const struct user *user, const int th
 	if (chdir(*r->path ? r->path : "/") < 0)
 		return errno;
 	*stage = CONTROL_STAGE_PROGRAM;
+	for (size_t i = 0; i < sizeof handled / sizeof *handled; i++)
+		signal(handled[i], SIG_DFL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	return exec_in_path(r->argv[0], r->argv, r->settings.env);

@@ -183,6 +183,19 @@ def _window(vm: Named) -> bytes:
     return vm.check("for t in /dev/pts/[0-9]*; do stty size <$t; done").encode()
 
 
+def test_signals_to_all_processes(minimal: Vm, tmp_path: Path) -> None:
+    """One that reaches a program before it has begun is not taken for one of process 1, which would end the VM."""
+    with named(minimal.argv("sh", "-c", "trap '' TERM USR1 USR2; sleep 1000"), tmp_path) as vm:
+        script = "echo ready; while :; do kill -TERM -1; kill -USR1 -1; kill -USR2 -1; done"
+        with vm.started("sh", "-c", script) as process:
+            assert process.stdout
+            assert process.stdout.readline() == b"ready\n"
+            for _ in range(200):
+                assert vm.run("true").returncode in {0, *(128 + n for n in (signal.SIGTERM, 10, 12))}
+            process.kill()
+        assert vm.check("echo there") == "there\n"
+
+
 def test_files(vm: Named, tmp_path: Path) -> None:
     data = random.Random(2).randbytes(3_000_000)
     there, back = tmp_path / "there", tmp_path / "back"
