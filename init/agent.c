@@ -301,11 +301,14 @@ static bool look_at_sessions(struct watched *w)
 		if (s->in >= 0 && s->start < s->end)
 			look_at(w, s->in, POLLOUT, NULL);
 		for (int n = 0; n < 2 && !blocked; n++) {
+			more = more || (s->out[n] < 0 && !s->closed[n]);
 			if (s->out[n] < 0 || s->credit[n] <= CONTROL_HEADER)
 				continue;
 			more = more || s->ended; /* what it has left */
 			look_at(w, s->out[n], POLLIN, &s->ready[n]);
 		}
+		/* answers for which there was no room */
+		more = more || (!blocked && s->consumed >= CONTROL_IN_WINDOW / 4);
 		more = more || (s->ended && !blocked && s->closed[0] && s->closed[1]);
 	}
 	return more;

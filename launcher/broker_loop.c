@@ -110,11 +110,24 @@ static void serve_clients(struct broker *b, int fds[BROKER_CONNECTIONS], const s
 	}
 }
 
+/* A frame of a client that waited for room may find some only now, and no event would come for it. */
+static void write_guest(struct broker *b, const struct broker_files *f, const int fds[BROKER_CONNECTIONS])
+{
+	while (!b->dead && b->to_guest.start < b->to_guest.end) {
+		if (!write_queue(f->guest, &b->to_guest))
+			broker_guest_gone(b, CONTROL_GONE);
+		if (b->to_guest.start < b->to_guest.end)
+			return; /* POLLOUT comes */
+		for (int i = 0; i < BROKER_CONNECTIONS; i++)
+			if (fds[i] >= 0 && b->connections[i].have)
+				broker_client(b, i, now_ms());
+	}
+}
+
 static void write_all(struct broker *b, const struct broker_files *f, int fds[BROKER_CONNECTIONS])
 {
 	uint8_t request;
-	if (!b->dead && !write_queue(f->guest, &b->to_guest))
-		broker_guest_gone(b, CONTROL_GONE);
+	write_guest(b, f, fds);
 	while ((request = broker_request(b)))
 		if (send(f->launcher, &request, 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
 			return; /* it is gone: its end of the socket says so */

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import struct
 from pathlib import Path
@@ -123,6 +124,21 @@ def test_clients_that_vanish(victim: Victim) -> None:
     victim.guest.send(frame(EXIT, ONE, number=0), frame(STARTED, ONE, number=1))
     assert second.expect(STARTED)
     victim.session()
+    victim.lives()
+
+
+def test_requests_that_wait_for_room(victim: Victim) -> None:
+    """They go on as soon as there is some, without anything else that happens."""
+    clients = [victim.vm.connect() for _ in range(3)]
+    victim.lives()  # all are accepted
+    broker = victim.vm.broker()
+    os.kill(broker, signal.SIGSTOP)
+    for client in clients:
+        client.send(start("x" * 65500))  # two of them do not fit
+    os.kill(broker, signal.SIGCONT)
+    for number in range(3):
+        got = victim.guest.receive()
+        assert got and (got[0], got[2]) == (START, number)
     victim.lives()
 
 
