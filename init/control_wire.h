@@ -93,6 +93,7 @@ enum control_error {
 	CONTROL_BROKEN, /* the guest did not follow the protocol */
 	CONTROL_GONE,	/* the guest has ended */
 	CONTROL_REFUSED, /* the client did not follow the protocol */
+	CONTROL_LATE,	 /* the guest did not answer in time */
 };
 
 #endif

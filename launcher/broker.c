@@ -51,29 +51,29 @@ int broker_connect(struct broker *b, uint64_t now)
 }
 
 /* What it has asked the launcher, and what runs for it, goes on without it. */
-static void detach(struct broker *b, int index, uint64_t now)
+static void detach(struct broker *b, int index)
 {
 	struct broker_connection *c = &b->connections[index];
 	for (size_t i = 0; i < b->request_count; i++)
 		if (b->requests[i].connection == index)
 			b->requests[i].connection = -1;
 	if (c->state == BROKER_SESSION)
-		broker_session_end(b, c->session, now);
+		broker_session_end(b, c->session);
 	c->session = -1;
 	c->deadline = 0;
 }
 
-void broker_disconnect(struct broker *b, int index, uint64_t now)
+void broker_disconnect(struct broker *b, int index)
 {
-	detach(b, index, now);
+	detach(b, index);
 	b->connections[index].state = BROKER_FREE;
 }
 
-void broker_fail(struct broker *b, int index, enum control_error error, uint64_t now)
+void broker_fail(struct broker *b, int index, enum control_error error)
 {
 	struct broker_connection *c = &b->connections[index];
 	const uint8_t code = (uint8_t)error;
-	detach(b, index, now);
+	detach(b, index);
 	c->state = BROKER_LAST;
 	/* without room, the end of the connection says as much */
 	broker_put(&c->out, CONTROL_ERROR, 0, 0, &code, sizeof code);
@@ -97,7 +97,7 @@ static void ask_launcher(struct broker *b, int index, uint8_t what)
 	struct broker_connection *c = &b->connections[index];
 	/* as many as connections: each has one at most, except those that have gone */
 	if (b->request_count == BROKER_CONNECTIONS) {
-		broker_fail(b, index, CONTROL_BUSY, 0);
+		broker_fail(b, index, CONTROL_BUSY);
 		return;
 	}
 	b->requests[b->request_count].connection = index;
@@ -159,7 +159,7 @@ static void resume(struct broker *b, uint64_t now)
 	for (int i = 0; i < CONTROL_SESSIONS; i++) {
 		struct broker_session *s = &b->sessions[i];
 		if (s->deadline)
-			s->deadline = now + (s->state == SESSION_STARTING ? BROKER_START_MS : BROKER_END_MS);
+			s->deadline = now + BROKER_START_MS;
 	}
 	if (b->hello_deadline)
 		b->hello_deadline = now + BROKER_HELLO_MS;
@@ -236,7 +236,7 @@ void broker_client(struct broker *b, int index, uint64_t now)
 		if (outcome == LATER)
 			break;
 		if (outcome == WRONG) {
-			broker_fail(b, index, CONTROL_REFUSED, now);
+			broker_fail(b, index, CONTROL_REFUSED);
 			return;
 		}
 		at += CONTROL_HEADER + h.length;
@@ -264,15 +264,16 @@ int broker_time(struct broker *b, uint64_t now)
 	uint64_t next = UINT64_MAX;
 	for (int i = 0; i < BROKER_CONNECTIONS; i++)
 		if (b->connections[i].state == BROKER_NEW && is_late(b->connections[i].deadline, now, &next))
-			broker_fail(b, i, CONTROL_REFUSED, now);
-	for (int i = 0; i < CONTROL_SESSIONS && !b->paused && !b->dead; i++)
-		if (b->sessions[i].state != SESSION_FREE && is_late(b->sessions[i].deadline, now, &next))
-			broker_guest_gone(b, CONTROL_BROKEN);
+			broker_fail(b, i, CONTROL_REFUSED);
+	/* a VM that is stopped, or has no processor, is not broken: only who waits for it goes */
+	for (int i = 0; i < CONTROL_SESSIONS && !b->paused; i++)
+		if (b->sessions[i].state == SESSION_STARTING && is_late(b->sessions[i].deadline, now, &next))
+			broker_fail(b, b->sessions[i].connection, CONTROL_LATE);
 	if (!b->hello && !b->dead && !b->paused && is_late(b->hello_deadline, now, &next)) {
 		b->hello_deadline = 0; /* perhaps it comes later */
 		for (int i = 0; i < BROKER_CONNECTIONS; i++)
 			if (b->connections[i].state == BROKER_NEW && !b->connections[i].deadline)
-				broker_fail(b, i, CONTROL_NO_AGENT, now);
+				broker_fail(b, i, CONTROL_NO_AGENT);
 	}
 	if (next == UINT64_MAX)
 		return -1;

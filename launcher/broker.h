@@ -16,7 +16,6 @@
 #define BROKER_FIRST_MS 5000  /* for the first request of a client */
 #define BROKER_HELLO_MS 10000 /* for the agent, from the first request on that needs it */
 #define BROKER_START_MS 5000  /* for the answer to CONTROL_START */
-#define BROKER_END_MS 30000   /* for the answer to CONTROL_HANGUP */
 
 /* All that the guest may send to a session before its client has read anything, and a few frames more. */
 #define BROKER_TO_CLIENT (2 * CONTROL_OUT_WINDOW + 4096)
@@ -53,13 +52,13 @@ enum broker_session_state {
 	SESSION_FREE,
 	SESSION_STARTING, /* no answer yet */
 	SESSION_RUNNING,
-	SESSION_ENDING, /* its client is gone; the guest's last frame has not come */
+	SESSION_ENDING, /* its client is gone; the guest's last frame has not come, and may take as long as it likes */
 };
 
 struct broker_session {
 	enum broker_session_state state;
 	int connection;
-	uint64_t deadline;    /* ms; 0: none */
+	uint64_t deadline;    /* ms, of its start; 0: none */
 	uint32_t in_credit;   /* what the client may send */
 	uint32_t in_sent;     /* what it sent, and the guest has not credited */
 	uint32_t credit[2];   /* what the guest may send */
@@ -103,7 +102,7 @@ int broker_connect(struct broker *broker, uint64_t now_ms);
 void broker_client(struct broker *broker, int connection, uint64_t now_ms);
 
 /* A connection is closed by its client. */
-void broker_disconnect(struct broker *broker, int connection, uint64_t now_ms);
+void broker_disconnect(struct broker *broker, int connection);
 
 /* Handles what the guest sent, `in`. */
 void broker_guest(struct broker *broker);
@@ -128,7 +127,7 @@ bool broker_put(struct broker_queue *queue, int type, int stream, int id, const 
 size_t broker_room(const struct broker_queue *queue);
 
 /* Ends a connection with this error, and its session. */
-void broker_fail(struct broker *broker, int connection, enum control_error error, uint64_t now_ms);
+void broker_fail(struct broker *broker, int connection, enum control_error error);
 
 /* Begins a session with this frame. */
 void broker_start(struct broker *broker, int connection, const struct control_header *header, const uint8_t *content,
@@ -139,6 +138,6 @@ bool broker_session_frame(struct broker *broker, int session, const struct contr
 			  const uint8_t *content);
 
 /* The client of a session is gone. */
-void broker_session_end(struct broker *broker, int session, uint64_t now_ms);
+void broker_session_end(struct broker *broker, int session);
 
 #endif

@@ -64,7 +64,7 @@ static void drop(struct broker *b, int fds[BROKER_CONNECTIONS], int i)
 {
 	close(fds[i]);
 	fds[i] = -1;
-	broker_disconnect(b, i, now_ms());
+	broker_disconnect(b, i);
 }
 
 /* Returns false if the launcher is gone. */

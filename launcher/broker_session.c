@@ -25,13 +25,13 @@ void broker_start(struct broker *b, int index, const struct control_header *h, c
 	while (id < CONTROL_SESSIONS && b->sessions[id].state != SESSION_FREE)
 		id++;
 	if (b->dead || b->paused || id == CONTROL_SESSIONS) {
-		broker_fail(b, index, b->dead ? b->reason : b->paused ? CONTROL_PAUSED : CONTROL_BUSY, now);
+		broker_fail(b, index, b->dead ? b->reason : b->paused ? CONTROL_PAUSED : CONTROL_BUSY);
 		return;
 	}
 	struct broker_connection *c = &b->connections[index];
 	if (h->length < CONTROL_START_SIZE ||
 	    !broker_put(&b->to_guest, CONTROL_START, 0, id, content, h->length)) {
-		broker_fail(b, index, CONTROL_REFUSED, now);
+		broker_fail(b, index, CONTROL_REFUSED);
 		return;
 	}
 	b->sessions[id] = (struct broker_session){
@@ -46,7 +46,7 @@ void broker_start(struct broker *b, int index, const struct control_header *h, c
 	c->deadline = 0;
 }
 
-void broker_session_end(struct broker *b, int id, uint64_t now)
+void broker_session_end(struct broker *b, int id)
 {
 	struct broker_session *s = &b->sessions[id];
 	s->connection = -1;
@@ -55,7 +55,7 @@ void broker_session_end(struct broker *b, int id, uint64_t now)
 		return;
 	}
 	s->state = SESSION_ENDING;
-	s->deadline = now + BROKER_END_MS;
+	s->deadline = 0;
 	/* BROKER_RESERVE is for this frame */
 	broker_put(&b->to_guest, CONTROL_HANGUP, 0, id, NULL, 0);
 }
@@ -208,10 +208,10 @@ void broker_guest_gone(struct broker *b, enum control_error reason)
 	for (int i = 0; i < CONTROL_SESSIONS; i++) {
 		int connection = b->sessions[i].connection;
 		if (b->sessions[i].state != SESSION_FREE && connection >= 0)
-			broker_fail(b, connection, reason, 0);
+			broker_fail(b, connection, reason);
 		b->sessions[i].state = SESSION_FREE;
 	}
 	for (int i = 0; i < BROKER_CONNECTIONS; i++)
 		if (b->connections[i].state == BROKER_NEW && !b->connections[i].deadline)
-			broker_fail(b, i, reason, 0);
+			broker_fail(b, i, reason);
 }

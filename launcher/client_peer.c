@@ -68,6 +68,8 @@ static _Noreturn void fail_as_told(const struct peer *p, uint8_t error)
 		fail("nabla resume continues it", "VM %s is paused", p->name);
 	case CONTROL_BROKEN:
 		fail("only nabla stop and kill reach it now", "VM %s did not follow the protocol of its control channel", p->name);
+	case CONTROL_LATE:
+		fail("it may be stopped, or have too much to do: nabla stats", "VM %s did not answer in time", p->name);
 	case CONTROL_GONE:
 		fail(NULL, "VM %s has ended", p->name);
 	default:

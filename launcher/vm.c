@@ -31,6 +31,7 @@ struct watch {
 	pid_t pid;
 	int signals;	 /* a signalfd, which is only polled */
 	sigset_t handled;
+	bool paused;	 /* by nabla pause */
 	int stop_signal; /* the first signal that asked the launcher to end; 0: none */
 	bool timed_out, memory_exceeded, cpu_time_used_up;
 	uint64_t kill_at, timeout_at, stats_at, helper_gone_at, memory_at, cpu_time_at; /* CLOCK_MONOTONIC, ns */
@@ -51,13 +52,15 @@ static void stop_and_continue(const struct watch *w)
 	kill(w->pid, SIGSTOP);
 	signals_stop();
 	terminal_raw();
-	kill(w->pid, SIGCONT);
+	if (!w->paused)
+		kill(w->pid, SIGCONT);
 	update_window(w); /* the size may have changed */
 }
 
 static void request_shutdown(struct watch *w)
 {
 	bool again = w->kill_at != NEVER;
+	w->paused = false;
 	kill(w->pid, SIGCONT);
 	/*
 	 * Once a guest program runs, SIGTERM is the power button. Before that, SIGTERM kills the VM by default, except in
@@ -192,9 +195,11 @@ static void on_request(struct watch *w, int request)
 		control_stats(&w->vm->control, w->vm->options, w->pid, w->vm->started_ns);
 		return;
 	case CONTROL_ASK_PAUSE:
+		w->paused = true;
 		kill(w->pid, SIGSTOP);
 		break;
 	case CONTROL_ASK_RESUME:
+		w->paused = false;
 		kill(w->pid, SIGCONT);
 		break;
 	case CONTROL_ASK_STOP:

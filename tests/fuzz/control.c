@@ -229,7 +229,7 @@ static void disconnect(int client)
 	int i = connections[client];
 	if (i < 0)
 		return;
-	broker_disconnect(broker, i, now);
+	broker_disconnect(broker, i);
 	readers[i] = (struct reader){.have = 0};
 	connections[client] = -1;
 }

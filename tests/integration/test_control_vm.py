@@ -51,6 +51,30 @@ def test_ports(minimal: Vm, tmp_path: Path) -> None:
         assert vm.nabla("port", "vm").stdout == "80/tcp -> 127.0.0.1:47113\n"
 
 
+def test_a_vm_that_is_stopped(vm: Named) -> None:
+    """As by ^Z: a session that begins fails, and the next one after that works."""
+    assert vm.check("echo 1") == "1\n"
+    os.kill(vm.vm(), signal.SIGSTOP)
+    result = vm.run("true")
+    os.kill(vm.vm(), signal.SIGCONT)
+    assert result.returncode == OWN_ERROR and "did not answer in time" in result.stderr
+    assert vm.check("echo 2") == "2\n"
+
+
+def test_pause_outlasts_a_stop(minimal: Vm, tmp_path: Path) -> None:
+    """Of nabla-run, by ^Z of a shell."""
+    with named(minimal.argv("sleep", "1000"), tmp_path) as vm:
+        assert vm.check("echo 1") == "1\n"
+        assert vm.nabla("pause", "vm").returncode == 0
+        vm.process.send_signal(signal.SIGTSTP)
+        until(lambda: proc_status(vm.process.pid)["State"].startswith("T"))
+        vm.process.send_signal(signal.SIGCONT)
+        until(lambda: vm.nabla("stats", "vm").returncode == 0)
+        assert proc_status(vm.vm())["State"].startswith("T")
+        assert vm.nabla("resume", "vm").returncode == 0
+        assert vm.check("echo 2") == "2\n"
+
+
 def test_pause_and_resume(minimal: Vm, tmp_path: Path) -> None:
     with named(minimal.argv("sleep", "1000"), tmp_path) as vm:
         assert vm.check("echo 1") == "1\n"
