@@ -171,11 +171,13 @@ static bool take_guest_frame(struct broker *b, const struct control_header *h, c
 	struct broker_session *s = &b->sessions[h->id];
 	if (!guest_may_send(s, h, content, &over))
 		return false;
-	if (s->connection >= 0 &&
-	    !broker_put(&b->connections[s->connection].out, h->type, h->stream, 0, content, h->length))
-		return false;
+	int client = s->connection;
+	bool full = client >= 0 && !broker_put(&b->connections[client].out, h->type, h->stream, 0, content, h->length);
 	if (over)
 		free_session(b, h->id);
+	/* it gives or uses credit, and never reads */
+	if (full)
+		broker_fail(b, client, CONTROL_REFUSED);
 	return true;
 }
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -168,6 +169,27 @@ def test_a_client_that_does_not_read(victim: Victim) -> None:
     assert peer.expect(ANSWER) == b""
     assert peer.receive() is None
     assert victim.vm.process.wait(60) == 128 + 9
+
+
+def test_a_client_that_gives_credit_without_reading(victim: Victim) -> None:
+    """Its queue is full one day: it loses its session, and others do not."""
+    other, client = victim.running(), victim.vm.connect()
+    client.send(start("sh"))
+    victim.guest.expect(START)
+    victim.guest.send(frame(STARTED, ONE, number=1))
+    used = struct.pack("<I", 2 * 65008)
+    while True:
+        victim.guest.send(*[frame(DATA, b"x" * 65000, stream=1, number=1)] * 2, frame(DATA, b"-", stream=1))
+        assert other.expect(DATA) == b"-"  # the broker has all of it
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            client.send(frame(CREDIT, used, stream=1))
+        got = victim.guest.receive()
+        if got and got[0] == HANGUP:
+            break
+        assert got and (got[0], got[2], got[3]) == (CREDIT, 1, used)
+    victim.guest.send(frame(EXIT, ONE, number=1), frame(DATA, b"still", stream=1))
+    assert other.expect(DATA) == b"still"
+    victim.lives()
 
 
 @pytest.mark.parametrize("options", [(), ("--jail",)])
