@@ -7,6 +7,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define LAST_MS 500 /* for clients to read what is left at the end */
+
 enum { LAUNCHER, GUEST, LISTENER, FIRST_CLIENT, COUNT = FIRST_CLIENT + BROKER_CONNECTIONS };
 
 static uint64_t now_ms(void)
@@ -92,6 +94,14 @@ static bool take_guest(struct broker *b, int guest)
 	return any;
 }
 
+/* The guest is gone: what it said before that still counts. */
+static void take_last(struct broker *b, int guest)
+{
+	while (!b->dead && take_guest(b, guest))
+		;
+	broker_guest_gone(b, CONTROL_GONE);
+}
+
 static void serve_clients(struct broker *b, int fds[BROKER_CONNECTIONS], const struct pollfd *events)
 {
 	for (int i = 0; i < BROKER_CONNECTIONS; i++) {
@@ -115,7 +125,7 @@ static void write_guest(struct broker *b, const struct broker_files *f, const in
 {
 	while (!b->dead && b->to_guest.start < b->to_guest.end) {
 		if (!write_queue(f->guest, &b->to_guest))
-			broker_guest_gone(b, CONTROL_GONE);
+			take_last(b, f->guest);
 		if (b->to_guest.start < b->to_guest.end)
 			return; /* POLLOUT comes */
 		for (int i = 0; i < BROKER_CONNECTIONS; i++)
@@ -130,7 +140,7 @@ static void write_all(struct broker *b, const struct broker_files *f, int fds[BR
 	write_guest(b, f, fds);
 	while ((request = broker_request(b)))
 		if (send(f->launcher, &request, 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-			return; /* it is gone: its end of the socket says so */
+			break; /* it is gone: its end of the socket says so */
 	for (int i = 0; i < BROKER_CONNECTIONS; i++) {
 		struct broker_connection *c = &b->connections[i];
 		if (fds[i] < 0)
@@ -163,6 +173,25 @@ static void prepare(const struct broker *b, const struct broker_files *f, const 
 	}
 }
 
+/* The VM has ended: who reads gets what is left for it. */
+static void finish(struct broker *b, const struct broker_files *f, int fds[BROKER_CONNECTIONS])
+{
+	struct pollfd events[BROKER_CONNECTIONS];
+	uint64_t end = now_ms() + LAST_MS;
+	for (;;) {
+		bool waits = false;
+		uint64_t now = now_ms();
+		write_all(b, f, fds);
+		for (int i = 0; i < BROKER_CONNECTIONS; i++) {
+			bool has = fds[i] >= 0 && b->connections[i].out.start < b->connections[i].out.end;
+			events[i] = (struct pollfd){.fd = has ? fds[i] : -1, .events = POLLOUT};
+			waits = waits || has;
+		}
+		if (!waits || now >= end || (poll(events, BROKER_CONNECTIONS, (int)(end - now)) < 0 && errno != EINTR))
+			return;
+	}
+}
+
 bool broker_loop(struct broker *b, const struct broker_files *f)
 {
 	struct pollfd events[COUNT];
@@ -179,10 +208,8 @@ bool broker_loop(struct broker *b, const struct broker_files *f)
 			return false;
 		}
 		if (events[LAUNCHER].revents && !take_answers(b, f->launcher)) {
-			/* the VM has ended: what came before that reaches clients, as far as they have room */
-			while (!b->dead && take_guest(b, f->guest))
-				;
-			write_all(b, f, fds);
+			take_last(b, f->guest);
+			finish(b, f, fds);
 			return true;
 		}
 		if (events[GUEST].revents && !b->dead)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import struct
 import subprocess
 from pathlib import Path
@@ -36,6 +38,7 @@ from .named import (
     frame,
     named,
     start,
+    until,
 )
 
 __all__ = ["victim"]
@@ -225,6 +228,33 @@ def test_a_guest_that_never_answers(victim: Victim) -> None:
         got = victim.guest.receive()
         assert got and (got[0], got[2]) == (START, number)
     victim.lives()
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_what_is_left_at_the_end(victim: Victim, writes: bool) -> None:
+    """Who reads only after the VM's end gets all output and the status, also if it had something to say to the VM."""
+    client = victim.running()
+    process, vm, broker = victim.vm.process, victim.vm.vm(), victim.vm.broker()
+    assert process.stdin
+    if writes:  # the broker finds out by an error, with most of the output unread
+        os.kill(process.pid, signal.SIGSTOP)
+        os.kill(broker, signal.SIGSTOP)
+        client.send(frame(SIGNAL, b"\x0f"))
+    size = 20000 if writes else 50000
+    for stream in (1, 2):
+        victim.guest.send(*[frame(DATA, b"x" * size, stream=stream)] * 3)
+    victim.guest.send(frame(CLOSE, stream=1), frame(CLOSE, stream=2), frame(EXIT, ONE))
+    process.stdin.close()
+    until(lambda: not Path(f"/proc/{vm}/cmdline").exists() or not Path(f"/proc/{vm}/cmdline").read_bytes())
+    if writes:
+        os.kill(broker, signal.SIGCONT)
+    kinds, sizes = [], 0
+    while got := client.receive():
+        kinds.append(got[0])
+        sizes += len(got[3])
+    assert kinds == [DATA] * 6 + [CLOSE] * 2 + [EXIT] and sizes == 6 * size + len(ONE)
+    os.kill(process.pid, signal.SIGCONT)
+    assert process.wait(60) == 0
 
 
 def test_a_guest_that_closes(launcher: Launcher, tmp_path: Path) -> None:
