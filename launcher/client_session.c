@@ -23,7 +23,7 @@ struct run {
 	uint32_t credit;    /* for standard input */
 	uint32_t taken[2];  /* to be credited */
 	int signals, count; /* a signalfd; how many came */
-	bool started, over;
+	bool started, over, whole; /* whole: the input is a file */
 	uint32_t status;
 };
 
@@ -158,6 +158,9 @@ static void read_input(struct run *r)
 	ssize_t got = read(r->in, bytes, most);
 	if (got < 0 && (errno == EINTR || errno == EAGAIN))
 		return;
+	/* half a file is no copy */
+	if (got < 0 && r->whole)
+		fail(NULL, "cannot read the input: %s", strerror(errno));
 	if (got < 0)
 		note("warning: cannot read the input: %s", strerror(errno));
 	if (got <= 0) {
@@ -204,7 +207,8 @@ static void forward_signal(struct run *r)
 
 uint32_t session_run(struct peer *peer, const struct request *request, const struct streams *streams)
 {
-	struct run r = {.peer = peer, .streams = streams, .in = streams->in, .credit = CONTROL_IN_WINDOW};
+	struct run r = {.peer = peer, .streams = streams, .in = streams->in, .credit = CONTROL_IN_WINDOW,
+			.whole = request->head.kind == CONTROL_WRITE};
 	r.signals = catch_signals();
 	send_request(&r, request);
 	while (!r.over) {

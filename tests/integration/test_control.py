@@ -227,6 +227,13 @@ def test_files_that_cannot_be_copied(vm: Named, tmp_path: Path, path: str) -> No
         assert vm.nabla("cp", ROOT / "LICENSE", f"vm:{path}").returncode in {1, OWN_ERROR}
 
 
+def test_a_file_that_cannot_be_read(vm: Named) -> None:
+    """The error of the host is that of the copy."""
+    result = vm.nabla("cp", "/proc/self/mem", "vm:/tmp/half")
+    assert result.returncode == OWN_ERROR and "cannot read the input: Input/output error" in result.stderr
+    vm.check("rm /tmp/half")
+
+
 def test_a_full_disk(vm: Named, tmp_path: Path) -> None:
     big = tmp_path / "big"
     big.write_bytes(b"x" * (50 << 20))  # more than /tmp of a VM of 64 MB
