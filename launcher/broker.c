@@ -44,6 +44,7 @@ int broker_connect(struct broker *b, uint64_t now)
 		c->state = BROKER_NEW;
 		c->session = -1;
 		c->deadline = now + BROKER_FIRST_MS;
+		c->waits = false;
 		c->have = c->out.start = c->out.end = 0;
 		return i;
 	}
@@ -161,8 +162,6 @@ static void resume(struct broker *b, uint64_t now)
 		if (s->deadline)
 			s->deadline = now + BROKER_START_MS;
 	}
-	if (b->hello_deadline)
-		b->hello_deadline = now + BROKER_HELLO_MS;
 }
 
 void broker_launcher(struct broker *b, const char *text, size_t length, uint64_t now)
@@ -204,9 +203,9 @@ static enum outcome take_frame(struct broker *b, int index, const struct control
 		if (h->type != CONTROL_START || h->id || h->stream)
 			return WRONG;
 		if (!b->dead && !b->paused && (!b->hello || !has_room(b, h))) {
-			if (!b->hello_deadline)
-				b->hello_deadline = now + BROKER_HELLO_MS;
-			c->deadline = 0; /* it waits for the guest */
+			if (!c->waits)
+				c->deadline = now + BROKER_HELLO_MS;
+			c->waits = true;
 			return LATER;
 		}
 		broker_start(b, index, h, content, now);
@@ -264,17 +263,11 @@ int broker_time(struct broker *b, uint64_t now)
 	uint64_t next = UINT64_MAX;
 	for (int i = 0; i < BROKER_CONNECTIONS; i++)
 		if (b->connections[i].state == BROKER_NEW && is_late(b->connections[i].deadline, now, &next))
-			broker_fail(b, i, CONTROL_REFUSED);
+			broker_fail(b, i, !b->connections[i].waits ? CONTROL_REFUSED : b->hello ? CONTROL_LATE : CONTROL_NO_AGENT);
 	/* a VM that is stopped, or has no processor, is not broken: only who waits for it goes */
 	for (int i = 0; i < CONTROL_SESSIONS && !b->paused; i++)
 		if (b->sessions[i].state == SESSION_STARTING && is_late(b->sessions[i].deadline, now, &next))
 			broker_fail(b, b->sessions[i].connection, CONTROL_LATE);
-	if (!b->hello && !b->dead && !b->paused && is_late(b->hello_deadline, now, &next)) {
-		b->hello_deadline = 0; /* perhaps it comes later */
-		for (int i = 0; i < BROKER_CONNECTIONS; i++)
-			if (b->connections[i].state == BROKER_NEW && !b->connections[i].deadline)
-				broker_fail(b, i, CONTROL_NO_AGENT);
-	}
 	if (next == UINT64_MAX)
 		return -1;
 	return next - now > 60000 ? 60000 : (int)(next - now) + 1;

@@ -14,7 +14,7 @@
 
 #define BROKER_CONNECTIONS 48 /* more than sessions: one can always ask, and stop the VM */
 #define BROKER_FIRST_MS 5000  /* for the first request of a client */
-#define BROKER_HELLO_MS 10000 /* for the agent, from the first request on that needs it */
+#define BROKER_HELLO_MS 10000 /* for the agent to start, or to read, from a request on that needs it */
 #define BROKER_START_MS 5000  /* for the answer to CONTROL_START */
 
 /* All that the guest may send to a session before its client has read anything, and a few frames more. */
@@ -42,6 +42,7 @@ struct broker_connection {
 	enum broker_state state;
 	int session;	   /* with BROKER_SESSION */
 	uint64_t deadline; /* ms; 0: none */
+	bool waits;	   /* its first request, for the guest */
 	uint8_t in[CONTROL_FRAME_MAX];
 	size_t have;
 	struct broker_queue out;
@@ -79,7 +80,6 @@ struct broker {
 	bool dead;		   /* nothing comes from the guest any more */
 	enum control_error reason; /* why */
 	bool paused;
-	uint64_t hello_deadline;
 	uint8_t in[CONTROL_FRAME_MAX];
 	size_t have;
 	struct broker_queue to_guest;

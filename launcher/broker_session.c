@@ -214,6 +214,6 @@ void broker_guest_gone(struct broker *b, enum control_error reason)
 		b->sessions[i].state = SESSION_FREE;
 	}
 	for (int i = 0; i < BROKER_CONNECTIONS; i++)
-		if (b->connections[i].state == BROKER_NEW && !b->connections[i].deadline)
+		if (b->connections[i].state == BROKER_NEW && b->connections[i].waits)
 			broker_fail(b, i, reason);
 }

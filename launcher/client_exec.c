@@ -112,6 +112,14 @@ static void use_terminal(struct request *r)
 	r->head.flags |= CONTROL_TERMINAL;
 }
 
+/* Only now, so that keys can end nabla until then. */
+static void make_raw(void *context, uint32_t process)
+{
+	(void)context;
+	(void)process;
+	terminal_raw();
+}
+
 int client_exec(char **words)
 {
 	struct request r = {.head.kind = CONTROL_EXEC, .user = "", .path = ""};
@@ -122,13 +130,12 @@ int client_exec(char **words)
 	if (w.input || w.terminal)
 		r.head.flags |= CONTROL_INPUT;
 	peer_open(&peer, w.name);
-	/* before the terminal is raw, so that a failure so far needs no care */
 	terminal_remember(w.terminal);
-	terminal_raw();
 	const struct streams streams = {
 		.in = w.input || w.terminal ? STDIN_FILENO : -1,
 		.out = {STDOUT_FILENO, STDERR_FILENO},
 		.terminal = w.terminal,
+		.started = make_raw,
 	};
 	int status = (int)session_run(&peer, &r, &streams);
 	terminal_restore();

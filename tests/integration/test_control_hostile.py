@@ -207,6 +207,9 @@ def test_a_guest_that_never_reads(launcher: Launcher, tmp_path: Path) -> None:
             client.send(start("x" * 60000))
             flooding.append(client)
         victim.lives()
+        # each gets an error, whether its request had room or not
+        for client in flooding:
+            assert client.expect(ERROR) == bytes([LATE])
         assert int(proc_status(victim.vm.broker())["VmRSS"].split()[0]) < 16 * 1024
 
 
