@@ -146,6 +146,13 @@ static void reap(void *context)
 		c->broker.pid = 0;
 }
 
+static void close_link(struct control *c)
+{
+	if (c->link >= 0)
+		close(c->link);
+	c->link = -1;
+}
+
 void control_check(struct control *c)
 {
 	pid_t before = c->broker.pid;
@@ -153,23 +160,24 @@ void control_check(struct control *c)
 	if (!before || c->broker.pid)
 		return;
 	note("warning: the broker of --name has ended; the VM continues without it");
-	close(c->link);
-	c->link = -1;
+	close_link(c);
 	remove_socket();
 }
 
 int control_request(struct control *c)
 {
 	uint8_t request;
-	if (c->link < 0 || recv(c->link, &request, 1, MSG_DONTWAIT) != 1)
-		return 0;
-	return request;
+	ssize_t got = c->link < 0 ? -1 : recv(c->link, &request, 1, MSG_DONTWAIT);
+	/* a broker that shuts its end down would wake nabla-run for ever */
+	if (!got)
+		close_link(c);
+	return got == 1 ? request : 0;
 }
 
 static void say(struct control *c, const char *text, size_t length)
 {
 	/* a broker that does not read gets no answer: it must not stop the launcher */
-	if (send(c->link, text, length, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+	if (c->link >= 0 && send(c->link, text, length, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
 		return;
 }
 
@@ -217,9 +225,7 @@ void control_end(struct control *c)
 {
 	struct server *servers[] = {&c->broker};
 	remove_socket();
-	if (c->link >= 0)
-		close(c->link);
-	c->link = -1;
+	close_link(c);
 	if (!c->broker.pid)
 		return;
 	server_end(servers, 1, reap, c);

@@ -23,6 +23,7 @@
 #define FIRST_STATS_NS (20 * MS_NS) /* after a typical boot */
 #define DRAIN_NS (500 * MS_NS) /* for the reader of the output of a VM that had to be stopped */
 #define MEMORY_NS (20 * MS_NS) /* between two checks of --max-cow */
+#define REQUESTS 48 /* of the broker, before timers and signals are looked at again */
 #define NEVER UINT64_MAX
 #define FIRST_OUTPUT 2 /* of the events, after signals and the broker */
 
@@ -220,7 +221,7 @@ static void watch(struct watch *w)
 		int number = wait_for_event(w);
 		if (number)
 			on_signal(w, number);
-		while ((number = control_request(&w->vm->control)))
+		for (int i = 0; i < REQUESTS && (number = control_request(&w->vm->control)); i++)
 			on_request(w, number);
 		control_check(&w->vm->control);
 		if (w->vm->output.exceeded)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -42,6 +43,8 @@ from .named import (
 
 __all__ = ["victim"]
 
+SYS_PIDFD_GETFD = 438
+LINK = 5  # KEPT_LINK of launcher/control.c
 
 WRONG = {
     "no type": frame(0),
@@ -228,6 +231,28 @@ def test_a_broker_that_is_killed(launcher: Launcher, tmp_path: Path) -> None:
         vm.process.stdin.flush()
         assert vm.process.wait(60) == 7
         assert b"warning: the broker of --name has ended" in vm.process.stderr.read()
+
+
+def test_a_broker_that_closes_its_end(launcher: Launcher, tmp_path: Path) -> None:
+    """As if it had been taken over: nabla-run leaves it, and does not look at a socket without end."""
+    if os.geteuid() != 0:
+        return
+    with named(launcher.words("say=up line exit=7"), tmp_path) as vm:
+        assert vm.process.stdin and vm.process.stdout
+        assert vm.process.stdout.readline() == b"up\n"
+        broker = vm.broker()
+        pidfd = os.pidfd_open(broker)
+        number = ctypes.CDLL(None, use_errno=True).syscall(SYS_PIDFD_GETFD, pidfd, LINK, 0)
+        os.close(pidfd)
+        assert number >= 0, os.strerror(ctypes.get_errno())
+        with socket.socket(fileno=number) as link:
+            link.settimeout(60)
+            link.shutdown(socket.SHUT_WR)
+            assert link.recv(1) == b""
+        until(lambda: not vm.path.exists())
+        vm.process.stdin.write(b"\n")
+        vm.process.stdin.flush()
+        assert vm.process.wait(60) == 7
 
 
 def test_the_broker_ends_with_nabla_run(victim: Victim) -> None:
