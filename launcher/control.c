@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -29,14 +30,27 @@ static struct {
 	pid_t owner;
 	int folder;
 	const char *name;
+	struct stat socket;
 	struct remover remover;
 } made;
 
 static void remove_socket(void)
 {
-	if (made.owner == getpid() && unlinkat(made.folder, made.name, 0) < 0)
-		remover_end(&made.remover);
+	struct stat now;
+	bool is_left = false;
+	if (made.owner != getpid())
+		return;
 	made.owner = 0;
+	/* somebody may have removed it, and another VM may have its name */
+	control_lock(made.folder);
+	if (!fstatat(made.folder, made.name, &now, AT_SYMLINK_NOFOLLOW))
+		is_left = now.st_dev == made.socket.st_dev && now.st_ino == made.socket.st_ino &&
+			  unlinkat(made.folder, made.name, 0) < 0;
+	else
+		is_left = errno != ENOENT;
+	control_unlock(made.folder);
+	if (is_left)
+		remover_end(&made.remover);
 }
 
 void control_open(const struct options *o, struct control *c)
@@ -69,6 +83,8 @@ void control_open(const struct options *o, struct control *c)
 	}
 	c->listener = control_listen(c->folder, o->name);
 	if (c->listener < 0)
+		fail(NULL, "--name: cannot make the socket %s: %s", o->name, strerror(errno));
+	if (fstatat(c->folder, o->name, &made.socket, AT_SYMLINK_NOFOLLOW) < 0)
 		fail(NULL, "--name: cannot make the socket %s: %s", o->name, strerror(errno));
 	made.owner = getpid();
 	made.folder = c->folder;

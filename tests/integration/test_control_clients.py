@@ -255,6 +255,18 @@ def test_a_broker_that_closes_its_end(launcher: Launcher, tmp_path: Path) -> Non
         assert vm.process.wait(60) == 7
 
 
+def test_the_socket_of_another_vm_stays(launcher: Launcher, tmp_path: Path) -> None:
+    """Somebody removes the first one's, and starts a second VM of that name."""
+    with named(launcher.words("say=up line", "--ephemeral"), tmp_path) as first:
+        assert first.process.stdin and first.process.stdout
+        assert first.process.stdout.readline() == b"up\n"
+        first.path.unlink()
+        with named(launcher.words("say=up stay", "--ephemeral"), tmp_path) as second:
+            first.process.stdin.close()
+            assert first.process.wait(60) == 0
+            assert json.loads(second.ask(ASK_INFO))["pid"] == second.process.pid
+
+
 def test_the_broker_ends_with_nabla_run(victim: Victim) -> None:
     client, broker = victim.running(), victim.vm.broker()
     victim.vm.process.kill()
