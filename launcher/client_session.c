@@ -69,7 +69,9 @@ static _Noreturn void fail_to_start(const struct run *r, const struct request *r
 {
 	const char *name = r->peer->name, *why = strerror((int)number);
 	/* the guest may name any stage, that of a program for a file, too */
-	const char *subject = request->head.kind == CONTROL_EXEC ? request->arguments[0] : request->path;
+	if (request->head.kind != CONTROL_EXEC)
+		fail(number == EISDIR || number == EINVAL ? "only regular files are copied" : NULL, "VM %s: %s: %s", name,
+		     request->path, why);
 	switch (stage) {
 	case CONTROL_STAGE_USER:
 		fail("see the guest's /etc/passwd and /etc/group", "VM %s cannot run programs as user %s: %s", name,
@@ -78,12 +80,8 @@ static _Noreturn void fail_to_start(const struct run *r, const struct request *r
 		fail("--workdir names another one", "VM %s cannot enter directory %s: %s", name, request->path, why);
 	case CONTROL_STAGE_PROGRAM:
 		if (number == ENOENT || number == ENOTDIR)
-			fail_with(127, NULL, "VM %s: %s: not found", name, subject);
-		fail_with(126, NULL, "VM %s: %s: %s", name, subject, why);
-	case CONTROL_STAGE_FILE:
-		fail_with(number == EISDIR ? 1 : EXIT_OWN_ERROR,
-			  number == EISDIR || number == EINVAL ? "only regular files are copied" : NULL, "VM %s: %s: %s", name,
-			  request->path, why);
+			fail_with(127, NULL, "VM %s: %s: not found", name, request->arguments[0]);
+		fail_with(126, NULL, "VM %s: %s: %s", name, request->arguments[0], why);
 	default:
 		fail(NULL, "VM %s cannot start the program: %s", name, why);
 	}
