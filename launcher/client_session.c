@@ -4,6 +4,7 @@
 #include "diag.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -87,18 +88,56 @@ static _Noreturn void fail_to_start(const struct run *r, const struct request *r
 	}
 }
 
+/* --- signals --------------------------------------------------------------------------------------------------------- */
+
+static const int forwarded[] = {SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH};
+
+static int catch_signals(void)
+{
+	sigset_t set;
+	sigemptyset(&set);
+	for (size_t i = 0; i < sizeof forwarded / sizeof *forwarded; i++) {
+		struct sigaction now;
+		if (!sigaction(forwarded[i], NULL, &now) && now.sa_handler != SIG_IGN)
+			sigaddset(&set, forwarded[i]);
+	}
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static void forward_signal(struct run *r)
+{
+	struct signalfd_siginfo info;
+	if (read(r->signals, &info, sizeof info) != sizeof info)
+		return;
+	if (info.ssi_signo == SIGWINCH) {
+		struct winsize size;
+		if (r->streams->terminal && !ioctl(STDIN_FILENO, TIOCGWINSZ, &size))
+			send_frame(r, CONTROL_WINDOW, 0, (const uint16_t[]){size.ws_row, size.ws_col}, 4);
+		return;
+	}
+	if (++r->count > PATIENCE || !r->started)
+		fail_with(128 + (int)info.ssi_signo, NULL, "ended by signal %d", (int)info.ssi_signo);
+	send_frame(r, CONTROL_SIGNAL, 0, &(const uint8_t){(uint8_t)info.ssi_signo}, 1);
+}
+
 /* --- streams --------------------------------------------------------------------------------------------------------- */
 
-static bool write_all(int fd, const uint8_t *bytes, size_t length)
+/* Signals are passed on while the reader of a pipe makes nabla wait. */
+static bool write_all(struct run *r, int fd, const uint8_t *bytes, size_t length)
 {
 	while (length) {
-		ssize_t written = write(fd, bytes, length);
-		if (written < 0 && errno == EINTR)
+		struct pollfd events[] = {{.fd = fd, .events = POLLOUT}, {.fd = r->signals, .events = POLLIN}};
+		if (poll(events, 2, -1) < 0 && errno != EINTR)
+			return false;
+		if (events[1].revents)
+			forward_signal(r);
+		if (!events[0].revents)
 			continue;
-		if (written < 0 && errno == EAGAIN) {
-			poll(&(struct pollfd){.fd = fd, .events = POLLOUT}, 1, -1);
+		/* a pipe has room for this much, so that write() does not wait */
+		ssize_t written = write(fd, bytes, length < PIPE_BUF ? length : PIPE_BUF);
+		if (written < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
-		}
 		if (written <= 0)
 			return false;
 		bytes += written;
@@ -111,7 +150,7 @@ static void take_data(struct run *r, const struct control_header *h, const uint8
 {
 	int i = h->stream == 2;
 	int fd = r->streams->out[i];
-	if (fd >= 0 && !write_all(fd, content, h->length))
+	if (fd >= 0 && !write_all(r, fd, content, h->length))
 		fail(NULL, "cannot write the output: %s", strerror(errno));
 	r->taken[i] += CONTROL_HEADER + h->length;
 	if (r->taken[i] < QUARTER)
@@ -168,39 +207,6 @@ static void read_input(struct run *r)
 	}
 	r->credit -= CONTROL_HEADER + (uint32_t)got;
 	send_frame(r, CONTROL_DATA, 0, bytes, (size_t)got);
-}
-
-/* --- signals --------------------------------------------------------------------------------------------------------- */
-
-static const int forwarded[] = {SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH};
-
-static int catch_signals(void)
-{
-	sigset_t set;
-	sigemptyset(&set);
-	for (size_t i = 0; i < sizeof forwarded / sizeof *forwarded; i++) {
-		struct sigaction now;
-		if (!sigaction(forwarded[i], NULL, &now) && now.sa_handler != SIG_IGN)
-			sigaddset(&set, forwarded[i]);
-	}
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-}
-
-static void forward_signal(struct run *r)
-{
-	struct signalfd_siginfo info;
-	if (read(r->signals, &info, sizeof info) != sizeof info)
-		return;
-	if (info.ssi_signo == SIGWINCH) {
-		struct winsize size;
-		if (r->streams->terminal && !ioctl(STDIN_FILENO, TIOCGWINSZ, &size))
-			send_frame(r, CONTROL_WINDOW, 0, (const uint16_t[]){size.ws_row, size.ws_col}, 4);
-		return;
-	}
-	if (++r->count > PATIENCE || !r->started)
-		fail_with(128 + (int)info.ssi_signo, NULL, "ended by signal %d", (int)info.ssi_signo);
-	send_frame(r, CONTROL_SIGNAL, 0, &(const uint8_t){(uint8_t)info.ssi_signo}, 1);
 }
 
 uint32_t session_run(struct peer *peer, const struct request *request, const struct streams *streams)
