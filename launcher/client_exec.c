@@ -107,6 +107,9 @@ static void use_terminal(struct request *r)
 		r->head.rows = size.ws_row;
 		r->head.columns = size.ws_col;
 	}
+	for (size_t i = 0; i < r->head.variables; i++)
+		if (!strncmp(r->variables[i], "TERM=", 5))
+			term = NULL;
 	if (term && *term && snprintf(variable, sizeof variable, "TERM=%s", term) < (int)sizeof variable)
 		add_variable(r, variable);
 	r->head.flags |= CONTROL_TERMINAL;

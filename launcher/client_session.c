@@ -2,6 +2,7 @@
 #include "client.h"
 
 #include "diag.h"
+#include "terminal.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -11,11 +12,14 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #define CHUNK 32768u
 #define QUARTER (CONTROL_OUT_WINDOW / 4)
-#define PATIENCE 3 /* signals after which the client ends without the program */
+/* The client ends without the program after more requests to end than this, in as much time. */
+#define PATIENCE 3
+#define PATIENCE_S 5
 
 struct run {
 	struct peer *peer;
@@ -23,7 +27,8 @@ struct run {
 	int in;		    /* -1: at its end */
 	uint32_t credit;    /* for standard input */
 	uint32_t taken[2];  /* to be credited */
-	int signals, count; /* a signalfd; how many came */
+	int signals, count; /* a signalfd; how many requests to end came */
+	time_t since;	    /* the first of them */
 	bool started, over, whole; /* whole: the input is a file */
 	uint32_t status;
 };
@@ -92,7 +97,7 @@ static _Noreturn void fail_to_start(const struct run *r, const struct request *r
 
 static const int forwarded[] = {SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH};
 
-static int catch_signals(void)
+static int catch_signals(bool terminal)
 {
 	sigset_t set;
 	sigemptyset(&set);
@@ -101,8 +106,38 @@ static int catch_signals(void)
 		if (!sigaction(forwarded[i], NULL, &now) && now.sa_handler != SIG_IGN)
 			sigaddset(&set, forwarded[i]);
 	}
+	if (terminal)
+		sigaddset(&set, SIGTSTP);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static void send_window(struct run *r)
+{
+	struct winsize size;
+	if (r->streams->terminal && r->started && !ioctl(STDIN_FILENO, TIOCGWINSZ, &size))
+		send_frame(r, CONTROL_WINDOW, 0, (const uint16_t[]){size.ws_row, size.ws_col}, 4);
+}
+
+/* Like any job of a shell: the terminal is in its original mode while nabla is stopped. The key stops the program in the VM. */
+static void stop_and_continue(struct run *r)
+{
+	terminal_restore();
+	raise(SIGSTOP);
+	if (r->started)
+		terminal_raw();
+	send_window(r); /* the size may have changed */
+}
+
+static void count_request(struct run *r)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (!r->count || now.tv_sec - r->since > PATIENCE_S) {
+		r->count = 0;
+		r->since = now.tv_sec;
+	}
+	r->count++;
 }
 
 static void forward_signal(struct run *r)
@@ -110,13 +145,20 @@ static void forward_signal(struct run *r)
 	struct signalfd_siginfo info;
 	if (read(r->signals, &info, sizeof info) != sizeof info)
 		return;
-	if (info.ssi_signo == SIGWINCH) {
-		struct winsize size;
-		if (r->streams->terminal && !ioctl(STDIN_FILENO, TIOCGWINSZ, &size))
-			send_frame(r, CONTROL_WINDOW, 0, (const uint16_t[]){size.ws_row, size.ws_col}, 4);
+	switch (info.ssi_signo) {
+	case SIGTSTP:
+		stop_and_continue(r);
 		return;
+	case SIGWINCH:
+		send_window(r);
+		return;
+	case SIGUSR1:
+	case SIGUSR2:
+		break;
+	default:
+		count_request(r);
 	}
-	if (++r->count > PATIENCE || !r->started)
+	if (r->count > PATIENCE || !r->started)
 		fail_with(128 + (int)info.ssi_signo, NULL, "ended by signal %d", (int)info.ssi_signo);
 	send_frame(r, CONTROL_SIGNAL, 0, &(const uint8_t){(uint8_t)info.ssi_signo}, 1);
 }
@@ -213,7 +255,7 @@ uint32_t session_run(struct peer *peer, const struct request *request, const str
 {
 	struct run r = {.peer = peer, .streams = streams, .in = streams->in, .credit = CONTROL_IN_WINDOW,
 			.whole = request->head.kind == CONTROL_WRITE};
-	r.signals = catch_signals();
+	r.signals = catch_signals(streams->terminal);
 	send_request(&r, request);
 	while (!r.over) {
 		bool reads = r.started && r.in >= 0 && r.credit > CONTROL_HEADER;

@@ -21,7 +21,7 @@ import pytest
 
 from nabla.core.paths import ROOT
 
-from .launcher import OWN_ERROR, Terminal, terminal
+from .launcher import OWN_ERROR, Terminal, proc_status, terminal
 from .named import BUSY, ERROR, SESSIONS, STARTED, Named, named, start, until
 from .vm import Vm
 
@@ -189,6 +189,49 @@ def on_a_terminal(vm: Named, script: str) -> AbstractContextManager[Terminal]:
     """Start a shell script in the VM on a terminal."""
     runtime = f"XDG_RUNTIME_DIR={vm.runtime}"
     return terminal("/usr/bin/env", runtime, *vm.words("exec", "-it", "vm", "--", "sh", "-c", script))
+
+
+def test_a_terminal_that_is_stopped(vm: Named) -> None:
+    """By another program; the key for it belongs to the guest. The host's terminal is as it was until nabla goes on."""
+    with on_a_terminal(vm, "echo up; read x; stty size; exit 4") as host:
+        host.read_until(b"up\r\n")
+        until(host.is_raw)
+        os.kill(host.pid, signal.SIGTSTP)
+        until(lambda: proc_status(host.pid)["State"].startswith("T"))
+        assert not host.is_raw()
+        fcntl.ioctl(host.master, termios.TIOCSWINSZ, struct.pack("4H", 34, 102, 0, 0))
+        os.kill(host.pid, signal.SIGCONT)
+        until(lambda: host.is_raw() and b"34 102" in _window(vm))
+        os.write(host.master, b"\r")
+        host.read_until(b"34 102\r\n")
+        assert host.wait() == 4
+        assert not host.is_raw()
+
+
+def test_the_type_of_the_terminal(vm: Named) -> None:
+    """That of the host, unless one is given."""
+    env = ("/usr/bin/env", f"XDG_RUNTIME_DIR={vm.runtime}", "TERM=of-the-host")
+    script = ("vm", "--", "sh", "-c", "echo $TERM.")
+    with terminal(*env, *vm.words("exec", "-t", *script)) as host:
+        host.read_until(b"of-the-host.")
+    with terminal(*env, *vm.words("exec", "-t", "--env", "TERM=given", *script)) as host:
+        assert host.read_until(b".") == b"given."
+
+
+def test_patience(vm: Named) -> None:
+    """Signals that do not ask for an end are not counted."""
+    script = "trap 'echo u' USR1; trap 'echo i' INT; echo ready; while :; do sleep 0.05; done"
+    with vm.started("sh", "-c", script) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        for _ in range(6):
+            process.send_signal(signal.SIGUSR1)
+            assert process.stdout.readline() == b"u\n"
+        assert process.poll() is None
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.stdout.read1(100)  # type: ignore[attr-defined]
+        assert process.wait(60) == 128 + signal.SIGINT
 
 
 def _window(vm: Named) -> bytes:
