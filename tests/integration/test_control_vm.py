@@ -20,7 +20,24 @@ from typing import IO
 import pytest
 
 from .launcher import OWN_ERROR, Ordinary, launch, proc_status, refused
-from .named import ANSWER, ASK, ASK_INFO, ASK_STATS, ASK_STOP, CLIENT, Named, frame, named, until
+from .named import (
+    ANSWER,
+    ASK,
+    ASK_INFO,
+    ASK_STATS,
+    ASK_STOP,
+    CLIENT,
+    CREDIT,
+    DATA,
+    EXIT,
+    OUT_WINDOW,
+    STARTED,
+    Named,
+    frame,
+    named,
+    start,
+    until,
+)
 from .vm import Vm
 
 
@@ -49,6 +66,23 @@ def test_ports(minimal: Vm, tmp_path: Path) -> None:
     with named(minimal.but(options=("--publish", "47113:80")).argv("sleep", "1000"), tmp_path) as vm:
         until(lambda: vm.nabla("port", "vm").returncode == 0)
         assert vm.nabla("port", "vm").stdout == "80/tcp -> 127.0.0.1:47113\n"
+
+
+def test_what_writes_more_than_its_client_reads(vm: Named) -> None:
+    """The output is never empty when the client gives credit: the session ends nevertheless."""
+    client = vm.connect()
+    client.send(start("sh", "-c", "for i in 1 2 3 4 5 6 7 8; do yes & done; exit 3"))
+    assert client.expect(STARTED)
+    unread = total = 0
+    while (got := client.receive()) and got[0] != EXIT:
+        total += len(got[3])
+        unread += 8 + len(got[3]) if got[:2] == (DATA, 1) else 0
+        assert total < 4 * OUT_WINDOW
+        if OUT_WINDOW - unread <= 8:
+            vm.check("sleep 0.01")  # the pipe fills up
+            client.send(frame(CREDIT, struct.pack("<I", OUT_WINDOW // 4), stream=1))
+            unread -= OUT_WINDOW // 4
+    assert got and got[3] == struct.pack("<I", 3 << 8)
 
 
 def test_a_vm_that_is_stopped(vm: Named) -> None:
