@@ -126,4 +126,4 @@ def test_the_matrix_of_the_system_applies(tmp_path: Path) -> None:
         for folder in ("recipes", "kernel-config"):
             shutil.copytree(ROOT / folder, root / folder)
         variants.apply(variant, root)
-    assert len(matrix.variants) == 8
+    assert len(matrix.variants) == 9
