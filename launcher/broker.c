@@ -153,7 +153,7 @@ uint8_t broker_request(struct broker *b)
 	return 0;
 }
 
-/* Who could not answer has the whole time again. */
+/* A session that could not be answered gets the whole time again. */
 static void resume(struct broker *b, uint64_t now)
 {
 	b->paused = false;

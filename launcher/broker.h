@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The broker of the control channel: what clients on a socket and the guest's agent say to each other passes through it. The
- * guest is hostile, and a client may be broken. No memory is had for what either announces: the bounds are those of
- * control_wire.h. broker.c and its parts do no input and output, that is broker_loop.c.
+ * guest is hostile, and a client may be broken. The broker allocates nothing by a length that either announces: the bounds are
+ * those of control_wire.h. Only broker_loop.c does input and output.
  */
 #ifndef NABLA_BROKER_H
 #define NABLA_BROKER_H

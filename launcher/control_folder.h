@@ -29,7 +29,7 @@ enum control_found control_connect(int folder, const char *name, int *fd);
 /* Makes the socket of this name, which must not exist, and listens. Returns -1 with errno set. */
 int control_listen(int folder, const char *name);
 
-/* Removes the sockets that nobody serves. Who starts a VM does not come between. */
+/* Removes sockets without a server, under the lock that each start of a VM takes. */
 void control_lock(int folder);
 void control_unlock(int folder);
 

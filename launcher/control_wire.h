@@ -4,7 +4,7 @@
  * the clients of that. init/ and launcher/ have the same copy of this file.
  *
  * A frame is a header and `length` bytes, all numbers little-endian. Only the host chooses an id; in each frame between
- * broker and client it is 0. Who has not got enough credit for a frame of data, its header counted, does not send it.
+ * broker and client it is 0. A sender needs credit for a whole frame of data, header included.
  */
 #ifndef NABLA_CONTROL_WIRE_H
 #define NABLA_CONTROL_WIRE_H

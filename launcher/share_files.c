@@ -188,7 +188,7 @@ bool share_setattr(struct share_server *s, struct wire *in, struct wire *out)
 		return false;
 	if (!(valid & (SET_ATIME | SET_MTIME)) || set_times(s, fid, times))
 		return true;
-	/* Who may write to a file of somebody else may set both of its times to now, but not one. */
+	/* The right to write to another user's file includes setting both of its times to now, but not one of them. */
 	const struct timespec both_now[2] = {{.tv_nsec = UTIME_NOW}, {.tv_nsec = UTIME_NOW}};
 	return errno == EPERM && !(valid & (SET_ATIME_TO | SET_MTIME_TO)) && set_times(s, fid, both_now);
 }

@@ -51,7 +51,7 @@ void state_open_root(const char *root, const char *id)
 	all = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (all < 0 || fstat(all, &st) < 0)
 		fail(NULL, "cannot open %s: %s", path, strerror(errno));
-	/* Who may write there decides what runs. */
+	/* A user who can write there decides what runs. */
 	if (st.st_uid != geteuid() || st.st_mode & 022)
 		fail("remove it, or choose another one with --root", "%s belongs to another user, or others may write to it", path);
 	all_path = path;
