@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report about the artifacts, an HTML page.
 
-kernel, launcher, packages, rootfs:<released image>, verify:<released image>, oci, sbom, digests:*, bench/results
-    -> report -> out/report/index.html
+kernel, launcher, client, runtime, packages, rootfs:<released image>, verify:<released image>, oci, sbom, digests:*,
+bench/results -> report -> out/report/index.html
 """
 
 from __future__ import annotations
 
 from nabla.core import artifacts
 from nabla.core.artifacts import Tree
-from nabla.core.paths import BUSYBOX, MUSL, NABLA_INIT, NABLA_RUN, VMLINUX
+from nabla.core.paths import BUSYBOX, MUSL, NABLA, NABLA_INIT, NABLA_OCI, NABLA_RUN, VMLINUX
 from nabla.engine import task
 from nabla.engine.task import TaskDict
 from nabla.packages import catalog
@@ -27,7 +27,7 @@ def task_report() -> TaskDict:
         inputs.write,
         doc="write out/report/index.html: the artifacts and the results of all checks, as one page",
         inputs=[
-            *(VMLINUX, NABLA_RUN, artifacts.INDEX),
+            *(VMLINUX, NABLA_RUN, NABLA, NABLA_OCI, artifacts.INDEX),
             *(artifacts.image_path(name) for name in artifacts.RELEASED_IMAGES),
             *(
                 path

@@ -33,7 +33,8 @@ int main(void)
 	time_t before = time(NULL);
 	signal(SIGSEGV, on_signal);
 	int sig = call(PAGE + 1024, NULL, &result);
-	CHECK(sig == SIGSEGV || (sig == 0 && result >= before && result <= before + 60), "time");
+	/* The page's clock is as coarse as a tick: just after a second has begun, it may show the one before. */
+	CHECK(sig == SIGSEGV || (sig == 0 && result >= before - 1 && result <= before + 60), "time");
 	sig = call(PAGE, &tv, &result);
 	CHECK(sig == SIGSEGV || (sig == 0 && result == 0 && tv.tv_sec >= before), "gettimeofday");
 	sig = call(PAGE + 2048, NULL, &result);

@@ -42,7 +42,7 @@ SINGLE = {
     **dict.fromkeys(("cjson", "dumb-init", "entr", "grep", "hiredis", "htop", "inih", "jansson"), "debian"),
     **dict.fromkeys(("jo", "json-c", "libsodium", "libuv", "lzip", "lzo", "mawk", "memcached"), "debian"),
     **dict.fromkeys(("mksh", "ncdu", "ninja", "oniguruma", "openssh", "pigz", "sl", "snappy"), "debian"),
-    **dict.fromkeys(("tini", "xxhash", "yajl", "yaml"), "debian"),
+    **dict.fromkeys(("nabla-oci", "tini", "xxhash", "yajl", "yaml"), "debian"),
 }
 
 REMOTE = [(name, source) for name in recipe.names() for source in recipe.load(name).source if source.origin]
