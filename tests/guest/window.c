@@ -15,28 +15,14 @@
 
 #define GB (1024UL * MB)
 
-/* A value in kilobytes of a file of /proc, in bytes. */
-static long bytes_in(const char *file, const char *key)
-{
-	char line[256];
-	long kilobytes = -1;
-	FILE *f = fopen(file, "re");
-	while (f && fgets(line, sizeof line, f))
-		if (!strncmp(line, key, strlen(key)))
-			kilobytes = strtol(line + strlen(key), NULL, 10);
-	if (f)
-		fclose(f);
-	return kilobytes * 1024;
-}
-
 static long status_bytes(const char *key)
 {
-	return bytes_in("/proc/self/status", key);
+	return number_after("/proc/self/status", key) * 1024;
 }
 
 static long memory_bytes(const char *key)
 {
-	return bytes_in("/proc/meminfo", key);
+	return number_after("/proc/meminfo", key) * 1024;
 }
 
 static char *reserve(size_t size, int protection)
