@@ -10,7 +10,7 @@
  */
 #include "agent.h"
 #include "control_wire.h"
-#include "coverage.h"
+#include "conversations.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -9,6 +9,7 @@
  * Ends with status 0; a finding ends it by a sanitizer or by abort(). Prints how many were kept, and how many were accepted.
  */
 #include "container.h"
+#include "coverage.h"
 #include "diag.h"
 
 #include <setjmp.h>
@@ -17,24 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAP 65536
 #define CORPUS 4096
 #define TEXT 8192
-
-static uint8_t hits[MAP], seen[MAP];
-static bool tracing;
-
-/* gcc calls it at each branch; the sum of two places stands for the way from one to the other. */
-__attribute__((no_sanitize_coverage)) void __sanitizer_cov_trace_pc(void)
-{
-	static uintptr_t last;
-	uintptr_t here = (uintptr_t)__builtin_return_address(0);
-	if (!tracing)
-		return;
-	uint8_t *hit = &hits[(here ^ last >> 1) % MAP];
-	*hit += *hit < 255;
-	last = here;
-}
 
 /* --- instead of diag.c: an error ends a round ------------------------------------------------------------------------------ */
 
@@ -57,14 +42,6 @@ void warn(const char *format, ...)
 }
 
 /* --- configurations ------------------------------------------------------------------------------------------------------ */
-
-static uint64_t state;
-
-static uint32_t draw(uint32_t below)
-{
-	state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-	return (uint32_t)((state >> 33) % below);
-}
 
 struct text {
 	uint32_t size;
@@ -214,21 +191,6 @@ static bool parse(const struct text *t)
 	json_object_put(document);
 	free(copy);
 	return accepted;
-}
-
-/* Returns true if a way was gone that is new, or one that was gone more often by an order of magnitude. */
-static bool is_new(void)
-{
-	bool any = false;
-	for (size_t i = 0; i < MAP; i++) {
-		uint8_t level = 0;
-		for (uint8_t left = hits[i]; left; left >>= 2)
-			level++;
-		any |= level > seen[i];
-		if (level > seen[i])
-			seen[i] = level;
-	}
-	return any;
 }
 
 int main(int argc, char **argv)

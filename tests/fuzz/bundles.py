@@ -35,7 +35,8 @@ def compiled() -> Path:
     """Return the folder with the program."""
     folder = Path(tempfile.mkdtemp(prefix="nabla-bundles-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    shutil.copy(Path(__file__).with_name("bundles.c"), folder)
+    for name in ("bundles.c", "coverage.h"):
+        shutil.copy(Path(__file__).with_name(name), folder)
     for source in (*(OCI_SRC / f"{name}.c" for name in READER), *OCI_SRC.glob("*.h")):
         shutil.copy(source, folder)
     shutil.copytree(OCI_SRC / "json_c", folder / "json_c")

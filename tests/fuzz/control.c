@@ -9,7 +9,7 @@
  * would be sent has to be frames of the protocol. Ends with status 0; a finding ends it by a sanitizer or by abort().
  */
 #include "broker.h"
-#include "coverage.h"
+#include "conversations.h"
 
 #include <stdio.h>
 

@@ -35,7 +35,7 @@ def compiled(fuzzer: str, sources: Path, tested: tuple[str, ...], link: str = ""
     """Return the folder with the program `fuzzer`. The tested files get names that do not clash with it."""
     folder = Path(tempfile.mkdtemp(prefix="nabla-control-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    for name in (f"{fuzzer}.c", "coverage.h"):
+    for name in (f"{fuzzer}.c", "conversations.h", "coverage.h"):
         shutil.copy(Path(__file__).with_name(name), folder / name.replace(fuzzer, "fuzzer"))
     for name in tested:
         shutil.copy(sources / name, folder)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What fuzzers in C share that are guided by coverage: the code that they test is compiled with
- * -fsanitize-coverage=trace-pc, and conversations that reached code which no earlier one had reached are kept.
+ * What all fuzzers in C share that are guided by coverage: the code that they test is compiled with
+ * -fsanitize-coverage=trace-pc, and is_new() says whether the last input reached code that no earlier one had reached.
  */
 #ifndef NABLA_COVERAGE_H
 #define NABLA_COVERAGE_H
@@ -9,12 +9,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
 
 #define MAP 65536
-#define CORPUS 4096
-#define CONVERSATION 4096
 
 static uint8_t hits[MAP], seen[MAP];
 static bool tracing;
@@ -39,49 +35,6 @@ static uint32_t draw(uint32_t below)
 	return (uint32_t)((state >> 33) % below);
 }
 
-struct conversation {
-	uint32_t size;
-	uint8_t bytes[CONVERSATION];
-};
-
-static struct conversation *corpus[CORPUS];
-static size_t corpus_size;
-
-static void damage(struct conversation *c)
-{
-	for (uint32_t count = c->size ? draw(4) : 0; count; count--) {
-		uint32_t at = draw(c->size);
-		switch (draw(3)) {
-		case 0: c->bytes[at] ^= (uint8_t)(1u << draw(8)); break;
-		case 1: c->bytes[at] = (uint8_t)draw(256); break;
-		case 2: c->bytes[at] = draw(2) ? 0 : 0xff; break;
-		}
-	}
-}
-
-/* Makes a conversation of parts of earlier ones and up to `most` new parts, which add() appends. */
-static void invent(struct conversation *c, void (*add)(struct conversation *), uint32_t most)
-{
-	c->size = 0;
-	if (corpus_size && draw(8)) {
-		*c = *corpus[draw((uint32_t)corpus_size)];
-		/* go on with another one from somewhere */
-		if (!draw(4)) {
-			const struct conversation *other = corpus[draw((uint32_t)corpus_size)];
-			uint32_t cut = c->size ? draw(c->size) : 0, from = other->size ? draw(other->size) : 0;
-			uint32_t size = other->size - from;
-			if (size > CONVERSATION - cut)
-				size = CONVERSATION - cut;
-			memcpy(c->bytes + cut, other->bytes + from, size);
-			c->size = cut + size;
-		}
-	}
-	for (uint32_t count = draw(most); count; count--)
-		add(c);
-	if (!draw(2))
-		damage(c);
-}
-
 /* Returns true if a way was gone that is new, or one that was gone more often by an order of magnitude. */
 static bool is_new(void)
 {
@@ -95,24 +48,6 @@ static bool is_new(void)
 			seen[i] = level;
 	}
 	return any;
-}
-
-/* Keeps the conversation if it was new. */
-static void keep_if_new(const struct conversation *c)
-{
-	if (!is_new() || corpus_size == CORPUS)
-		return;
-	corpus[corpus_size] = malloc(sizeof *c);
-	*corpus[corpus_size++] = *c;
-}
-
-/* The number of ways that were gone. */
-static size_t ways(void)
-{
-	size_t count = 0;
-	for (size_t i = 0; i < MAP; i++)
-		count += seen[i] > 0;
-	return count;
 }
 
 #endif

@@ -8,7 +8,7 @@
  *
  * Ends with status 0; a finding ends it by a sanitizer or by abort(). Prints how many places of the code were reached.
  */
-#include "coverage.h"
+#include "conversations.h"
 #include "share_server.h"
 
 #include <dirent.h>

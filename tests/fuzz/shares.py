@@ -33,7 +33,7 @@ def compiled() -> Path:
     """Return the folder with the program."""
     folder = Path(tempfile.mkdtemp(prefix="nabla-shares-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    for name in ("shares.c", "coverage.h"):
+    for name in ("shares.c", "conversations.h", "coverage.h"):
         shutil.copy(Path(__file__).with_name(name), folder)
     for source in (*(LAUNCHER_SRC / f"share_{name}.c" for name in SERVER), *LAUNCHER_SRC.glob("share_*.h")):
         shutil.copy(source, folder)
