@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -145,16 +146,28 @@ class Named:
         peer.send(frame(ASK, bytes([what])))
         return peer.expect(ANSWER)
 
+    def all_children(self) -> list[int]:
+        """Return the children of nabla-run."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(child) for child in children.split()]
+
     def children(self, own: bool) -> list[int]:
         """Return the children of nabla-run that are parts of it, or those that are other programs."""
         program = os.readlink(f"/proc/{self.process.pid}/exe")
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         wanted = []
-        for child in children:
+        for child in self.all_children():
             with contextlib.suppress(FileNotFoundError):  # it has just ended
                 if (os.readlink(f"/proc/{child}/exe") == program) is own:
-                    wanted.append(int(child))
+                    wanted.append(child)
         return wanted
+
+    def kill(self) -> None:
+        """End nabla-run, and wait for its children: a VM that has not ended yet holds the lock of its image."""
+        children = [pidfd_of(child) for child in self.all_children()]
+        self.process.kill()
+        for child in filter(None, children):
+            select.select([child], [], [], 60)
+            os.close(child)
 
     def broker(self) -> int:
         """Return the process ID of the broker. Root's nabla-run has one more process, which removes the socket."""
@@ -168,6 +181,14 @@ class Named:
         """Return the process ID of the VM."""
         (vm,) = self.children(own=False)
         return vm
+
+
+def pidfd_of(process: int) -> int | None:
+    """Return a descriptor of the process, which gets readable when it ends; None if it has ended."""
+    try:
+        return os.pidfd_open(process)
+    except ProcessLookupError:
+        return None
 
 
 def until(condition: Any, timeout: float = 30) -> None:
@@ -196,7 +217,7 @@ def named(words: list[str], folder: Path, name: str = "vm", **settings: Any) -> 
     finally:
         vm.hang_up()
         if process.poll() is None:
-            process.kill()
+            vm.kill()
         process.wait(60)
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe:
