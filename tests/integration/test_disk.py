@@ -110,6 +110,32 @@ def test_full_disk(copy_of: CopyOf) -> None:
     e2fsck(disk)
 
 
+OVERWRITE = """
+import os, struct
+disk = os.open("/dev/ubda", os.O_RDWR)
+def number(form, at):
+    return struct.unpack(form, os.pread(disk, struct.calcsize(form), 1024 + at))[0]
+block, blocks, each, size = 1024 << number("<I", 24), number("<I", 4), number("<I", 32), number("<H", 254) or 32
+file = os.open("/root/file", os.O_CREAT | os.O_WRONLY)
+os.write(file, bytes(1 << 20))
+os.pwrite(disk, b"\\x7f" * 4, 1024 + 4)
+for group in range(-(-blocks // each)):
+    os.pwrite(disk, b"a" * 4, (1024 // block + 1) * block + group * size)
+try:
+    os.fsync(file)
+except OSError as error:
+    print(os.strerror(error.errno), flush=True)
+os.sync()
+os._exit(7)
+"""
+
+
+def test_a_sync_ends_on_a_disk_that_root_overwrote(testing: Vm) -> None:
+    """The block bitmaps are beyond the end of the disk, and the number of blocks in the superblock says otherwise."""
+    result = testing.run("python3", "-c", OVERWRITE)
+    assert (result.status, result.lines()) == (7, ["I/O error"]), result.describe()
+
+
 def test_two_writers_are_refused(copy_of: CopyOf) -> None:
     disk = copy_of("minimal")
     vm = Vm(disk, memory="64M")
