@@ -36,6 +36,8 @@ static struct child {
 	pid_t pid;
 	unsigned long time;
 	int idle; /* looks at it without a change */
+	word made;
+	int64_t since; /* `made` has not changed since then */
 	word deaths, idle_deaths, before; /* `idle_deaths`: in a row, without a call; `before`: calls at the last death */
 } children[MOST];
 
@@ -295,13 +297,19 @@ static unsigned long time_of(pid_t pid)
 	return user + system;
 }
 
-/* Ends those that sleep for good: with all signals blocked, or stopped, as they have asked to be. */
-static void end_sleepers(word count)
+/* Ends those that sleep or are stopped for good, or whose timers expire faster than they can handle the signals. */
+static void end_idle(word count)
 {
 	for (word i = 0; i < count; i++) {
 		if (!children[i].pid)
 			continue;
 		unsigned long now = time_of(children[i].pid);
+		if (made[i] != children[i].made) {
+			children[i].made = made[i];
+			children[i].since = now_ns();
+		} else if (now_ns() - children[i].since > 5000000000) {
+			kill(children[i].pid, SIGKILL);
+		}
 		if (now != children[i].time)
 			children[i].idle = 0;
 		else if (++children[i].idle > 10)
@@ -334,6 +342,7 @@ static int start(word i, word seed, word calls, int fd, char *forks)
 	snprintf(words[3], sizeof words[3], "%d", fd);
 	char *arguments[] = {SELF, words[0], words[1], "0", i & 1 ? "user" : "root", words[2], words[3], forks, NULL};
 	child->idle = 0;
+	child->since = now_ns();
 	return posix_spawn(&child->pid, SELF, NULL, NULL, arguments, environ) && bury(child, made[i]);
 }
 
@@ -377,7 +386,7 @@ int main(int argc, char **argv)
 			}
 		}
 		sleep_ms(20);
-		end_sleepers(processes);
+		end_idle(processes);
 	} while (left && !full);
 	for (word i = 0; i < processes; i++) {
 		all += made[i];
