@@ -8,12 +8,12 @@ from pathlib import Path
 
 from nabla.core.artifacts import Tree, image_path, verify_reports
 from nabla.core.errors import VerifyError
-from nabla.core.paths import BUSYBOX, MUSL, NABLA, NABLA_INIT, NABLA_RUN, relative
+from nabla.core.paths import BUSYBOX, MUSL, NABLA, NABLA_INIT, NABLA_OCI, NABLA_RUN, relative
 from nabla.engine.action import Job
 from verify import contents, pie, report, syscalls
 
 # The components that are checked before they go into an image.
-COMPONENTS = (Tree(MUSL), Tree(BUSYBOX), NABLA_INIT, NABLA_RUN, NABLA)
+COMPONENTS = (Tree(MUSL), Tree(BUSYBOX), NABLA_INIT, NABLA_RUN, NABLA, NABLA_OCI)
 
 
 def check_image(job: Job, name: str) -> None:

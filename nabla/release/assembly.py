@@ -2,6 +2,7 @@
 """Assemble the folder of a release: all artifacts with sums, provenance and signatures, reproducibly.
 
     bin/nabla-run, kernel/vmlinux              launcher and kernel; nabla-run finds the kernel there
+    bin/nabla, bin/nabla-oci                   client of running VMs, OCI runtime
     images/<image>.ext3.zst, images/SHA256SUMS compressed images, and the sums of the decompressed files
     apk/x86_64/                                the repository of packages, with its signed index
     oci/                                       the container image, as layout and as one file

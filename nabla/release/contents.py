@@ -10,7 +10,7 @@ from typing import Any
 from nabla.core import artifacts, version
 from nabla.core.artifacts import Tree
 from nabla.core.errors import HostError
-from nabla.core.paths import NABLA, NABLA_RUN, VMLINUX
+from nabla.core.paths import NABLA, NABLA_OCI, NABLA_RUN, VMLINUX
 from nabla.engine.action import Job
 from nabla.packages import catalog
 from nabla.release import assembly, provenance, signing
@@ -30,6 +30,7 @@ def files() -> dict[str, Path]:
     apks = catalog.all_apks()
     return {
         "bin/nabla": NABLA,
+        "bin/nabla-oci": NABLA_OCI,
         "bin/nabla-run": NABLA_RUN,
         "kernel/vmlinux": VMLINUX,
         **{f"apk/{path.parent.name}/{path.name}": path for path in (artifacts.INDEX, *apks)},

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nabla.core import artifacts, version
-from nabla.core.paths import NABLA, NABLA_RUN, VMLINUX
+from nabla.core.paths import NABLA, NABLA_OCI, NABLA_RUN, VMLINUX
 from nabla.engine.action import Job
 from nabla.packages import catalog
 from nabla.release import digests
@@ -19,6 +19,7 @@ _MADE_FOR = re.compile(r'<meta name="nabla-version" content="([^"]*)">')
 # Path in the release -> file. The report lists size and sum of these files, as of the other artifacts.
 FURTHER = {
     "bin/nabla": NABLA,
+    "bin/nabla-oci": NABLA_OCI,
     "oci/nabla-linux.oci.tar": artifacts.OCI_ARCHIVE,
     "sbom/nabla.spdx.json": artifacts.SPDX,
     "sbom/nabla.cdx.json": artifacts.CYCLONEDX,

@@ -113,6 +113,9 @@ def _further(path: str) -> tuple[str, str]:
     """Return the description and the license of another file of the release."""
     if path == "bin/nabla":
         return recipe.load("nabla").summary, OWN_LICENSE
+    if path == "bin/nabla-oci":
+        runtime = recipe.load("nabla-oci")
+        return runtime.summary, runtime.license
     if path.startswith("oci/"):
         return "VM as a container image, for docker, podman and others", "many"
     if path.endswith(".spdx.json"):

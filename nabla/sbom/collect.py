@@ -45,11 +45,13 @@ FIXED: Mapping[str, Kind] = {
     "nabla-init": "program",
     "nabla-run": "program",
     "nabla": "program",
+    "nabla-oci": "program",
 }
 # Part of an image -> its recipe.
 _PARTS = {"init": "nabla-init", "musl": "musl", "busybox": "busybox"}
-# Component -> its dependencies: busybox is linked against libc, and the launcher starts the kernel.
-_NEEDS = {"busybox": ("musl",), "nabla-run": ("linux",)}
+# Component -> its dependencies: busybox is linked against libc, the launcher starts the kernel, and the
+# OCI runtime starts the launcher.
+_NEEDS = {"busybox": ("musl",), "nabla-run": ("linux",), "nabla-oci": ("nabla-run",)}
 _CVE = re.compile(r"^CVE:[ \t]*(CVE-\d{4}-\d{4,}(?:[ ,\t]+CVE-\d{4}-\d{4,})*)[ \t]*$", re.MULTILINE)
 
 

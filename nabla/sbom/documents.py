@@ -12,7 +12,7 @@ from typing import Any
 
 from nabla.core import artifacts
 from nabla.core import version as release_version
-from nabla.core.paths import BUSYBOX_BIN, IMAGES, MUSL, NABLA, NABLA_INIT, NABLA_RUN, VMLINUX
+from nabla.core.paths import BUSYBOX_BIN, IMAGES, MUSL, NABLA, NABLA_INIT, NABLA_OCI, NABLA_RUN, VMLINUX
 from nabla.engine.action import Job
 from nabla.packages import catalog
 from nabla.sbom import collect, cyclonedx, inventory, licenses, spdx, vex
@@ -25,6 +25,7 @@ FILES: Mapping[str, Path] = {
     "nabla-init": NABLA_INIT,
     "nabla-run": NABLA_RUN,
     "nabla": NABLA,
+    "nabla-oci": NABLA_OCI,
 }
 
 

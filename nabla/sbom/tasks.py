@@ -46,7 +46,7 @@ def task_sbom() -> TaskDict:
         documents.write,
         doc="bills of materials (SPDX, CycloneDX), checked by their validators, and the texts of all licenses",
         inputs=[
-            *(documents.FILES[name] for name in ("linux", "nabla-init", "nabla-run", "nabla")),
+            *(documents.FILES[name] for name in ("linux", "nabla-init", "nabla-run", "nabla", "nabla-oci")),
             *(Tree(MUSL), Tree(BUSYBOX)),
             *(artifacts.image_path(name) for name in artifacts.RELEASED_IMAGES),
             *(artifacts.package_record(each.name) for each in packages),

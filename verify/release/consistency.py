@@ -45,6 +45,7 @@ from verify.release.layout import (
     SPDX,
     STATEMENT,
     VEX_CYCLONEDX,
+    VMLINUX,
 )
 from verify.release.statement import Statement
 from verify.release.tools import WORK, Tools
@@ -67,13 +68,8 @@ _REQUIRED = (
 )
 _CHUNK = 1 << 20
 # Package URLs, in bills of materials, of components that are files of the release.
-_OWN = (
-    "pkg:apk/nabla/",
-    "pkg:generic/nabla-linux-",
-    "pkg:generic/nabla-run@",
-    "pkg:generic/nabla@",
-    "pkg:generic/linux@",
-)
+_PROGRAM_NAMES = ("nabla-run", "nabla", "nabla-oci", "linux")
+_OWN = ("pkg:apk/nabla/", "pkg:generic/nabla-linux-", *(f"pkg:generic/{name}@" for name in _PROGRAM_NAMES))
 
 
 @dataclass(frozen=True)
@@ -221,9 +217,10 @@ def _apk(release: Release, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def check_programs(release: Release) -> Iterator[str]:
-    """Yield the problems of launcher and client. verify.kernel_code checks the kernel, which has a fixed address."""
-    for program in PROGRAMS[:2]:
-        yield from _fixed(release.folder / program, program)
+    """Yield the problems of host programs. verify.kernel_code checks the kernel, which has a fixed address."""
+    for program in PROGRAMS:
+        if program != VMLINUX:
+            yield from _fixed(release.folder / program, program)
 
 
 def _fixed(path: Path, name: str) -> Iterator[str]:

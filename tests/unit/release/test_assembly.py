@@ -32,7 +32,7 @@ def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
 def parts(tmp_path: Path) -> dict[str, Path]:
     """Files of a release, with modes and times that must not matter."""
     parts = {}
-    for number, name in enumerate(("kernel/vmlinux", "bin/nabla-run", "bin/nabla", "apk/x86_64/a.apk", "licenses.md")):
+    for number, name in enumerate((*layout.PROGRAMS, "apk/x86_64/a.apk", "licenses.md")):
         parts[name] = tmp_path / f"part{number}"
         parts[name].write_text(name * 100)
         parts[name].chmod(0o600)
