@@ -17,6 +17,7 @@
 #include <strings.h>
 #include <sys/file.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define END_MS 10000
@@ -109,7 +110,9 @@ void container_kill(const char *id, const char *name)
 	int number = signal_number(name);
 	bool known = false;
 	state_load(id, &s, false);
-	if (s.status != CREATED && s.status != RUNNING)
+	if (s.status == PAUSED && number && number != SIGKILL)
+		fail("resume it first, or send KILL", "container %s is paused and cannot receive signal %d", id, number);
+	if (s.status != CREATED && s.status != RUNNING && s.status != PAUSED)
 		fail(NULL, "container %s is %s and gets no signal", id, status_names[s.status]);
 	for (size_t i = 0; i < sizeof passed_on / sizeof *passed_on; i++)
 		known |= passed_on[i] == number;
@@ -123,6 +126,42 @@ void container_kill(const char *id, const char *name)
 		close(guest);
 	}
 	send_signal(&s, number);
+}
+
+/* nabla-run stops its VM, then itself; the states of both are one to others. */
+static void stop_or_continue(const char *id, enum status from, enum status to, int number)
+{
+	static const struct timespec step = {.tv_nsec = 1000000};
+	struct state s;
+	state_load(id, &s, false);
+	if (s.status != from)
+		fail(NULL, "container %s is %s, not %s", id, status_names[s.status], status_names[from]);
+	for (int i = 0; i < END_MS; i++) {
+		struct state now;
+		/* Again: the kernel discards SIGTSTP until nabla-run waits for it. */
+		if (i % 10 == 0 && syscall(SYS_pidfd_send_signal, s.pidfd, number, NULL, 0) < 0 && errno != ESRCH)
+			fail(NULL, "cannot send signal %d to container %s: %s", number, id, strerror(errno));
+		state_load(id, &now, false);
+		close(now.directory);
+		if (now.pidfd >= 0)
+			close(now.pidfd);
+		if (now.status == to)
+			return;
+		if (now.status != from)
+			fail(NULL, "container %s is %s by now", id, status_names[now.status]);
+		nanosleep(&step, NULL);
+	}
+	fail(NULL, "container %s does not become %s", id, status_names[to]);
+}
+
+void container_pause(const char *id)
+{
+	stop_or_continue(id, RUNNING, PAUSED, SIGTSTP);
+}
+
+void container_resume(const char *id)
+{
+	stop_or_continue(id, PAUSED, RUNNING, SIGCONT);
 }
 
 void container_delete(const char *id, bool force)

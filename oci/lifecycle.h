@@ -7,6 +7,8 @@
 
 void container_start(const char *id);
 void container_kill(const char *id, const char *signal_name);
+void container_pause(const char *id);
+void container_resume(const char *id);
 void container_delete(const char *id, bool force);
 void container_state(const char *id);
 void container_list(bool json, bool quiet);

@@ -114,6 +114,16 @@ static void kill_(struct call *call)
 	container_kill(call->words[0], call->word_count == 2 ? call->words[1] : "TERM");
 }
 
+static void pause_(struct call *call)
+{
+	container_pause(call->words[0]);
+}
+
+static void resume(struct call *call)
+{
+	container_resume(call->words[0]);
+}
+
 static void delete_(struct call *call)
 {
 	container_delete(call->words[0], call->force);
@@ -153,6 +163,7 @@ static const struct {
 } commands[] = {
 	{"create", "c", 1, 1, create}, {"start", "", 1, 1, start},   {"state", "", 1, 1, state},
 	{"kill", "a", 1, 2, kill_},    {"delete", "f", 1, 1, delete_}, {"list", "l", 0, 0, list},
+	{"pause", "", 1, 1, pause_}, {"resume", "", 1, 1, resume},
 	{"features", "", 0, 0, features}, {"spec", "c", 0, 0, spec},
 };
 
@@ -210,5 +221,5 @@ int main(int argc, char **argv)
 		commands[i].run(&call);
 		return 0;
 	}
-	fail("create, start, state, kill, delete, list, features and spec are known", "the command '%s' is not supported", *at);
+	fail("create, start, state, kill, pause, resume, delete, list, features and spec are known", "the command '%s' is not supported", *at);
 }

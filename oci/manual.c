@@ -19,6 +19,8 @@ static const struct {
 	{"start ID", "start the VM of a created container"},
 	{"state ID", "print the state as JSON"},
 	{"kill [--all] ID [SIGNAL]", "send a signal, by default TERM: TERM, INT or QUIT to the command, then the VM powers off; KILL ends the VM"},
+	{"pause ID", "stop the VM of a running container, whose status becomes paused"},
+	{"resume ID", "continue a paused container"},
 	{"delete [--force] ID", "remove a stopped container; with --force, end it first"},
 	{"list [--format table|json] [--quiet]", "print all containers"},
 	{"features", "print what is supported as JSON"},

@@ -20,7 +20,7 @@
 #define ID_MAX 1024
 #define FILE_NAME "state.json"
 
-const char *const status_names[] = {"creating", "created", "running", "stopped"};
+const char *const status_names[] = {"creating", "created", "running", "stopped", "paused"};
 
 static int all = -1;
 static const char *all_path;
@@ -110,8 +110,11 @@ void state_remove(const char *id)
 	unlinkat(all, id, AT_REMOVEDIR);
 }
 
-/* When a process started, in ticks since boot; 0: it has ended. With the ID it names one process for ever. */
-static uint64_t start_time(pid_t pid)
+/*
+ * When a process started, in ticks since boot; 0: it has ended. With the ID it names one process for ever. *stopped: whether
+ * a signal has stopped it.
+ */
+static uint64_t start_time(pid_t pid, bool *stopped)
 {
 	char path[64], text[1024];
 	snprintf(path, sizeof path, "/proc/%d/stat", pid);
@@ -124,6 +127,7 @@ static uint64_t start_time(pid_t pid)
 	char *field = strrchr(text, ')');
 	if (!field || strlen(field) < 4 || strchr("ZX", field[2]))
 		return 0;
+	*stopped = field[2] == 'T';
 	for (int i = 0; i < 20 && field; i++)
 		field = strchr(field + 1, ' ');
 	return field ? strtoull(field, NULL, 10) : 0;
@@ -133,6 +137,7 @@ struct json_object *state_document(const struct container *c, const char *id, co
 				   const char *cgroup)
 {
 	struct json_object *document = json_object_new_object(), *member;
+	bool stopped;
 	char now[32];
 	time_t seconds = time(NULL);
 	struct tm utc;
@@ -142,7 +147,7 @@ struct json_object *state_document(const struct container *c, const char *id, co
 	json_object_object_add(document, "pid", json_object_new_int(pid));
 	json_object_object_add(document, "bundle", json_object_new_string(bundle));
 	json_object_object_add(document, "created", json_object_new_string(now));
-	json_object_object_add(document, "processStart", json_object_new_uint64(pid ? start_time(pid) : 0));
+	json_object_object_add(document, "processStart", json_object_new_uint64(pid ? start_time(pid, &stopped) : 0));
 	json_object_object_add(document, "hasProcess", json_object_new_boolean(c->process.present));
 	if (cgroup)
 		json_object_object_add(document, "cgroup", json_object_new_string(cgroup));
@@ -186,11 +191,11 @@ static struct json_object *member_of(struct json_object *document, const char *n
 }
 
 /* Opens the container's process, unless another process has its ID by now. */
-static int open_process(const struct state *s)
+static int open_process(const struct state *s, bool *stopped)
 {
 	uint64_t started = json_object_get_uint64(member_of(s->document, "processStart"));
 	int pidfd = s->pid > 0 && started ? (int)syscall(SYS_pidfd_open, s->pid, 0) : -1;
-	if (pidfd >= 0 && start_time(s->pid) == started)
+	if (pidfd >= 0 && start_time(s->pid, stopped) == started)
 		return pidfd;
 	if (pidfd >= 0)
 		close(pidfd);
@@ -217,9 +222,10 @@ bool state_load(const char *id, struct state *s, bool missing_ok)
 	s->bundle = json_object_get_string(member_of(s->document, "bundle"));
 	s->cgroup = json_object_get_string(member_of(s->document, "cgroup"));
 	s->pid = json_object_get_int(member_of(s->document, "pid"));
-	s->pidfd = open_process(s);
+	bool stopped = false;
+	s->pidfd = open_process(s, &stopped);
 	bool waits = !faccessat(s->directory, STATE_FIFO, F_OK, 0);
-	s->status = s->pidfd < 0 ? STOPPED : waits ? CREATED : RUNNING;
+	s->status = s->pidfd < 0 ? STOPPED : waits ? CREATED : stopped ? PAUSED : RUNNING;
 	return true;
 }
 

@@ -20,7 +20,7 @@
 
 #define SPECIFICATION "1.2.0" /* of OCI, the newest version that nabla-oci knows */
 
-enum status { CREATING, CREATED, RUNNING, STOPPED };
+enum status { CREATING, CREATED, RUNNING, STOPPED, PAUSED };
 extern const char *const status_names[];
 
 /* Opens the directory of all states, which is made if it is missing. root: --root; NULL: the default. */

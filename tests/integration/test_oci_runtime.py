@@ -183,6 +183,44 @@ def test_kill(bundle: Bundle) -> None:
     bundle.refused("container c1 is stopped and gets no signal", "kill", "c1", "9")
 
 
+def test_pause_and_resume(bundle: Bundle) -> None:
+    """A paused container does nothing, and takes no signal but KILL."""
+    bundle.shell("read line; echo answer >/answered; read line; exit 7")
+    reading, writing = os.pipe()
+    pid = bundle.create(stdin=reading)
+    os.close(reading)
+    bundle.refused("container c1 is created, not running", "pause", "c1")
+    bundle.check("start", "c1")
+    bundle.refused("container c1 is running, not paused", "resume", "c1")
+    answer = bundle.folder / "rootfs" / "answered"
+    for _ in range(3):
+        bundle.check("pause", "c1")
+        assert bundle.state()["status"] == "paused"
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        assert "T" in [Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] for child in children]
+        bundle.refused("container c1 is paused, not running", "pause", "c1")
+        bundle.refused("is paused and cannot receive signal 15", "kill", "c1", "TERM")
+        bundle.check("resume", "c1")
+        assert bundle.state()["status"] == "running"
+    bundle.check("pause", "c1")
+    os.write(writing, b"one\n")
+    assert not answer.exists()
+    bundle.check("resume", "c1")
+    eventually(answer.exists)
+    os.write(writing, b"two\n")
+    os.close(writing)
+    assert wait(pid) == 7
+
+
+def test_kill_what_is_paused(bundle: Bundle) -> None:
+    bundle.shell("while :; do :; done")
+    pid = bundle.create()
+    bundle.check("start", "c1")
+    bundle.check("pause", "c1")
+    bundle.check("kill", "c1", "KILL")
+    assert wait(pid) == -signal.SIGKILL
+
+
 def test_kill_before_start(bundle: Bundle) -> None:
     pid = bundle.create()
     bundle.check("kill", "c1", "TERM")
