@@ -106,7 +106,7 @@ int cache_open(bool create, const char **why)
 	}
 	if (fstat(fd, &st) < 0 || st.st_uid != geteuid() || st.st_mode & OTHERS) {
 		close(fd);
-		*why = "the cache folder is not this user's alone";
+		*why = "other users have access to the cache folder";
 		return -1;
 	}
 	return fd_move_high(fd);

@@ -25,8 +25,8 @@ static const struct command {
 	{"cp", "FILE NAME:PATH | NAME:PATH FILE", "copy a file into a VM or out of it; FILE may be -", client_cp},
 	{"stop", "NAME…", "shut VMs down, as by a power button, and wait until they have ended", client_stop},
 	{"kill", "NAME…", "end VMs at once; what they have not written to their disks is lost", client_kill},
-	{"pause", "NAME…", "let VMs have no processor time", client_pause},
-	{"resume", "NAME…", "continue them", client_resume},
+	{"pause", "NAME…", "suspend VMs", client_pause},
+	{"resume", "NAME…", "continue VMs that were paused", client_resume},
 	{"stats", "NAME…", "print time and memory that VMs use, a line of JSON for each", client_stats},
 	{"port", "NAME…", "list the ports that --publish forwards", client_port},
 };

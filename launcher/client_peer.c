@@ -24,7 +24,7 @@ void peer_open(struct peer *p, const char *name)
 	if (found == CONTROL_FOUND_ERROR)
 		fail(NULL, "cannot reach VM %s: %s", name, strerror(errno));
 	if (found != CONTROL_FOUND)
-		fail("nabla ps lists them; nabla-run --name gives a name", "this user has no running VM named %s", name);
+		fail("list running VMs: nabla ps; start one: nabla-run --name NAME", "this user has no running VM named %s", name);
 	p->name = name;
 	p->have = p->used = 0;
 }
@@ -62,18 +62,18 @@ static _Noreturn void fail_as_told(const struct peer *p, uint8_t error)
 	case CONTROL_NO_AGENT:
 		fail("its first program must be nabla-init, and must have started", "nothing answers in VM %s", p->name);
 	case CONTROL_BUSY:
-		fail("wait until one of its sessions ends", "VM %s has %d sessions, and cannot have more", p->name,
+		fail("wait until a session of this VM ends", "VM %s has %d sessions, and cannot have more", p->name,
 		     CONTROL_SESSIONS);
 	case CONTROL_PAUSED:
-		fail("nabla resume continues it", "VM %s is paused", p->name);
+		fail("resume it: nabla resume NAME", "VM %s is paused", p->name);
 	case CONTROL_BROKEN:
 		fail("only nabla stop and kill reach it now", "VM %s did not follow the protocol of its control channel", p->name);
 	case CONTROL_LATE:
-		fail("it may be stopped, or have too much to do: nabla stats", "VM %s did not answer in time", p->name);
+		fail("see whether it uses the processor: nabla stats NAME", "VM %s did not answer in time", p->name);
 	case CONTROL_GONE:
 		fail(NULL, "VM %s has ended", p->name);
 	default:
-		fail("are nabla and nabla-run of one release?", "the broker of VM %s refused the request", p->name);
+		fail("use nabla and nabla-run of the same release", "the broker of VM %s refused the request", p->name);
 	}
 }
 

@@ -83,7 +83,7 @@ static _Noreturn void fail_to_start(const struct run *r, const struct request *r
 		fail("see the guest's /etc/passwd and /etc/group", "VM %s cannot run programs as user %s: %s", name,
 		     request->user, number == ENOENT ? "it has no such user" : why);
 	case CONTROL_STAGE_DIRECTORY:
-		fail("--workdir names another one", "VM %s cannot enter directory %s: %s", name, request->path, why);
+		fail("choose another directory with --workdir", "VM %s cannot enter directory %s: %s", name, request->path, why);
 	case CONTROL_STAGE_PROGRAM:
 		if (number == ENOENT || number == ENOTDIR)
 			fail_with(127, NULL, "VM %s: %s: not found", name, request->arguments[0]);

@@ -62,13 +62,13 @@ void control_open(const struct options *o, struct control *c)
 		return;
 	c->folder = control_folder(true, &why);
 	if (c->folder < 0)
-		fail("XDG_RUNTIME_DIR names another one", "--name: cannot open the folder of sockets: %s",
+		fail("set XDG_RUNTIME_DIR to a directory that only this user can access", "--name: cannot open the folder of sockets: %s",
 		     why ? why : strerror(ENOENT));
 	control_lock(c->folder);
 	switch (control_connect(c->folder, o->name, &fd)) {
 	case CONTROL_FOUND:
 		close(fd);
-		fail("choose another name, or end it: nabla stop", "--name: a VM named %s is running", o->name);
+		fail("choose another name, or stop that VM: nabla stop NAME", "--name: a VM named %s is running", o->name);
 	case CONTROL_FOUND_STALE:
 		unlinkat(c->folder, o->name, 0);
 		break;

@@ -47,7 +47,7 @@ static int open_in(int parent, const char *name, bool create, const char **why)
 	}
 	if (!is_private(fd)) {
 		close(fd);
-		*why = "it is not this user's alone";
+		*why = "other users have access to it";
 		return -1;
 	}
 	return fd_move_high(fd);

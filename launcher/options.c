@@ -131,7 +131,7 @@ static void check(struct options *o)
 	if (o->name && saved)
 		fail("leave out one of them", "--%s: a VM with --name cannot be saved or restored", saved);
 	if (o->name && o->trace_policy)
-		fail("its tracer stops at calls of the VM alone; leave out one of them",
+		fail("it traces calls of the VM only; leave out one of them",
 		     "--trace-policy cannot be combined with --name");
 	if (o->cold && o->restore)
 		fail("choose one", "--cold and --restore exclude each other");

@@ -336,7 +336,7 @@ PARSE(nice)
 	uint64_t number = 0;
 	const char *end = value;
 	if (!parse_number(value, NICE_MAX, &number, &end) || *end)
-		fail("write a number from 0, which changes nothing, to 19, the lowest priority",
+		fail("write a number from 0 (no change) to 19 (lowest priority)",
 		     "--nice: '%s' is not a nice value", value);
 	o->nice = (int)number;
 }

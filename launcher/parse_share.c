@@ -77,7 +77,7 @@ PARSE(mount)
 PARSE(name)
 {
 	if (!control_name_is_valid(value))
-		fail("use 1 to 64 letters, digits, '-', '.' and '_', and begin with a letter or digit",
+		fail("use 1 to 64 letters, digits, '-', '.' and '_', beginning with a letter or digit",
 		     "--name: '%s' is not a name", value);
 	o->name = value;
 }

@@ -78,7 +78,7 @@ void shares_open(struct options *o, struct share_process shares[SHARES_MAX])
 		fail("the state of its files is on the host; copy the files into an image",
 		     "--%s: a VM with a shared directory cannot be saved or restored", other);
 	if (o->trace_policy)
-		fail("its tracer stops at calls of the VM alone, not at those of file servers; trace a VM with images only",
+		fail("it traces calls of the VM, not those of file servers; trace a VM that has images only",
 		     "--trace-policy cannot be combined with a shared directory");
 }
 

@@ -176,7 +176,7 @@ void snapshot_check_disks(const struct options *o, const struct disk_file *files
 		return;
 	if (!read_header(s->restored, &header) ||
 	    pread(s->restored, &notes, sizeof notes, PAGE_BYTES) != sizeof notes || notes.magic != NOTES_MAGIC)
-		fail("the VM that makes it has not ended, or was killed", "snapshot %s is incomplete", o->restore);
+		fail("the VM that writes it is still running or was killed", "snapshot %s is incomplete", o->restore);
 	for (size_t i = 0; i < o->disk_count; i++)
 		check_disk(o, i, files[i].fd, &header, &notes);
 	for (size_t i = o->disk_count; i < DISKS_MAX; i++)

@@ -42,12 +42,12 @@ static void make(char *path, const struct container *c)
 		char kept = *slash;
 		*slash = '\0';
 		if (slash != path + sizeof TOP - 1 && mkdir(path, 0755) < 0 && errno != EEXIST)
-			fail("--cgroups disabled does without", "cannot make cgroup %s: %s", path, strerror(errno));
+			fail("run without a cgroup: podman --cgroups disabled", "cannot make cgroup %s: %s", path, strerror(errno));
 		enable(path, c);
 		*slash = kept;
 	}
 	if (mkdir(path, 0755) < 0 && errno != EEXIST)
-		fail("--cgroups disabled does without", "cannot make cgroup %s: %s", path, strerror(errno));
+		fail("run without a cgroup: podman --cgroups disabled", "cannot make cgroup %s: %s", path, strerror(errno));
 }
 
 /* The VM has no more memory than the limit anyway, in the host's memory and swap together. */
@@ -73,7 +73,7 @@ const char *cgroup_create(const struct container *c, enum cgroup_manager manager
 	if (manager == CGROUP_SYSTEMD || (*c->cgroup != '/' && strchr(c->cgroup, ':')))
 		fail("podman --cgroup-manager cgroupfs", "cgroups of systemd (%s) are not supported", c->cgroup);
 	if (statfs(TOP, &fs) < 0 || fs.f_type != CGROUP2_SUPER_MAGIC)
-		fail("--cgroups disabled does without", "linux.cgroupsPath needs cgroup version 2 at " TOP);
+		fail("run without a cgroup: podman --cgroups disabled", "linux.cgroupsPath needs cgroup version 2 at " TOP);
 	char *path = format_text(TOP "/%s", c->cgroup + strspn(c->cgroup, "/"));
 	make(path, c);
 	for (size_t i = 0; i < c->cgroup_setting_count; i++) {

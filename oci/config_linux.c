@@ -19,7 +19,7 @@ static const struct namespace_rule *find_rule(const struct at *type)
 static void check_network(const struct at *namespaces, const struct container *c, bool listed)
 {
 	if (!listed && !c->no_network_accepted)
-		at_fail(namespaces, "--network none, or the annotation " ANNOTATION "network=none to do without a network",
+		at_fail(namespaces, "use --network none, or set the annotation " ANNOTATION "network=none",
 			"a VM cannot use the host's network; list a network namespace");
 }
 

@@ -42,7 +42,7 @@ int console_open(const struct process *process, const char *socket_path)
 	if (!wanted)
 		return -1;
 	if (!socket_path)
-		fail("the engine has to pass --console-socket", "process.terminal is set, and nobody receives the terminal");
+		fail("pass --console-socket", "process.terminal is set, but no socket receives the terminal");
 	int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC), slave = -1;
 	if (master >= 0 && !unlockpt(master) && !ptsname_r(master, name, sizeof name))
 		slave = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);

@@ -62,7 +62,7 @@ static void prepare_paths(struct container *c, const char *bundle, struct waitin
 	struct stat st;
 	char *root = directory_path(in_bundle(bundle, c->root), "root.path");
 	if (!strcmp(root, "/"))
-		fail("give a directory that contains a system", "root.path: the host's own root cannot be shared");
+		fail("give the directory of an unpacked image", "root.path: the host's own root cannot be shared");
 	if (stat(root, &st) < 0)
 		fail(NULL, "root.path %s: %s", root, strerror(errno));
 	for (size_t i = 0; i < c->mount_count; i++)

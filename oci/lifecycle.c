@@ -117,7 +117,7 @@ void container_kill(const char *id, const char *name)
 	for (size_t i = 0; i < sizeof passed_on / sizeof *passed_on; i++)
 		known |= passed_on[i] == number;
 	if (!known && s.status == RUNNING)
-		fail("TERM, INT, QUIT and KILL can be sent", "signal %d cannot be passed on to the command in the VM yet", number);
+		fail("send TERM, INT, QUIT or KILL", "signal %d cannot be passed to the command in the VM yet", number);
 	/* On its way to power off, the guest's first program reads which signal the command gets. */
 	if (s.status == RUNNING && number && number != SIGKILL) {
 		char text[8];

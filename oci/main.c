@@ -80,7 +80,7 @@ static void parse_command(struct call *call, char **at, const char *allowed)
 		else if (option)
 			fail("nabla-oci --help", "unknown option '%s'", *at);
 		else if (call->word_count == 2)
-			fail("nabla-oci --help", "'%s' is one word too much", *at);
+			fail("nabla-oci --help", "unexpected argument '%s'", *at);
 		else
 			call->words[call->word_count++] = *at;
 	}
@@ -213,13 +213,13 @@ int main(int argc, char **argv)
 			continue;
 		parse_command(&call, at + 1, commands[i].options);
 		if (call.word_count < commands[i].words_least)
-			fail("nabla-oci --help", "%s: the ID of a container is missing", *at);
+			fail("nabla-oci --help", "%s: the container ID is missing", *at);
 		if (call.word_count > commands[i].words_most)
-			fail("nabla-oci --help", "%s: '%s' is one word too much", *at, call.words[call.word_count - 1]);
+			fail("nabla-oci --help", "%s: unexpected argument '%s'", *at, call.words[call.word_count - 1]);
 		if (commands[i].run != features && commands[i].run != spec)
 			state_open_root(call.root, call.words[0]);
 		commands[i].run(&call);
 		return 0;
 	}
-	fail("create, start, state, kill, pause, resume, delete, list, features and spec are known", "the command '%s' is not supported", *at);
+	fail("use create, start, state, kill, pause, resume, delete, list, features or spec", "the command '%s' is not supported", *at);
 }

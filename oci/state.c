@@ -62,7 +62,7 @@ void state_open_root(const char *root, const char *id)
 	for (const char *letter = id; *letter; letter++)
 		good &= isalnum((unsigned char)*letter) || strchr("_+-.", *letter);
 	if (!good)
-		fail("an ID has letters, digits and _ + - . and starts with none of the last two", "'%s' is no ID of a container", id);
+		fail("use letters, digits and _ + - . and begin with none of the last two", "'%s' is not a container ID", id);
 }
 
 char *state_path(const char *id, const char *name)
@@ -209,7 +209,7 @@ bool state_load(const char *id, struct state *s, bool missing_ok)
 	if (s->directory < 0) {
 		if (missing_ok)
 			return false;
-		fail("nabla-oci list shows all", "container %s does not exist", id);
+		fail("list all containers: nabla-oci list", "container %s does not exist", id);
 	}
 	if (faccessat(s->directory, FILE_NAME, F_OK, 0) < 0) {
 		/* create is at work, or was killed */

@@ -62,7 +62,7 @@ static void check_no_interfaces(const struct container *c)
 		if (!(one->ifa_flags & IFF_UP) || one->ifa_flags & IFF_LOOPBACK)
 			continue;
 		if (!c->no_network_accepted)
-			fail("--network none, or the annotation " ANNOTATION "network=none to do without a network",
+			fail("use --network none, or set the annotation " ANNOTATION "network=none",
 			     "the network namespace has the interface %s, which a VM cannot use yet", one->ifa_name);
 		warn("the VM has no network: the interface %s of the network namespace is not used", one->ifa_name);
 		break;

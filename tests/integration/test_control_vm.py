@@ -116,7 +116,7 @@ def test_pause_and_resume(minimal: Vm, tmp_path: Path) -> None:
         until(lambda: proc_status(vm.vm())["State"].startswith("T"))
         assert "paused" in vm.nabla("ps").stdout
         result = vm.run("true")
-        assert result.returncode == OWN_ERROR and "VM vm is paused (nabla resume continues it)" in result.stderr
+        assert result.returncode == OWN_ERROR and "VM vm is paused (resume it: nabla resume NAME)" in result.stderr
         assert vm.nabla("resume", "vm").returncode == 0
         assert vm.check("echo 2") == "2\n"
         # a session that was there before goes on
@@ -250,7 +250,7 @@ def test_a_reader_that_is_stuck(minimal: Vm, tmp_path: Path) -> None:
 
 
 def test_without_a_runtime_directory(minimal: Vm, tmp_path: Path) -> None:
-    """The sockets are in the cache folder then; also if the directory is not this user's alone."""
+    """The sockets are in the cache folder then; also if other users have access to the directory."""
     public = tmp_path / "public"
     public.mkdir(mode=0o755)
     for runtime in ("", "relative", str(public), str(tmp_path / "none")):

@@ -26,7 +26,7 @@ from .saved import at, word
 from .vm import Vm
 
 DAMAGED = ("cold", "the snapshot in the cache is damaged")
-FOREIGN_FOLDER = ("cold", "the cache folder is not this user's alone")
+FOREIGN_FOLDER = ("cold", "other users have access to the cache folder")
 FOREIGN_FILE = ("cold", "the snapshot in the cache is not this user's file")
 KILLED = 128 + signal.SIGSYS
 

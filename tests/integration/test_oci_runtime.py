@@ -93,7 +93,7 @@ def test_wrong_ids(bundle: Bundle, name: str) -> None:
 
 @pytest.mark.parametrize("command", ["create", "start", "state", "kill", "delete"])
 def test_without_an_id(bundle: Bundle, command: str) -> None:
-    bundle.refused(f"{command}: the ID of a container is missing", command)
+    bundle.refused(f"{command}: the container ID is missing", command)
 
 
 @pytest.mark.parametrize("command", ["start", "state", "kill", "delete"])
@@ -366,8 +366,8 @@ def test_spec(bundle: Bundle) -> None:
         (("checkpoint", "c1"), "the command 'checkpoint' is not supported"),
         (("--nothing", "list"), "unknown option '--nothing'"),
         (("list", "--nothing"), "unknown option '--nothing'"),
-        (("state", "a", "b"), "'b' is one word too much"),
-        (("state", "a", "b", "c"), "'c' is one word too much"),
+        (("state", "a", "b"), "unexpected argument 'b'"),
+        (("state", "a", "b", "c"), "unexpected argument 'c'"),
         (("create", "--bundle"), "--bundle needs a value"),
         (("--cgroup-manager", "x", "create", "c"), "'x' is unknown"),
     ],
