@@ -234,7 +234,7 @@ def test_signals_that_cannot_be_passed_on(bundle: Bundle) -> None:
     bundle.check("start", "c1")
     bundle.wait_for("up\n")
     for name in ("HUP", "USR1", "10", "WINCH"):
-        bundle.refused("cannot be passed on to the command in the VM yet", "kill", "c1", name)
+        bundle.refused("cannot be passed to the command in the VM yet", "kill", "c1", name)
     bundle.refused("there is no signal 'NOTHING'", "kill", "c1", "NOTHING")
     bundle.refused("there is no signal '65'", "kill", "c1", "65")
     assert bundle.state()["status"] == "running"
@@ -309,7 +309,7 @@ def test_a_terminal(bundle: Bundle, tmp_path: Path) -> None:
 
 def test_a_terminal_that_nobody_receives(bundle: Bundle) -> None:
     bundle.process["terminal"] = True
-    bundle.create_refused("nobody receives the terminal")
+    bundle.create_refused("no socket receives the terminal")
     bundle.create_refused("cannot send the terminal to /nowhere", "--console-socket", "/nowhere")
     bundle.process["terminal"] = False
     bundle.create_refused("process.terminal is not set", "--console-socket", "/nowhere")

@@ -172,7 +172,7 @@ def test_stop(podman: Podman) -> None:
 def test_kill_wait_and_start_again(podman: Podman) -> None:
     podman.start("again", "exec sleep 1000")
     result = podman.call("kill", "--signal", "HUP", "again")
-    assert result.returncode != 0 and "cannot be passed on to the command" in result.stderr, result
+    assert result.returncode != 0 and "cannot be passed to the command" in result.stderr, result
     podman.check("kill", "again")
     assert podman.check("wait", "again") == "137\n"
     podman.check("start", "again")
