@@ -342,7 +342,7 @@ def test_a_vm_that_is_none(vm: Named) -> None:
     for words in (["exec", "none", "--", "true"], ["stop", "none"], ["cp", "none:/x", "-"], ["stats", "none"]):
         result = vm.nabla(*words)
         assert result.returncode == OWN_ERROR, result
-        assert "nabla: this user has no running VM named none (nabla ps lists them" in result.stderr
+        assert "nabla: this user has no running VM named none (list running VMs: nabla ps" in result.stderr
 
 
 def test_help(vm: Named) -> None:

@@ -61,11 +61,12 @@ for line in sys.stdin:
 
 def write(path: Path, content: str, mode: int = 0o644) -> Path:
     """Write a file of the VM's user, and its directories."""
+    new = [each for each in path.parents if not each.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
     path.chmod(mode)
     if os.geteuid() == 0:
-        for each in (path, *path.parents[: len(path.parts) - 5]):
+        for each in (path, *new):
             os.lchown(each, NOBODY, NOBODY)
     return path
 
