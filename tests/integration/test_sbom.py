@@ -42,7 +42,7 @@ from verify.scan import match
 CACHE = cache_dir()
 
 # Shipped components other than packages: kernel, libc, busybox, launcher, init.
-OTHERS = {"linux", "musl", "busybox", "nabla-run", "nabla", "nabla-init"}
+OTHERS = {"linux", "musl", "busybox", "nabla-run", "nabla", "nabla-init", "nabla-oci"}
 
 
 def _read(path: Path) -> dict[str, Any]:
