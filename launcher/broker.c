@@ -51,7 +51,7 @@ int broker_connect(struct broker *b, uint64_t now)
 	return -1;
 }
 
-/* What it has asked the launcher, and what runs for it, goes on without it. */
+/* Its requests to the launcher, and its programs in the guest, continue without it. */
 static void detach(struct broker *b, int index)
 {
 	struct broker_connection *c = &b->connections[index];
@@ -76,7 +76,7 @@ void broker_fail(struct broker *b, int index, enum control_error error)
 	const uint8_t code = (uint8_t)error;
 	detach(b, index);
 	c->state = BROKER_LAST;
-	/* without room, the end of the connection says as much */
+	/* without room, the closed connection shows the failure */
 	broker_put(&c->out, CONTROL_ERROR, 0, 0, &code, sizeof code);
 }
 
@@ -96,7 +96,7 @@ static void answer(struct broker_connection *c, const char *first, const char *t
 static void ask_launcher(struct broker *b, int index, uint8_t what)
 {
 	struct broker_connection *c = &b->connections[index];
-	/* as many as connections: each has one at most, except those that have gone */
+	/* as many as connections: each has at most one; those of closed connections stay in the queue */
 	if (b->request_count == BROKER_CONNECTIONS) {
 		broker_fail(b, index, CONTROL_BUSY);
 		return;
@@ -108,7 +108,7 @@ static void ask_launcher(struct broker *b, int index, uint8_t what)
 	c->deadline = 0;
 }
 
-/* Returns false if the frame is no request. */
+/* Returns false if the frame is not a request. */
 static bool ask(struct broker *b, int index, const struct control_header *h, const uint8_t *content)
 {
 	struct broker_connection *c = &b->connections[index];
@@ -153,7 +153,7 @@ uint8_t broker_request(struct broker *b)
 	return 0;
 }
 
-/* A session that could not be answered gets the whole time again. */
+/* A session that could not be answered gets the full time again. */
 static void resume(struct broker *b, uint64_t now)
 {
 	b->paused = false;
@@ -184,7 +184,7 @@ void broker_launcher(struct broker *b, const char *text, size_t length, uint64_t
 
 /* --- what clients send ----------------------------------------------------------------------------------------------- */
 
-/* A frame of a client needs this much in the queue to the guest at most. */
+/* A client's frame needs at most this much room in the queue to the guest. */
 static bool has_room(const struct broker *b, const struct control_header *h)
 {
 	return broker_room(&b->to_guest) >= BROKER_RESERVE + CONTROL_HEADER + h->length;
@@ -264,7 +264,7 @@ int broker_time(struct broker *b, uint64_t now)
 	for (int i = 0; i < BROKER_CONNECTIONS; i++)
 		if (b->connections[i].state == BROKER_NEW && is_late(b->connections[i].deadline, now, &next))
 			broker_fail(b, i, !b->connections[i].waits ? CONTROL_REFUSED : b->hello ? CONTROL_LATE : CONTROL_NO_AGENT);
-	/* a VM that is stopped, or has no processor, is not broken: only who waits for it goes */
+	/* a VM that is stopped, or has no processor, is not broken: only the clients that wait for it are closed */
 	for (int i = 0; i < CONTROL_SESSIONS && !b->paused; i++)
 		if (b->sessions[i].state == SESSION_STARTING && is_late(b->sessions[i].deadline, now, &next))
 			broker_fail(b, b->sessions[i].connection, CONTROL_LATE);

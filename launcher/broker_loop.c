@@ -7,7 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LAST_MS 500 /* for clients to read what is left at the end */
+#define LAST_MS 500 /* for clients to read the remaining data at the end */
 
 enum { LAUNCHER, GUEST, LISTENER, FIRST_CLIENT, COUNT = FIRST_CLIENT + BROKER_CONNECTIONS };
 
@@ -53,7 +53,7 @@ static void accept_client(struct broker *b, const struct broker_files *f, int fd
 	int fd = accept4(f->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd < 0)
 		return;
-	/* the folder of the socket lets no other user come this far */
+	/* the permissions of the socket's folder keep other users out */
 	bool allowed = !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &user, &size) && (user.uid == f->user || !user.uid);
 	int index = allowed ? broker_connect(b, now_ms()) : -1;
 	if (index < 0)
@@ -83,7 +83,7 @@ static bool take_answers(struct broker *b, int launcher)
 	}
 }
 
-/* Returns false if nothing was there. */
+/* Returns false if there was nothing to read. */
 static bool take_guest(struct broker *b, int guest)
 {
 	size_t before = b->have;
@@ -94,7 +94,7 @@ static bool take_guest(struct broker *b, int guest)
 	return any;
 }
 
-/* The guest is gone: what it said before that still counts. */
+/* The guest is gone: its earlier frames still count. */
 static void take_last(struct broker *b, int guest)
 {
 	while (!b->dead && take_guest(b, guest))
@@ -120,14 +120,14 @@ static void serve_clients(struct broker *b, int fds[BROKER_CONNECTIONS], const s
 	}
 }
 
-/* A frame of a client that waited for room may find some only now, and no event would come for it. */
+/* A client's frame that waited for room may fit only now, and no event would report that. */
 static void write_guest(struct broker *b, const struct broker_files *f, const int fds[BROKER_CONNECTIONS])
 {
 	while (!b->dead && b->to_guest.start < b->to_guest.end) {
 		if (!write_queue(f->guest, &b->to_guest))
 			take_last(b, f->guest);
 		if (b->to_guest.start < b->to_guest.end)
-			return; /* POLLOUT comes */
+			return; /* POLLOUT will follow */
 		for (int i = 0; i < BROKER_CONNECTIONS; i++)
 			if (fds[i] >= 0 && b->connections[i].have)
 				broker_client(b, i, now_ms());
@@ -140,7 +140,7 @@ static void write_all(struct broker *b, const struct broker_files *f, int fds[BR
 	write_guest(b, f, fds);
 	while ((request = broker_request(b)))
 		if (send(f->launcher, &request, 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-			break; /* it is gone: its end of the socket says so */
+			break; /* it is gone: the socket will report that */
 	for (int i = 0; i < BROKER_CONNECTIONS; i++) {
 		struct broker_connection *c = &b->connections[i];
 		if (fds[i] < 0)
@@ -173,7 +173,7 @@ static void prepare(const struct broker *b, const struct broker_files *f, const 
 	}
 }
 
-/* The VM has ended: who reads gets what is left for it. */
+/* The VM has ended: clients that read get their remaining data. */
 static void finish(struct broker *b, const struct broker_files *f, int fds[BROKER_CONNECTIONS])
 {
 	struct pollfd events[BROKER_CONNECTIONS];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sessions: what the guest may say about each, and what its client may.
+// Sessions: the frames that the guest and the client may send in each.
 #include "broker.h"
 
 #include <string.h>
@@ -67,7 +67,7 @@ static uint32_t number_of(const uint8_t *content)
 	return number;
 }
 
-/* Takes the cost of a frame of data. Returns false if there is not enough credit. */
+/* Deducts the cost of a data frame. Returns false if there is not enough credit. */
 static bool spend(uint32_t *credit, uint32_t *sent, uint32_t length)
 {
 	uint32_t cost = CONTROL_HEADER + length;
@@ -175,7 +175,7 @@ static bool take_guest_frame(struct broker *b, const struct control_header *h, c
 	bool full = client >= 0 && !broker_put(&b->connections[client].out, h->type, h->stream, 0, content, h->length);
 	if (over)
 		free_session(b, h->id);
-	/* it gives or uses credit, and never reads */
+	/* it grants or uses credit, but never reads */
 	if (full)
 		broker_fail(b, client, CONTROL_REFUSED);
 	return true;

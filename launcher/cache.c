@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Nothing in the folder is trusted that another user could have put there, and no problem with it is an error.
+// The launcher trusts nothing that another user could have put into the folder, and no problem with the folder
+// is an error.
 #include "cache.h"
 
 #include "descriptors.h"
@@ -22,7 +23,7 @@
 #define SUFFIX ".snap"
 #define OTHERS (S_IRWXG | S_IRWXO)
 
-/* The bounds of the folder, and what has to stay free on its file system. */
+/* The bounds of the folder, and the space that has to stay free on its file system. */
 #define FILES_MAX 32
 #define BYTES_MAX (UINT64_C(1) << 30)
 #define BYTES_FREE (UINT64_C(256) << 20)
@@ -34,7 +35,8 @@ static const char *because(const char *what, int error)
 	return text;
 }
 
-/* The folder of the user's caches, by the XDG base directory specification, which ignores relative paths. */
+/* The folder of the user's caches, according to the XDG base directory specification, which ignores relative
+ * paths. */
 static bool find_base(char path[PATH_MAX])
 {
 	const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
@@ -56,7 +58,7 @@ static int open_folder(const char *path)
 	return (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
 }
 
-/* A folder is made in a folder of this user only, so that root leaves none in the home of another. */
+/* A folder is created only in a folder of this user, so that root leaves none in another user's home. */
 static bool make_folder(char *path)
 {
 	struct stat st;
@@ -74,7 +76,7 @@ static bool make_folder(char *path)
 	return good;
 }
 
-/* Makes the folder, and the one that it is in if necessary. base: length of the path of the latter. */
+/* Creates the folder and, if necessary, its parent. base: length of the path of the parent. */
 static bool make_folders(char *path, size_t base)
 {
 	if (make_folder(path))
@@ -161,7 +163,7 @@ struct contents {
 	char oldest[CACHE_NAME_MAX];
 };
 
-/* Looks for the file that was not used for longest: hosts update the time of access once a day. */
+/* Looks for the least recently used file: hosts update the time of access once a day. */
 static void look(DIR *dir, struct contents *c)
 {
 	const struct dirent *entry;
@@ -200,7 +202,7 @@ bool cache_publish(int folder, int fd, const char *name, const char **why)
 {
 	char path[32];
 	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-	/* If another start was faster, its file is as good. */
+	/* If another start was faster, its file serves as well. */
 	if (linkat(AT_FDCWD, path, folder, name, AT_SYMLINK_FOLLOW) < 0 && errno != EEXIST) {
 		*why = because("the cache folder", errno);
 		return false;

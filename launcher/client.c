@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// nabla: speaks to running VMs that were started with nabla-run --name, by the broker that each has.
+// nabla: controls running VMs that were started with nabla-run --name, through the broker of each.
 #include "client.h"
 
 #include "diag.h"
@@ -24,7 +24,7 @@ static const struct command {
 	 "run a command in a VM; -i: with standard input, -t: on a terminal", client_exec},
 	{"cp", "FILE NAME:PATH | NAME:PATH FILE", "copy a file into a VM or out of it; FILE may be -", client_cp},
 	{"stop", "NAME…", "shut VMs down, as by a power button, and wait until they have ended", client_stop},
-	{"kill", "NAME…", "end VMs at once; what they have not written to their disks is lost", client_kill},
+	{"kill", "NAME…", "end VMs at once; data that they have not written to their disks is lost", client_kill},
 	{"pause", "NAME…", "suspend VMs", client_pause},
 	{"resume", "NAME…", "continue VMs that were paused", client_resume},
 	{"stats", "NAME…", "print time and memory that VMs use, a line of JSON for each", client_stats},
@@ -36,10 +36,10 @@ static void print_help(void)
 {
 	puts("usage: nabla COMMAND …\n"
 	     "\n"
-	     "Speaks to VMs that this user has started with nabla-run --name NAME.\n");
+	     "Controls VMs that this user has started with nabla-run --name NAME.\n");
 	for (size_t i = 0; i < COMMANDS; i++)
 		printf("  nabla %s %s\n      %s\n", commands[i].name, commands[i].words, commands[i].help);
-	puts("\nExit status: that of COMMAND for exec; 0; 2 for a mistake in the words above; 125 for any other failure.");
+	puts("\nExit status: that of COMMAND for exec; 0; 2 for wrong arguments; 125 for any other failure.");
 }
 
 int main(int argc, char **argv)

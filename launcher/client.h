@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nabla, the client of running VMs: what its commands share. */
+/* nabla, the client of running VMs: declarations that its commands share. */
 #ifndef NABLA_CLIENT_H
 #define NABLA_CLIENT_H
 
@@ -25,10 +25,11 @@ void peer_open(struct peer *peer, const char *name);
 /* Returns false if the broker is gone. */
 bool peer_send(struct peer *peer, enum control_type type, int stream, const void *content, size_t length);
 
-/* Returns the content of the next frame, NULL at the end of the connection. An error of the broker is a failure. */
+/* Returns the content of the next frame, or NULL at the end of the connection. Fails on an error frame of the
+ * broker. */
 const uint8_t *peer_receive(struct peer *peer, struct control_header *header);
 
-/* True if a frame is there, so that peer_receive() will not wait. */
+/* Returns true if a frame has arrived, so that peer_receive() will not wait. */
 bool peer_has_frame(const struct peer *peer);
 
 /* The words of CONTROL_START. */
@@ -42,12 +43,12 @@ struct request {
 /* The descriptors of a session; -1: none. */
 struct streams {
 	int in, out[2];
-	bool terminal; /* in and out[0] are one, in raw mode */
+	bool terminal; /* in and out[0] are a terminal, in raw mode */
 	void (*started)(void *context, uint32_t value);
 	void *context;
 };
 
-/* Runs a session to its end. Returns what CONTROL_EXIT says; fails if the session cannot start. */
+/* Runs a session to its end. Returns the value of CONTROL_EXIT; fails if the session cannot start. */
 uint32_t session_run(struct peer *peer, const struct request *request, const struct streams *streams);
 
 /* The commands: words up to NULL. Each returns the exit status. */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Commands that the brokers of VMs answer, without the guest.
+// Commands that the VMs' brokers answer without the guest.
 #include "client.h"
 
 #include "control_folder.h"
@@ -29,14 +29,15 @@ static const char *ask(enum control_request request, size_t *length)
 	return (const char *)content;
 }
 
-/* Prints what may have control characters. */
+/* Prints text that may contain control characters. */
 static void print_text(const char *text, size_t length)
 {
 	for (size_t i = 0; i < length; i++)
 		putchar((unsigned char)text[i] >= ' ' && text[i] != 0x7f ? text[i] : text[i] == '\n' ? '\n' : '?');
 }
 
-/* For each of the names, at least one. Prints the answers, with `end` after each; waits for the ends of the VMs if `stays`. */
+/* For each of the names, at least one. Prints the answers, with `end` after each; waits until the VMs have ended if
+ * `stays`. */
 static int ask_each(char **names, enum control_request request, const char *end, bool stays)
 {
 	if (!*names)
@@ -49,7 +50,7 @@ static int ask_each(char **names, enum control_request request, const char *end,
 		size_t length = 0;
 		peer_open(&peer, *names);
 		const char *text = ask(request, &length);
-		/* one that has ended is what was asked for */
+		/* a VM that has ended is the requested result */
 		if (!text && !stays)
 			fail(NULL, "VM %s has ended", *names);
 		print_text(text, length);
@@ -120,7 +121,7 @@ static char **list(int folder, size_t *count)
 	return names;
 }
 
-/* One that is being made is not stale: its maker holds the lock. */
+/* A socket that is being created is not stale: its creator holds the lock. */
 static void remove_stale(int folder, const char *name)
 {
 	int fd;

@@ -37,7 +37,7 @@ static void add_variable(struct request *r, const char *text)
 	r->variables[r->head.variables++] = text;
 }
 
-/* Returns the value of an option, and moves on to its last word. */
+/* Returns the value of an option, and advances to its last word. */
 static const char *value_of(char ***word, const char *name)
 {
 	size_t length = strlen(name);
@@ -147,7 +147,7 @@ int client_exec(char **words)
 
 /* --- cp -------------------------------------------------------------------------------------------------------------- */
 
-/* Splits NAME:PATH. Returns the path, NULL if it is a file of the host: so is a word with a slash before the colon. */
+/* Splits NAME:PATH. Returns the path, or NULL for a file of the host, such as a word with a slash before the colon. */
 static const char *guest_path(char *word)
 {
 	char *colon = strchr(word, ':'), *slash = strchr(word, '/');
@@ -242,7 +242,7 @@ static int copy_out(const char *name, const char *path, const char *file)
 int client_cp(char **words)
 {
 	if (!words[0] || !words[1] || words[2])
-		fail_with(EXIT_BAD_INPUT, CP_USAGE, "cp takes two words");
+		fail_with(EXIT_BAD_INPUT, CP_USAGE, "cp takes two arguments");
 	if (!*words[0] || !*words[1])
 		fail_with(EXIT_BAD_INPUT, CP_USAGE, "a name is empty");
 	const char *from = guest_path(words[0]), *to = guest_path(words[1]);

@@ -17,17 +17,17 @@
 
 #define CHUNK 32768u
 #define QUARTER (CONTROL_OUT_WINDOW / 4)
-/* The client ends without the program after more requests to end than this, in as much time. */
+/* After more requests to end than this, within this time, the client ends even if the program does not. */
 #define PATIENCE 3
 #define PATIENCE_S 5
 
 struct run {
 	struct peer *peer;
 	const struct streams *streams;
-	int in;		    /* -1: at its end */
+	int in;		    /* -1: closed */
 	uint32_t credit;    /* for standard input */
 	uint32_t taken[2];  /* to be credited */
-	int signals, count; /* a signalfd; how many requests to end came */
+	int signals, count; /* a signalfd; the number of requests to end */
 	time_t since;	    /* the first of them */
 	bool started, over, whole; /* whole: the input is a file */
 	uint32_t status;
@@ -40,7 +40,7 @@ static _Noreturn void fail_gone(const struct run *r)
 
 static void send_frame(struct run *r, enum control_type type, int stream, const void *content, size_t length)
 {
-	/* why it is gone may still be to be read */
+	/* the reason may still be unread */
 	if (!peer_send(r->peer, type, stream, content, length))
 		r->in = -1;
 }
@@ -74,7 +74,7 @@ static void send_request(struct run *r, const struct request *request)
 static _Noreturn void fail_to_start(const struct run *r, const struct request *request, uint32_t stage, uint32_t number)
 {
 	const char *name = r->peer->name, *why = strerror((int)number);
-	/* the guest may name any stage, that of a program for a file, too */
+	/* the guest may name any stage, even a program's for a file */
 	if (request->head.kind != CONTROL_EXEC)
 		fail(number == EISDIR || number == EINVAL ? "only regular files are copied" : NULL, "VM %s: %s: %s", name,
 		     request->path, why);
@@ -165,7 +165,7 @@ static void forward_signal(struct run *r)
 
 /* --- streams --------------------------------------------------------------------------------------------------------- */
 
-/* Signals are passed on while the reader of a pipe makes nabla wait. */
+/* Pass signals on even while nabla waits for the reader of a pipe. */
 static bool write_all(struct run *r, int fd, const uint8_t *bytes, size_t length)
 {
 	while (length) {
@@ -176,7 +176,7 @@ static bool write_all(struct run *r, int fd, const uint8_t *bytes, size_t length
 			forward_signal(r);
 		if (!events[0].revents)
 			continue;
-		/* a pipe has room for this much, so that write() does not wait */
+		/* a ready pipe has room for this much, so write() does not wait */
 		ssize_t written = write(fd, bytes, length < PIPE_BUF ? length : PIPE_BUF);
 		if (written < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
@@ -237,7 +237,7 @@ static void read_input(struct run *r)
 	ssize_t got = read(r->in, bytes, most);
 	if (got < 0 && (errno == EINTR || errno == EAGAIN))
 		return;
-	/* half a file is no copy */
+	/* half a file is not a copy */
 	if (got < 0 && r->whole)
 		fail(NULL, "cannot read the input: %s", strerror(errno));
 	if (got < 0)

@@ -25,7 +25,7 @@ enum {
 	FS_MAKE_SYM = 1 << 12, FS_REFER = 1 << 13, FS_TRUNCATE = 1 << 14,
 };
 
-/* All rights that a version knows; the first is without FS_REFER, which renaming between directories needs. */
+/* All rights that a version supports; the first lacks FS_REFER, which renaming between directories needs. */
 static const uint64_t fs_known[] = {0x1fff, 0x3fff, 0x7fff, 0x7fff, 0xffff};
 
 #define READS (FS_READ_FILE | FS_READ_DIR)
@@ -44,7 +44,7 @@ struct __attribute__((packed)) beneath {
 bool confine_files(int directory, bool read_only)
 {
 	long version = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_VERSION);
-	if (version < 2) /* none, or one that forbids to rename between directories */
+	if (version < 2) /* none, or one that forbids renaming between directories */
 		return version == 1 || errno == ENOSYS || errno == EOPNOTSUPP;
 	const long last = (long)(sizeof fs_known / sizeof *fs_known);
 	const struct ruleset rules = {

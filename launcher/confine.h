@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Confinement of a server of nabla-run: what is left to it when the guest's first message arrives. */
+/* Confinement of a server of nabla-run: the rights that it keeps when the guest's first message arrives. */
 #ifndef NABLA_CONFINE_H
 #define NABLA_CONFINE_H
 
@@ -14,8 +14,9 @@
 bool confine_files(int directory, bool read_only);
 
 /*
- * Resource limits, of which `memory` is that of the address space, and the filter of system calls: these, most frequent
- * first, and mmap and mprotect without PROT_EXEC. Another call kills the process. Returns false with errno set.
+ * Sets resource limits, of which `memory` limits the address space, and the filter of system calls: it permits the given
+ * calls, most frequent first, and mmap and mprotect without PROT_EXEC. Any other call kills the process. Returns false with
+ * errno set.
  */
 bool confine_calls(const uint16_t *calls, size_t count, uint64_t memory);
 

@@ -25,7 +25,7 @@
 
 #define MEMORY_MAX (UINT64_C(128) << 20) /* see struct broker; address space of the program included */
 
-/* The socket that this process has made, for an end at any place. */
+/* The socket that this process has created, to be removed wherever the process ends. */
 static struct {
 	pid_t owner;
 	int folder;
@@ -83,9 +83,9 @@ void control_open(const struct options *o, struct control *c)
 	}
 	c->listener = control_listen(c->folder, o->name);
 	if (c->listener < 0)
-		fail(NULL, "--name: cannot make the socket %s: %s", o->name, strerror(errno));
+		fail(NULL, "--name: cannot create the socket %s: %s", o->name, strerror(errno));
 	if (fstatat(c->folder, o->name, &made.socket, AT_SYMLINK_NOFOLLOW) < 0)
-		fail(NULL, "--name: cannot make the socket %s: %s", o->name, strerror(errno));
+		fail(NULL, "--name: cannot create the socket %s: %s", o->name, strerror(errno));
 	made.owner = getpid();
 	made.folder = c->folder;
 	made.name = o->name;
@@ -184,7 +184,7 @@ int control_request(struct control *c)
 {
 	uint8_t request;
 	ssize_t got = c->link < 0 ? -1 : recv(c->link, &request, 1, MSG_DONTWAIT);
-	/* a broker that shuts its end down would wake nabla-run for ever */
+	/* a broker that shuts its end down would wake nabla-run forever */
 	if (!got)
 		close_link(c);
 	return got == 1 ? request : 0;
@@ -192,7 +192,7 @@ int control_request(struct control *c)
 
 static void say(struct control *c, const char *text, size_t length)
 {
-	/* a broker that does not read gets no answer: it must not stop the launcher */
+	/* a broker that does not read gets no answer: it must not block the launcher */
 	if (c->link >= 0 && send(c->link, text, length, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
 		return;
 }

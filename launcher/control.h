@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* --name: a socket by which clients speak to the VM, and the broker that serves it, a process of its own. */
+/* --name: a socket through which clients control the VM, and the broker that serves it, a separate
+ * process. */
 #ifndef NABLA_CONTROL_H
 #define NABLA_CONTROL_H
 
@@ -16,7 +17,7 @@ struct control {
 	int proc; /* -1: unknown */
 };
 
-/* Makes the socket; fails if a VM of this name runs. */
+/* Creates the socket; fails if a VM of this name runs. */
 void control_open(const struct options *options, struct control *control);
 
 /* Starts the broker. Returns the VM's end of the stream, -1 without --name. */
@@ -37,7 +38,7 @@ void control_stats(struct control *control, const struct options *options, pid_t
 /* Removes the socket, and ends the broker. */
 void control_end(struct control *control);
 
-/* control_texts.c: what clients learn about a VM. */
+/* control_texts.c: the information about a VM for clients. */
 struct broker_texts;
 void control_describe(const struct options *options, pid_t launcher, struct broker_texts *texts);
 

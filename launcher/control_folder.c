@@ -71,7 +71,7 @@ int control_folder(bool create, const char **why)
 	return open_in(parent, "machines", create, why);
 }
 
-/* A path to the folder may be too long for an address, and needs no procfs this way. */
+/* A path to the folder may be too long for a socket address, and one through /proc/self/fd would need procfs. */
 static int enter(int folder)
 {
 	int before = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -88,7 +88,7 @@ static void leave(int before)
 {
 	int error = errno;
 	if (before >= 0) {
-		if (fchdir(before) < 0) /* its rights have changed: nothing needs it any more */
+		if (fchdir(before) < 0) /* its permissions have changed: nothing needs it any longer */
 			error = errno;
 		close(before);
 	}
@@ -110,7 +110,7 @@ enum control_found control_connect(int folder, const char *name, int *fd)
 	*fd = -1;
 	if (fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return errno == ENOENT ? CONTROL_FOUND_NONE : CONTROL_FOUND_ERROR;
-	if (!S_ISSOCK(st.st_mode)) { /* it is somebody else's, and stays */
+	if (!S_ISSOCK(st.st_mode)) { /* it is not ours, and stays */
 		errno = EEXIST;
 		return CONTROL_FOUND_ERROR;
 	}
@@ -129,7 +129,7 @@ enum control_found control_connect(int folder, const char *name, int *fd)
 	return error == ENOENT ? CONTROL_FOUND_NONE : error == ECONNREFUSED ? CONTROL_FOUND_STALE : CONTROL_FOUND_ERROR;
 }
 
-/* It has the name only when somebody listens. */
+/* It gets its name only when a process listens on it. */
 int control_listen(int folder, const char *name)
 {
 	struct sockaddr_un address;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The VM of root runs as another user, and so does nabla-run from then on: a process that stays root, without capabilities,
-// removes the socket at the end. It waits for the end of a pipe, and can do nothing else.
+// A VM that root starts runs as another user, and so does nabla-run from then on. A process that stays root, without
+// capabilities, removes the socket at the end. It waits until a pipe is closed, and can do nothing else.
 #include "control_remover.h"
 
 #include "confine.h"

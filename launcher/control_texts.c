@@ -8,7 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-/* An answer of the broker is short: what does not fit is left out, and the JSON stays valid. */
+/* An answer of the broker is short: text that does not fit is left out, and the JSON stays valid. */
 #define TEXT_MAX 3900
 #define VALUE_MAX 1000
 

@@ -4,7 +4,7 @@
 
 #include "vm.h"
 
-/* Prints what vm_run() would do, one fact per line. */
+/* Prints what vm_run() would do, one property per line. */
 void dry_run_print(const struct vm *vm);
 
 #endif

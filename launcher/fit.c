@@ -16,15 +16,15 @@
 #define NABLA_VERSION "unknown"
 #endif
 
-#define LAYOUT 3 /* of struct fit, and of what nabla-init does before it saves the VM */
+#define LAYOUT 3 /* of struct fit, and of the steps of nabla-init before it saves the VM */
 #define BOOT_ID "/proc/sys/kernel/random/boot_id"
 #define AT_HWCAP2_NUMBER 26
-#define FRESH_S 3 /* the coarsest times of file systems have steps of two seconds */
+#define FRESH_S 3 /* the coarsest time stamps of file systems have steps of two seconds */
 
 static bool identify(int fd, uint64_t kind, struct file_identity *id)
 {
 	struct stat st;
-	/* A block device does not note when it was written. */
+	/* A block device does not record when it was written. */
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
 		return false;
 	*id = (struct file_identity){
@@ -78,7 +78,7 @@ bool fit_describe(struct fit *fit, const struct vm *vm, const struct disk_file *
 
 static bool is_fresh(const struct file_identity *id, time_t now)
 {
-	/* Anybody can set the time of modification, and nobody that of the change. */
+	/* A user can set the time of modification, but not the time of change. */
 	return id->size && id->changed[0] + FRESH_S > now;
 }
 

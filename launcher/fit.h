@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* A file that has changed since has another time of change, or is another file. */
+/* A file that has changed since then has another time of change, or is another file. */
 struct file_identity {
 	uint64_t device, inode, size, kind;
 	int64_t modified[2], changed[2]; /* seconds, nanoseconds */
@@ -21,8 +21,8 @@ struct file_identity {
 struct fit {
 	char launcher[64]; /* version and layout */
 	/*
-	 * The host's boot ID. During one boot the processor stays what it is; and a file that a crash of the host has
-	 * damaged is of an earlier one.
+	 * The host's boot ID. The processor does not change during one boot, and a file that a crash of the host has
+	 * damaged is from an earlier boot.
 	 */
 	char boot[40];
 	uint64_t hwcap[2];

@@ -37,7 +37,7 @@ static uint32_t le32(const unsigned char *p)
 	return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
-/* Checked before the file is opened: to open a device can have effects. */
+/* Checked before the file is opened: opening a device can have side effects. */
 static void check_type(const struct stat *st, const char *path)
 {
 	if (S_ISDIR(st->st_mode))
@@ -97,7 +97,7 @@ static void lock(int fd, const char *path, bool writable)
 		fail(writable ? "VMs can share an image that none of them writes: --read-only, --ephemeral, ,ro, ,cow"
 			      : "the other VM may write to it",
 		     "image %s is in use by another VM", path);
-	/* Some file systems have no locks. That is no error, but the user should know. */
+	/* Some file systems have no locks. That is not an error, but the user should know. */
 	note("warning: cannot lock image %s: %s", path, strerror(errno));
 }
 
@@ -115,7 +115,7 @@ static int open_file(const struct disk *disk, bool is_root, bool follow_symlinks
 	if (path_fd < 0 || fstat(path_fd, &st) < 0)
 		fail(NULL, "cannot open image %s: %s", path, strerror(errno));
 	check_type(&st, path);
-	/* O_EXCL: the host does not open a mounted block device then. O_NONBLOCK: no wait for a lease of the file. */
+	/* With O_EXCL, the host refuses a mounted block device. O_NONBLOCK avoids a wait for a lease on the file. */
 	int flags = writable ? O_RDWR | (S_ISBLK(st.st_mode) ? O_EXCL : 0) : O_RDONLY;
 	int fd = path_reopen(path_fd, path, flags | O_NOCTTY | O_NONBLOCK);
 	int error = errno;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The first start of an image makes the snapshot, by a VM of its own, and goes on from it like all later ones. Neither
-// the command nor its settings are part of it: nabla-init saves the VM before it applies them.
+// The first start of an image creates the snapshot in a separate VM, and restores it like all later starts. Neither the
+// command nor its settings are part of it: nabla-init saves the VM before it applies them.
 #include "instant.h"
 
 #include "cache.h"
@@ -24,7 +24,7 @@
 #define MEMORY_MAX (UINT64_C(8) << 30) /* the tables of more memory make the file large, and the first start slow */
 #define NEVER_SAVED "the image does not save its boot"
 
-/* The second page of the file, written when the guest has completed the rest and is gone. */
+/* The second page of the file, written when the guest has completed the rest and has ended. */
 struct seal {
 	uint64_t magic;
 	uint64_t sum; /* of the first page */
@@ -33,7 +33,7 @@ struct seal {
 
 _Static_assert(sizeof(struct seal) <= SNAPSHOT_PAGE, "the memory of the guest follows");
 
-/* Returns why a VM with these options has to boot, NULL if it need not. */
+/* Returns why a VM with these options has to boot, or NULL. */
 static const char *reason_to_boot(const struct options *o)
 {
 	const char *cold = getenv("NABLA_COLD");
@@ -65,13 +65,13 @@ static const char *reason_to_boot(const struct options *o)
 	return NULL;
 }
 
-/* A write to the file changes its time, so that this one shows that nothing has written to it since. */
+/* A write to the file changes its time of change: if that is still the same, nothing has written to the file. */
 static time_t time_of(const struct seal *seal)
 {
 	return (time_t)(snapshot_hash((const unsigned char *)seal, sizeof *seal) & 0x3fffffff);
 }
 
-/* Kernels refuse a file that they cannot map, on a file system without programs for instance. */
+/* Kernels refuse a file that they cannot map, for instance on a file system that is mounted noexec. */
 static bool is_mappable(int fd)
 {
 	void *at = mmap(NULL, SNAPSHOT_PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0);
@@ -105,7 +105,7 @@ static bool is_intact(int fd, const struct stat *st, const struct fit *fit, cons
 	return false;
 }
 
-/* Returns the snapshot, or -1: with the reason, or without one if the next thing to do is to make it. */
+/* Returns the snapshot, or -1: with the reason, or without one if the caller should create the snapshot. */
 static int find(int folder, const char *name, const struct fit *fit, bool repair, const char **why)
 {
 	struct stat st = {0};
@@ -117,7 +117,8 @@ static int find(int folder, const char *name, const struct fit *fit, bool repair
 	close(fd);
 	if (!*why)
 		*why = "the snapshot in the cache cannot be examined";
-	/* The next start makes a new one; an image that saved nothing gets another chance, since the host was perhaps busy. */
+	/* The next start creates a new one; an image that saved nothing gets another chance, as the host may have been
+	 * busy. */
 	if (repair && (st.st_size || st.st_ctim.tv_sec + RETRY_S < time(NULL)))
 		unlinkat(folder, name, 0);
 	return -1;
@@ -130,7 +131,7 @@ static bool may_write(uint64_t size)
 	return getrlimit(RLIMIT_FSIZE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= size;
 }
 
-/* Completes the file if the guest has; otherwise makes it an empty one. */
+/* Completes the file if the guest has saved itself; otherwise truncates it. */
 static bool seal_file(int fd, const struct fit *fit)
 {
 	unsigned char first[SNAPSHOT_PAGE];
@@ -159,9 +160,9 @@ static void make(const struct vm *vm, const struct disk_file *files, int folder,
 		*why = "the limit of the size of files is too low";
 		return;
 	}
-	/* One at a time: a hundred starts at once make one snapshot, not a hundred. */
+	/* One at a time: a hundred simultaneous starts create one snapshot, not a hundred. */
 	if (flock(folder, LOCK_EX | LOCK_NB) < 0) {
-		*why = "another start makes a snapshot";
+		*why = "another start is creating the snapshot";
 		return;
 	}
 	int fd = cache_create(folder, why);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Instant start: a VM whose disks stay as they are goes on from a snapshot of its boot, which the first start makes. */
+/* Instant start: a VM without writable disks resumes from a snapshot of its boot, which the first start creates. */
 #ifndef NABLA_INSTANT_H
 #define NABLA_INSTANT_H
 
@@ -8,9 +8,9 @@
 #include "vm.h"
 
 /*
- * Decides how the VM starts, and notes it in vm->start. If it goes on from a snapshot, sets options->restore and
- * vm->snapshot as --restore would. Nothing here is an error: what prevents an instant start is a reason to boot. Called
- * once all files but the network are open, before privileges are dropped.
+ * Decides how the VM starts, and records it in vm->start. If the VM resumes from a snapshot, sets options->restore and
+ * vm->snapshot as --restore would. Nothing here is an error: an obstacle to an instant start is a reason to boot. Called
+ * once all files except the network are open, before privileges are dropped.
  */
 void instant_start(struct vm *vm, struct options *options, const struct disk_file *files);
 

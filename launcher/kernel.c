@@ -18,7 +18,7 @@
 /* Relative to the directory of nabla-run: an unpacked release, the build tree, an installation under a prefix. */
 static const char *const kernel_paths[] = {"vmlinux", "../kernel/vmlinux", "../lib/nabla/vmlinux"};
 
-/* As nabla-init mounts other directories. */
+/* The same options with which nabla-init mounts other directories. */
 #define ROOT_FLAGS "trans=host,version=9p2000.L,access=any,msize=262144"
 
 struct words {
@@ -109,7 +109,7 @@ static void add_disks(struct words *words, const struct options *o)
 	add(words, o->disks[0].read_only ? "ro" : "rw");
 }
 
-/* Otherwise nothing that the guest writes outlives it, so that nabla-init need not write it to the disks at the end. */
+/* Returns true if a write can outlive the guest; otherwise nabla-init need not sync the disks at the end. */
 static bool disks_are_written(const struct options *o)
 {
 	for (size_t i = 0; i < o->disk_count; i++)

@@ -17,8 +17,8 @@
  */
 #define ADDRESS_SPACE_SLACK (UINT64_C(4) << 20)
 /*
- * The kernel's window and its tables, and the addresses below the kernel. They are no memory: the kernel limits that by
- * RLIMIT_DATA.
+ * The kernel's window and its tables, and the addresses below the kernel. These are only addresses: the kernel limits the
+ * memory there by RLIMIT_DATA.
  */
 #define WINDOW (UINT64_C(66) << 30)
 

@@ -19,13 +19,13 @@ struct limit {
 /* Computes the limits. Fails if the launcher's own limits are lower than the VM needs. */
 void limits_choose(const struct options *options, const struct disk_file *disks, struct limit limits[LIMITS]);
 
-/* Returns true if the VM can have the addresses of reservations: its kernel takes them only where the limit permits it. */
+/* Returns true if the VM can have addresses for reservations: its kernel maps them only if the limit permits it. */
 bool limits_permit_window(const struct options *options, const struct disk_file *disks);
 
-/* Keeps this process, and those that it starts, on the processor that it is on. */
+/* Keeps this process, and those that it starts, on its current processor. */
 void pin_to_processor(void);
 
-/* Sets RLIMIT_CPU of a file server as that of the VM. Returns false with errno set on failure. */
+/* Gives a file server the RLIMIT_CPU of the VM. Returns false with errno set on failure. */
 bool limit_processor_time(const struct options *options);
 
 /* Called in the process that becomes the VM. Returns false with errno set on failure. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The snapshot comes from a VM of its own: what runs in it is the kernel, nabla-init and /bin/true of the image, never a
-// command of a user, which could leave a snapshot that harms the VMs after it.
+// The snapshot comes from a separate VM, which runs only the kernel and the image's nabla-init and /bin/true: a user's
+// command could leave a snapshot that harms later VMs.
 #include "maker.h"
 
 #include "descriptors.h"
@@ -25,7 +25,7 @@ static void reduce(struct options *o)
 	static char program[] = "/bin/true", *nothing[] = {NULL}, *rehearsal[] = {program, NULL};
 	o->snapshot = "";
 	o->snapshot_then_exit = o->save_boot = true;
-	/* It then runs a command as later VMs do, and adds to the file which pages that changes. */
+	/* The VM then runs a command like later VMs, and adds to the file the list of pages that change. */
 	o->rehearse = o->memory <= REHEARSAL_MAX;
 	o->command = o->rehearse ? rehearsal : nothing;
 	o->env_count = o->service_count = 0;
@@ -39,7 +39,7 @@ static void reduce(struct options *o)
 	o->json = false;
 }
 
-/* console: input that never comes and does not end. */
+/* console: a standard input that neither delivers data nor ends. */
 static _Noreturn void run(const struct vm *from, const struct disk_file *files, int file, int console)
 {
 	struct options o = *from->options;
@@ -74,9 +74,9 @@ static _Noreturn void run(const struct vm *from, const struct disk_file *files, 
 	if (o.jail)
 		jail_enter();
 	privileges_drop(&o);
-	/* A change of the user cancels it. */
+	/* Changing the user cancels it. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	/* A launcher that is dead already has closed its end of the console. */
+	/* If the launcher is already dead, its end of the console is closed. */
 	struct pollfd launcher = {.fd = STDIN_FILENO};
 	if (poll(&launcher, 1, 0))
 		_exit(1);
@@ -97,10 +97,10 @@ bool maker_run(const struct vm *vm, const struct disk_file *files, int file)
 	}
 	close(console);
 	if (pid > 0) {
-		/* Its end closes the other end of the console. */
+		/* When it ends, the other end of the console is closed. */
 		if (poll(&other, 1, WAIT_MS) <= 0) {
 			kill(pid, SIGKILL);
-			/* Its VM dies with it, and holds the console until then. */
+			/* Its VM dies with it, and keeps the console open until then. */
 			poll(&other, 1, WAIT_MS);
 		}
 		waitpid(pid, NULL, 0);

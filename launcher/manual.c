@@ -104,7 +104,7 @@ static const char tail[] =
 	"| 11 | the network |\n"
 	"| 12 | a page of memory shared with nabla-run: window size, counters of host calls |\n"
 	"| 13 | the file of `--snapshot` |\n"
-	"| 14 | the snapshot that the VM goes on from |\n"
+	"| 14 | the snapshot that the VM resumes from |\n"
 	"| 15 to 22 | the sockets to the file servers of shared directories |\n"
 	"| 23 | the socket to the broker of `--name` |\n"
 	"\n"
@@ -141,8 +141,8 @@ static const char tail[] =
 	"| `run_us` | from there to the end |\n"
 	"| `total_us` | from the start of nabla-run to the end |\n"
 	"| `peak_memory_kib` | maximum resident memory of the VM |\n"
-	"| `start` | `restored`: the VM has gone on from a snapshot; `cold`: it has booted |\n"
-	"| `start_reason` | why it has booted |\n"
+	"| `start` | `restored`: the VM resumed from a snapshot; `cold`: it booted |\n"
+	"| `start_reason` | why it booted |\n"
 	"| `host_calls` | number of host calls, by name |\n"
 	"\n"
 	"A line of `--stats-fd` has `uptime_us`, the time since the start of nabla-run, `launch_us`, `boot_us` and\n"
@@ -150,7 +150,7 @@ static const char tail[] =
 	"\n"
 	"## Environment\n"
 	"\n"
-	"`NABLA_KERNEL`: see `--kernel`. `NABLA_COLD`: any text in it acts as `--cold`. `XDG_CACHE_HOME`: the snapshots of instant\n"
+	"`NABLA_KERNEL`: see `--kernel`. `NABLA_COLD`: any value acts as `--cold`. `XDG_CACHE_HOME`: the snapshots of instant\n"
 	"starts are in its folder `nabla-run`; by default in `$HOME/.cache/nabla-run`. `TERM`: passed to a guest with a terminal.\n";
 
 void print_manual(void)

@@ -25,12 +25,12 @@ struct disk {
 #define SHARES_MAX 8
 #define SHARE_ROOT 0 /* the others are those of --mount */
 
-/* A directory of the host that the guest has. */
+/* A host directory in the guest. */
 struct share {
 	const char *host;
 	const char *guest; /* an absolute path without superfluous slashes; NULL: the root */
 	bool read_only;
-	bool cache; /* the guest may keep what it has seen */
+	bool cache; /* the guest may cache what it has read */
 };
 
 enum net_kind {
@@ -84,7 +84,7 @@ struct options {
 	struct net net;
 	bool net_given;
 
-	const char *name; /* by which clients find the VM; NULL: none */
+	const char *name; /* under which clients find the VM; NULL: none */
 
 	/* the command */
 	const char *workdir;
@@ -102,7 +102,7 @@ struct options {
 	const char *restore; /* the file to start from; NULL: the VM boots */
 	bool cold;	     /* never start from a snapshot that was not given */
 	bool save_boot;	     /* nabla-init saves the VM before it applies settings; no option of the user */
-	bool rehearse;	     /* the VM goes on, and adds to the snapshot which pages it changes; likewise */
+	bool rehearse;	     /* the VM continues, and adds to the snapshot the list of pages that it changes; likewise */
 
 	/* isolation, limits and observation */
 	struct identity run_as;

@@ -33,7 +33,7 @@ PARSE(stats_fd);
 PARSE(snapshot);
 PARSE(restore);
 
-/* The memory of a VM that is restored: no other than --memory, and within the same bounds. */
+/* Sets the memory of a restored VM: the same as --memory, if given, and within the same bounds. */
 void memory_restored(struct options *o, uint64_t size);
 
 /* Parses a decimal number without sign or leading blanks. Stores its end in *end. Returns false above most. */

@@ -13,7 +13,7 @@ struct ending {
 	uint64_t started_ns; /* the launcher, not the VM */
 	uint64_t ended_ns;
 	long peak_kib;
-	const char *why_cold; /* why the VM has booted; NULL: it was restored */
+	const char *why_cold; /* why the VM booted; NULL: it was restored */
 };
 
 /* Writes the final report to standard error. */

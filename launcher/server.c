@@ -78,7 +78,7 @@ void server_limit(const struct options *o, pid_t launcher)
 		fail(NULL, "cannot limit the processor time of a server: %s", strerror(errno));
 	nice(o->nice);
 	umask(0);
-	/* A change of the user cancels it. */
+	/* Changing the user cancels it. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != launcher)
 		_exit(EXIT_OWN_ERROR);
@@ -104,7 +104,7 @@ void server_wait(struct server *server, const char *what)
 	if (got == 1)
 		return;
 	waitpid(server->pid, &status, 0);
-	if (WIFEXITED(status)) /* it has said why */
+	if (WIFEXITED(status)) /* it has printed the reason */
 		exit(EXIT_OWN_ERROR);
 	fail(NULL, "%s was killed by signal %d", what, WTERMSIG(status));
 }

@@ -40,7 +40,7 @@ static int open_directory(const char *path, bool follow_symlinks, const char *op
 	return fd_move_high(fd);
 }
 
-/* Links in the directory are the guest's. Hosts that lack the call find out when the VM starts. */
+/* Links in the directory are resolved in the guest's tree. On hosts without the call, the VM's start shows the error. */
 static void check_init(const struct options *o, int root)
 {
 	struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT};
@@ -125,7 +125,7 @@ static _Noreturn void serve(const struct options *o, const struct share *share, 
 		fail("mount procfs at /proc", "a shared directory needs /proc/self/fd: %s", strerror(errno));
 	proc = fd_move_high(proc);
 	pid_t launcher = getppid();
-	/* The directory stays one of the launcher's mount namespace, with all that is mounted below it. */
+	/* The directory stays in the launcher's mount namespace, with everything that is mounted below it. */
 	server_drop(o);
 	check_access(o, share, directory);
 	server_keep((const int[]){ends->own, directory, proc, ends->ready}, KEPT_END - KEPT_SOCKET);
@@ -209,7 +209,7 @@ void shares_end(const struct options *o, struct share_process shares[SHARES_MAX]
 		if (!shares[i].server.pid)
 			continue;
 		kill(shares[i].server.pid, SIGKILL);
-		/* One that waits for the host's disk ends when that answers: nobody waits for it. */
+		/* A server that waits for the host's disk ends when the disk answers: nobody waits for the server. */
 		waitpid(shares[i].server.pid, NULL, WNOHANG);
 		note("warning: the file server of %s was killed because it did not end within %d seconds: data may be missing",
 		     o->shares[i].host, SERVER_END_S);

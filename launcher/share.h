@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Shared directories: one file server, a process of its own, for each. */
+/* Shared directories: one file server, a separate process, for each. */
 #ifndef NABLA_SHARE_H
 #define NABLA_SHARE_H
 
@@ -27,7 +27,8 @@ void shares_wait(const struct options *options, struct share_process shares[SHAR
 void shares_check(const struct options *options, struct share_process shares[SHARES_MAX]);
 
 /*
- * Waits until all have done what the guest requested, and have ended; kills those that have not after 5 seconds. All copies of the VM's ends must be closed.
+ * Waits until all servers have handled the guest's requests and have ended; kills those that have not after 5 seconds. All
+ * copies of the VM's ends must be closed.
  */
 void shares_end(const struct options *options, struct share_process shares[SHARES_MAX]);
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* The guest chooses the numbers: none of its patterns should fill one bucket by accident. */
+/* The guest chooses the numbers: an ordinary pattern of them must not fill one bucket. */
 static uint32_t bucket_of(uint32_t id)
 {
 	return (id * UINT32_C(0x9e3779b1) >> 16) % FID_BUCKETS;

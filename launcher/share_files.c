@@ -16,7 +16,7 @@
 #define NS_MAX 999999999u
 #define LOCK_SUCCESS 0
 #define LOCK_TYPE_UNLOCKED 2
-/* Owners are not shown, so bits that act for the owner are not either. */
+/* Owners are not shown, so the set-ID bits are not either. */
 #define MODES_SHOWN (S_IFMT | 01777u)
 #define MODES_SET 01777u
 
@@ -49,7 +49,7 @@ bool share_open(struct share_server *s, struct wire *in, struct wire *out)
 	return !in->bad && fid && open_fid(s, fid, flags, out);
 }
 
-/* A fid more of the same file, opened. */
+/* Another fid for the same file, opened. */
 bool share_reopen(struct share_server *s, struct wire *in, struct wire *out)
 {
 	struct fid *fid = share_fid(s, in);
@@ -105,7 +105,7 @@ bool share_getattr(struct share_server *s, struct wire *in, struct wire *out)
 {
 	struct fid *fid = share_fid(s, in);
 	struct stat st;
-	get64(in); /* what is requested: more is no error */
+	get64(in); /* the requested attributes: returning more is not an error */
 	if (in->bad || !fid || !share_examine(s, fid, &st))
 		return false;
 	share_put_attributes(s, out, &st);
@@ -188,12 +188,12 @@ bool share_setattr(struct share_server *s, struct wire *in, struct wire *out)
 		return false;
 	if (!(valid & (SET_ATIME | SET_MTIME)) || set_times(s, fid, times))
 		return true;
-	/* The right to write to another user's file includes setting both of its times to now, but not one of them. */
+	/* Write permission for another user's file permits setting both of its times to now, but not only one of them. */
 	const struct timespec both_now[2] = {{.tv_nsec = UTIME_NOW}, {.tv_nsec = UTIME_NOW}};
 	return errno == EPERM && !(valid & (SET_ATIME_TO | SET_MTIME_TO)) && set_times(s, fid, both_now);
 }
 
-/* As the host's kernel writes them, see getdents64(2). */
+/* The layout of the host's kernel, see getdents64(2). */
 struct entry {
 	uint64_t number;
 	int64_t next;
@@ -252,7 +252,7 @@ bool share_readdir(struct share_server *s, struct wire *in, struct wire *out)
 		bool all = put_entries(out, end, entries, (size_t)got, mask, &at);
 		if (got && all)
 			continue;
-		/* The host is behind what was read, the guest perhaps not. */
+		/* The host's position is behind the entries that were read; the guest may not have received them. */
 		if (!all && lseek(fid->io, at, SEEK_SET) < 0)
 			return false;
 		break;
@@ -268,7 +268,7 @@ bool share_fsync(struct share_server *s, struct wire *in, struct wire *out)
 	(void)out;
 	if (!fid)
 		return false;
-	/* A share that is read-only has nothing to write, and some file systems cannot. */
+	/* A read-only share has nothing to write, and some file systems cannot sync. */
 	return fid->io < 0 || s->read_only || !fsync(fid->io) || errno == EINVAL || errno == EROFS;
 }
 
@@ -336,7 +336,7 @@ bool share_statfs(struct share_server *s, struct wire *in, struct wire *out)
 	return true;
 }
 
-/* The guest's kernel keeps its programs apart; locks of the host's programs are not seen. */
+/* The guest's kernel arbitrates between its programs; it does not see locks of the host's programs. */
 bool share_lock(struct share_server *s, struct wire *in, struct wire *out)
 {
 	if (!share_fid(s, in))

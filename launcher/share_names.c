@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Operations on the names of files. Each is one call of the host with a descriptor of a directory and one name, or two.
+// Operations on the names of files. Each is one host call with one or two pairs of a directory descriptor and a name.
 #include "share_server.h"
 
 #include <errno.h>
@@ -34,7 +34,7 @@ bool share_attach(struct share_server *s, struct wire *in, struct wire *out)
 	return true;
 }
 
-/* Puts the fid on another node, whose reference it takes over. */
+/* Moves the fid to another node, and takes over the caller's reference to that node. */
 static void set_node(struct share_server *s, struct fid *fid, struct node *node)
 {
 	node_release(&s->nodes, fid->node);
@@ -98,7 +98,7 @@ bool share_look(struct share_server *s, struct wire *in, struct wire *out)
 		if (!node_is_there(&s->nodes, fid->node->parent, depth))
 			return false;
 		if (!share_examine(s, fid, &st)) {
-			/* ESTALE is for the directories, and lets the guest begin again. */
+			/* ESTALE is reserved for the directories, and makes the guest start over. */
 			if (errno == ESTALE)
 				errno = ENOENT;
 			return false;
@@ -131,7 +131,7 @@ bool share_clunk(struct share_server *s, struct wire *in, struct wire *out)
 	return true;
 }
 
-/* There is no answer that could say what is wrong with it. */
+/* The request has no answer that could report an error. */
 bool share_forget(struct share_server *s, struct wire *in, struct wire *out)
 {
 	(void)out;
@@ -143,7 +143,7 @@ bool share_forget(struct share_server *s, struct wire *in, struct wire *out)
 	return !in->bad;
 }
 
-/* Linux removes by names. The fid is gone in any case. */
+/* Linux removes files by name. The fid is gone in any case. */
 bool share_remove(struct share_server *s, struct wire *in, struct wire *out)
 {
 	if (share_clunk(s, in, out))
@@ -171,7 +171,7 @@ static bool put_made(struct share_server *s, struct wire *out, int directory, co
 	return true;
 }
 
-/* Creates a file in the directory of the fid, which becomes the open file's. */
+/* Creates a file in the directory of the fid, and moves the fid to the open file. */
 static bool create_file(struct share_server *s, struct fid *fid, const char *name, uint32_t flags, uint32_t mode,
 			struct stat *st)
 {
@@ -188,7 +188,7 @@ static bool create_file(struct share_server *s, struct fid *fid, const char *nam
 	int io = openat(directory, name, open_flags | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY,
 			mode & MODES);
 	bool made = io >= 0;
-	/* Somebody on the host was faster. */
+	/* A process on the host was faster. */
 	if (!made && (errno != EEXIST || flags & O_EXCL))
 		return false;
 	struct node *node = node_walk(&s->nodes, fid->node, name, st);
@@ -299,7 +299,7 @@ bool share_readlink(struct share_server *s, struct wire *in, struct wire *out)
 	return true;
 }
 
-/* A second directory may take the place of the first in the cache of descriptors. */
+/* Opening the second directory may evict the first from the cache of descriptors. */
 static int keep_while(struct share_server *s, struct node *kept, struct node *needed)
 {
 	bool pinned = kept->pinned;

@@ -68,7 +68,7 @@ static bool is_same(const struct node *node, const struct stat *st)
 	return node->ino == st->st_ino && node->dev == st->st_dev && node->type == (st->st_mode & S_IFMT);
 }
 
-/* Opens a name of a directory if it still leads to the node's file. */
+/* Opens a name in a directory if it still leads to the node's file. */
 static int open_same(int directory, const struct node *node)
 {
 	struct stat st;
@@ -104,7 +104,7 @@ int node_directory(struct nodes *all, struct node *node)
 		int fd = open_same(at->fd, next);
 		if (fd < 0)
 			return -1;
-		/* at is the newest, so that it keeps its own */
+		/* at is the newest, so it keeps its own */
 		hold(all, next, fd);
 		at = next;
 	}
@@ -144,7 +144,7 @@ static void insert(struct nodes *all, struct node *node)
 	*bucket = node;
 }
 
-/* Takes the node out of the tree, and returns the parent, whose reference the caller gets. */
+/* Removes the node from the tree, and returns the parent with its reference, which passes to the caller. */
 static struct node *take_out(struct nodes *all, struct node *node)
 {
 	struct node *parent = node->parent;
@@ -266,7 +266,7 @@ void node_move(struct nodes *all, struct node *from, const char *old, struct nod
 	node_forget(all, to, new);
 	if (!node)
 		return;
-	/* Others may rearrange the directory at the same time; a node must never be its own ancestor. */
+	/* Host processes may rearrange the directory at the same time; a node must never become its own ancestor. */
 	char *name = is_within(to, node) ? NULL : strdup(new);
 	struct node *parent = take_out(all, node);
 	if (name) {
@@ -313,7 +313,7 @@ int node_by_proc(struct nodes *all, struct node *node, int (*call)(int proc, con
 {
 	char name[16];
 	int fd, own = -1;
-	/* To open anything else can have effects, and a link of /proc to a symbolic link would be followed. */
+	/* Opening anything else can have side effects, and the host would follow a link in /proc to a symbolic link. */
 	if (node->type != S_IFREG && node->type != S_IFDIR) {
 		errno = EPERM;
 		return -1;

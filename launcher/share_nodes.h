@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the guest knows of a shared directory: a tree of nodes, each a name in its parent and the identity of the file that had
- * this name when the guest looked. Nodes hold no descriptor, except some directories that were used last. Every access
- * begins at such a directory and opens one name after another, O_PATH | O_NOFOLLOW; what is not the same file as before is
- * ESTALE. Between this comparison and an operation on the name (times, links, removal, renaming), others may replace the
- * file: the operation then meets what has the name in this directory. No path, no `..` and no symbolic link is ever resolved.
+ * The guest's view of a shared directory: a tree of nodes, each a name in its parent and the identity of the file that had
+ * this name when the guest looked it up. Only the most recently used directories have a descriptor. Every access starts at
+ * such a directory and opens one name after another, with O_PATH | O_NOFOLLOW; a file that is not the same as before is
+ * ESTALE. Between this comparison and an operation on the name (times, links, removal, renaming), other processes may
+ * replace the file: the operation then affects the file that has the name in this directory. No path, no `..` and no
+ * symbolic link is ever resolved.
  */
 #ifndef NABLA_SHARE_NODES_H
 #define NABLA_SHARE_NODES_H
@@ -17,12 +18,12 @@
 
 #define NODE_BUCKETS 16384
 #define FID_BUCKETS 4096
-#define NODES_MAX 400000 /* some 60 MB; a guest caches as many entries only with gigabytes of memory */
+#define NODES_MAX 400000 /* some 60 MB; only a guest with gigabytes of memory caches as many entries */
 
 struct node {
 	struct node *parent; /* NULL: the root, or a file that lost its name */
 	struct node *next;   /* in its bucket */
-	struct node *older, *newer; /* those with a descriptor, in the order of their use */
+	struct node *older, *newer; /* nodes with a descriptor, in the order of their use */
 	struct fid *opened;  /* by the guest, linked by next_opened */
 	char *name;
 	uint32_t references; /* fids and children */
@@ -33,7 +34,7 @@ struct node {
 	bool pinned; /* keeps its descriptor */
 };
 
-/* A number by which the guest names a node, and a file that it has opened. */
+/* A number that the guest uses for a node, and for a file that it has opened. */
 struct fid {
 	struct fid *next, *next_opened;
 	struct node *node;
@@ -64,36 +65,36 @@ struct node *node_reference(struct node *node);
 void node_release(struct nodes *nodes, struct node *node);
 
 /*
- * Returns a descriptor of a directory, O_PATH, which stays the node's: it is valid until a descriptor of another node is
- * requested, or as long as node->pinned is set. -1 with errno set.
+ * Returns an O_PATH descriptor of a directory, which the node keeps: it is valid until a descriptor of another node is
+ * requested, or as long as node->pinned is set. Returns -1 with errno set on failure.
  */
 int node_directory(struct nodes *nodes, struct node *node);
 
-/* The directory that holds the node's name; of the root itself -1, EBUSY. */
+/* Returns the directory that contains the node's name; for the root, -1 with EBUSY. */
 int node_parent(struct nodes *nodes, struct node *node);
 
 /*
- * False with ESTALE unless the names of this node and of its parents, `depth` in all or up to the root, still lead to them,
- * or there are too many for one request. NULL is a file that lost its name, or the parent of the root.
+ * Returns false with ESTALE if a name of this node or of its parents, `depth` in all or up to the root, no longer leads to
+ * it, or if there are too many for one request. NULL stands for a file that has lost its name, or for the root's parent.
  */
 bool node_is_there(struct nodes *nodes, struct node *node, unsigned depth);
 
-/* Examines the file. ESTALE or ENOENT: the name leads to another now. A file without a name is examined if it is open. */
+/* Examines the file. ESTALE or ENOENT: the name now leads to another file. An unlinked file is examined if it is open. */
 bool node_stat(struct nodes *nodes, struct node *node, struct stat *st);
 
 /*
- * Opens the file itself by flags of open(2): only regular files and directories. Returns a descriptor for the caller, or -1
- * with errno set.
+ * Opens the file itself with flags of open(2), if it is a regular file or a directory. Returns a descriptor for the caller,
+ * or -1 with errno set.
  */
 int node_open(struct nodes *nodes, struct node *node, int flags);
 
-/* Calls a function of the name in /proc/self/fd of an O_PATH descriptor of a regular file or directory. */
+/* Calls a function with the /proc/self/fd name of an O_PATH descriptor of a regular file or directory. */
 int node_by_proc(struct nodes *nodes, struct node *node, int (*call)(int proc, const char *name, void *data), void *data);
 
-/* The name was removed from a directory, or is about to lead to another file. */
+/* The name has been removed from a directory, or is about to lead to another file. */
 void node_forget(struct nodes *nodes, struct node *directory, const char *name);
 
-/* The name was moved. */
+/* The name has been moved. */
 void node_move(struct nodes *nodes, struct node *from, const char *old, struct node *to, const char *new);
 
 /* Fids. fid_add() takes over a reference of the node, also when it fails. */

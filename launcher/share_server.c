@@ -69,7 +69,7 @@ static bool say_hello(struct share_server *s, struct wire *in, struct wire *out)
 	return true;
 }
 
-/* Whatever the request was, it has been answered: messages are served in their order. */
+/* The request has already been answered, as messages are served in order. */
 static bool flush(struct share_server *s, struct wire *in, struct wire *out)
 {
 	(void)s, (void)in, (void)out;
@@ -168,7 +168,7 @@ bool share_loop(struct share_server *s, int socket)
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got <= 0)
-			return true; /* in the middle of a message too: somebody may have killed the VM */
+			return true; /* even in the middle of a message: the VM may have been killed */
 		have += (uint32_t)got;
 		uint32_t from = 0;
 		while (have - from >= WIRE_HEADER) {

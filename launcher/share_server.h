@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A server of one directory by 9P2000.L for one guest, on one thread: it answers messages in the order in which they come.
- * The guest is hostile. The host's files are changed by others at the same time.
+ * Serves one directory to one guest by 9P2000.L, on one thread: it answers messages in the order of their arrival. The
+ * guest is hostile. Other processes on the host may change the files at the same time.
  *
- * A guest that says hello in our dialect gets messages more. Each saves some that wait for an answer; all numbers are
- * those of 9P2000.L, which has no such messages:
+ * A guest that requests our dialect in its hello can use additional messages. Each saves round trips; all numbers are in
+ * the format of 9P2000.L, which has no such messages:
  *
  *   TLOOK depth[2] fid[4] newfid[4] name[s]   walk and getattr in one; no name and newfid NOFID: getattr of fid itself
  *   RLOOK                                     as RGETATTR
@@ -15,8 +15,8 @@
  *                                             walk of no name and lcreate by openfid, walk to the name by newfid, getattr
  *   RMAKE iounit[4] ...                       then as RGETATTR
  *
- * depth: so many directories, the last one first, the guest has not asked about since it took them for what their names lead
- * to. If one is not any more, the answer is ESTALE: then the guest asks about each.
+ * depth: the number of directories, last one first, that the guest assumes unchanged without asking. If the name of one of
+ * them no longer leads to it, the answer is ESTALE, and the guest asks about each directory.
  */
 #ifndef NABLA_SHARE_SERVER_H
 #define NABLA_SHARE_SERVER_H
@@ -30,25 +30,25 @@
 struct share_server {
 	struct nodes nodes;
 	bool read_only;
-	uint32_t msize; /* agreed; 0: the guest has not said hello */
+	uint32_t msize; /* negotiated; 0: before the guest's hello */
 	bool dialect;
 };
 
 /*
- * Serves a message, whose size is in its header and is not more than `size`. Writes the answer to answer[SHARE_MSIZE] and
- * its size to *length; 0: there is none. Returns false if the message is none: the connection ends.
+ * Serves a message, whose size is in its header and is at most `size`. Writes the answer to answer[SHARE_MSIZE] and its
+ * size to *length; 0: there is no answer. Returns false if the message is invalid: the connection ends.
  */
 bool share_serve(struct share_server *server, uint8_t *message, uint32_t size, uint8_t *answer, uint32_t *length);
 
 /* Returns the size of the message that begins at bytes[WIRE_HEADER]; 0 if it is too small or too large. */
 uint32_t share_message_size(const struct share_server *server, const uint8_t *bytes);
 
-/* Serves a connection until the other end closes it; returns false if a message was none. */
+/* Serves a connection until the other end closes it; returns false if a message was invalid. */
 bool share_loop(struct share_server *server, int socket);
 
 /*
  * Operations: read the rest of a message, and write the rest of the answer. They return false with errno set if the
- * operation failed; a message that was too short is checked by the caller.
+ * operation failed; the caller checks whether the message was too short.
  */
 typedef bool share_operation(struct share_server *s, struct wire *in, struct wire *out);
 
@@ -62,13 +62,13 @@ share_operation share_attach, share_walk, share_look, share_clunk, share_forget,
 /* Reads a fid; NULL with errno set if there is none. */
 struct fid *share_fid(struct share_server *s, struct wire *in);
 
-/* Files of other file systems within the share have numbers of their own: those of the host, combined with this by XOR. */
+/* Inode numbers of other file systems within the share are XORed with this value, to keep them unique. */
 uint64_t share_number_mask(const struct share_server *s, dev_t device);
 
 /* The 13 bytes that identify a file. */
 void share_put_qid(const struct share_server *s, struct wire *out, const struct stat *st);
 
-/* Examines the file that is open, or what has the name. */
+/* Examines the open file, or the file that has the name. */
 bool share_examine(struct share_server *s, struct fid *fid, struct stat *st);
 
 /* The answer to getattr. */
@@ -77,7 +77,7 @@ void share_put_attributes(const struct share_server *s, struct wire *out, const 
 /* True if the share is read-only; sets errno. */
 bool share_refuses_writes(const struct share_server *s);
 
-/* Those of the guest's flags for open(2) that have an effect on the host. */
+/* The guest's open(2) flags that have an effect on the host. */
 int share_open_flags(uint32_t flags);
 
 #endif

@@ -37,7 +37,7 @@ uint64_t get64(struct wire *in)
 	return get(in, 8);
 }
 
-/* Returns the length of a string that is then at in->at; a message that ends too early has none. */
+/* Returns the length of the string at in->at; 0 if the message ends too early. */
 static uint16_t get_length(struct wire *in)
 {
 	uint16_t length = get16(in);

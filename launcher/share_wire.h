@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Fields of 9P messages, little endian. A message that ends too early sets `bad` and yields zeros; an answer that would
- * exceed its buffer does the same. So callers check once, after all fields.
+ * Fields of 9P messages, little-endian. A message that ends too early sets `bad` and yields zeros; an answer that would
+ * exceed its buffer does the same. Callers therefore check only once, after all fields.
  */
 #ifndef NABLA_SHARE_WIRE_H
 #define NABLA_SHARE_WIRE_H
@@ -14,7 +14,7 @@
 #define WIRE_NAME_MAX 255
 #define WIRE_TEXT_MAX 4095 /* of a symbolic link */
 
-/* A message that is read, or an answer that is written. */
+/* A message to read, or an answer to write. */
 struct wire {
 	uint8_t *bytes;
 	uint32_t at, end;
@@ -30,7 +30,7 @@ uint64_t get64(struct wire *in);
 bool get_text(struct wire *in, char *text);
 
 /*
- * The same for the name of a file: text[WIRE_NAME_MAX + 1]. Returns false with errno set for what is no single name: empty,
+ * The same for the name of a file: text[WIRE_NAME_MAX + 1]. Returns false with errno set if it is not a single name: empty,
  * `.`, `..`, with a slash, or too long.
  */
 bool get_name(struct wire *in, char *name);
@@ -41,7 +41,7 @@ void put32(struct wire *out, uint32_t value);
 void put64(struct wire *out, uint64_t value);
 void put_text(struct wire *out, const char *text, size_t length);
 
-/* Writes to a place that was left free before. */
+/* Writes to a position that was left free before. */
 void patch32(struct wire *out, uint32_t at, uint32_t value);
 void patch16(struct wire *out, uint32_t at, uint16_t value);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The guest's kernel writes and reads snapshots; see arch/um/nommu/snapshot.h of the kernel. Only the launcher knows what
-// the disks are, and notes it in the second page of the file. A snapshot is not trusted: it names no file to open, and
-// what it requests must match the command line.
+// The guest's kernel writes and reads snapshots; see arch/um/nommu/snapshot.h of the kernel. Only the launcher knows the
+// disks' files, and records them in the second page of the file. A snapshot is not trusted: it names no file to open, and
+// its requests must match the command line.
 #include "snapshot.h"
 
 #include "descriptors.h"
@@ -45,7 +45,8 @@ struct header {
 
 _Static_assert(offsetof(struct header, disks) == 216 && sizeof(struct header) == 344, "must match the kernel");
 
-/* The contents of a disk are compared by what every writer changes: its time, and a file system's superblock. */
+/* The contents of a disk are compared by properties that every writer changes: its time, and a file system's
+ * superblock. */
 struct identity_note {
 	uint64_t size;
 	int64_t seconds;
@@ -103,7 +104,7 @@ static void check_header(const char *path, int fd, const struct header *header)
 		fail(NULL, "snapshot %s is truncated", path);
 }
 
-/* What is fixed when a VM boots cannot be another in a VM that has booted. */
+/* Properties that are fixed at boot cannot change in a VM that has booted. */
 static void check_options(const struct options *o)
 {
 	const char *fixed = o->append			      ? "append"
@@ -184,7 +185,7 @@ void snapshot_check_disks(const struct options *o, const struct disk_file *files
 			fail("add --disk", "snapshot %s has more than %zu disks", o->restore, o->disk_count);
 }
 
-/* A VM that goes on would change its disks, which then no longer fit its snapshot. */
+/* A VM that continues would change its disks, which would then no longer fit its snapshot. */
 static void check_writable(const struct options *o)
 {
 	for (size_t i = 0; i < o->disk_count; i++)
@@ -210,7 +211,7 @@ static void remove_old(const char *path)
 	close(fd);
 	if (!good)
 		fail("choose another name", "--snapshot: %s exists and is not a snapshot", path);
-	/* VMs that were started from the old one keep it: the new one is another file. */
+	/* VMs that were started from the old snapshot keep it: the new one is another file. */
 	if (unlink(path) < 0)
 		fail(NULL, "cannot replace %s: %s", path, strerror(errno));
 }
@@ -269,7 +270,7 @@ uint64_t snapshot_sum(const unsigned char page[SNAPSHOT_PAGE], uint64_t size)
 
 uint64_t snapshot_size(const struct options *o, const struct disk_file *files)
 {
-	/* the guest's memory, as much again twice in the window, and the window's tables */
+	/* the guest's memory, twice as much in the window, and the window's tables */
 	uint64_t size = 3 * o->memory + (UINT64_C(6) << 20);
 	for (size_t i = 0; i < o->disk_count; i++)
 		if (o->disks[i].cow)

@@ -20,7 +20,8 @@ struct snapshot {
 	int written[DISKS_MAX]; /* disks that the guest changes until the snapshot is complete; -1: others */
 };
 
-/* Opens the snapshot of --restore, checks it, and takes the size of the VM's memory from it. Before images are opened. */
+/* Opens and checks the snapshot of --restore, and sets the size of the VM's memory from it. Called before images are
+ * opened. */
 void snapshot_restore(struct options *options, struct snapshot *snapshot);
 
 /* Refuses disks other than those of the restored snapshot. */
@@ -30,16 +31,17 @@ void snapshot_check_disks(const struct options *options, const struct disk_file 
 /* Creates the file of --snapshot. */
 void snapshot_create(const struct options *options, const struct disk_file *files, struct snapshot *snapshot);
 
-/* Notes in the file what the disks of the VM are when it has ended. */
+/* Records in the file the state of the VM's disks after its end. */
 void snapshot_finish(const struct options *options, const struct snapshot *snapshot);
 
-/* Returns a sum of the first page; 0 if the guest has not completed the file, or the file is shorter than it says. */
+/* Returns a sum of the first page; 0 if the guest has not completed the file, or the file is shorter than its header
+ * says. */
 uint64_t snapshot_sum(const unsigned char page[SNAPSHOT_PAGE], uint64_t size);
 
 /* Returns a hash that detects changes, not attacks. */
 uint64_t snapshot_hash(const unsigned char *bytes, size_t count);
 
-/* The largest size that the file of --snapshot can get. */
+/* Returns the maximum size of the file of --snapshot. */
 uint64_t snapshot_size(const struct options *options, const struct disk_file *files);
 
 #endif

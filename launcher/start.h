@@ -7,7 +7,8 @@
 
 #include <sys/types.h>
 
-/* Returns the VM's process ID, or fails. The VM starts with no signal blocked, whatever the launcher blocks. */
+/* Returns the VM's process ID, or fails. The VM starts with no signal blocked, regardless of the launcher's
+ * signal mask. */
 pid_t vm_start(const struct vm *vm);
 
 #endif

@@ -26,7 +26,7 @@ struct status {
 /* Creates the page and returns its descriptor, close-on-exec, FD_HIGH or above. The size is sealed. */
 int status_create(void);
 
-/* Notes in the page that the console is a terminal, and the size of its window if it has one. */
+/* Records in the page that the console is a terminal, and the size of its window if it has one. */
 void status_set_window(bool terminal);
 
 /* Reads the guest's report. Times outside from..to are impossible and count as unknown. */

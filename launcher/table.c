@@ -41,20 +41,20 @@ const struct row option_table[] = {
  "`,cow`: copy on write, the guest's changes are discarded when the VM ends. A writable disk is locked for one VM; "
  "VMs can share the others.",
  NULL, "--disk data.img --disk tools.img,ro", parse_disk},
-{"mount", "HOST:GUEST[:ro][:cache]", "share a directory of the host; may be repeated",
- "The directory HOST appears as GUEST in the guest, which makes GUEST if it is missing. At most seven, and no path may have a colon. `:ro`: the "
+{"mount", "HOST:GUEST[:ro][:cache]", "share a host directory; may be repeated",
+ "The directory HOST appears as GUEST in the guest, which creates GUEST if it is missing. At most seven, and no path may contain a colon. `:ro`: the "
  "guest cannot change it. `:cache`: faster, but the guest does not see later changes by the host. Files belong to root "
  "of the guest, and to the user of the VM on the host, see `--run-as`. IMAGE may be a directory too. See "
  "[directories.md](directories.md).",
  NULL, "--mount .:/work --mount /usr/share/dict:/dict:ro", parse_mount},
-{"name", "NAME", "give the VM a name, by which `nabla` finds it",
- "1 to 64 letters, digits, `-`, `.` and `_`. The user who starts the VM can run further programs in it, copy files, pause and "
- "stop it, see [control.md](control.md). Such a VM boots, and cannot be saved.",
+{"name", "NAME", "give the VM a name, under which `nabla` finds it",
+ "1 to 64 letters, digits, `-`, `.` and `_`. The user who starts the VM can run more programs in it, copy files, pause and "
+ "stop it, see [control.md](control.md). A named VM always boots, and cannot be saved.",
  NULL, "--name web", parse_name},
 {"pin", NULL, "keep the VM and its file servers on one processor",
- "This is the one that nabla-run runs on when it starts. The VM waits while a file server works, so that they need no "
- "second processor, and waking one would take several times as long as most requests. The host cannot move the VM away "
- "from a busy processor then.",
+ "This is the processor on which nabla-run starts. The VM waits while a file server works, so they need no second "
+ "processor, and waking one would take several times as long as most requests. The disadvantage is that the host cannot "
+ "move the VM away from a busy processor.",
  NULL, "--pin --mount .:/work", set_pin},
 {"read-only", NULL, "open IMAGE read-only; the guest's root is read-only",
  NULL, NULL, NULL, set_read_only},
@@ -99,21 +99,21 @@ const struct row option_table[] = {
 
 {.name = "Snapshots"},
 {"snapshot", "FILE", "create FILE, in which the guest may save itself",
- "The guest saves itself by `nabla-snapshot`, once, and goes on. FILE is sparse and contains the memory of the VM, secrets "
- "included; only its owner can read it. A snapshot that exists is replaced, any other file is not. The disks have to "
- "stay as they are: `--read-only`, `--ephemeral`, `,ro`, `,cow`. See docs/snapshots.md.",
+ "The guest saves itself with `nabla-snapshot`, once, and continues. FILE is sparse and contains the memory of the VM, "
+ "secrets included; only its owner can read it. An existing snapshot is replaced, any other file is not. The disks must "
+ "not change: `--read-only`, `--ephemeral`, `,ro`, `,cow`. See docs/snapshots.md.",
  NULL, "--snapshot warm.snap --ephemeral", parse_snapshot},
 {"snapshot-then-exit", NULL, "end the VM when it is saved, with status 0",
- "Disks may be writable then. The snapshot can be restored until one of them changes.", NULL, NULL,
+ "Disks may then be writable. The snapshot can be restored until one of them changes.", NULL, NULL,
  set_snapshot_then_exit},
 {"restore", "FILE", "start from a snapshot instead of booting",
- "IMAGE and `--disk` name the same disks, with the same options, as when FILE was made. Refused if the kernel or a disk is "
- "another, and on a processor that lacks a feature. The guest finds the words behind `--`, `--env` and `--workdir` in "
- "`/proc/nabla/settings`. The owner of FILE controls what the guest does, as the owner of an image.",
+ "IMAGE and `--disk` must name the same disks, with the same options, as when FILE was created. Refused if the kernel or a "
+ "disk differs, or if the processor lacks a feature. The guest finds the words after `--`, `--env` and `--workdir` in "
+ "`/proc/nabla/settings`. The owner of FILE controls the guest, like the owner of an image.",
  NULL, "--restore warm.snap --ephemeral", parse_restore},
 {"cold", NULL, "boot, even if a snapshot of the image's boot is in the cache",
- "By default, a VM whose disks are all `--read-only`, `--ephemeral`, `,ro` or `,cow` goes on from a snapshot of its boot, which "
- "the first start makes, see [snapshots.md](snapshots.md#instant-start). `--json` and `--verbose` say how a VM has started.",
+ "By default, a VM whose disks are all `--read-only`, `--ephemeral`, `,ro` or `,cow` resumes from a snapshot of its boot, which "
+ "the first start creates, see [snapshots.md](snapshots.md#instant-start). `--json` and `--verbose` report how a VM started.",
  NULL, NULL, set_cold},
 
 {.name = "The network"},
@@ -143,7 +143,7 @@ const struct row option_table[] = {
 {"jail", NULL, "isolate the VM in empty mount, pid, net, ipc and uts namespaces, with default limits",
  "The root directory of the VM is empty and read-only. An ordinary user needs an additional user namespace. The VM does "
  "not start on a host that forbids namespaces. In a jail, the options of the next section have defaults that suit "
- "untrusted code. Without `--jail` nothing changes about the seccomp filter, which lets the VM open no path.",
+ "untrusted code. Without `--jail`, the seccomp filter still prevents the VM from opening any path.",
  NULL, NULL, set_jail},
 {"trace-policy", NULL, "for policy development: log forbidden host calls and allow them",
  "**The policy is not enforced**: each forbidden call is logged with its name, number, six arguments and the address "
@@ -152,7 +152,7 @@ const struct row option_table[] = {
 
 {.name = "Limits"},
 {"timeout", "SECONDS", "stop the VM after this time, with status 124",
- "Fractions are allowed. The VM is stopped as by SIGTERM.", NULL, "--timeout 2.5", parse_timeout},
+ "Fractions are allowed. The VM is stopped as if by SIGTERM.", NULL, "--timeout 2.5", parse_timeout},
 {"cpu-time", "SECONDS", "kill the VM after this much processor time, with status 152",
  "Fractions are allowed; or `none`. With `--jail`, the default is 3600. File servers of `--mount` are "
  "not counted; each has the same limit.",

@@ -91,7 +91,7 @@ static void on_signal(struct watch *w, int number)
 	}
 }
 
-/* A process with one thread uses up the rest of its time at the earliest when so much time has passed. */
+/* A single-threaded process cannot use up the rest of its processor time before this much real time has passed. */
 static void check_cpu_time(struct watch *w, uint64_t now)
 {
 	clockid_t clock;
@@ -329,7 +329,7 @@ int vm_run(struct vm *vm)
 	w.pid = vm_start(vm);
 	close_vm_descriptors(vm);
 	memory_watch_start(&vm->memory, w.pid);
-	/* A limit of the caller for the size of files must not end the launcher. The VM keeps the default action. */
+	/* The caller's limit on file sizes must not end the launcher. The VM keeps the default action. */
 	if (vm->output.active)
 		signal(SIGXFSZ, SIG_IGN);
 	uint64_t now = now_ns();

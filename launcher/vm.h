@@ -17,7 +17,7 @@
 /* How the VM starts. */
 struct start {
 	bool restored;
-	const char *why; /* it boots; NULL: it is restored */
+	const char *why; /* why it boots; NULL: it is restored */
 };
 
 /* Everything that defines a VM. */

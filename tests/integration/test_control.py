@@ -321,7 +321,7 @@ def test_only_process_1_has_the_channel(vm: Named, minimal: Vm) -> None:
         (["exec", "--user=", "vm", "--", "true"], "the name is empty"),
         (["exec", "../vm", "--", "true"], "'../vm' is not the name of a VM"),
         (["exec", "vm", "--", "echo", "x" * 70000], "longer than 65536 bytes"),
-        (["cp"], "cp takes two words"),
+        (["cp"], "cp takes two arguments"),
         (["cp", "a", "b"], "no file is in a VM"),
         (["cp", "a:/b", "c:/d"], "both files are in VMs"),
         (["cp", "vm:b", "x"], "'b' is not an absolute path of VM vm"),

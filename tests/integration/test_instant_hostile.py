@@ -238,7 +238,7 @@ def test_many_at_once(minimal: Vm, cache: Cache) -> None:
     for each in running:
         output, errors = each.communicate(timeout=120)
         assert (each.returncode, output) == (0, "up\n"), errors
-        assert '"start":"restored"' in errors or "another start makes a snapshot" in errors
+        assert '"start":"restored"' in errors or "another start is creating the snapshot" in errors
     assert start(minimal) == RESTORED
     assert len(cache.files()) == 1
 
