@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define CHANNEL "/dev/host/control"
-/* Room for answers that data must leave, and that must be there before another frame is handled. */
+/* Room that data must leave for answers, and that must be free before another frame is handled. */
 #define ROOM 4096
 #define OUT_SIZE (CONTROL_FRAME_MAX + 2 * ROOM)
 
@@ -24,10 +24,10 @@ struct agent {
 	struct session sessions[CONTROL_SESSIONS];
 	uint8_t in[CONTROL_FRAME_MAX];
 	uint8_t out[OUT_SIZE];
-	size_t have, start, end; /* bytes of in; bytes of out that wait are [start, end) */
+	size_t have, start, end; /* bytes in `in`; the waiting bytes of `out` are [start, end) */
 };
 
-/* Not a part of the program: its pages would cost each boot time. */
+/* Not part of the program: its pages would cost time at each boot. */
 static struct agent *agent;
 
 static void give_up(const char *reason)
@@ -49,7 +49,7 @@ static size_t room(void)
 	return OUT_SIZE - agent->end;
 }
 
-/* Returns where the content goes. There must be room. */
+/* Returns the place for the content. There must be room. */
 static uint8_t *put_header(int type, int stream, int id, size_t length)
 {
 	const struct control_header header = {(uint32_t)length, (uint8_t)type, (uint8_t)stream, (uint16_t)id};
@@ -92,7 +92,7 @@ static void close_output(struct session *s, int i)
 	s->out[i] = -1;
 }
 
-/* One frame at most. As much is passed on as a program that has ended left in a pipe, however much others add to it. */
+/* At most one frame. After the program has ended, only the bytes that it left in a pipe are passed on, not later ones. */
 static void pass_output(struct session *s, int id, int i)
 {
 	if (s->out[i] >= 0 && (s->ready[i] || s->ended || s->file) && s->credit[i] > CONTROL_HEADER &&
@@ -166,14 +166,14 @@ static void start(struct session *s, int id, uint8_t *content, size_t length)
 
 static void hang_up(struct session *s, int id)
 {
-	/* a process that has ended may have given its number to another */
+	/* the number of a process that has ended may belong to another process */
 	if (!s->file && !s->ended)
 		kill(-s->pid, SIGHUP);
 	session_end(s);
 	put_number(CONTROL_EXIT, 0, id, 0);
 }
 
-/* Returns false if the frame is none. */
+/* Returns false if the frame is invalid. */
 static bool handle(const struct control_header *h, uint8_t *content)
 {
 	if (h->id >= CONTROL_SESSIONS)
@@ -183,7 +183,7 @@ static bool handle(const struct control_header *h, uint8_t *content)
 		start(s, h->id, content, h->length);
 		return true;
 	}
-	if (!s->used) /* it ended while the host did not know yet */
+	if (!s->used) /* it has ended, and the host did not know yet */
 		return h->type != CONTROL_START;
 	uint32_t number = 0;
 	memcpy(&number, content, h->length < sizeof number ? h->length : sizeof number);
@@ -215,7 +215,7 @@ static bool handle(const struct control_header *h, uint8_t *content)
 	}
 }
 
-/* Returns false if the channel is gone or speaks another language. */
+/* Returns false if the channel is gone or violates the protocol. */
 static bool take_frames(void)
 {
 	struct agent *a = agent;
@@ -304,7 +304,7 @@ static bool look_at_sessions(struct watched *w)
 			more = more || (s->out[n] < 0 && !s->closed[n]);
 			if (s->out[n] < 0 || s->credit[n] <= CONTROL_HEADER)
 				continue;
-			more = more || s->ended; /* what it has left */
+			more = more || s->ended; /* its remaining output */
 			look_at(w, s->out[n], POLLIN, &s->ready[n]);
 		}
 		/* answers for which there was no room */

@@ -14,10 +14,10 @@
 #include <termios.h>
 #include <unistd.h>
 
-/* More than the kernel holds for the reader of a terminal. */
+/* More than the kernel buffers for the reader of a terminal. */
 #define TERMINAL_LEFT (65536 + 4096)
 
-/* A request as it is in memory; every string is NUL-terminated. */
+/* A request in memory; every string is NUL-terminated. */
 struct request {
 	struct control_start head;
 	char *user;
@@ -37,7 +37,7 @@ static bool parse(struct request *r, uint8_t *content, size_t length, const stru
 	while (base->env[inherited])
 		inherited++;
 	size_t given = r->head.variables, words = r->head.arguments;
-	/* HOME, USER and LOGNAME may join */
+	/* HOME, USER and LOGNAME may be added */
 	r->argv = calloc(words + 1 + inherited + given + 4, sizeof *r->argv);
 	if (!r->argv)
 		return false;
@@ -61,7 +61,7 @@ static bool parse(struct request *r, uint8_t *content, size_t length, const stru
 	return at == end;
 }
 
-/* Variables that neither the content nor the settings contain were made for the user. */
+/* Variables that are neither in the content nor in the settings were allocated for the user. */
 static void release(struct request *r, const struct settings *base, const uint8_t *content, size_t length)
 {
 	for (char **at = r->argv ? r->settings.env : NULL; at && *at; at++) {
@@ -145,7 +145,7 @@ static bool open_terminal(struct session *s, const struct request *r, int theirs
 /* For a vfork child. Returns the error number. */
 static int become(const struct request *r, const struct user *user, const int theirs[3], volatile uint32_t *stage)
 {
-	/* those that process 1 handles: a handler would run here, in its memory */
+	/* the signals that process 1 handles: a handler would run here, in its memory */
 	static const int handled[] = {SIGTERM, SIGUSR1, SIGUSR2, SIGCHLD};
 	sigset_t none;
 	bool terminal = r->head.flags & CONTROL_TERMINAL;
@@ -294,7 +294,7 @@ void session_ended(struct session *s, int status)
 	s->status = status;
 	for (int i = 0; i < 2; i++) {
 		int left = 0;
-		/* of a terminal, it says how much the other side has not read */
+		/* for a terminal, the number of bytes that the other side has not read */
 		if (s->out[i] >= 0 && isatty(s->out[i]))
 			s->left[i] = TERMINAL_LEFT;
 		else if (s->out[i] >= 0 && !ioctl(s->out[i], FIONREAD, &left))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The sessions of the agent, apart from frames to the host. */
+/* The sessions of the agent, without the frames to the host. */
 #ifndef NABLA_AGENT_START_H
 #define NABLA_AGENT_START_H
 
@@ -12,38 +12,38 @@
 
 struct session {
 	bool used;
-	bool ended;  /* what the session is for: `status` is known */
+	bool ended;  /* the program or transfer: `status` is known */
 	bool file;   /* no process */
 	pid_t pid;
 	int status;  /* of wait(2); for a file, an error number */
 	int in, out[2]; /* our ends; -1: closed */
-	bool ready[2];	/* out may have something */
+	bool ready[2];	/* out may have data */
 	bool closed[2]; /* the host knows that out is closed */
-	size_t left[2];	/* once a program has ended: what out may still have of it, at most */
+	size_t left[2];	/* once a program has ended: the maximum of its output that is still in out */
 	uint32_t credit[2];
-	uint8_t *input; /* what the host sent and the program has not taken yet: [start, end) of CONTROL_IN_WINDOW bytes */
+	uint8_t *input; /* the host's data that the program has not read yet: [start, end) of CONTROL_IN_WINDOW bytes */
 	size_t start, end;
 	bool input_closed;
 	uint32_t consumed; /* to be credited */
 };
 
 /*
- * Starts what a frame asks for. Returns 0, and what the answer contains in *value; or an error number, with *stage. The
- * content is changed.
+ * Starts the program or transfer that a frame requests. Returns 0, with the content of the answer in *value; or an error
+ * number, with *stage. Changes the content.
  */
 int session_start(struct session *session, const struct settings *base, uint8_t *content, size_t length, uint32_t *value,
 		  uint32_t *stage);
 
-/* Takes input from the host, for the program or file. */
+/* Accepts input from the host, for the program or file. */
 void session_take_input(struct session *session, const uint8_t *content, size_t length);
 
-/* Writes what can be written of it. */
+/* Writes as much of it as possible. */
 void session_pass_input(struct session *session);
 
 /* The program has ended with this wait status. */
 void session_ended(struct session *session, int status);
 
-/* Closes everything; the process goes on. */
+/* Closes everything; the process continues. */
 void session_end(struct session *session);
 
 #endif

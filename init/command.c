@@ -56,10 +56,10 @@ static void prepare_signals(sigset_t *waiting)
 		sigdelset(waiting, stop_signals[i]);
 }
 
-/* What a vfork child has done, which shares the memory. */
+/* Set by a vfork child, which shares the memory. */
 static volatile int error;
 static const char *volatile what; /* the object that the error concerns */
-static bool saves;		  /* this VM saves itself, or was restored from that */
+static bool saves;		  /* this VM saves itself, or was restored from that snapshot */
 static pid_t saver;		  /* the process that has become the command; 0: none */
 
 /* On failure, returns the error number. */
@@ -150,8 +150,8 @@ bool command_save(struct settings *s, char **argv)
 			_exit(STATUS_NO_START);
 		settings_read(s, argv);
 		command_configure(s);
-		/* Users and services take time anyway, and have a process of their own. */
-		/* The VM that was saved itself only runs its command. */
+		/* Users and services take time anyway, and get a separate process. */
+		/* The original VM only runs its command. */
 		alone = s->save || (!services_find(s) && !s->user);
 		if (alone)
 			error = exec_command(s, NULL);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The command that the VM was started for, and the processes that it leaves behind. */
+/* The VM's command, and the processes that it leaves behind. */
 #ifndef NABLA_COMMAND_H
 #define NABLA_COMMAND_H
 
@@ -13,8 +13,8 @@
 void command_configure(const struct settings *settings);
 
 /*
- * Saves this VM. What follows in each VM that is restored from it is short: the process that saves the VM becomes the
- * command, with that VM's settings. Returns false if the VM cannot be saved.
+ * Saves this VM. Restored VMs have little left to do: the process that saves the VM becomes the command, with that VM's
+ * settings. Returns false if the VM cannot be saved.
  */
 bool command_save(struct settings *settings, char **argv);
 

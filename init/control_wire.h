@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The protocol of the control channel: between nabla-init, which runs programs in the guest, the broker of nabla-run, and
- * the clients of that. init/ and launcher/ have the same copy of this file.
+ * the broker's clients. init/ and launcher/ have identical copies of this file.
  *
- * A frame is a header and `length` bytes, all numbers little-endian. Only the host chooses an id; in each frame between
- * broker and client it is 0. A sender needs credit for a whole frame of data, header included.
+ * A frame is a header and `length` bytes; all numbers are little-endian. Only the host chooses an id; between broker and
+ * client, it is 0 in every frame. A sender needs credit for a whole data frame, header included.
  */
 #ifndef NABLA_CONTROL_WIRE_H
 #define NABLA_CONTROL_WIRE_H
@@ -18,9 +18,9 @@
 #define CONTROL_IN_WINDOW (64u << 10) /* for standard input */
 
 struct control_header {
-	uint32_t length; /* of what follows */
+	uint32_t length; /* of the content */
 	uint8_t type;
-	uint8_t stream; /* 0: standard input, 1: output, 2: error; 0 in frames that are about none */
+	uint8_t stream; /* 0: standard input, 1: output, 2: error; 0 in frames that concern no stream */
 	uint16_t id;	/* of the session */
 };
 
@@ -38,7 +38,7 @@ enum control_type {
 	CONTROL_SIGNAL,	   /* host: u8 number, for the process and its group */
 	CONTROL_WINDOW,	   /* host: u16 rows, u16 columns */
 	CONTROL_EXIT,	   /* guest: u32 wait status, or error number of a file; after CLOSE of 1 and 2; the session is over */
-	CONTROL_HANGUP,	   /* host: nobody listens; answered by EXIT */
+	CONTROL_HANGUP,	   /* host: the client is gone; the answer is EXIT */
 	/* broker and client only */
 	CONTROL_ASK,	/* client: u8 enum control_request */
 	CONTROL_ANSWER, /* broker: text */
@@ -66,7 +66,7 @@ struct control_start {
 
 #define CONTROL_START_SIZE 12u
 
-/* What could not be done. */
+/* The stage that failed. */
 enum control_stage {
 	CONTROL_STAGE_RESOURCES = 1,
 	CONTROL_STAGE_USER,
@@ -78,7 +78,7 @@ enum control_stage {
 enum control_request {
 	CONTROL_ASK_INFO = 1, /* JSON */
 	CONTROL_ASK_LINE,     /* state, process, image and command, separated by tabs */
-	CONTROL_ASK_PORTS,    /* a line for each */
+	CONTROL_ASK_PORTS,    /* one line each */
 	CONTROL_ASK_STATS,    /* JSON */
 	CONTROL_ASK_PAUSE,
 	CONTROL_ASK_RESUME,
@@ -87,7 +87,7 @@ enum control_request {
 };
 
 enum control_error {
-	CONTROL_NO_AGENT = 1, /* nothing in the guest answers */
+	CONTROL_NO_AGENT = 1, /* no agent answers in the guest */
 	CONTROL_BUSY,	      /* too many sessions */
 	CONTROL_PAUSED,
 	CONTROL_BROKEN, /* the guest did not follow the protocol */

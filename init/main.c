@@ -28,9 +28,8 @@ int main(int argc, char **argv)
 	start_loopback();
 	if (!mount_shares(settings.mounts))
 		power_off(STATUS_NOT_STARTED, settings.discard);
-	/*
-	 * nabla-run's instant start: nothing so far depends on the command. A VM that is asked to save itself ends here; one
-	 * that is restored from that has settings of its own.
+	/* nabla-run's instant start: nothing so far depends on the command. A VM that is asked to save itself ends here; a
+	 * VM * that is restored from its snapshot has its own settings.
 	 */
 	if (!settings.save)
 		command_configure(&settings);

@@ -13,10 +13,10 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-/* Finds those of the image that start at every boot. */
+/* Finds the image's services that start at every boot. */
 void services_find_default(void);
 
-/* Adds those that the launcher requests. Returns the number of services to start. */
+/* Adds the services that the launcher requests. Returns the number of services to start. */
 size_t services_find(const struct settings *settings);
 
 /* Starts all services and reports failures. Returns the number of services to start, including failed ones. */
@@ -25,7 +25,7 @@ size_t services_start(const struct settings *settings);
 /* Handles the end of a child with this wait status; reports a failed service. Returns true if it was a service. */
 bool services_ended(pid_t pid, int raw);
 
-/* Sends SIGTERM to all running services, whose end is no failure from now on. Returns true if there are any. */
+/* Sends SIGTERM to all running services; from now on, their end is not a failure. Returns true if there are any. */
 bool services_stop(void);
 
 /* Returns true if any service is running. */

@@ -24,7 +24,7 @@ static char *const defaults[] = {
 };
 #define DEFAULT_COUNT (sizeof defaults / sizeof *defaults)
 
-/* Open if they are read once more, in a restored VM. */
+/* Kept open if they are read again, in a restored VM. */
 static int again = -1;
 
 /* Returns all settings, each NUL-terminated, and their total length; NULL if there are none. */

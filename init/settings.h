@@ -19,20 +19,20 @@ struct settings {
 	char **services; /* additional services to start, NULL-terminated */
 	bool discard;    /* no disk keeps what this VM writes */
 	bool control;    /* the host may ask for more programs, see agent.h */
-	bool save;       /* save this VM before settings are applied, and read them again in each restored one */
+	bool save;       /* save this VM before settings are applied, and read them again in each restored VM */
 	bool terminal;   /* the console is an interactive terminal, not a byte stream */
 };
 
 /*
- * Reads the settings; /proc must be mounted. Without settings, the kernel was started by hand: then the command is what
- * follows -- on the kernel's command line, which init receives as its arguments.
+ * Reads the settings; /proc must be mounted. Without settings, the kernel was started by hand: the command is then the words
+ * after -- on the kernel's command line, which init receives as its arguments.
  */
 void settings_read(struct settings *settings, char **argv);
 
 /* Sets an environment variable, NAME=VALUE, in a list with room for it, replacing one of the same name. */
 void settings_variable(char **env, char *variable);
 
-/* Sets an environment variable, NAME=VALUE, unless the settings contain it: then it returns false. */
+/* Sets an environment variable, NAME=VALUE. Returns false, without setting it, if the settings contain it. */
 bool settings_default(struct settings *settings, char *variable);
 
 #endif

@@ -8,10 +8,10 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 
-/* access=any: files belong to root, and the host sees one user. msize: what is fastest. */
+/* access=any: files belong to root, and the host sees one user. msize: the fastest value. */
 #define OPTIONS "trans=host,version=9p2000.L,access=any,msize=262144,cache="
 
-/* Returns the error of the last directory; 0: it exists. */
+/* Returns the error number of the last directory; 0: it exists. */
 static int create_directories(char *path)
 {
 	for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
@@ -34,7 +34,7 @@ static bool mount_share(char *text)
 	int error = create_directories(text);
 	if (!mount(name, text, "9p", MS_NOSUID | MS_NODEV | (strcmp(mode, "ro") ? 0 : MS_RDONLY), options))
 		return true;
-	/* ENOENT of mount says less than why the directory could not be made */
+	/* the reason why the directory could not be created says more than mount's ENOENT */
 	log_error(text, strerror(errno == ENOENT && error ? error : errno));
 	return false;
 }

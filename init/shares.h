@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Directories of the host (nabla-run --mount). */
+/* Host directories (nabla-run --mount). */
 #ifndef NABLA_SHARES_H
 #define NABLA_SHARES_H
 

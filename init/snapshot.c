@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// nabla-snapshot saves the VM in the file of nabla-run --snapshot. It returns in this VM and in each VM that is restored
+// nabla-snapshot saves the VM to the file of nabla-run --snapshot. It returns in this VM and in each VM that is restored
 // from the file.
 #include "snapshot.h"
 
@@ -23,7 +23,7 @@ static const char usage[] =
 	"usage: nabla-snapshot [-- [COMMAND [ARG…]]]\n"
 	"\n"
 	"Saves this VM in the file of nabla-run --snapshot, and prints \"original\" or, in a VM that is\n"
-	"restored from it, \"restored\". With --, prints nothing and, in a restored VM, becomes COMMAND with the\n"
+	"restored from it, \"restored\". With --, prints nothing and, in a restored VM, executes COMMAND with the\n"
 	"arguments, environment and working directory of nabla-run --restore; without COMMAND, the command of\n"
 	"nabla-run --restore, by default a shell.\n";
 
@@ -50,7 +50,7 @@ static int failed(const char *what, int error)
 	return 1;
 }
 
-/* Returns how many times a VM has been restored up to this one; -1 with errno set on failure. */
+/* Returns the number of restores that led to this VM; -1 with errno set on failure. */
 static long long generation(void)
 {
 	static const char key[] = "generation ";
@@ -67,7 +67,7 @@ static long long generation(void)
 	return at ? atoll(at + sizeof key - 1) : 0;
 }
 
-/* A restored VM runs one of these next: the kernel loads them, so that they are part of the snapshot. */
+/* A restored VM runs one of these next: the kernel preloads them, so they are part of the snapshot. */
 static bool save(int fd)
 {
 	static const char request[] = "save " SHELL " " LOADER "\n";
@@ -75,7 +75,7 @@ static bool save(int fd)
 	return fd >= 0 && write(fd, request, (size_t)length) == length;
 }
 
-/* The kernel reads the entries of a folder from the disk one by one when they are first looked up. */
+/* The kernel reads the entries of a folder from the disk one by one, at their first lookup. */
 static void look_up(const char *path)
 {
 	const struct dirent *entry;
@@ -87,7 +87,7 @@ static void look_up(const char *path)
 		closedir(folder);
 }
 
-/* What nearly every command needs is in memory then, and part of the snapshot. */
+/* Files that nearly every command needs are then in memory, and part of the snapshot. */
 static void read_ahead(void)
 {
 	static const char *const files[] = {SHELL, LOADER};

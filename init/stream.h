@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The command's standard streams: the console if the launcher runs on a terminal, else the host's own standard input,
+ * The command's standard streams: the console if the launcher runs on a terminal, otherwise the host's standard input,
  * output and error, which the kernel provides in /dev/host: plain bytes, an end of file, and separate error output.
  */
 #ifndef NABLA_STREAM_H

@@ -94,7 +94,7 @@ void power_off(int status, bool discard)
 {
 	struct statvfs root;
 	if (!discard) {
-		/* also for other disks and shared directories: they may be writable where the root is not */
+		/* also for other disks and shared directories, which may be writable even if the root is not */
 		sync();
 		if (statvfs("/", &root) < 0 || !(root.f_flag & ST_RDONLY))
 			mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);

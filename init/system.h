@@ -16,10 +16,10 @@ void open_console(void);
 
 void set_hostname(const char *name);
 
-/* Opens what a power-off needs, for a VM that saves itself: then each one restored from it need not. */
+/* Opens the files that a power-off needs, before a VM saves itself, so that restored VMs need not. */
 void prepare_power_off(void);
 
-/* Syncs the disks unless what they contain is discarded, passes the exit status to the kernel, and powers off. */
+/* Syncs the disks unless their contents are discarded, passes the exit status to the kernel, and powers off. */
 _Noreturn void power_off(int status, bool discard);
 
 #endif
