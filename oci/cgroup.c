@@ -27,7 +27,7 @@ static bool put(const char *directory, const char *name, const char *text)
 	return good;
 }
 
-/* The hosts' kernels refuse what a parent has not enabled: the error comes when the limit is written. */
+/* The host's kernel refuses controllers that a parent has not enabled: the error appears when the limit is written. */
 static void enable(const char *parent, const struct container *c)
 {
 	for (size_t i = 0; i < c->cgroup_setting_count; i++) {
@@ -42,15 +42,15 @@ static void make(char *path, const struct container *c)
 		char kept = *slash;
 		*slash = '\0';
 		if (slash != path + sizeof TOP - 1 && mkdir(path, 0755) < 0 && errno != EEXIST)
-			fail("run without a cgroup: podman --cgroups disabled", "cannot make cgroup %s: %s", path, strerror(errno));
+			fail("run without a cgroup: podman --cgroups disabled", "cannot create cgroup %s: %s", path, strerror(errno));
 		enable(path, c);
 		*slash = kept;
 	}
 	if (mkdir(path, 0755) < 0 && errno != EEXIST)
-		fail("run without a cgroup: podman --cgroups disabled", "cannot make cgroup %s: %s", path, strerror(errno));
+		fail("run without a cgroup: podman --cgroups disabled", "cannot create cgroup %s: %s", path, strerror(errno));
 }
 
-/* The VM has no more memory than the limit anyway, in the host's memory and swap together. */
+/* The VM uses no more than the limit anyway, in the host's memory and swap together. */
 static bool holds_anyway(const struct setting *s)
 {
 	return !strcmp(s->name, "memory.max") || !strcmp(s->name, "memory.swap.max");

@@ -8,15 +8,15 @@
 enum cgroup_manager { CGROUP_FS, CGROUP_SYSTEMD, CGROUP_DISABLED };
 
 /*
- * Makes the cgroup that the bundle names, and sets its limits. Returns its path on the host, NULL if there is none;
- * fails if the bundle asks for limits that the host does not provide.
+ * Creates the cgroup that the bundle names, and sets its limits. Returns its path on the host, NULL if there is none;
+ * fails if the bundle requests limits that the host does not provide.
  */
 const char *cgroup_create(const struct container *c, enum cgroup_manager manager);
 
 /* Moves the calling process into it. */
 void cgroup_join(const char *path);
 
-/* Kills what is left in it, and removes it. */
+/* Kills its remaining processes, and removes it. */
 void cgroup_remove(const char *path);
 
 #endif

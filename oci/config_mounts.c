@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// mounts: which of them the host makes, which the guest.
+// mounts: decides which of them the host makes, and which the guest.
 #include "container.h"
 
 #include "rules.h"
@@ -17,12 +17,12 @@ static const struct {
 	{"ro", SET, MS_RDONLY},	 {"rw", CLEAR, MS_RDONLY},	 {"nosuid", SET, MS_NOSUID},   {"suid", CLEAR, MS_NOSUID},
 	{"nodev", SET, MS_NODEV}, {"dev", CLEAR, MS_NODEV},	 {"noexec", SET, MS_NOEXEC},   {"exec", CLEAR, MS_NOEXEC},
 	{"bind", BIND, 0},	 {"rbind", RBIND, 0},		 {"defaults", NOTHING, 0},     {"async", NOTHING, 0},
-	/* the file server writes access times as the mount on the host says */
+	/* the file server updates access times as the mount on the host requires */
 	{"atime", NOTHING, 0},	 {"noatime", NOTHING, 0},	 {"diratime", NOTHING, 0},     {"nodiratime", NOTHING, 0},
 	{"relatime", NOTHING, 0}, {"norelatime", NOTHING, 0},	 {"strictatime", NOTHING, 0},  {"nostrictatime", NOTHING, 0},
 	{"silent", NOTHING, 0},	 {"loud", NOTHING, 0},		 {"nomand", NOTHING, 0},       {"iversion", NOTHING, 0},
 	{"noiversion", NOTHING, 0},
-	/* what the host mounts below the source later reaches the guest; nothing that the guest mounts reaches the host */
+	/* later mounts by the host below the source reach the guest; mounts by the guest never reach the host */
 	{"private", NOTHING, 0}, {"rprivate", NOTHING, 0},	 {"slave", NOTHING, 0},	       {"rslave", NOTHING, 0},
 	{"unbindable", NOTHING, 0}, {"runbindable", NOTHING, 0},
 	{"shared", REFUSE, 0},	 {"rshared", REFUSE, 0},	 {"remount", REFUSE, 0},       {"mand", REFUSE, 0},
@@ -63,7 +63,7 @@ static void parse_options(const struct at *mount, struct mount *m, bool *bind)
 	}
 }
 
-/* The guest's kernel makes it, and takes these options. */
+/* The guest's kernel mounts it, and supports these options. */
 static void check_tmpfs_data(const struct at *mount, const char *data)
 {
 	static const char *const known[] = {"size=", "mode=", "nr_inodes=", "nr_blocks=", "uid=", "gid="};
@@ -114,14 +114,14 @@ static void parse_mount(const struct at *mount, struct container *c)
 		if (m.data)
 			at_fail(mount, "remove the option", "unknown option of a bind: %s", m.data);
 	} else if (!strcmp(type, "tmpfs")) {
-		/* The guest has no access to what its tmpfs hides. */
+		/* The guest has no access to files that its tmpfs hides. */
 		m.kind = m.copy_up ? MOUNT_TMPFS_HOST : MOUNT_TMPFS_GUEST;
 		check_tmpfs_data(mount, m.data);
 	} else {
 		at_fail(mount, "bind, tmpfs, and the usual mounts of proc, sysfs, devpts, mqueue and cgroup are known",
 			"a VM cannot mount type '%s' at %s", type, m.destination);
 	}
-	/* What is to lie below a tmpfs of the guest's kernel would be hidden by it: then the host mounts the tmpfs. */
+	/* A tmpfs of the guest's kernel would hide mounts below it: in that case, the host mounts the tmpfs. */
 	for (size_t i = 0; i < c->mount_count; i++)
 		if (c->mounts[i].kind == MOUNT_TMPFS_GUEST && path_is_below(m.destination, c->mounts[i].destination))
 			c->mounts[i].kind = MOUNT_TMPFS_HOST;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// process: what runs in the guest.
+// process: the command that runs in the guest.
 #include "container.h"
 
 #include "diag.h"
@@ -57,7 +57,7 @@ static void parse_capabilities(const struct at *process, struct process *p)
 	}
 }
 
-/* A limit is unsigned; engines also write -1 for none. */
+/* A limit is unsigned; engines also write -1 for no limit. */
 static uint64_t parse_limit(const struct at *limit, const char *name)
 {
 	struct at at = at_required(limit, name, json_type_int);

@@ -17,7 +17,7 @@ static void add(struct container *c, const char *name, const char *value)
 	c->cgroup_settings[c->cgroup_setting_count++] = (struct setting){name, value};
 }
 
-/* Fails if the property is there and asks for something. */
+/* Fails if the property is present and not empty. */
 static void refuse(const struct at *object, const char *name)
 {
 	struct at at = {object, name, 0, NULL};

@@ -47,7 +47,7 @@ int console_open(const struct process *process, const char *socket_path)
 	if (master >= 0 && !unlockpt(master) && !ptsname_r(master, name, sizeof name))
 		slave = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
 	if (slave < 0)
-		fail(NULL, "cannot make a terminal: %s", strerror(errno));
+		fail(NULL, "cannot create a terminal: %s", strerror(errno));
 	struct winsize size = {.ws_row = process->rows, .ws_col = process->columns};
 	if (size.ws_row && size.ws_col)
 		ioctl(slave, TIOCSWINSZ, &size);

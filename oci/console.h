@@ -6,8 +6,8 @@
 #include "container.h"
 
 /*
- * Makes a terminal, sends its master to the socket at this path, and returns the slave, which closes on exec. Fails if
- * the process wants a terminal and there is no socket, or the reverse. Returns -1 if it wants none.
+ * Creates a terminal, sends its master to the socket at this path, and returns the slave, close-on-exec. Fails if the
+ * process needs a terminal and there is no socket, or the reverse. Returns -1 if the process needs no terminal.
  */
 int console_open(const struct process *process, const char *socket_path);
 

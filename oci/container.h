@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a bundle asks for, checked: everything in it can be given. */
+/* The validated configuration of a bundle: nabla-oci can provide everything in it. */
 #ifndef NABLA_OCI_CONTAINER_H
 #define NABLA_OCI_CONTAINER_H
 
@@ -12,7 +12,7 @@
 
 enum mount_kind {
 	MOUNT_BIND,	    /* by the host's kernel, below the root directory that the guest gets */
-	MOUNT_TMPFS_HOST,   /* likewise: other mounts are below it */
+	MOUNT_TMPFS_HOST,   /* likewise, because other mounts are below it */
 	MOUNT_TMPFS_GUEST,  /* by the guest's kernel */
 };
 
@@ -51,7 +51,7 @@ struct process {
 	int oom;
 };
 
-/* A file of cgroup v2 and what is written to it. */
+/* A file of cgroup v2 and the value to write to it. */
 struct setting {
 	const char *name, *value;
 };
@@ -82,12 +82,13 @@ struct container {
 #define CAPABILITY_COUNT 41
 #define MEMORY_DEFAULT (UINT64_C(256) << 20)
 #define MEMORY_MIN (UINT64_C(24) << 20)
-/* Of a limit of memory, what nabla-run and its file server need on the host. */
+/* The part of a memory limit that nabla-run and its file server need on the host. */
 #define MEMORY_HOST (UINT64_C(16) << 20)
 
 #define ANNOTATION "org.nabla-linux."
 
-/* Parses a document and fails with a clear message if something cannot be given. The container refers to the document. */
+/* Parses a document; fails with a clear message if it requests something unsupported. The container refers to the
+ * document. */
 void container_parse(struct json_object *document, struct container *container);
 
 /* Parts of it. */
@@ -99,7 +100,7 @@ void parse_resources(const struct at *linux_section, struct container *container
 /* Returns the path without superfluous slashes; fails if it is not absolute, or has . or .. in it. */
 const char *tidy_path(const struct at *at);
 
-/* Whether path is the directory, or below it. Both are tidy. */
+/* Returns true if path is the directory, or below it. Both are normalized. */
 bool path_is_below(const char *path, const char *directory);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Copies what a tmpfs is going to hide into it. */
+/* Copies the files that a tmpfs will hide into it. */
 #ifndef NABLA_OCI_COPY_UP_H
 #define NABLA_OCI_COPY_UP_H
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// create: the engine's process checks and prepares, and starts the container's process, which later becomes nabla-run.
+// create: checks the bundle, prepares the container, and starts the container's process, which later becomes nabla-run.
 #include "create.h"
 
 #include "console.h"

@@ -9,7 +9,7 @@ struct creation {
 	enum cgroup_manager cgroups;
 };
 
-/* Creates a container: everything is prepared, and its process waits for start. */
+/* Creates a container: prepares everything, and starts its process, which waits for start. */
 void container_create(const struct creation *creation);
 
 #endif

@@ -71,7 +71,7 @@ void describe_features(void)
 	json_object_object_add(cgroup, "v2", json_object_new_boolean(true));
 	json_object_object_add(cgroup, "systemd", json_object_new_boolean(false));
 	json_object_object_add(section, "cgroup", cgroup);
-	/* a profile is accepted, and means nothing for a VM */
+	/* a profile is accepted, and has no effect on a VM */
 	static const char *const disabled[] = {"seccomp", "apparmor", "selinux", "intelRdt"};
 	for (size_t i = 0; i < sizeof disabled / sizeof *disabled; i++)
 		add_enabled(section, disabled[i], false);

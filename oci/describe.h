@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What nabla-oci prints about itself. */
+/* Descriptions of nabla-oci that it prints. */
 #ifndef NABLA_OCI_DESCRIBE_H
 #define NABLA_OCI_DESCRIBE_H
 
@@ -8,10 +8,10 @@
 void describe_version(void);
 void describe_features(void);
 
-/* Writes config.json of an example bundle to the working directory; fails if there is one. */
+/* Writes an example config.json to the working directory; fails if the file exists. */
 void describe_spec(void);
 
-/* Prints the tables of what is refused and what means nothing, in Markdown. */
+/* Prints the tables of refused and ignored properties, in Markdown. */
 void describe_rules(void);
 
 #endif

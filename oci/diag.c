@@ -37,7 +37,7 @@ void on_failure(void (*f)(void))
 	failure_handler = f;
 }
 
-/* Messages quote what bundles contain, which must neither break the line nor control the terminal. */
+/* Messages quote contents of bundles, which must neither break the line nor control the terminal. */
 static void make_printable(char *text)
 {
 	for (; *text; text++)

@@ -47,7 +47,7 @@ static _Noreturn void become_hook(const char *path, const char **args, const cha
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	/* what it starts ends with it if it takes too long */
+	/* its children are killed with it if it takes too long */
 	setpgid(0, 0);
 	if (dup2(input, STDIN_FILENO) >= 0)
 		execve(path, (char *const *)(*args ? args : alone), (char *const *)env);
@@ -61,7 +61,7 @@ static long long now_ms(void)
 	return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
 }
 
-/* Writes the state, then waits. Returns false after the time, which -1 does not limit. */
+/* Writes the state, then waits. Returns false after the time limit; -1: no limit. */
 static bool attend(int pidfd, int output, const char *state, long long timeout_ms)
 {
 	size_t left = strlen(state);
@@ -128,7 +128,7 @@ void hooks_run(struct json_object *hooks, const char *kind, const char *state, b
 	struct at all;
 	if (!hooks || !at_member(&top, kind, json_type_array, &all))
 		return;
-	/* A hook that does not read its input is no error. */
+	/* A hook that does not read its input is not an error. */
 	signal(SIGPIPE, SIG_IGN);
 	for (size_t i = 0; i < at_length(&all); i++) {
 		struct at hook = at_element(&all, i, json_type_object);

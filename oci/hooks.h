@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Programs of the engine that run at certain points of a container's life. */
+/* Programs of the engine that run at certain points in a container's life cycle. */
 #ifndef NABLA_OCI_HOOKS_H
 #define NABLA_OCI_HOOKS_H
 
@@ -10,7 +10,7 @@ void hooks_check(const struct at *config);
 
 /*
  * Runs the hooks of one kind, with the state on standard input. hooks: the configuration's object, NULL if it has none.
- * Fails at the first one that fails if they are required; otherwise warns, and goes on.
+ * If they are required, fails when a hook fails; otherwise warns and continues.
  */
 void hooks_run(struct json_object *hooks, const char *kind, const char *state, bool required);
 

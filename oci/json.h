@@ -41,14 +41,15 @@ int64_t at_integer(const struct at *number, int64_t least, int64_t most);
 
 bool at_true(const struct at *object, const char *name);
 
-/* A new NULL-terminated list of the texts of an array, which own their memory elsewhere; an empty one if it is absent. */
+/* Returns a new NULL-terminated list of the strings in an array, which the document owns; an empty list if it is
+ * absent. */
 const char **at_texts(const struct at *object, const char *name, size_t *count);
 
 /* Reports an error about a value, with its place. */
 _Noreturn void at_fail(const struct at *at, const char *hint, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* Memory that lives as long as the process; fails if there is none. */
+/* Allocates memory that is never freed; fails if there is none. */
 void *allocate(size_t count, size_t size);
 char *format_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

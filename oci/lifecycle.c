@@ -64,7 +64,7 @@ void container_start(const char *id)
 	struct json_object *present = NULL;
 	if (json_object_object_get_ex(s.document, "hasProcess", &present) && !json_object_get_boolean(present))
 		fail(NULL, "container %s has no process: config.json lacks it", id);
-	/* Of two calls, only one may open the FIFO: the process goes on as soon as anybody does. */
+	/* Only one of two calls may open the FIFO: the process continues as soon as anybody does. */
 	if (flock(s.directory, LOCK_EX) < 0)
 		fail(NULL, "cannot lock container %s: %s", id, strerror(errno));
 	int fifo = openat(s.directory, STATE_FIFO, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
@@ -118,7 +118,7 @@ void container_kill(const char *id, const char *name)
 		known |= passed_on[i] == number;
 	if (!known && s.status == RUNNING)
 		fail("send TERM, INT, QUIT or KILL", "signal %d cannot be passed to the command in the VM yet", number);
-	/* On its way to power off, the guest's first program reads which signal the command gets. */
+	/* Before it powers off, the guest's first program reads which signal the command gets. */
 	if (s.status == RUNNING && number && number != SIGKILL) {
 		char text[8];
 		int guest = openat(s.directory, STATE_GUEST, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -128,7 +128,7 @@ void container_kill(const char *id, const char *name)
 	send_signal(&s, number);
 }
 
-/* nabla-run stops its VM, then itself; the states of both are one to others. */
+/* nabla-run stops its VM, then itself; callers see one state. */
 static void stop_or_continue(const char *id, enum status from, enum status to, int number)
 {
 	static const struct timespec step = {.tv_nsec = 1000000};
@@ -151,7 +151,7 @@ static void stop_or_continue(const char *id, enum status from, enum status to, i
 			fail(NULL, "container %s is %s by now", id, status_names[now.status]);
 		nanosleep(&step, NULL);
 	}
-	fail(NULL, "container %s does not become %s", id, status_names[to]);
+	fail(NULL, "container %s did not become %s", id, status_names[to]);
 }
 
 void container_pause(const char *id)
@@ -167,7 +167,7 @@ void container_resume(const char *id)
 void container_delete(const char *id, bool force)
 {
 	struct state s;
-	/* Engines delete by force what they could not create. */
+	/* Engines use --force to delete containers that they failed to create. */
 	if (!state_load(id, &s, force))
 		return;
 	if (!force && s.status != STOPPED)
@@ -176,7 +176,7 @@ void container_delete(const char *id, bool force)
 		struct pollfd end = {.fd = s.pidfd, .events = POLLIN};
 		send_signal(&s, SIGKILL);
 		if (poll(&end, 1, END_MS) != 1)
-			fail(NULL, "container %s does not end", id);
+			fail(NULL, "container %s did not end", id);
 	}
 	if (s.cgroup)
 		cgroup_remove(s.cgroup);

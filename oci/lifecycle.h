@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What happens to a container after create. Each function fails with a message. */
+/* Operations on a container after create. Each function fails with a message. */
 #ifndef NABLA_OCI_LIFECYCLE_H
 #define NABLA_OCI_LIFECYCLE_H
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// nabla-oci: an OCI runtime whose containers are virtual machines. Engines call it once for each step of a container's life.
+// nabla-oci: an OCI runtime whose containers are virtual machines. Engines call it once for each step of a container's life
+// cycle.
 #include "create.h"
 #include "describe.h"
 #include "diag.h"
@@ -52,7 +53,7 @@ static bool global_option(struct call *call, char ***at)
 	const char *ignored;
 	if (!strcmp(**at, "--systemd-cgroup"))
 		return call->systemd = true;
-	/* runc and crun have them; nabla-oci has nothing to add to its messages, and knows by itself whether it is root */
+	/* options of runc and crun; nabla-oci has no more detailed messages, and detects by itself whether it is root */
 	if (!strcmp(**at, "--debug") || take(at, "rootless", NULL, &ignored) || take(at, "log-level", NULL, &ignored))
 		return true;
 	return take(at, "root", NULL, &call->root) || take(at, "log", NULL, &call->log) ||
@@ -69,7 +70,8 @@ static void parse_command(struct call *call, char **at, const char *allowed)
 			     (strchr(allowed, 'l') && take(&at, "format", "-f", &call->format));
 		if (known)
 			continue;
-		/* Options that ask for what happens anyway: no key ring, no pivot_root, no inherited descriptors; all get the signal. */
+		/* Options that request what happens anyway: no key ring, no pivot_root, no inherited descriptors; all get the
+		 * signal. */
 		if ((strchr(allowed, 'c') && (!strcmp(*at, "--no-new-keyring") || !strcmp(*at, "--no-pivot"))) ||
 		    (strchr(allowed, 'a') && (!strcmp(*at, "--all") || !strcmp(*at, "-a"))))
 			continue;
@@ -195,7 +197,7 @@ int main(int argc, char **argv)
 	struct call call = {0};
 	char **at = argv + (argc > 0);
 	open_standard_descriptors();
-	/* Directories of others must not depend on the engine's mask. */
+	/* The modes of created directories must not depend on the engine's umask. */
 	umask(022);
 	for (; *at && **at == '-'; at++) {
 		information(*at);

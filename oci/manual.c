@@ -7,15 +7,15 @@
 static const struct {
 	const char *usage, *text;
 } options[] = {
-	{"--root DIR", "directory of the state of containers; default: /run/nabla-oci, and $XDG_RUNTIME_DIR/nabla-oci for ordinary users"},
+	{"--root DIR", "directory for the state of containers; default: /run/nabla-oci, and $XDG_RUNTIME_DIR/nabla-oci for ordinary users"},
 	{"--log FILE", "append messages to FILE, besides standard error"},
 	{"--log-format text|json", "format of that file; default: text"},
-	{"--cgroup-manager cgroupfs|systemd|disabled", "who makes cgroups; systemd is refused, disabled: nobody; default: cgroupfs"},
+	{"--cgroup-manager cgroupfs|systemd|disabled", "how cgroups are created; systemd is refused, disabled: not at all; default: cgroupfs"},
 	{"--systemd-cgroup", "the same as --cgroup-manager systemd"},
 	{"--debug, --log-level LEVEL, --rootless VALUE", "options of other runtimes, without effect"},
-	{"--version, --help, --manual, --rules", "print the version, the options, this page, or what is refused and what has no effect"},
+	{"--version, --help, --manual, --rules", "print the version, the options, this page, or the refused and ignored properties"},
 }, commands[] = {
-	{"create [--bundle DIR] [--pid-file FILE] [--console-socket SOCKET] ID", "check the bundle and prepare a container, which waits"},
+	{"create [--bundle DIR] [--pid-file FILE] [--console-socket SOCKET] ID", "check the bundle and prepare a container, which waits for start"},
 	{"start ID", "start the VM of a created container"},
 	{"state ID", "print the state as JSON"},
 	{"kill [--all] ID [SIGNAL]", "send a signal, by default TERM: TERM, INT or QUIT to the command, then the VM powers off; KILL ends the VM"},
@@ -23,8 +23,8 @@ static const struct {
 	{"resume ID", "continue a paused container"},
 	{"delete [--force] ID", "remove a stopped container; with --force, end it first"},
 	{"list [--format table|json] [--quiet]", "print all containers"},
-	{"features", "print what is supported as JSON"},
-	{"spec [--bundle DIR]", "write the config.json of an example"},
+	{"features", "print the supported features as JSON"},
+	{"spec [--bundle DIR]", "write an example config.json"},
 };
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))

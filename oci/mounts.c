@@ -71,7 +71,7 @@ static int make(const char *path, bool directory)
 	int error = errno;
 	close(fd);
 	errno = error;
-	/* a dangling link exists, and is found by nobody */
+	/* a dangling link exists, but cannot be opened */
 	return made < 0 ? -1 : find(path);
 }
 
@@ -81,7 +81,7 @@ static bool is_directory(int fd)
 	return !fstat(fd, &st) && S_ISDIR(st.st_mode);
 }
 
-/* What the mount has already stays: a user namespace may not take it away. */
+/* The mount's present flags are kept: a user namespace may not clear them. */
 static unsigned long present_flags(const char *path)
 {
 	struct statvfs fs;
@@ -98,7 +98,7 @@ static unsigned long present_flags(const char *path)
 	return flags;
 }
 
-/* Sets flags of what is mounted at the path now. */
+/* Sets flags of the mount that is now at the path. */
 static void restrict_mount(const char *path, unsigned long flags, bool recursive)
 {
 	int fd = find(path);
@@ -126,7 +126,7 @@ static void bind(const char *source, const char *destination, unsigned long flag
 		     source);
 	int to = make(destination, S_ISDIR(st.st_mode));
 	if (to < 0)
-		fail(NULL, "cannot make %s in the root directory: %s", destination, strerror(errno));
+		fail(NULL, "cannot create %s in the root directory: %s", destination, strerror(errno));
 	if (is_directory(to) != !!S_ISDIR(st.st_mode))
 		fail(NULL, "mount at %s: one of it and %s is a directory, the other a file", destination, source);
 	if (mount(path_of(from).text, path_of(to).text, NULL, MS_BIND | (recursive ? MS_REC : 0), NULL) < 0)
@@ -150,7 +150,7 @@ static void mount_tmpfs(const struct container *c, const struct mount *m)
 {
 	int below = make(m->destination, true), to;
 	if (below < 0 || !is_directory(below))
-		fail(NULL, "cannot make directory %s in the root directory: %s", m->destination,
+		fail(NULL, "cannot create directory %s in the root directory: %s", m->destination,
 		     below < 0 ? strerror(errno) : "it is a file");
 	if (m->kind == MOUNT_TMPFS_HOST) {
 		if (mount("tmpfs", path_of(below).text, "tmpfs", MS_NOSUID | MS_NODEV, tmpfs_data(c, m)) < 0)
@@ -166,7 +166,7 @@ static void mount_tmpfs(const struct container *c, const struct mount *m)
 	close(below);
 }
 
-/* An empty directory or file in front of it, or the path itself, read-only. Paths that are missing need nothing. */
+/* Mounts an empty directory or file over it, or the path itself, read-only. Missing paths need nothing. */
 static void cover(const char *path, bool mask, const char *empty_file)
 {
 	int fd = find(path);
@@ -190,7 +190,7 @@ void mounts_make(const struct container *c, const char *root, const char *guest)
 	if (unshare(CLONE_NEWNS) < 0)
 		fail("as an ordinary user, the host must allow user namespaces", "cannot create a mount namespace: %s",
 		     strerror(errno));
-	/* What the host mounts or unmounts later is seen here, and nothing of this namespace there. */
+	/* Later mounts of the host are visible in this namespace, but not the reverse. */
 	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
 		fail(NULL, "cannot separate the mounts: %s", strerror(errno));
 	if (mount(root, root, NULL, MS_BIND | MS_REC, NULL) < 0 ||
@@ -199,7 +199,7 @@ void mounts_make(const struct container *c, const char *root, const char *guest)
 	for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
 		int fd = make(own[i], true);
 		if (fd < 0 || !is_directory(fd))
-			fail("the guest's file systems need it", "cannot make directory %s in the root directory: %s", own[i],
+			fail("the guest's file systems need it", "cannot create directory %s in the root directory: %s", own[i],
 			     fd < 0 ? strerror(errno) : "it is a file or a link to nowhere");
 		close(fd);
 	}

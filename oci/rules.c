@@ -6,14 +6,14 @@
 #include <stdio.h>
 #include <string.h>
 
-#define OTHERS "the container is a machine of its own"
+#define OTHERS "the container is a separate VM"
 
 static const struct {
 	const char *where, *name, *reason, *hint;
 } refused[] = {
-	{"", "vm", "the bundle describes another hypervisor's machine", "annotations " ANNOTATION "* set what nabla-oci offers"},
-	{"process.", "scheduler", "the guest's scheduler has one processor and no policies to choose from", "remove it"},
-	{"process.", "ioPriority", "the guest has no priorities of input and output", "remove it"},
+	{"", "vm", "the bundle describes another hypervisor's VM", "use the annotations " ANNOTATION "*"},
+	{"process.", "scheduler", "the guest has one processor and no choice of scheduling policies", "remove it"},
+	{"process.", "ioPriority", "the guest has no I/O priorities", "remove it"},
 	{"process.", "execCPUAffinity", "the guest has one processor", "remove it"},
 	{"linux.", "uidMappings", "files of a VM belong to one user of the host", "use a container without --userns"},
 	{"linux.", "gidMappings", "files of a VM belong to one user of the host", "use a container without --userns"},
@@ -30,7 +30,7 @@ const struct namespace_rule namespace_rules[] = {
 	 "use a container without --ipc"},
 	{"uts", OTHERS " and cannot share a host name", NULL, OTHERS " and cannot share the host's name",
 	 "use a container without --uts"},
-	{"mount", OTHERS " with mounts of its own", NULL, OTHERS " with mounts of its own", "list a mount namespace"},
+	{"mount", OTHERS " with its own mounts", NULL, OTHERS " with its own mounts", "list a mount namespace"},
 	{"user", "files of a VM belong to one user of the host", "files of a VM belong to one user of the host", NULL, NULL},
 	{"time", "the guest has the host's clocks", "the guest has the host's clocks", NULL, NULL},
 	{"cgroup", OTHERS " without cgroups inside", NULL, NULL, NULL},
@@ -54,15 +54,15 @@ const struct guest_mount guest_mounts[] = {
 
 const struct meaningless meaningless[] = {
 	{"linux.seccomp", "system calls of the command reach the guest's kernel, never the host's, where the VM's own filter holds"},
-	{"process.apparmorProfile", "the command is no process of the host"},
-	{"process.selinuxLabel", "the command is no process of the host"},
+	{"process.apparmorProfile", "the command is not a process of the host"},
+	{"process.selinuxLabel", "the command is not a process of the host"},
 	{"linux.mountLabel", "the guest sees no labels of the host"},
 	{"linux.maskedPaths below /proc and /sys", "they are the guest's own and show nothing of the host"},
 	{"linux.readonlyPaths below /proc and /sys", "they are the guest's own and change nothing on the host"},
 	{"linux.resources.devices", "no device of the host can be opened"},
 	{"mount options for access times and propagation", "the file server has no access times of its own, and the guest's mounts reach nobody"},
 	{"linux.rootfsPropagation", "mounts of the guest reach nobody else; shared is refused"},
-	{"linux.devices that are standard", "devtmpfs of the guest's kernel has them"},
+	{"standard linux.devices", "devtmpfs of the guest's kernel has them"},
 	{"solaris, windows, zos, freebsd", "sections of other platforms"},
 	{NULL, NULL},
 };
@@ -74,7 +74,7 @@ void refuse_properties(const struct at *object, const char *where)
 		if (strcmp(refused[i].where, where) || !json_object_object_get_ex(object->value, refused[i].name, &at.value) ||
 		    !at.value)
 			continue;
-		/* empty ones ask for nothing */
+		/* empty ones have no effect */
 		if (json_object_is_type(at.value, json_type_array) && !json_object_array_length(at.value))
 			continue;
 		if (json_object_is_type(at.value, json_type_object) && !json_object_object_length(at.value))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is refused, and what means nothing for a VM: tables, each row with its reason. */
+/* Properties that are refused, and properties without effect on a VM: tables, each row with its reason. */
 #ifndef NABLA_OCI_RULES_H
 #define NABLA_OCI_RULES_H
 
@@ -14,7 +14,8 @@ void refuse_properties(const struct at *object, const char *where);
 /* Prints the table of refused properties in Markdown. */
 void refused_print(void);
 
-/* A namespace, by how a bundle can ask for it. NULL: nothing to do; otherwise why it is refused. */
+/* A namespace, and the ways in which a bundle can request it. NULL: nothing to do; otherwise why it is
+ * refused. */
 struct namespace_rule {
 	const char *type;
 	const char *joined;  /* with a path: that of another process */
@@ -32,10 +33,10 @@ struct guest_mount {
 };
 extern const struct guest_mount guest_mounts[];
 
-/* Directories that file systems of the guest's kernel hide. Returns the one above the path, or NULL. */
+/* Returns the directory above the path that a file system of the guest's kernel hides, or NULL. */
 const char *guest_directory(const char *path);
 
-/* Properties that are accepted and mean nothing for a VM. */
+/* Properties that are accepted without effect. */
 struct meaningless {
 	const char *property, *reason;
 };

@@ -33,7 +33,7 @@ static void make_directories(char *path)
 		*slash = '/';
 	}
 	if (mkdir(path, 0700) < 0 && errno != EEXIST)
-		fail("--root names a directory for the state of containers", "cannot make %s: %s", path, strerror(errno));
+		fail("--root names a directory for the state of containers", "cannot create %s: %s", path, strerror(errno));
 }
 
 void state_open_root(const char *root, const char *id)
@@ -51,7 +51,7 @@ void state_open_root(const char *root, const char *id)
 	all = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (all < 0 || fstat(all, &st) < 0)
 		fail(NULL, "cannot open %s: %s", path, strerror(errno));
-	/* A user who can write there decides what runs. */
+	/* A user who can write there controls what runs. */
 	if (st.st_uid != geteuid() || st.st_mode & 022)
 		fail("remove it, or choose another one with --root", "%s belongs to another user, or others may write to it", path);
 	all_path = path;
@@ -111,8 +111,8 @@ void state_remove(const char *id)
 }
 
 /*
- * When a process started, in ticks since boot; 0: it has ended. With the ID it names one process for ever. *stopped: whether
- * a signal has stopped it.
+ * Returns the time at which a process started, in ticks since boot; 0: it has ended. Together with the ID, it identifies the
+ * process forever. *stopped: whether a signal has stopped it.
  */
 static uint64_t start_time(pid_t pid, bool *stopped)
 {
@@ -123,7 +123,7 @@ static uint64_t start_time(pid_t pid, bool *stopped)
 	if (fd >= 0)
 		close(fd);
 	text[got > 0 ? got : 0] = '\0';
-	/* The name of the program may contain anything: what follows it starts at the last parenthesis. */
+	/* The name of the program may contain anything: the next field starts after the last parenthesis. */
 	char *field = strrchr(text, ')');
 	if (!field || strlen(field) < 4 || strchr("ZX", field[2]))
 		return 0;
@@ -171,7 +171,7 @@ void write_file_at(int directory, const char *name, const void *content, size_t 
 		at += put;
 		left -= (size_t)put;
 	}
-	/* whatever the mask of the engine */
+	/* independent of the engine's umask */
 	if (fd < 0 || fchmod(fd, mode) < 0 || close(fd) < 0 || renameat(directory, temporary, directory, name) < 0)
 		fail(NULL, "cannot write %s: %s", name, strerror(errno));
 	free(temporary);
@@ -190,7 +190,7 @@ static struct json_object *member_of(struct json_object *document, const char *n
 	return value;
 }
 
-/* Opens the container's process, unless another process has its ID by now. */
+/* Opens the container's process, unless its ID now belongs to another process. */
 static int open_process(const struct state *s, bool *stopped)
 {
 	uint64_t started = json_object_get_uint64(member_of(s->document, "processStart"));
@@ -212,7 +212,7 @@ bool state_load(const char *id, struct state *s, bool missing_ok)
 		fail("list all containers: nabla-oci list", "container %s does not exist", id);
 	}
 	if (faccessat(s->directory, FILE_NAME, F_OK, 0) < 0) {
-		/* create is at work, or was killed */
+		/* create is still running, or was killed */
 		s->document = json_object_new_object();
 		json_object_object_add(s->document, "ociVersion", json_object_new_string(SPECIFICATION));
 		json_object_object_add(s->document, "id", json_object_new_string(id));

@@ -2,9 +2,9 @@
 /*
  * The state of containers: a directory ROOT/ID for each, which only its owner can enter.
  *
- *   state.json   what create found out; it is complete once the container is created
- *   start        a FIFO that the container's process waits at; start removes it
- *   guest/       what the guest's first program reads: the program itself, its configuration, the signal of a kill
+ *   state.json   the results of create; complete once the container is created
+ *   start        a FIFO for which the container's process waits; start removes it
+ *   guest/       files for the guest: its first program, the program's configuration, the signal of a kill
  */
 #ifndef NABLA_OCI_STATE_H
 #define NABLA_OCI_STATE_H
@@ -23,13 +23,13 @@
 enum status { CREATING, CREATED, RUNNING, STOPPED, PAUSED };
 extern const char *const status_names[];
 
-/* Opens the directory of all states, which is made if it is missing. root: --root; NULL: the default. */
+/* Opens the directory of all states, and creates it if it is missing. root: --root; NULL: the default. */
 void state_open_root(const char *root, const char *own_id);
 
-/* Makes the directory of a new container; fails if the ID is invalid or in use. Returns a descriptor. */
+/* Creates the directory of a new container; fails if the ID is invalid or in use. Returns a descriptor. */
 int state_create(const char *id);
 
-/* Removes the directory of a container, with all in it. */
+/* Removes the directory of a container and its contents. */
 void state_remove(const char *id);
 
 /* Path of a file in the directory of a container. */
@@ -45,7 +45,7 @@ struct state {
 	enum status status;
 };
 
-/* Reads the state of a container; fails if there is none. Returns false instead if missing_ok. */
+/* Reads the state of a container. If there is none, fails, or returns false if missing_ok. */
 bool state_load(const char *id, struct state *state, bool missing_ok);
 
 /* Writes state.json. pid 0: none yet. */
@@ -59,7 +59,7 @@ char *state_text(struct json_object *document, enum status status, bool pretty);
 /* Names of all containers, sorted, NULL-terminated. */
 char **state_list(void);
 
-/* Writes a file of a directory in one step. */
+/* Writes a file in a directory atomically. */
 void write_file_at(int directory, const char *name, const void *content, size_t length, unsigned mode);
 
 #endif

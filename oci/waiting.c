@@ -25,9 +25,8 @@
 
 /* Above all numbers that nabla-run and the VM use. */
 enum {
-	/*
-	 * With --jail, nabla-run leaves the mount namespace, and a namespace without a process and a descriptor loses its
-	 * mounts, which the file server needs.
+	/* With --jail, nabla-run leaves the mount namespace. A namespace that no process and no descriptor keeps loses its
+	 * mounts, * which the file server needs.
 	 */
 	MOUNTS_FD = 100,
 	FIFO_FD, /* a path */
@@ -43,7 +42,7 @@ static bool write_file(const char *path, const char *text)
 	return good;
 }
 
-/* Mounts need it. The caller is root inside, and nobody else is anybody. */
+/* Mounts need it. The caller is root inside, and no other user is mapped. */
 static void enter_user_namespace(void)
 {
 	char *uid = format_text("0 %u 1", geteuid()), *gid = format_text("0 %u 1", getegid());
@@ -52,7 +51,7 @@ static void enter_user_namespace(void)
 		fail("the host must allow user namespaces", "an ordinary user needs a user namespace: %s", strerror(errno));
 }
 
-/* An interface that the engine has set up would be missing in the VM. */
+/* An interface of the engine would be missing in the VM. */
 static void check_no_interfaces(const struct container *c)
 {
 	struct ifaddrs *all;
@@ -111,7 +110,7 @@ static const char *find_nabla_run(void)
 	return path;
 }
 
-/* The engine limits the container, and its log what is written. */
+/* The engine limits the container, and its log limits the output. */
 static char **launcher_words(const struct waiting *w, const char *program)
 {
 	static char *words[40];
@@ -150,7 +149,7 @@ void wait_for_start(const struct waiting *w)
 	setsid();
 	if (w->slave >= 0)
 		console_become(w->slave);
-	/* The limits hold for everything from here on. */
+	/* From here on, the limits apply to everything. */
 	if (w->cgroup)
 		cgroup_join(w->cgroup);
 	const char *program = find_nabla_run();
@@ -169,10 +168,10 @@ void wait_for_start(const struct waiting *w)
 	keep(MOUNTS_FD, "/proc/self/ns/mnt", O_RDONLY);
 	keep(FIFO_FD, w->fifo, O_PATH | O_NOFOLLOW);
 	done(w->link);
-	/* What the engine left open is none of the VM's business. */
+	/* The VM must not inherit descriptors that the engine left open. */
 	syscall(SYS_close_range, 3, MOUNTS_FD - 1, 0);
 	syscall(SYS_close_range, FIFO_FD + 1, ~0u, 0);
-	/* start opens the FIFO and removes it, perhaps before this process gets here. */
+	/* start opens the FIFO and removes it, perhaps before this process arrives here. */
 	int fifo = open(path_of_fifo, O_WRONLY | O_CLOEXEC);
 	if (fifo < 0)
 		_exit(EXIT_FAILURE_OWN);

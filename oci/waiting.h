@@ -11,7 +11,7 @@ struct waiting {
 	const struct container *container;
 	const char *root;	 /* of the container, absolute */
 	const char *guest;	 /* the directory of the guest's first program */
-	const char *fifo;	 /* that start reads */
+	const char *fifo;	 /* which start reads */
 	const char *cgroup;	 /* to join; NULL: none */
 	uid_t uid;		 /* of the VM, in the user namespace where it runs */
 	gid_t gid;

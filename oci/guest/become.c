@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The child calls nothing but system calls and what changes no memory that the parent needs: vfork shares it.
+// The child only makes system calls and changes no memory that the parent needs, since vfork shares the memory.
 #include "become.h"
 
 #include "log.h"
@@ -40,7 +40,7 @@ static struct command {
 } command;
 
 static volatile int error;
-static const char *volatile what; /* that the error concerns; NULL: the program */
+static const char *volatile what; /* the object that the error concerns; NULL: the program */
 
 static uint64_t mask(const struct words *words, const char *name)
 {
@@ -110,7 +110,7 @@ static bool set_limits(void)
 		uint64_t values[2];
 		values[0] = strtoull(end + 1, &end, 10);
 		values[1] = strtoull(end + 1, NULL, 10);
-		/* prlimit64 has the kernel's own numbers for no limit */
+		/* prlimit64 uses the kernel's own value for no limit */
 		if (syscall(SYS_prlimit64, 0, resource, values, NULL) < 0)
 			return false;
 	}
@@ -133,7 +133,7 @@ static bool drop_bounding(void)
 	return true;
 }
 
-/* Only what this kernel knows. */
+/* Only the capabilities that this kernel knows. */
 static bool set_capabilities(void)
 {
 	struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
@@ -153,7 +153,7 @@ static bool set_capabilities(void)
 	return true;
 }
 
-/* With KEEPCAPS, another user than root still has them for capset(). */
+/* With KEEPCAPS, a user other than root still has them for capset(). */
 static bool become_user(void)
 {
 	for (int fd = 0; fd < 3; fd++)
@@ -193,7 +193,7 @@ static int exec_in_path(void)
 	return reason;
 }
 
-/* Runc makes a working directory that is missing, and engines rely on it. */
+/* runc creates a missing working directory, and engines rely on it. */
 static bool enter(const char *path)
 {
 	if (!chdir(path))

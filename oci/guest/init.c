@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Process 1 of a container's guest: mounts what the bundle wants, runs the command, and powers off with its exit status.
-// What containers share with other guests is nabla-init's: settings, console, power-off.
+// Process 1 of a container's guest: makes the bundle's mounts, runs the command, and powers off with its exit status.
+// Code that containers share with other guests is in nabla-init: settings, console, power-off.
 #include "become.h"
 #include "log.h"
 #include "network.h"
@@ -73,7 +73,7 @@ static void mount_tmpfs(char *value)
 	mount_at("tmpfs", value, strtoul(flags, NULL, 10), *data ? data : "mode=1777", false);
 }
 
-/* The file server executes nothing, so it is up to the guest's kernel not to. */
+/* The file server executes nothing, so the guest's kernel has to enforce noexec. */
 static void forbid_execution(const char *path)
 {
 	if (mount(path, path, NULL, MS_BIND, NULL) || mount(NULL, path, NULL, MS_REMOUNT | MS_BIND | MS_NOEXEC, NULL))
@@ -90,7 +90,7 @@ static void set_kernel_parameter(char *value)
 	write_text(path, equals + 1);
 }
 
-/* /proc/loadavg has the number of all threads after the slash: those of the kernel do not count. */
+/* /proc/loadavg shows the number of all threads after the slash; kernel threads do not count. */
 static void limit_tasks(const char *value)
 {
 	char text[128] = "";
@@ -101,7 +101,7 @@ static void limit_tasks(const char *value)
 		give_up("/proc/loadavg", errno);
 	close(fd);
 	unsigned long long most = strtoull(slash + 1, NULL, 10) + strtoull(value, NULL, 10);
-	/* Process 1 is not the container's, and the kernel accepts no number below 20. */
+	/* Process 1 does not belong to the container, and the kernel accepts no number below 20. */
 	number_text(text, most < 20 ? 20 : most > 1000000 ? 1000000 : most);
 	write_text("/proc/sys/kernel/threads-max", text);
 }
@@ -144,7 +144,8 @@ static void prepare_signals(sigset_t *waiting)
 	sigdelset(waiting, SIGTERM);
 }
 
-/* Which signal made nabla-run ask for a power-off. Of a console that was closed it is SIGHUP, and nobody has written it. */
+/* Returns the signal that made nabla-run request a power-off. If the console was closed, it is SIGHUP, which nobody has
+ * written. */
 static int requested_signal(void)
 {
 	char text[8] = "";
@@ -166,7 +167,8 @@ static int attend(pid_t command, const sigset_t *waiting)
 			if (pid == command)
 				return WIFEXITED(raw) ? WEXITSTATUS(raw) : 128 + WTERMSIG(raw);
 		if (stop_requested) {
-			/* Like the process of any container, it decides itself when to end; nabla-run waits for some seconds. */
+			/* Like the process of any container, the command decides itself when to end; nabla-run waits for some
+			 * seconds. */
 			stop_requested = 0;
 			kill(command, requested_signal());
 			continue;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What nabla-oci writes for the guest's first program: words NAME=VALUE, each followed by a NUL, in the file
- * GUEST_CONFIG of the directory that is /proc of the root until the guest mounts procfs there.
+ * The configuration that nabla-oci writes for the guest's first program: words NAME=VALUE, each followed by a NUL, in the
+ * file GUEST_CONFIG of the directory that the guest sees as /proc until it mounts procfs there.
  *
  *   arg, env, cwd                   the command
  *   uid, gid, group, umask          numbers
@@ -15,8 +15,7 @@
  *   noexec                          PATH
  *   domainname                      text
  *
- * The file GUEST_SIGNAL, which appears later, holds the number of the signal for the command, when a signal asks the VM to
- * power off.
+ * When a signal makes the VM power off, the file GUEST_SIGNAL contains the number of the signal for the command.
  */
 #ifndef NABLA_OCI_PROTOCOL_H
 #define NABLA_OCI_PROTOCOL_H

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The configuration that nabla-oci wrote, see protocol.h. */
+/* The configuration from nabla-oci, see protocol.h. */
 #ifndef NABLA_OCI_GUEST_WORDS_H
 #define NABLA_OCI_GUEST_WORDS_H
 
@@ -13,13 +13,13 @@ struct words {
 /* Returns an error number, or 0. */
 int words_read(struct words *words, int directory, const char *name);
 
-/* The value of a word NAME=VALUE, or NULL if its name is another one. */
+/* Returns the value of a word NAME=VALUE, or NULL if it has another name. */
 char *value_of(char *word, const char *name);
 
-/* The value of the first word of that name, or NULL. */
+/* Returns the value of the first word with that name, or NULL. */
 char *words_find(const struct words *words, const char *name);
 
-/* All values of that name, NULL-terminated; NULL if there is no memory. */
+/* Returns all values with that name, NULL-terminated; NULL if there is no memory. */
 char **words_list(const struct words *words, const char *name);
 
 /* Writes a number in decimal: without stdio, which would make the program larger. */

@@ -190,7 +190,7 @@ def test_proc_of_an_image_is_a_link(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (bundle.folder / "rootfs" / "proc").rmdir()
     (bundle.folder / "rootfs" / "proc").symlink_to(tmp_path / "outside")
-    bundle.create_refused("cannot make directory /proc in the root directory")
+    bundle.create_refused("cannot create directory /proc in the root directory")
     assert list((tmp_path / "outside").iterdir()) == []
 
 

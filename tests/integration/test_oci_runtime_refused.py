@@ -58,7 +58,7 @@ CASES: list[tuple[Change, str]] = [
     (properties("annotations", {"a": 1}), "annotations.a: must be of type string"),
     (properties("annotations", {"org.nabla-linux.memory": "1M"}), "'1M' is not a size of memory"),
     (properties("annotations", {"org.nabla-linux.network": "x"}), "'x' is unknown"),
-    (properties("vm", {"hypervisor": {"path": "/x"}}), "vm: the bundle describes another hypervisor's machine"),
+    (properties("vm", {"hypervisor": {"path": "/x"}}), "vm: the bundle describes another hypervisor's VM"),
     # process
     (properties("process.args", []), "process: args names no program"),
     (properties("process.args", ["a\0b"]), "process.args[0]: contains a NUL character"),
@@ -77,7 +77,7 @@ CASES: list[tuple[Change, str]] = [
     ),
     (properties("process.rlimits", [{"type": "RLIMIT_CPU", "soft": 1, "hard": 1}] * 2), "RLIMIT_CPU appears twice"),
     (properties("process.oomScoreAdj", 1001), "process.oomScoreAdj: 1001 is not between -1000 and 1000"),
-    (properties("process.scheduler", {"policy": "SCHED_FIFO"}), "process.scheduler: the guest's scheduler"),
+    (properties("process.scheduler", {"policy": "SCHED_FIFO"}), "process.scheduler: the guest has one processor"),
     (properties("process.ioPriority", {"class": "IOPRIO_CLASS_IDLE"}), "process.ioPriority:"),
     (properties("process.execCPUAffinity", {"initial": "0"}), "process.execCPUAffinity:"),
     # mounts
