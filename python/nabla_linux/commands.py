@@ -47,7 +47,7 @@ class Session:
             raise ProtocolError(f"the sandbox answered a request with a frame of type {kind}")
 
     def step(self) -> None:
-        """Take the next frame."""
+        """Receive the next frame."""
         kind, stream, content = self.peer.receive()
         if kind == wire.DATA and stream in (1, 2):
             self.take.get(stream, self.output[stream].append)(content)
@@ -63,7 +63,7 @@ class Session:
             raise ProtocolError(f"the sandbox sent a frame of type {kind} in a session")
 
     def write(self, content: bytes) -> None:
-        """Send standard input. What the program does not read any more is dropped."""
+        """Send standard input. Data that the program no longer reads is dropped."""
         rest = memoryview(content)
         while rest and self.status is None:
             size = min(len(rest), self._credit - wire.HEADER.size, 32 << 10)
@@ -89,7 +89,7 @@ class Session:
 class CommandHandle:
     """A program in the background.
 
-    Its output is read by `wait` and `send_stdin` only; a program that has written 256 KB to a stream waits until then.
+    Only `wait` and `send_stdin` read its output; a program that has written 256 KB to a stream waits for one of them.
     Leaving the context, or `close`, hangs up: the program gets SIGHUP.
     """
 
@@ -126,7 +126,7 @@ class CommandHandle:
         self._session.peer.socket.close()
 
     def wait(self, timeout: float | None = None) -> CommandResult:
-        """Wait for the end. After `timeout` seconds, hangs up, kills the program and raises `SandboxTimeout`."""
+        """Wait for the end. After `timeout` seconds, hang up, kill the program and raise `SandboxTimeout`."""
         peer = self._session.peer
         peer.deadline = None if timeout is None else time.monotonic() + timeout
         try:

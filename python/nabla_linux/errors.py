@@ -13,7 +13,7 @@ class StartError(SandboxError):
 
 
 class ProtocolError(SandboxError):
-    """The VM or its broker ended the connection, or sent what the protocol does not allow."""
+    """The VM or its broker ended the connection, or violated the protocol."""
 
 
 class GuestFileError(SandboxError):

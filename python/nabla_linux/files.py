@@ -12,7 +12,7 @@ from .errors import GuestFileError
 
 
 class Files:
-    """Reads by the agent; folders by programs of the guest (`ls`, `rm`, `mkdir`, `mv`, `test`)."""
+    """The agent transfers files; programs of the guest (`ls`, `rm`, `mkdir`, `mv`, `test`) handle folders."""
 
     def __init__(self, connect: Connect, commands: Commands) -> None:
         self._connect = connect
@@ -27,7 +27,7 @@ class Files:
         self._transfer(wire.WRITE, path, data.encode() if isinstance(data, str) else data, mode)
 
     def exists(self, path: str) -> bool:
-        """Say whether there is a file of any kind; a symbolic link counts by itself."""
+        """Return whether a file of any kind exists; a symbolic link counts by itself."""
         script = 'test -e "$1" || test -L "$1"'
         return self._commands.run(["/bin/sh", "-c", script, "sh", _absolute(path)]).exit_code == 0
 
@@ -46,7 +46,7 @@ class Files:
         self._run(["mkdir", "-p", "--", _absolute(path)], path)
 
     def remove(self, path: str) -> None:
-        """Remove a file, or a folder with all in it."""
+        """Remove a file, or a folder and its contents."""
         if not self.exists(path):
             raise GuestFileError(f"{path}: {os.strerror(2)}")
         self._run(["rm", "-rf", "--", path], path)

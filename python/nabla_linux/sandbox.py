@@ -47,8 +47,8 @@ class Sandbox:
     ) -> Sandbox:
         """Start a VM on an image, whose changes are discarded at the end.
 
-        `mounts` has values of `--mount`, `ports` of `--publish`, `network` of `--net`. `timeout` ends the VM after so
-        many seconds. `nabla_run` is the program, else `$NABLA_RUN`, else the one on PATH. Raises `StartError`.
+        `mounts` has values of `--mount`, `ports` of `--publish`, `network` of `--net`. `timeout` ends the VM after this
+        number of seconds. `nabla_run` is the program, else `$NABLA_RUN`, else the one on PATH. Raises `StartError`.
         """
         program = os.fspath(nabla_run or os.environ.get("NABLA_RUN") or shutil.which("nabla-run") or "")
         if not program:
@@ -92,7 +92,7 @@ class Sandbox:
         self.kill()
 
     def is_running(self) -> bool:
-        """Say whether the VM runs."""
+        """Return whether the VM runs."""
         return self._process.poll() is None
 
     def kill(self) -> None:
@@ -107,7 +107,7 @@ class Sandbox:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def pause(self) -> None:
-        """Stop the VM's process; the guest's clock goes on."""
+        """Stop the VM's process; the guest's clock keeps running."""
         self._ask(wire.ASK_PAUSE)
 
     def resume(self) -> None:

@@ -54,7 +54,7 @@ class Connection:
     _unread: bytearray = field(default_factory=bytearray)
 
     def send(self, kind: int, content: bytes = b"", stream: int = 0) -> None:
-        """Send a frame. Nothing is reported if the peer has ended: what it sent before can still be received."""
+        """Send a frame. Reports no error if the peer has ended: its earlier frames can still be received."""
         self._limit()
         try:
             self.socket.sendall(HEADER.pack(len(content), kind, stream, 0) + content)
