@@ -19,7 +19,7 @@ from nabla.sources.recipe import Recipe
 
 BASE = "upstream"
 
-# git writes its files once, and they are removed with the tree.
+# git need not sync its files: they are removed with the tree.
 _SPEED = ("-c", "core.compression=0", "-c", "core.fsync=none", "-c", "gc.auto=0", "-c", "core.autocrlf=false")
 _COMMITTER = ("-c", "user.name=nabla", "-c", "user.email=developers@nabla.invalid")
 _NO_SETTINGS = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
@@ -45,7 +45,7 @@ def create(name: str) -> Path:
     tree.mkdir(parents=True)
     process.run(["tar", "-xf", archive, f"--strip-components={source.strip}", "--no-same-owner"], cwd=tree)
     _git(tree, "init", "--quiet", "--initial-branch=series")
-    # The user's own commits start no repack either, which would take minutes.
+    # The user's commits must not start a repack either, which would take minutes.
     _git(tree, "config", "gc.auto", "0")
     _git(tree, "add", "--all", "--force")
     dates = {f"GIT_{role}_DATE": "2026-01-01T00:00:00Z" for role in ("AUTHOR", "COMMITTER")}

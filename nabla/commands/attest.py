@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build the release of another person again and sign a statement about the result: `doit attest RELEASE`.
+"""Rebuild another person's release and sign a statement about the result: `doit attest RELEASE`.
 
-The release must be of this checkout's commit. The build takes nothing from stores, whose results are by others. Two
+The release must belong to this checkout's commit. The build uses no stores, whose results other people have built. Two
 releases by different signers have different signatures; their signature-free forms are compared. The statement is
 written in any case, and a difference makes the command fail.
 """
@@ -28,13 +28,13 @@ from verify.release.statement import Statement
 
 
 def attest(signer: str, output: str, folders: list[str]) -> None:
-    """Build, compare, sign. Raises `NablaError` if the release is not of this commit, or if the rebuild differs."""
+    """Build, compare, sign. Raises `NablaError` if the release belongs to another commit, or if the rebuild differs."""
     if len(folders) != 1:
         raise ConfigError("one release must be named", "doit attest [--signer NAME] FOLDER")
     release, own = Path(folders[0]).resolve(), contents.folder().path
     stated, provenance = _read(release)
     _check_checkout(release, stated, own)
-    # The build takes hours: mistakes are reported before.
+    # The build takes hours: mistakes are reported before it.
     name, private = _signer(release, signer)
     with log.step("build the release again"):
         # Outputs that are up to date may have come from a store whose results are no longer in the cache.
@@ -57,7 +57,8 @@ def attest(signer: str, output: str, folders: list[str]) -> None:
 
 
 def _read(release: Path) -> tuple[Statement, str]:
-    """Return a release's statement and the sha256 of its file. The publisher need not be trusted, but be consistent."""
+    """Return a release's statement and the sha256 of its file. The release need not be trusted, but must be
+    consistent."""
     if not (release / layout.SUMS).is_file():
         raise ConfigError(f"{release} is not a release", f"a release has a file {layout.SUMS}")
     seen = trust.examine_bytes(release, release / layout.SIGNERS)
@@ -94,12 +95,12 @@ def _check_checkout(release: Path, stated: Statement, own: Path) -> None:
     modified = any(each.modified for each in stated.dependencies)
     if stated.commit is None or modified:
         raise ConfigError(
-            "the release is not of a commit: its publisher's checkout had changes, or no history",
+            "the release belongs to no commit: its publisher's checkout had changes, or no history",
             "ask the publisher for a release of a commit",
         )
     if stated.commit != version.commit() or version.is_modified():
         raise ConfigError(
-            f"the release is of commit {stated.commit}, which this checkout is not",
+            f"the release belongs to commit {stated.commit}, and this checkout does not",
             f"git checkout {stated.commit}, without changes",
         )
     if stated.version != version.version():
@@ -138,7 +139,8 @@ def _explain(result: rebuild.Comparison, release: Path, stated: Statement) -> st
 
 
 def _inputs() -> Mapping[str, set[str]]:
-    """Return path in the release -> the other paths in it that it was built from, by the records of the tasks."""
+    """Return, for each path in the release, the other paths in it from which it was built, by the records of the
+    tasks."""
     inside = _paths()
     makers = {output: record for record in comparison.Checkout(ROOT).records().values() for output in record.outputs}
     inputs: dict[str, set[str]] = {}

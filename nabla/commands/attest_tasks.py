@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command that builds a release of another person again (docs/rebuilds.md)."""
+"""The command that rebuilds another person's release (docs/rebuilds.md)."""
 
 from __future__ import annotations
 

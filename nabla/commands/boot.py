@@ -75,7 +75,7 @@ def boot(
     status = process.interactive(command(image, memory, unattended or ephemeral, words, net, publish, option))
     # The status of the last command of an interactive session is not an error.
     if status == LAUNCHER_FAILED or (words and status != 0):
-        raise CommandError(f"the virtual machine ended with status {status}", "the lines above say why")
+        raise CommandError(f"the virtual machine ended with status {status}", "the lines above show the reason")
 
 
 def command(

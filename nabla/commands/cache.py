@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands of stores: push, pull, stat, gc (docs/store.md); nabla.commands.challenge has the fifth."""
+"""The commands for stores: push, pull, stat, gc (docs/store.md); the fifth is in nabla.commands.challenge."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Entry:
-    """A result in the cache of this host."""
+    """A result in this host's cache."""
 
     key: str
     folder: Path
@@ -42,7 +42,7 @@ class Entry:
 
 
 def entries() -> Iterator[Entry]:
-    """Yield the results in the cache of this host; their content is not checked."""
+    """Yield the results in this host's cache; their content is not checked."""
     for folder in sorted((cache_dir() / "results").glob("??/*")):
         with suppress(OSError, ValueError, KeyError, TypeError):
             read = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -50,18 +50,18 @@ def entries() -> Iterator[Entry]:
 
 
 def push(words: list[str], days: int, current: bool, without_files: bool) -> None:
-    """Give results that were built here, and pinned files, to the stores that may be written. Raises `FetchError`."""
+    """Upload results that were built here, and pinned files, to the writable stores. Raises `FetchError`."""
     if not stores.writable():
-        raise ConfigError("no store may be written", "set `push = true` for one in store.toml (docs/store.md)")
+        raise ConfigError("no store is writable", "set `push = true` for one in store.toml (docs/store.md)")
     newest = time.time() - days * _DAY
     pinned = {each.sha256: each for each in cache_keys.pinned_files()}
     keys = cache_keys.keys() if current else set()
     chosen = [
         each
         for each in entries()
-        # Only its builder signs a result.
+        # Only the builder signs a result.
         if not each.origin
-        # The title of what was read from a pinned file starts with its digest.
+        # The title of a result that was read from a pinned file starts with that file's digest.
         and (not current or each.key in keys or each.title.partition(":")[0] in pinned)
         and each.folder.stat().st_mtime >= newest
         and (not words or any(fnmatch.fnmatch(each.title, word) for word in words))
@@ -74,7 +74,7 @@ def push(words: list[str], days: int, current: bool, without_files: bool) -> Non
 
 
 def pull() -> None:
-    """Take pinned files, and the results whose inputs are known, from the stores into the cache."""
+    """Download pinned files, and the results whose inputs are known, from the stores to the cache."""
     if not stores.all_stores():
         raise ConfigError("there is no store", "name one in store.toml (docs/store.md)")
     pinned = {each.sha256: each for each in cache_keys.pinned_files()}
@@ -84,12 +84,12 @@ def pull() -> None:
     absent = [each for each in cache_keys.results() if result_cache.find_local(each.key) is None]
     restored = sum(_parallel("results", absent, lambda each: result_cache.find(each.key) is not None))
     log.info(
-        f"{restored} of {len(absent)} missing results were in a store; a build takes the others as it reaches them"
+        f"{restored} of {len(absent)} missing results were in a store; a build downloads the others when it needs them"
     )
 
 
 def stat() -> None:
-    """Print what the cache and the stores contain."""
+    """Print the contents of the cache and of the stores."""
     local = list(entries())
     size = sum(_bytes_below(each.folder) for each in local)
     print(f"cache {cache_dir()}: {len(local)} results, {size / 1e6:.0f} MB")
@@ -109,7 +109,7 @@ def stat() -> None:
 
 
 def gc(days: int) -> None:
-    """Remove what was unused for a number of days from the cache, and from folders that may be written as stores."""
+    """Remove entries that were not used for a number of days from the cache, and from writable stores in folders."""
     oldest = time.time() - days * _DAY
     unused = [each.folder for each in entries() if each.folder.stat().st_mtime < oldest]
     partial = [each for each in (cache_dir() / "partial").glob("*") if each.stat().st_mtime < oldest]
@@ -129,7 +129,7 @@ def _collect(store: Folder, oldest: float, pinned: set[str]) -> None:
             old.append(path)
             continue
         with suppress(action_result.MalformedError, ValueError, KeyError, TypeError, AttributeError):
-            # Not verified: a blob that a strange entry names stays, which harms nobody.
+            # Not verified: a blob that only an invalid entry names stays, which does no harm.
             text, _ = action_result.decode(path.read_bytes())
             used |= {output["blob"] for output in json.loads(text)["outputs"].values()}
     # A push sends the entry last, so a new blob may have no entry yet.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The results that this checkout uses now: the keys of its tasks, and the files that it pins."""
+"""The results that this checkout now uses: the keys of its tasks, and the files that it pins."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def results() -> list[Result]:
 
 
 def keys() -> set[str]:
-    """Return the keys of all results that a build of this checkout takes, also of the packages split from files."""
+    """Return the keys of all results that a build of this checkout uses, including those of split packages."""
     current = {each.key for each in results()}
     for loaded in catalog.all_recipes():
         with suppress(NablaError, OSError):

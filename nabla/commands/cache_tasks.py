@@ -22,7 +22,7 @@ def task_cache() -> Iterator[TaskDict]:
     yield command(
         "cache:push",
         cache.push,
-        doc="give results that were built here, and pinned files, to the stores: doit cache:push [-- TITLE…]",
+        doc="upload results that were built here, and pinned files, to the stores: doit cache:push [-- TITLE…]",
         params=[
             _days("only results that were used in the last DAYS days", 30),
             {
@@ -30,19 +30,19 @@ def task_cache() -> Iterator[TaskDict]:
                 "long": "current",
                 "type": bool,
                 "default": False,
-                "help": "only results that this checkout uses now",
+                "help": "only results that this checkout now uses",
             },
             {"name": "without_files", "long": "without-files", "type": bool, "default": False, "help": "results only"},
         ],
         words="words",
     )
-    yield command("cache:pull", cache.pull, doc="take pinned files and known results from the stores into the cache")
-    yield command("cache:stat", cache.stat, doc="print what the cache and the stores contain")
+    yield command("cache:pull", cache.pull, doc="download pinned files and known results from the stores")
+    yield command("cache:stat", cache.stat, doc="print the contents of the cache and of the stores")
     yield command(
         "cache:gc",
         cache.gc,
         doc="remove unused results from the cache and from stores in folders",
-        params=[_days("remove what was unused for DAYS days", 30)],
+        params=[_days("remove entries that were not used for DAYS days", 30)],
     )
     yield command(
         "cache:challenge",

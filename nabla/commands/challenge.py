@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build results of stores again and compare them with what their signers signed.
+"""Rebuild results of stores and compare them with the signed digests.
 
-The build runs without stores. Its result replaces the one in the cache, so a difference never stays in use; the store's
-result is written beside it, for diffoscope.
+The build runs without stores. Its result replaces the one in the cache, so a wrong result does not stay in use; the
+store's result is written beside it, for diffoscope.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def run(words: list[str], seed: str) -> None:
         log.error(line)
     if different:
         raise VerifyError(
-            f"{len(different)} outputs differ from what was signed", f"compare below {relative(_folder())}"
+            f"{len(different)} outputs differ from the signed ones", f"compare them in {relative(_folder())}"
         )
     log.info(f"{len(chosen)} results are the same as those in the stores")
 
@@ -108,7 +108,7 @@ def _folder() -> Path:
 
 
 def _identity(key: str) -> int | None:
-    """Return a number that differs for each entry that was ever in the cache under this key; None if it is absent."""
+    """Return a number that identifies the entry that is now in the cache under this key; None if it is absent."""
     try:
         return (result_cache.entry(key) / "manifest.json").stat().st_ctime_ns
     except OSError:

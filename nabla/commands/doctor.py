@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check the host for the requirements of builds and VMs, and for properties that make them slow.
 
-Each check is a small function that tests the running system, and does not rely on version numbers if it can try.
+Each check is a small function that tests the running system; where it can try a feature, it does not rely on version
+numbers.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def open_shell(names: list[str]) -> None:
         files.make_folder(Work("shell").base)
         sandbox = Sandbox((Bind(Work("shell").base, "/build", writable=True),))
     elif names[0] in ("kernel", kernel.RECIPE) and Work(kernel.RECIPE).objects.is_dir():
-        # Objects that came from a worker of a farm have no source here.
+        # Objects from a farm's worker have no source here.
         source_tree.ensure_source_tree(Job("shell", log_path("shell")), recipe.load(kernel.RECIPE))
         sandbox = kernel.enter(Work(kernel.RECIPE).objects)
     elif (Work(names[0]).build / names[0]).is_dir():

@@ -30,7 +30,7 @@ def task_all() -> TaskDict:
 
 
 def task_ready() -> TaskDict:
-    """Build what the tests examine."""
+    """Build everything that the tests examine."""
     needed = ("all", "fetch", "rootfs", "packages", "oci", "release", *discovery.steps("tested_tasks"))
     return alias("ready", "build everything that the tests examine", needed)
 

@@ -22,8 +22,8 @@ def run_tests(words: list[str]) -> None:
 
 def run_quick_tests(words: list[str]) -> None:
     """Run the linters and the tests that need no build."""
-    # All of the integration tests need a build; importing them takes seconds.
-    # They wait for nothing: more workers than processors would only collect them once more.
+    # All integration tests need a build; importing them takes seconds.
+    # These tests wait for nothing: additional workers would only collect them once more.
     _pytest(_parallel(bwrap.jobs()), ["-m", QUICK, "--ignore", "tests/integration", *words])
 
 

@@ -45,7 +45,7 @@ BASE = "alpine-base"
 # The images of a release; others are for tests and for developers of nabla.
 RELEASED_IMAGES = ("alpine", "base", "minimal", "python")
 
-# Each contains the digest of an unpacked build root, an input of every step that runs in it.
+# Each contains the digest of an unpacked build root, an input of every step that runs in that root.
 BUILD_ROOT = STATE / "build-root"
 PACKAGING_ROOT = STATE / "packaging-root"
 

@@ -25,7 +25,7 @@ from nabla.core import manifest
 from nabla.core.paths import STATE
 
 _CHUNK = 1 << 20
-# The clock of a file system may have a resolution of 10 ms (jiffies); a change within this time could be missed.
+# A file system's clock may have a resolution of 10 ms (jiffies); a change within this time could be missed.
 _SETTLED_NS = 50_000_000
 
 _local = threading.local()  # connection, owner: the process that opened it

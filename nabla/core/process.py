@@ -246,7 +246,7 @@ def _start(
 
 
 def _communicate(process: subprocess.Popen[Any], data: Any, timeout: float | None) -> tuple[Any, Any]:
-    """Like `Popen.communicate`. Looks for signals each second.
+    """Like `Popen.communicate`, but checks for signals every second.
 
     Python runs no handler for a signal that arrives between its last look and the start of a system call.
     """

@@ -133,7 +133,7 @@ class Action:
 
 
 class _Failure(TaskError):
-    """A failure with its error, from which a worker of a farm decides whether the step is at fault."""
+    """A failure with its error, from which a farm's worker decides whether the step is at fault."""
 
     def __init__(self, error: NablaError) -> None:
         super().__init__(error.render())

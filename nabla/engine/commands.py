@@ -51,7 +51,7 @@ class _OneError:
         except CmdParseError as error:
             cause = " ".join(str(error).partition(" (parsing options")[0].split())
             cause = cause.removeprefix("Error parsing Command: ")
-            failure = NablaError(cause, f"the options are listed by: ./doit.sh help {self.name}")
+            failure = NablaError(cause, f"list the options: ./doit.sh help {self.name}")
         except InvalidCommand as error:
             if error.not_found is None:
                 raise
@@ -144,9 +144,9 @@ class Explain(_OneError, DoitCmdBase):
 
 
 class Clean(_OneError, DoitCmdBase):
-    """Remove the outputs of the given tasks, or all of out/.
+    """Remove the outputs of the given tasks, or everything in out/.
 
-    The virtual environment and out/run stay: changes in VMs cannot be built again.
+    The virtual environment and out/run stay: changes in VMs cannot be rebuilt.
     """
 
     name = "clean"
@@ -186,7 +186,7 @@ def _require(names: Iterable[str], tasks: Mapping[str, Any]) -> None:
 def _no_task(name: str, tasks: list[str]) -> NablaError:
     similar = difflib.get_close_matches(name, tasks, n=3)
     hint = f"similar names: {', '.join(similar)}\n" if similar else ""
-    return NablaError(f"there is no task or command {name!r}", f"{hint}all tasks are listed by: ./doit.sh list --all")
+    return NablaError(f"there is no task or command {name!r}", f"{hint}list all tasks: ./doit.sh list --all")
 
 
 def _with_steps(tasks: Mapping[str, Any], names: list[str]) -> Iterator[str]:

@@ -47,7 +47,7 @@ def modules() -> tuple[ModuleType, ...]:
 
 
 def steps(function: str) -> Iterator[Any]:
-    """Yield what the function of that name yields in each task module: the areas' contributions to one group."""
+    """Yield the results of the function with that name in each task module: the areas' contributions to one group."""
     for module in modules():
         if hasattr(module, function):
             yield from getattr(module, function)()

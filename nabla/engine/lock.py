@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lock of the checkout: one doit at a time runs tasks in it.
 
-`doit` takes the lock before it checks which tasks are out of date: a second doit waits, then finds the first one's
-results. A command that runs for any length of time (a VM, a shell, the tests) releases the lock; the next step takes it
+`doit` takes the lock before it checks which tasks are out of date: a second doit waits, then uses the results of the
+first. A command that runs for any length of time (a VM, a shell, the tests) releases the lock; the next step takes it
 again. Workers of `doit -n` share the lock of their doit and never release it, because other workers may be building.
 """
 

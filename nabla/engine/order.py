@@ -32,7 +32,7 @@ def priorities(tasks: Iterable[Any], selected: Iterable[str]) -> dict[str, float
 
 
 def dependencies(tasks: Iterable[Any], selected: Iterable[str]) -> dict[str, set[str]]:
-    """Return for the selected tasks of doit, and for each task that they need, the tasks that it needs itself."""
+    """Return the direct dependencies of each selected task of doit, and of each task that these need."""
     by_name = {task.name: task for task in tasks}
     makers = {target: task.name for task in by_name.values() for target in task.targets}
     needs: dict[str, set[str]] = {}
@@ -47,7 +47,7 @@ def dependencies(tasks: Iterable[Any], selected: Iterable[str]) -> dict[str, set
 
 
 def remaining_paths(needs: Mapping[str, Iterable[str]], seconds: Mapping[str, float]) -> dict[str, float]:
-    """Return for each task the minimum time from its start to the end of the last task that depends on it.
+    """Return, for each task, the minimum time from its start to the end of the last task that depends on it.
 
     `needs`: task -> its dependencies. `seconds`: task -> measured duration. Empty for a graph with a cycle, which doit
     reports.

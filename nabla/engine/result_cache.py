@@ -6,14 +6,14 @@
 
 The key is the digest of all inputs that determine a result, without the path of the checkout. An entry appears by one
 rename. Its digests are checked before each use, and a damaged entry is built again. An entry that is unused for a month
-is removed. With `NABLA_FRESH=1` no result is reused, with `NABLA_CHALLENGE=KEY` not that of this key.
+is removed. With `NABLA_FRESH=1` no result is reused, with `NABLA_CHALLENGE=KEY` all but the result of this key.
 
 A second build that only repeats a sample (`NABLA_SAMPLE_OF` is the first build's cache) also reuses the results of the
 first build, except for one of SAMPLE keys, which their digests select: a changed step is drawn again.
 
-Stores (nabla.engine.remote, docs/store.md) extend the cache to other machines: a result that is absent here is taken
-from a store, and `origin` in its manifest names the store and the signer. A built result is given to a store that may
-be written.
+Stores (nabla.engine.remote, docs/store.md) extend the cache to other machines: a result that is absent here is fetched
+from a store, and `origin` in its manifest names the store and the signer. A built result is uploaded to the writable
+stores.
 
 A step is cacheable if its declared inputs, configuration and code fully determine its outputs, and no later step relies
 on side effects (or recreates them, as nabla.build.source_tree does).
@@ -39,7 +39,7 @@ from nabla.engine.remote import elsewhere, settings
 
 # Increment it with each change of the layout of entries, or of code that is not part of the keys.
 CACHE_VERSION = 2
-# The sample of a second build contains one of this number of keys.
+# The sample of a second build contains one in this number of keys.
 SAMPLE = 8
 # The file of an entry that `outcome` adds.
 _OUTCOME = "result.json"
@@ -96,7 +96,7 @@ def find(name: str) -> Path | None:
 
 
 def find_local(name: str) -> Path | None:
-    """Return the folder of a key's results in the cache of this host after checking them."""
+    """Return the folder of a key's results in this host's cache after checking them."""
     folder = entry(name)
     try:
         digests = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["digests"]
@@ -171,9 +171,9 @@ def add(name: str, title: str, sources: Mapping[str, Path], *, move: bool = Fals
 
 
 def outcome(name: str, title: str, target: Path, kind: type[_Outcome], make: Callable[[], _Outcome]) -> _Outcome:
-    """Return what `make` returns, or what it has returned for this key, and write it to `target` as JSON.
+    """Return the result of `make`, or the stored one for this key, and write it to `target` as JSON.
 
-    What `make` raises is passed on, and nothing is stored: only tests that pass have an outcome.
+    An exception of `make` is passed on, and nothing is stored: only passed tests have an outcome.
     """
     with lock(name):
         folder = find(name) if is_reusable() else None
@@ -185,12 +185,12 @@ def outcome(name: str, title: str, target: Path, kind: type[_Outcome], make: Cal
 
 
 def _uses_stores() -> bool:
-    # A second build must not take what another one built.
+    # A second build must not use results of another build.
     return is_reusable() and "NABLA_SAMPLE_OF" not in os.environ and bool(settings.load().stores)
 
 
 def _take(name: str) -> Path | None:
-    """Take a key's results from a store into the cache; None if no store has valid ones."""
+    """Fetch a key's results from a store to the cache; None if no store has valid ones."""
     from nabla.engine.remote import stores
 
     with files.scratch(cache_dir() / "tmp") as scratch:
@@ -201,7 +201,7 @@ def _take(name: str) -> Path | None:
         record = taken.signed.record
         digests = {each: output.digest for each, output in record.outputs.items()}
         origin = {"store": taken.store, "signer": taken.signed.signer, "created": record.created}
-        log.info(f"{record.title}: taken from {taken.store}, signed by {taken.signed.signer}")
+        log.info(f"{record.title}: fetched from {taken.store}, signed by {taken.signed.signer}")
         return _publish(whole, name, {"title": record.title, "digests": digests, "origin": origin})
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How doit ends when it is interrupted: SIGTERM acts like ^C, and no worker outlives the doit that started it.
+"""The end of an interrupted doit: SIGTERM acts like ^C, and no worker outlives the doit that started it.
 
 Python runs a signal's handler between two instructions of the main thread. Two gaps can lose a signal: it arrives just
 before the main thread blocks in a system call, which it then does not interrupt; or the handler's exception is raised
@@ -51,7 +51,7 @@ def _start_timer(_: object = None) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    # As ^C: programs are ended, partial outputs removed. What finished before is saved already.
+    # As ^C: programs are ended and partial outputs removed. Finished tasks are already saved.
     global _last
     _last = signal.Signals(number)
     raise KeyboardInterrupt
@@ -86,7 +86,7 @@ def _remember() -> None:
 
 
 def _die_with_parent() -> None:
-    """Have the kernel send SIGTERM to this worker when its parent ends, be it by SIGKILL."""
+    """Have the kernel send SIGTERM to this worker when its parent ends, even by SIGKILL."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != _parent:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -108,7 +108,7 @@ class TaskStateDB:
         except sqlite3.OperationalError:
             raise  # locked, or the disk is full: the file is not damaged
         except sqlite3.DatabaseError as error:
-            log.warn(f"{self.name} is damaged ({error}) and was put aside; all tasks run again")
+            log.warn(f"{self.name} is damaged ({error}) and was renamed; all tasks run again")
             for suffix in ("-journal", "-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
             path.rename(path.with_name(path.name + ".damaged"))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The form of an entry at `/ac/<key>`: an ActionResult of the Remote Execution API, as caches of Bazel require it.
+"""The form of an entry at `/ac/<key>`: an ActionResult of the Remote Execution API, as Bazel's caches require.
 
 Servers such as bazel-remote accept no other value there: each named blob must exist, and a `worker` must be named, or
-the server rewrites the message. Only two fields count for nabla: `stdout_raw` contains the record, `stderr_raw` its
+the server rewrites the message. nabla uses only two fields: `stdout_raw` contains the record, `stderr_raw` its
 signature. Everything else repeats the record for such servers and is not read.
 """
 
@@ -66,7 +66,7 @@ def decode(data: bytes) -> tuple[bytes, bytes]:
 
 @functools.cache
 def _message() -> Any:
-    # Imported when needed: most runs use no store.
+    # Imported on demand: most runs use no store.
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     file: Any = descriptor_pb2.FileDescriptorProto(name="nabla.proto", package="nabla", syntax="proto3")

@@ -2,8 +2,8 @@
 """Blobs of results: a file compressed by zstd, or a folder as a compressed tar archive.
 
 The archive lists entries in the order of their paths, with modes, whole seconds and hard links, and without owners.
-Unpacking accepts exactly this form: a member appears once, inside of a folder that appeared before, and is a folder,
-a file, a symbolic link or a hard link to an earlier file. So nothing can be written outside of the target.
+Unpacking accepts exactly this form: a member appears once, in a folder that appeared before, and is a folder, a file, a
+symbolic link or a hard link to an earlier file. Nothing can therefore be written outside of the target.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def unpack(blob: Path, output: Output, target: Path) -> None:
     except (zstandard.ZstdError, tarfile.TarError, ValueError, EOFError, OverflowError) as error:
         raise EntryError(f"the blob cannot be unpacked: {error}") from None
     if digest != output.digest:
-        raise EntryError("the content of the blob has another digest than the record")
+        raise EntryError("the digest of the blob's content differs from the record")
 
 
 class _Counter:
@@ -85,7 +85,7 @@ class _Counter:
 
 
 class _Limited:
-    """Reads no more than a number of bytes: a small blob may decompress to any size."""
+    """Reads at most a number of bytes, since a small blob may decompress to any size."""
 
     def __init__(self, stream: Any, limit: int) -> None:
         self._stream = stream
@@ -95,7 +95,7 @@ class _Limited:
         data = bytes(self._stream.read(min(size, _CHUNK) if size >= 0 else _CHUNK))
         self._left -= len(data)
         if self._left < 0:
-            raise ValueError("it is longer than its record says")
+            raise ValueError("it is longer than its record states")
         return data
 
 

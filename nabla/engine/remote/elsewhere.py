@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps that run on other machines: the hook for a farm (nabla.farm), which one run of doit may use.
+"""Steps that run on other machines: the hook for a farm (nabla.farm), which a run of doit may use.
 
-Without a farm, every step runs here, and nothing of a farm is imported.
+Without a farm, every step runs here, and the farm's modules are not imported.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import Protocol
 
 
 class Farm(Protocol):
-    """What a farm does for the engine."""
+    """The operations of a farm that the engine uses."""
 
     def build(self, task: str, key: str, log: Path) -> bool:
-        """Have the result with this key built on another machine, which gives it to a store.
+        """Have the result with this key built on another machine, which uploads it to a store.
 
         Return False if it must be built here. Raises `NablaError` if the step itself failed there.
         """
 
     def have(self, key: str) -> None:
-        """Take note that the cache of this host has a result, which other machines may need."""
+        """Record that this host's cache has a result, which other machines may need."""
 
     def here(self) -> AbstractContextManager[None]:
-        """Hold one of this host's slots: more tasks wait for other machines than may run here."""
+        """Hold one of this host's slots: many tasks wait for other machines, and only some may run here."""
 
 
 _farm: Farm | None = None

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The signed record of a result: its key, and digest and size of every blob.
+"""The signed record of a result: its key, and the digest and size of every blob.
 
-A blob proves itself by its digest; that a key belongs to a blob is only known from the signer. Hence the record
-contains the key and a version of the format, and is signed for a namespace of its own: an entry that was moved to
-another key, or a signature made for a release, is refused. No record is parsed before its signature is verified.
+A digest identifies its blob, but only the signer can state that a blob belongs to a key. The record therefore contains
+the key and a version of the format, and is signed for a separate namespace: an entry that was moved to another key, or
+a signature made for a release, is refused. No record is parsed before its signature is verified.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]")
 
 
 class EntryError(Exception):
-    """An entry of a store cannot be used; the text says why."""
+    """An entry of a store cannot be used; the text contains the reason."""
 
 
 class NoSignersError(EntryError):
@@ -96,7 +96,7 @@ def unseal(data: bytes, key: str, settings: Settings) -> Signed:
     try:
         record = msgspec.json.decode(text, type=Record)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise EntryError(f"the record has another form ({printable(str(error))})") from None
+        raise EntryError(f"the record is malformed ({printable(str(error))})") from None
     if record.key != key:
         raise EntryError(f"the record belongs to another key, {record.key[:12]}…")
     if bad := next((name for name in record.outputs if not _NAME.fullmatch(name) or name == "manifest.json"), None):
@@ -106,7 +106,7 @@ def unseal(data: bytes, key: str, settings: Settings) -> Signed:
 
 
 def printable(text: str) -> str:
-    """Return text of a server as one line without control characters, shortened."""
+    """Return a server's text as one line without control characters, shortened."""
     return _UNPRINTABLE.sub("?", text)[:120]
 
 

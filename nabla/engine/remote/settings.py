@@ -57,7 +57,8 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 @dataclasses.dataclass(frozen=True)
 class StoreSettings:
-    """One store. `timeout`: seconds without an answer; `min_rate`: bytes a second below which it is given up."""
+    """One store. `timeout`: seconds without an answer; `min_rate`: bytes per second, below which a transfer is
+    aborted."""
 
     url: str
     push: bool = False
@@ -75,7 +76,7 @@ class StoreSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """All stores in reading order, and what is accepted from them. `not_before`: seconds since 1970."""
+    """All stores in reading order, and the limits for accepted records. `not_before`: seconds since 1970."""
 
     stores: tuple[StoreSettings, ...] = ()
     allowed_signers: Path = Path("/nonexistent")
@@ -86,7 +87,7 @@ class Settings:
 
     @property
     def pushes(self) -> bool:
-        """Return whether results are given to a store as soon as they are built."""
+        """Return whether results are uploaded to a store as soon as they are built."""
         return any(each.push for each in self.stores)
 
 

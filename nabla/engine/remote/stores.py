@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Take results and files from the stores, and give results to those that may be written.
+"""Download results and files from the stores, and upload results to the writable ones.
 
-Whatever a store answers, the worst outcome is a warning and a local build: every entry is checked by
-nabla.engine.remote.record, and every blob by its size and digest, before anything of it is used.
+Any wrong answer of a store leads to a warning and a local build at worst: nabla.engine.remote.record checks every
+entry, and size and digest of every blob are compared, before their content is used.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_FILE = 4 << 30  # bytes of a file whose size is not known in advance
 
 @dataclass(frozen=True)
 class Taken:
-    """A result that was taken from a store."""
+    """A result from a store."""
 
     signed: Signed
     store: str
@@ -62,7 +62,7 @@ def look_up_first(key: str) -> Signed | None:
 
 
 def look_up(store: Transport, key: str, current: Settings) -> Signed | None:
-    """Return the valid record of a key in one store; warns of any other answer than "absent"."""
+    """Return the valid record of a key in one store; warns about any other answer except "absent"."""
     with files.scratch(cache_dir() / "tmp") as scratch:
         try:
             if not store.fetch(f"ac/{key}", scratch / "entry", record.MAX_ENTRY, f"entry {key[:12]}"):
@@ -87,7 +87,7 @@ def obtain_file(sha256: str, size: int | None, target: Path, title: str) -> bool
 
 
 def give(key: str, title: str, sources: Mapping[str, Path]) -> int:
-    """Give a result to every store that may be written and lacks a valid entry; return the number of those.
+    """Upload a result to every writable store that lacks a valid entry; return the number of these stores.
 
     Raises `StoreError` for a store that fails, `SigningError`.
     """
@@ -104,19 +104,19 @@ def give(key: str, title: str, sources: Mapping[str, Path]) -> int:
             for name, output in outputs.items():
                 if not store.has(f"cas/{output.blob}"):
                     store.send(f"cas/{output.blob}", scratch / name, title)
-            # Last, so that an entry never names a blob that is not there.
+            # Last, so that an entry never names an absent blob.
             store.send(f"ac/{key}", entry, title)
     return len(targets)
 
 
 def give_output(source: Path, title: str) -> Output:
-    """Give a file or folder to the first store that may be written, without an entry; return its description.
+    """Upload a file or folder to the first writable store, without an entry; return its description.
 
     Raises `StoreError`, `EntryError`.
     """
     store = next(iter(writable()), None)
     if store is None:
-        raise EntryError("no store may be written")
+        raise EntryError("no store is writable")
     with files.scratch(cache_dir() / "tmp") as scratch:
         output = bundle.pack(source, scratch / "blob")
         if not store.has(f"cas/{output.blob}"):
@@ -125,24 +125,24 @@ def give_output(source: Path, title: str) -> Output:
 
 
 def take_output(output: Output, target: Path) -> None:
-    """Write what `give_output` gave to a new path, from any of the stores. Raises `StoreError`, `EntryError`."""
+    """Download an output that `give_output` uploaded to a new path. Raises `StoreError`, `EntryError`."""
     with files.scratch(cache_dir() / "tmp") as scratch:
         _obtain_blob(output, scratch / "blob", all_stores())
         bundle.unpack(scratch / "blob", output, target)
 
 
 def offer(key: str, title: str, sources: Mapping[str, Path]) -> None:
-    """Like `give` after a build: a store that fails costs a warning only."""
+    """Like `give`, but after a build: a failing store only causes a warning."""
     try:
         give(key, title, sources)
     except UnreachableError:
         return  # reported when it was found
     except (StoreError, EntryError, NablaError) as error:
-        log.warn(f"the store does not get {record.printable(title)}: {error}")
+        log.warn(f"{record.printable(title)} is not uploaded to the store: {error}")
 
 
 def writable() -> list[Transport]:
-    """Return the stores that may be written."""
+    """Return the writable stores."""
     return [each for each in _open(settings.load()) if each.settings.push]
 
 
@@ -152,7 +152,8 @@ def all_stores() -> list[Transport]:
 
 
 def _allow_own_key(current: Settings) -> None:
-    """Write the default file of allowed signers with the user's key; a file that exists or is named is left alone."""
+    """Write the default file of allowed signers with the user's key; an existing or configured file is left
+    unchanged."""
     if current.allowed_signers != settings.default_signers() or current.allowed_signers.exists():
         return
     public = keys.ensure_key()[1].read_text(encoding="ascii")
@@ -180,7 +181,7 @@ def _obtain(outputs: Mapping[str, Output], folder: Path, stores: Sequence[Transp
 
 
 def _obtain_blob(output: Output, target: Path, stores: Sequence[Transport]) -> None:
-    """Write a blob to `target`, from any of the stores: its digest proves it. Raises the first store's error."""
+    """Write a blob to `target` from any of the stores, verified by its digest. Raises the first store's error."""
     problem: Exception | None = None
     for store in stores:
         try:
@@ -212,7 +213,7 @@ def _fetch_blob(store: Transport, sha256: str, limit: int, target: Path, title: 
             part.unlink()
             # The beginning may have come from another store.
             if not resumed:
-                raise EntryError(f"the blob {sha256[:12]}… has another content than its name says")
+                raise EntryError(f"the content of the blob {sha256[:12]}… does not match its name")
 
 
 def _open(current: Settings) -> tuple[Transport, ...]:

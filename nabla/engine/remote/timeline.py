@@ -50,7 +50,7 @@ def span(task: str) -> Iterator[None]:
 
 
 def note(how: str, **values: Any) -> None:
-    """Record how the present step got its result, with `where` and `started` for a farm."""
+    """Record how the current step got its result, with `where` and `started` for a farm."""
     if hasattr(_current, "values"):
         _current.values.update(how=how, **values)
 

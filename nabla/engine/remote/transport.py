@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of one store: on a server by HTTP, or in a folder, which any static web server can serve.
 
-Names are `ac/<key>` and `cas/<sha256>`. Nothing that a server sends is trusted here: redirections are not followed, and
-an answer has a limit in bytes and in time. A server that cannot be reached is not asked again for a minute.
+Names are `ac/<key>` and `cas/<sha256>`. A server's answers are not trusted here: redirections are not followed, and an
+answer has a limit in bytes and in time. A server that cannot be reached is not asked again for a minute.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 
 
 class StoreError(Exception):
-    """A store did not answer as it should; the text says why."""
+    """A store did not answer as expected; the text contains the reason."""
 
 
 class UnreachableError(StoreError):
@@ -44,7 +44,8 @@ class Transport(Protocol):
     settings: StoreSettings
 
     def fetch(self, name: str, target: Path, limit: int, title: str) -> bool:
-        """Write a file of the store to `target`, after bytes that are there; return False if it is absent.
+        """Write a file of the store to `target`, after the bytes that it already contains; return False if it is
+        absent.
 
         Raises `StoreError`, also for more than `limit` bytes, and `DiskFullError`.
         """
@@ -132,7 +133,7 @@ class Server:
         self._limited(size, lambda session, stop: self._send(session, name, source, title, stop))
 
     def _limited(self, size: int, work: Callable[[Any, threading.Event], _T]) -> _T:
-        """Do `work` within the time that `size` bytes may take: a server can send one byte from time to time."""
+        """Do `work` within the time limit for `size` bytes, since a server may send single bytes slowly."""
         if time.monotonic() < self._dead_until:
             raise UnreachableError("it could not be reached a moment ago")
         results: list[_T] = []
@@ -158,7 +159,7 @@ class Server:
         return results[0]
 
     def _with_session(self, work: Callable[[Any], _T]) -> _T:
-        # Imported when needed: requests takes longer to load than doit itself.
+        # Imported on demand: requests takes longer to load than doit itself.
         import http.client
 
         import requests
@@ -222,15 +223,15 @@ class Server:
                 return False
             if response.status_code == 416 and have:
                 target.unlink()
-                raise StoreError(f"{_short(name)} is shorter than the part that was there")
+                raise StoreError(f"{_short(name)} is shorter than the part that was already fetched")
             if response.status_code not in ((200, 206) if have else (200,)):
                 raise StoreError(_refusal(response.status_code, name))
             if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-                raise StoreError(f"{_short(name)} is encoded, which was not asked for")
+                raise StoreError(f"{_short(name)} is encoded, which was not requested")
             if response.status_code == 206:
                 begins = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
                 if begins is None or int(begins[1]) != have:
-                    raise StoreError(f"{_short(name)} starts elsewhere than asked for")
+                    raise StoreError(f"{_short(name)} starts at another position than requested")
             else:
                 have = 0
             length = response.headers.get("Content-Length", "")
@@ -292,7 +293,7 @@ def _save(response: Any, target: Path, have: int, limit: int, title: str, stop: 
 
 
 class _Output:
-    """A file whose errors of writing are `NablaError`s, and so differ from those of the network."""
+    """A file whose write errors are `NablaError`s, to distinguish them from network errors."""
 
     def __init__(self, path: Path, mode: str) -> None:
         self._path = path
@@ -317,7 +318,7 @@ class _Output:
         self._stream.seek(position)
 
     def truncate(self, size: int) -> None:
-        """Cut the file off."""
+        """Truncate the file."""
         self._stream.truncate(size)
 
     def write(self, data: bytes) -> None:
@@ -345,7 +346,7 @@ def _refusal(status: int, name: str) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """Return the innermost cause of requests' nested errors as a short text without bytes of the server."""
+    """Return the innermost cause of requests' nested errors as a short text that contains no bytes from the server."""
     inner: object = error
     text: BaseException = error
     for _ in range(10):

@@ -294,7 +294,7 @@ def test_releases_that_cannot_be_attested(copy: Copy, built: Path, tmp_path: Pat
     with pytest.raises(NablaError, match="own release"):
         attest._check_checkout(built, stated, built)
     for dependencies, reason in (
-        ((), "not of a commit"),
+        ((), "belongs to no commit"),
         ((release_statement.Dependency(release_statement.REPOSITORY, "gitCommit", "f" * 40),), "of commit ffff"),
     ):
         with pytest.raises(NablaError, match=reason):

@@ -132,7 +132,7 @@ def test_challenge(maker: Checkout, tmp_path: Path) -> None:
     other.write("odd", "evil")
     assert "no store has a result" in other.doit("cache:challenge", "5", "other:*", NABLA_CACHE=second, status=2)
     output = other.doit("cache:challenge", "5", "ma*", NABLA_CACHE=second, status=2)
-    assert "made: builder signed" in output and "2 outputs differ from what was signed" in output, output
+    assert "made: builder signed" in output and "2 outputs differ from the signed ones" in output, output
     (folder,) = (other.root / "out/challenge").iterdir()
     assert (folder / "signed/0").read_text() == "one" and (folder / "here/0").read_text() == "oneevil"
     # The store was not changed by it.

@@ -248,10 +248,10 @@ def big(job: Job) -> None:
     ("words", "expected"),
     [
         (["chain:uper"], "error: there is no task or command 'chain:uper'\nhint: similar names: chain:upper"),
-        (["run", "nothing"], "error: there is no task or command 'nothing'\nhint: all tasks are listed by"),
+        (["run", "nothing"], "error: there is no task or command 'nothing'\nhint: list all tasks:"),
         (["clean", "chain:lost"], "error: there is no task or command 'chain:lost'\nhint: similar names: chain:last"),
         (["explain", "nothing"], "error: there is no task or command 'nothing'"),
-        (["-x"], "error: option -x not recognized\nhint: the options are listed by: ./doit.sh help run"),
+        (["-x"], "error: option -x not recognized\nhint: list the options: ./doit.sh help run"),
         (["-n", "x"], "error: Error parsing parameter 'num_process'"),
     ],
 )

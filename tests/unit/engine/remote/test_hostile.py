@@ -82,7 +82,7 @@ def test_second_checkout_takes_it(scene: Scene, maker: Checkout, tmp_path: Path)
     log: list[str] = []
     other, output = build(scene, maker, tmp_path, log)
     assert calls(other) == 0 and "warning" not in output, output
-    assert "made: taken from http://127.0.0.1" in output and "signed by builder" in output
+    assert "made: fetched from http://127.0.0.1" in output and "signed by builder" in output
     assert content(other) == EXPECTED
     assert [line.split("/")[1] for line in log] == ["ac", "cas", "cas"]
 

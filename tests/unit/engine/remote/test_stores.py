@@ -73,7 +73,7 @@ def test_any_static_server(
         assert stores.take(KEY, tmp_path / "taken") is not None
         check(tmp_path / "taken", result)
         stores.offer("cd" * 32, "musl:install", result)
-    assert "warning: the store does not get musl:install: the server answered 405" in capfd.readouterr().err
+    assert "warning: musl:install is not uploaded to the store: the server answered 405" in capfd.readouterr().err
 
 
 def test_first_store_with_the_result_wins(
