@@ -69,6 +69,16 @@ def path_digest(path: Path) -> str | None:
         return None
 
 
+def sha512_file(path: Path) -> str:
+    """Return the SHA-512 of a file, cached while its status does not change. Raises OSError."""
+    return cached("sha512", path, _sha512)
+
+
+def _sha512(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha512").hexdigest()
+
+
 def _python_digest(path: Path) -> str:
     module = ast.parse(path.read_bytes())
     for node in ast.walk(module):

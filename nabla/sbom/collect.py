@@ -22,6 +22,7 @@ from nabla.sbom.apkdb import Installed, bare, parse, read_image, resolve
 from nabla.sbom.inventory import (
     NAME,
     Component,
+    ComponentFile,
     Inventory,
     Kind,
     Patch,
@@ -139,11 +140,15 @@ def _fixed(inputs: Inputs, name: str, kind: Kind, refs: tuple[str, ...]) -> Comp
         homepage=loaded.homepage,
         purl=purl("generic", name, version),
         origin=name,
-        sha256=digest.sha256_file(inputs.files[name]),
+        file=_file(inputs.files[name]),
         sources=refs,
         patches=_patches(loaded),
         depends=tuple(f"{NAME}:{each}" for each in _NEEDS.get(name, ())),
     )
+
+
+def _file(path: Path) -> ComponentFile:
+    return ComponentFile(path.name, digest.sha256_file(path), digest.sha512_file(path))
 
 
 def _package(
@@ -169,7 +174,7 @@ def _package(
         homepage=built.homepage,
         purl=ref,
         origin=built.recipe,
-        sha256=digest.sha256_file(path),
+        file=_file(path),
         sources=refs,
         patches=_patches(loaded),
         contains=inside if part.name == built.recipe else (),
@@ -241,7 +246,8 @@ def _wheels(loaded: Recipe, wheels: dict[str, Component]) -> tuple[str, ...]:
                 continue
             ref = _wheel_purl(origin)
             refs.append(ref)
-            inner = _bundled(fetched(loaded)[source.name], origin.file)
+            wheel = fetched(loaded)[source.name]
+            inner = _bundled(wheel, origin.file)
             wheels.update({component.ref: component for component in inner})
             wheels[ref] = Component(
                 ref=ref,
@@ -253,7 +259,7 @@ def _wheels(loaded: Recipe, wheels: dict[str, Component]) -> tuple[str, ...]:
                 homepage=loaded.homepage,
                 purl=ref,
                 origin=loaded.name,
-                sha256=origin.sha256,
+                file=ComponentFile(origin.file, origin.sha256, digest.sha512_file(wheel)),
                 contains=tuple(sorted(component.ref for component in inner)),
             )
     return tuple(refs)
@@ -345,7 +351,7 @@ def _image(inputs: Inputs, name: str, path: Path, known: Mapping[tuple[str, str]
         summary=description.summary,
         purl=purl("generic", f"{NAME}-{name}", inputs.version),
         origin=name,
-        sha256=digest.sha256_file(path),
+        file=_file(path),
         contains=tuple(sorted(contains)),
         depends=tuple(started),
     )

@@ -11,6 +11,7 @@ from nabla.core import digest
 from nabla.sbom.inventory import (
     NAME,
     Component,
+    ComponentFile,
     Inventory,
     Kind,
     Patch,
@@ -23,7 +24,7 @@ from verify.release import cyclonedx
 from verify.release.cyclonedx import BUILT_WITH, KIND, ORIGIN
 
 if TYPE_CHECKING:
-    from cyclonedx.model import ExternalReference
+    from cyclonedx.model import ExternalReference, HashType
     from cyclonedx.model.component import Component as CdxComponent
     from cyclonedx.model.component import Patch as CdxPatch
     from cyclonedx.model.contact import OrganizationalEntity
@@ -86,13 +87,15 @@ def _supplier(name: str) -> OrganizationalEntity:
 
 def _component(component: Component, sources: dict[str, Source], first: str) -> CdxComponent:
     """Return a component. `first`: the package that lists the sources of all packages of the same recipe."""
-    from cyclonedx.model import HashAlgorithm, HashType, Property
+    from cyclonedx.model import Property
     from cyclonedx.model.component import Component as CdxComponent
     from cyclonedx.model.component import ComponentType, Pedigree
     from packageurl import PackageURL
 
     brief = component.kind == "package" and component.ref != first
     properties = {KIND: component.kind, ORIGIN: component.origin, BUILT_WITH: first if brief else None}
+    if component.file:
+        properties |= _file_properties(component.kind, component.file)
     return CdxComponent(
         name=component.name,
         version=component.version,
@@ -101,12 +104,35 @@ def _component(component: Component, sources: dict[str, Source], first: str) -> 
         supplier=_supplier(supplier(component)),
         description=component.summary or None,
         purl=PackageURL.from_string(component.purl) if component.purl else None,
-        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=component.sha256)] if component.sha256 else None,
+        hashes=_hashes(component.file) if component.file else None,
         licenses=_licenses(component.license),
         external_references=[] if brief else _references(component, sources),
         properties=[Property(name=key, value=value) for key, value in properties.items() if value],
         pedigree=Pedigree(patches=map(_patch, component.patches)) if component.patches and not brief else None,
     )
+
+
+def _hashes(file: ComponentFile) -> list[HashType]:
+    from cyclonedx.model import HashAlgorithm, HashType
+
+    return [
+        HashType(alg=HashAlgorithm.SHA_256, content=file.sha256),
+        HashType(alg=HashAlgorithm.SHA_512, content=file.sha512),
+    ]
+
+
+def _file_properties(kind: Kind, file: ComponentFile) -> dict[str, str]:
+    """Return the properties that BSI TR-03183-2 (2.1.0, section 5.2.2) requires of a component that is a file.
+
+    Packages, wheels and images contain files with their metadata, which makes them structured archives.
+    """
+    program = kind in ("kernel", "library", "program")
+    return {
+        "bsi:component:filename": file.name,
+        "bsi:component:executable": "executable" if program else "non-executable",
+        "bsi:component:archive": "no archive" if program else "archive",
+        "bsi:component:structured": "unstructured" if program else "structured",
+    }
 
 
 def _licenses(text: str) -> list[LicenseExpression | DisjunctiveLicense]:

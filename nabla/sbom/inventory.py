@@ -17,7 +17,7 @@ from nabla.core.errors import NablaError
 
 NAME = "nabla-linux"
 # Increment it when documents say more about the same content: they become other documents.
-_FORM = 2
+_FORM = 3
 
 # kernel, library, program: built from the recipes of kernel, libc, busybox, launcher and init.
 # package: of the repository. base: a package of Alpine, in the root file system of images.
@@ -71,12 +71,21 @@ class Patch:
 
 
 @dataclass(frozen=True)
+class ComponentFile:
+    """The file of a component: its name in a release, its digests in hexadecimal."""
+
+    name: str
+    sha256: str
+    sha512: str
+
+
+@dataclass(frozen=True)
 class Component:
     """One component of a release.
 
     `license`: the author's text, possibly not an SPDX expression. `origin`: the recipe, or Alpine's source package.
-    `sha256`: of the file, if the component is one. `sources`: references of sources. `contains`, `depends`: references
-    of components.
+    `file`: the component's file and its digests, if the component is one. `sources`: references of sources.
+    `contains`, `depends`: references of components.
     """
 
     ref: str
@@ -88,7 +97,7 @@ class Component:
     homepage: str | None = None
     purl: str | None = None
     origin: str | None = None
-    sha256: str | None = None
+    file: ComponentFile | None = None
     sources: tuple[str, ...] = ()
     patches: tuple[Patch, ...] = ()
     contains: tuple[str, ...] = ()

@@ -114,6 +114,7 @@ def _component(component: Component, sources: dict[str, Source]) -> Package:
 
     declared, comment = _license(component.license)
     own = [sources[ref].name for ref in component.sources]
+    file = component.file
     return Package(
         spdx_id=spdx_id(component.ref),
         name=component.name,
@@ -121,7 +122,13 @@ def _component(component: Component, sources: dict[str, Source]) -> Package:
         supplier=_organization(supplier(component)),
         download_location=SpdxNoAssertion(),
         files_analyzed=False,
-        checksums=[Checksum(ChecksumAlgorithm.SHA256, component.sha256)] if component.sha256 else [],
+        file_name=file.name if file else None,
+        checksums=[
+            Checksum(ChecksumAlgorithm.SHA256, file.sha256),
+            Checksum(ChecksumAlgorithm.SHA512, file.sha512),
+        ]
+        if file
+        else [],
         homepage=component.homepage,
         license_declared=declared,
         license_comment=comment,

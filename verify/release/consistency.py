@@ -239,9 +239,11 @@ def check_sbom(release: Release) -> Iterator[str]:
     """Yield the problems of the bills of materials."""
     artifacts = {path: release.files[path] for path in (*PROGRAMS, *release.below(f"{REPOSITORY}/", ".apk"))}
     artifacts |= {f"images/{name}": digest for name, digest in release.raw_images().items()}
+    second = {release.files[path]: files.sha512(release.folder / path) for path in artifacts if path in release.files}
     for path, read in ((SPDX, _spdx_digests), (CYCLONEDX, _cyclonedx_digests)):
         try:
-            stated = read(json.loads((release.folder / path).read_bytes()))
+            document = json.loads((release.folder / path).read_bytes())
+            stated, longer = (read(document, algorithm) for algorithm in ("SHA-256", "SHA-512"))
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             yield f"{path} cannot be read: {type(error).__name__}: {error}"
             continue
@@ -250,24 +252,26 @@ def check_sbom(release: Release) -> Iterator[str]:
         for purl, digest in stated.items():
             if purl.startswith(_OWN) and digest not in artifacts.values():
                 yield f"{path} lists {purl} with a digest that no file of the release has"
+            elif digest in second and longer.get(purl) != second[digest]:
+                yield f"{path} lists {purl} with the SHA-512 of another file, or without one"
     yield from _invalid(release)
 
 
-def _spdx_digests(document: Any) -> dict[str, str]:
+def _spdx_digests(document: Any, algorithm: str) -> dict[str, str]:
     digests: dict[str, str] = {}
     for package in document["packages"]:
         names = [ref["referenceLocator"] for ref in package.get("externalRefs", [])]
         for checksum in package.get("checksums", []):
-            if checksum["algorithm"] == "SHA256":
+            if checksum["algorithm"] == algorithm.replace("-", ""):
                 digests[names[0] if names else package["SPDXID"]] = checksum["checksumValue"]
     return digests
 
 
-def _cyclonedx_digests(document: Any) -> dict[str, str]:
+def _cyclonedx_digests(document: Any, algorithm: str) -> dict[str, str]:
     digests: dict[str, str] = {}
     for component in document["components"]:
         for digest in component.get("hashes", []):
-            if digest["alg"] == "SHA-256":
+            if digest["alg"] == algorithm:
                 digests[component.get("purl", component["bom-ref"])] = digest["content"]
     return digests
 

@@ -15,6 +15,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def sha512(path: Path) -> str:
+    """Return the SHA-512 of a file in hexadecimal. Raises OSError."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha512").hexdigest()
+
+
 def entries(root: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Yield the path, relative to `root`, and the status of each entry below it; does not follow links."""
     for folder, names, files in os.walk(root):

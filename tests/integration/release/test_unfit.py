@@ -131,6 +131,11 @@ def _drop_package(document: Any) -> None:
     document["packages"] = [each for each in document["packages"] if each["name"] != "zlib"]
 
 
+def _other_sha512(document: Any) -> None:
+    package = next(each for each in document["components"] if each["purl"].startswith("pkg:apk/nabla/"))
+    next(each for each in package["hashes"] if each["alg"] == "SHA-512")["content"] = "0" * 128
+
+
 def _foreign(document: Any) -> None:
     other = {"purl": "pkg:apk/nabla/other@1-r0", "bom-ref": "other", "type": "library", "name": "other"}
     document["components"].append({**other, "hashes": [{"alg": "SHA-256", "content": "0" * 64}]})
@@ -175,6 +180,7 @@ INSIDE: list[tuple[str, Tamper, str, str]] = [
     ),
     ("CycloneDX without one", lambda c: c.edit(CYCLONEDX, _drop_component), "sbom", f"{CYCLONEDX} does not list apk/"),
     ("CycloneDX of another", lambda c: c.edit(CYCLONEDX, _foreign), "sbom", "that no file of the release has"),
+    ("CycloneDX, SHA-512", lambda c: c.edit(CYCLONEDX, _other_sha512), "sbom", "the SHA-512 of another file"),
     ("no VEX", lambda c: c.replace(layout.OPENVEX, b"{}"), "vex", "is not a VEX document"),
     (
         "VEX of two opinions",

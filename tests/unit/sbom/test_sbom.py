@@ -16,7 +16,16 @@ from packageurl import PackageURL
 from nabla.core.errors import ImageError
 from nabla.core.paths import PATCHES, ROOT
 from nabla.sbom import apkdb, collect, cyclonedx, inventory, spdx
-from nabla.sbom.inventory import Component, Inventory, Patch, SbomError, Source, SourceFile, make_inventory
+from nabla.sbom.inventory import (
+    Component,
+    ComponentFile,
+    Inventory,
+    Patch,
+    SbomError,
+    Source,
+    SourceFile,
+    make_inventory,
+)
 from nabla.sources import recipe
 
 PATCH = """\
@@ -62,7 +71,7 @@ def small(version: str = "1.0") -> Inventory:
         homepage="https://example.org/",
         purl="pkg:apk/nabla/thing@2.0-r0?arch=x86_64",
         origin="thing",
-        sha256="e" * 64,
+        file=ComponentFile("thing-2.0-r0.apk", "e" * 64, "f" * 128),
         sources=(source.ref,),
         patches=(patch,),
     )
@@ -117,6 +126,11 @@ def test_cyclonedx() -> None:
     assert "pedigree" not in components["thing-dev"]
     properties = {each["name"]: each["value"] for each in components["thing-dev"]["properties"]}
     assert properties["nabla:built-with"] == components["thing"]["bom-ref"]
+    assert properties["bsi:component:filename"] == "thing-2.0-r0.apk"
+    kinds = [properties[f"bsi:component:{each}"] for each in ("executable", "archive", "structured")]
+    assert kinds == ["non-executable", "archive", "structured"]
+    digests = {each["alg"]: each["content"] for each in components["thing-dev"]["hashes"]}
+    assert digests == {"SHA-256": "e" * 64, "SHA-512": "f" * 128}
     needs = {entry["ref"]: entry.get("dependsOn", []) for entry in document["dependencies"]}
     assert needs["image"] == ["pkg:apk/alpine/sudo@1", components["thing"]["bom-ref"]]
     assert needs["nabla-linux"] == ["image", components["thing-dev"]["bom-ref"]]
@@ -130,6 +144,8 @@ def test_spdx() -> None:
     assert len(packages) == 6  # four components, one source, the whole
     source = packages["thing", "SOURCE"]
     assert source["checksums"] == [{"algorithm": "SHA256", "checksumValue": "a" * 64}]
+    assert packages["thing", "INSTALL"]["packageFileName"] == "thing-2.0-r0.apk"
+    assert packages["thing", "INSTALL"]["checksums"][1] == {"algorithm": "SHA512", "checksumValue": "f" * 128}
     assert source["downloadLocation"] == "https://example.org/thing-2.0.tar.gz"
     assert f"sha256 {'b' * 64}" in source["comment"]
     assert packages["sudo", "INSTALL"]["licenseDeclared"] == "NOASSERTION"
@@ -159,7 +175,7 @@ def test_spdx() -> None:
 
 def test_validators_are_asked() -> None:
     whole = small()
-    first = replace(whole.components[0], sha256="no digest")
+    first = replace(whole.components[0], file=ComponentFile("thing.apk", "no digest", "f" * 128))
     broken = replace(whole, components=(first, *whole.components[1:]))
     with pytest.raises(SbomError, match="SPDX document is not valid"):
         spdx.write(broken)

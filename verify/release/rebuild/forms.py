@@ -17,6 +17,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from verify.release import files as file_digests
 from verify.release import layout, signatures, statement
 from verify.release.layout import CYCLONEDX, INDEX, REPORT, REPOSITORY, SPDX, STATEMENT
 from verify.release.rebuild import adb
@@ -44,6 +45,8 @@ def of_release(folder: Path, files: Mapping[str, str]) -> dict[str, str]:
             forms[path] = _form(folder, path, files[path], replaced)
             if forms[path] != files[path]:
                 replaced[files[path]] = forms[path]
+                # Bills of materials contain the SHA-512 of packages, too.
+                replaced[file_digests.sha512(folder / path)] = forms[path]
     except (adb.AdbError, UnicodeDecodeError, signatures.SignatureError, statement.StatementError) as error:
         raise FormError(f"{path}: {error}") from error
     return forms
@@ -71,7 +74,8 @@ def _form(folder: Path, path: str, sha256: str, replaced: Mapping[str, str]) -> 
 
 
 def _replace(text: str, replaced: Mapping[str, str]) -> str:
-    return re.sub(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])", lambda digest: replaced.get(digest[0], digest[0]), text)
+    digests = r"(?<![0-9a-f])(?:[0-9a-f]{64}|[0-9a-f]{128})(?![0-9a-f])"
+    return re.sub(digests, lambda digest: replaced.get(digest[0], digest[0]), text)
 
 
 def _without_size(row: str, replaced: Mapping[str, str]) -> str:
