@@ -25,9 +25,9 @@ from nabla.fs.nodes import Node, Tree
 from nabla.packages import apk, catalog
 from nabla.packages.catalog import BinaryPackage, PackageError
 from nabla.sandbox.bwrap import Bind
+from verify.contents import DATABASES
 from verify.epoch import SOURCE_DATE_EPOCH
 
-DATABASES = ("/lib/apk/db/installed", "/usr/lib/apk/db/installed")
 # Files that apk writes and no image contains.
 _UNWANTED = ("/var/log/apk.log",)
 

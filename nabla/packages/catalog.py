@@ -19,6 +19,7 @@ import msgspec
 from nabla.core.artifacts import REPOSITORY, Tree, package_record
 from nabla.core.errors import NablaError, RecipeError
 from nabla.core.paths import OUT, relative
+from nabla.packages.apkdb import Installed, bare
 from nabla.sources import recipe
 from nabla.sources.recipe import PackageRecipe, Recipe, Subpackage
 
@@ -186,7 +187,7 @@ def depends(name: str) -> set[str]:
     """Return the recipes of the packages that this one lists in `depends`, which does not include libraries."""
     loaded = load(name)
     texts = [*loaded.package.depends, *(text for part in loaded.package.subpackage for text in part.depends)]
-    return {owners()[_bare(text)] for text in texts if _bare(text) in owners()}
+    return {owners()[bare(text)] for text in texts if bare(text) in owners()}
 
 
 def check_graph() -> None:
@@ -210,28 +211,30 @@ def _visit(name: str, path: tuple[str, ...], order: list[str]) -> None:
     order.append(name)
 
 
-def conflicts(built: Sequence[BuildRecord]) -> Iterator[str]:
-    """Yield a sentence for each file of two packages of which neither replaces the other."""
+def conflicts(built: Sequence[BuildRecord], base: Sequence[Installed]) -> Iterator[str]:
+    """Yield a sentence for each file of two packages of which neither replaces the other.
+
+    `base`: the packages of the Alpine base. A package with the name of one of them takes its place.
+    """
+    parts = [part for each in built for part in each.parts]
+    own = {part.name for part in parts}
+    theirs = {path: each.name for each in base if each.name not in own for path in each.files}
     owner: dict[str, BinaryPackage] = {}
-    for part in (part for each in built for part in each.parts):
+    for part in parts:
         for path in part.files:
             other = owner.setdefault(path, part)
             if other is not part and other.name not in part.replaces and part.name not in other.replaces:
                 yield f"/{path} is in two packages, {other.name} and {part.name}"
+            alpine = theirs.get(f"/{path}")
+            if alpine is not None and alpine not in part.replaces:
+                yield f"/{path} is in two packages, Alpine's {alpine} and {part.name}"
 
 
 def unmet(built: Sequence[BuildRecord], known: set[str]) -> Iterator[str]:
     """Yield a sentence for each dependency that no package provides and `known` does not contain."""
     parts = [part for each in built for part in each.parts]
-    offered = {_bare(text) for part in parts for text in part.provides} | {part.name for part in parts} | known
+    offered = {bare(text) for part in parts for text in part.provides} | {part.name for part in parts} | known
     for part in parts:
         for text in part.depends:
-            if not text.startswith(("!", "/")) and _bare(text) not in offered:
+            if not text.startswith(("!", "/")) and bare(text) not in offered:
                 yield f"{part.name} needs {text}, which no package provides"
-
-
-def _bare(text: str) -> str:
-    """Return a dependency without its version."""
-    for mark in "<>=~":
-        text = text.split(mark, 1)[0]
-    return text

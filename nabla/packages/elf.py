@@ -163,15 +163,3 @@ def _library_version(name: str) -> str:
     """Return the version at the end of a library's file name; 0 if there is none."""
     match = re.search(r"\.so\.(\d+(\.\d+)*)$", name)
     return match.group(1) if match else "0"
-
-
-def alpine_names(wheel: Path) -> set[str]:
-    """Return the names of the base's packages and of the names that they provide, without versions."""
-    from nabla.fs import nodes
-
-    names: set[str] = set()
-    for line in nodes.read_base(wheel)["/lib/apk/db/installed"].content().decode().splitlines():
-        kind, _, text = line.partition(":")
-        if kind in ("P", "p"):
-            names |= {re.split("[<>=~]", word)[0] for word in text.split()}
-    return names

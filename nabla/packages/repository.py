@@ -10,8 +10,9 @@ from typing import Any
 from nabla.core.artifacts import APK_TOOLS, INDEX, PUBLIC_KEY, REFERENCE_REPOSITORY, REPOSITORY
 from nabla.core.paths import relative
 from nabla.engine.action import Job
+from nabla.fs import nodes
 from nabla.fs.alpine_tools import base_archive
-from nabla.packages import apk, catalog, elf
+from nabla.packages import apk, apkdb, catalog
 from nabla.packages.catalog import PackageError, read_build_record
 from verify.release.layout import keys_dir
 
@@ -26,10 +27,11 @@ def show_key(job: Job) -> None:
 def make_index(job: Job) -> None:
     """Step: check all packages against each other, remove files of removed packages, write the index."""
     built = [read_build_record(name) for name in catalog.names()]
-    problem = next(catalog.conflicts(built), None)
+    base = apkdb.read_tree(nodes.read_base(base_archive()))
+    problem = next(catalog.conflicts(built, base), None)
     if problem:
         raise PackageError(problem, "remove the file from one of them, or add `replaces`")
-    known = elf.alpine_names(base_archive())
+    known = {apkdb.bare(name) for each in base for name in (each.name, *each.provides)}
     problem = next(catalog.unmet(built, known), None)
     if problem:
         raise PackageError(problem, "add a recipe for it, or remove the dependency")

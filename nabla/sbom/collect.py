@@ -16,9 +16,8 @@ from nabla.core.artifacts import ARCH
 from nabla.core.paths import ROOT
 from nabla.fs import nodes
 from nabla.images import descriptions
-from nabla.images.install import DATABASES
 from nabla.packages import catalog
-from nabla.sbom.apkdb import Installed, bare, parse, read_image, resolve
+from nabla.packages.apkdb import Installed, bare, read_image, read_tree, resolve
 from nabla.sbom.inventory import (
     NAME,
     Component,
@@ -296,7 +295,7 @@ def _base_packages(inputs: Inputs, wheels: dict[str, Component]) -> list[Compone
     loaded = inputs.load(inputs.base)
     (ref,) = _wheels(loaded, wheels)
     tree = nodes.read_base(fetched(loaded)[loaded.source[0].name])
-    installed = [each for path in DATABASES if path in tree for each in parse(tree[path].content().decode())]
+    installed = read_tree(tree)
     refs = {each.name: _base_ref(each, loaded.version) for each in installed}
     providers = {bare(word): refs[each.name] for each in installed for word in each.provides} | refs
     components = [

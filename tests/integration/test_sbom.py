@@ -28,9 +28,8 @@ from nabla.core.paths import IMAGES, PATCHES, RECIPES, ROOT, cache_dir
 from nabla.core.process import run
 from nabla.engine import task
 from nabla.fs import nodes
-from nabla.packages import apk, catalog
+from nabla.packages import apk, apkdb, catalog
 from nabla.sandbox.bwrap import Bind
-from nabla.sbom import apkdb
 from nabla.sbom import tasks as sbom_tasks
 from nabla.sbom import vex as vex_documents
 from nabla.sbom.vex import openvex

@@ -78,7 +78,7 @@ EDITS = (
     ("nabla/sources/openpgp.py", "check", _FETCH | _ARCHIVE),
     ("nabla/sandbox/tasks.py", "unpack", _ROOTS),
     ("nabla/packages/split.py", "_fits", _PACKAGES),
-    ("nabla/packages/elf.py", "alpine_names", _PACKAGES | _REPOSITORY),
+    ("nabla/packages/elf.py", "_library_version", _PACKAGES),
     ("nabla/packages/templates/render.py", "as_dot", {"packages.templates.tasks.draw"}),
     ("tests/busybox/suite.py", "parse", _BUSYBOX),
     ("nabla/packages/upstream_tests.py", "counts", {"packages.upstream_tests.check_package"}),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from nabla.core.errors import RecipeError
-from nabla.packages import catalog, elf, split
+from nabla.packages import apkdb, catalog, elf, split
 from nabla.packages.catalog import BinaryPackage, BuildRecord
 
 PC = """\
@@ -72,8 +72,17 @@ def part(name: str, files: tuple[str, ...] = (), **more: tuple[str, ...]) -> Bin
 
 def test_conflicts() -> None:
     one, two = part("one", ("a", "b")), part("two", ("b", "c"))
-    assert list(catalog.conflicts([built(one), built(two)])) == ["/b is in two packages, one and two"]
-    assert list(catalog.conflicts([built(one), built(part("two", ("b",), replaces=("one",)))])) == []
+    assert list(catalog.conflicts([built(one), built(two)], [])) == ["/b is in two packages, one and two"]
+    assert list(catalog.conflicts([built(one), built(part("two", ("b",), replaces=("one",)))], [])) == []
+
+
+def test_conflicts_with_the_base() -> None:
+    """A file of another package of the base is a conflict; the package of the same name takes its place."""
+    base = apkdb.parse("P:base\nV:1\nF:usr/bin\nR:tool\n\nP:one\nV:1\nF:usr/bin\nR:other\n")
+    one = part("one", ("usr/bin/tool", "usr/bin/other"))
+    assert list(catalog.conflicts([built(one)], base)) == ["/usr/bin/tool is in two packages, Alpine's base and one"]
+    assert list(catalog.conflicts([built(part("one", ("usr/bin/tool",), replaces=("base",)))], base)) == []
+    assert list(catalog.conflicts([built(one, part("base"))], base)) == []
 
 
 def test_unmet() -> None:

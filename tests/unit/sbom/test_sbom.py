@@ -15,7 +15,8 @@ from packageurl import PackageURL
 
 from nabla.core.errors import ImageError
 from nabla.core.paths import PATCHES, ROOT
-from nabla.sbom import apkdb, collect, cyclonedx, inventory, spdx
+from nabla.packages import apkdb
+from nabla.sbom import collect, cyclonedx, inventory, spdx
 from nabla.sbom.inventory import (
     Component,
     ComponentFile,

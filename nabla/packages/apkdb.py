@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from nabla.core.errors import ImageError
-from nabla.images.install import DATABASES
+from nabla.fs.nodes import Tree
+from verify.contents import DATABASES
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Installed:
 def parse(text: str) -> tuple[Installed, ...]:
     """Parse a database in its text format (apk-installed(5))."""
     return tuple(_block(block) for block in text.split("\n\n") if block.strip())
+
+
+def read_tree(tree: Tree) -> tuple[Installed, ...]:
+    """Return the packages in the database of a root file system. Raises `ImageError` for a damaged database."""
+    return tuple(each for path in DATABASES if path in tree for each in parse(tree[path].content().decode()))
 
 
 def read_image(image: Path) -> tuple[tuple[Installed, ...], frozenset[str]]:
