@@ -29,7 +29,7 @@ int main(int argc, char **argv)
 	if (!mount_shares(settings.mounts))
 		power_off(STATUS_NOT_STARTED, settings.discard);
 	/* nabla-run's instant start: nothing so far depends on the command. A VM that is asked to save itself ends here; a
-	 * VM * that is restored from its snapshot has its own settings.
+	 * VM that is restored from its snapshot has its own settings.
 	 */
 	if (!settings.save)
 		command_configure(&settings);
