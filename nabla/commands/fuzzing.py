@@ -21,6 +21,8 @@ NAMES = (
     "trace",
     "disks",
     "snapshots",
+    "headers",
+    "lists",
     "wires",
     "shares",
     "bundles",

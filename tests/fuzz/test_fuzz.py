@@ -7,12 +7,12 @@ import pytest
 
 from nabla.commands import fuzzing
 
-from . import bundles, control, disks, files, guests, rebuilds, shares, snapshots, stores, wires
+from . import bundles, control, disks, files, guests, headers, lists, rebuilds, shares, snapshots, stores, wires
 from .engine import CRASHES, Finding, Fuzzer, for_rounds, run, stored, verdict
 
 FUZZERS: dict[str, Fuzzer] = {
     each.name: each
-    for area in (guests, disks, snapshots, wires, shares, bundles, control, files, stores, rebuilds)
+    for area in (guests, disks, snapshots, headers, lists, wires, shares, bundles, control, files, stores, rebuilds)
     for each in area.FUZZERS
 }
 ROUNDS = {
@@ -23,6 +23,8 @@ ROUNDS = {
     "trace": 3,
     "disks": 4,
     "snapshots": 2,
+    "headers": 2,
+    "lists": 2,
     "wires": 3,
     "shares": 3,
     "bundles": 2,
