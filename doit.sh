@@ -51,6 +51,8 @@ missing_packages() {
             lacks strace strace
             # The network of VMs that ordinary users start.
             lacks passt passt
+            # Its rules, --allow and --deny.
+            [ -x /usr/sbin/nft ] || lacks nft nftables
             # Check the container image and a signature independently.
             lacks skopeo skopeo
             lacks umoci umoci

@@ -18,8 +18,6 @@
 #include <unistd.h>
 
 #define DEVICE "eth0"
-#define RESOLVER "/etc/resolv.conf"
-#define RESOLVER_COPY "/run/resolv.conf"
 #define PREFIX_MAX 32
 
 /* Parses a decimal number of at most five digits. Returns -1 on a syntax error. */
@@ -123,36 +121,51 @@ void start_loopback(void)
 	close(fd);
 }
 
-static bool write_servers(char **servers)
+/* Copies the image's file, which may be missing, to fd. */
+static bool copy_file(const char *path, int fd)
 {
-	static char keyword[] = "nameserver ", newline[] = "\n";
-	int fd = open(RESOLVER_COPY, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	char data[4096];
+	ssize_t got = 0;
+	bool good = true;
+	int from = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	while (from >= 0 && good && (got = read(from, data, sizeof data)) > 0)
+		good = write(fd, data, (size_t)got) == got;
+	if (from >= 0)
+		close(from);
+	return good;
+}
+
+/* Writes a line for each word to the copy, behind the lines of the file if `keep` is set. */
+static bool write_lines(const char *path, const char *copy, char *before, char **words, bool keep)
+{
+	static char newline[] = "\n";
+	int fd = open(copy, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 	if (fd < 0)
 		return false;
-	bool good = true;
-	for (; *servers; servers++) {
-		struct iovec line[] = {{keyword, sizeof keyword - 1}, {*servers, strlen(*servers)}, {newline, 1}};
+	bool good = !keep || (copy_file(path, fd) && write(fd, newline, 1) == 1);
+	for (; *words; words++) {
+		struct iovec line[] = {{before, strlen(before)}, {*words, strlen(*words)}, {newline, 1}};
 		good = writev(fd, line, sizeof line / sizeof *line) > 0 && good;
 	}
 	close(fd);
 	return good;
 }
 
-/* The file is mounted over that of the image, which stays unchanged and may be read-only. */
-static void set_resolver(char **servers)
+/* The copy is mounted over the file of the image, which stays unchanged and may be read-only. */
+static void set_file(const char *path, const char *copy, char *before, char **words, bool keep)
 {
-	if (!write_servers(servers)) {
-		log_error(RESOLVER_COPY, strerror(errno));
+	if (!write_lines(path, copy, before, words, keep)) {
+		log_error(copy, strerror(errno));
 		return;
 	}
-	if (!mount(RESOLVER_COPY, RESOLVER, NULL, MS_BIND, NULL))
+	if (!mount(copy, path, NULL, MS_BIND, NULL))
 		return;
 	/* Without a mount point, create an empty file; through a dangling link, its target. */
-	int fd = errno == ENOENT ? open(RESOLVER, O_WRONLY | O_CREAT | O_CLOEXEC, 0644) : -1;
+	int fd = errno == ENOENT ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644) : -1;
 	if (fd >= 0)
 		close(fd);
-	if (fd < 0 || mount(RESOLVER_COPY, RESOLVER, NULL, MS_BIND, NULL) < 0)
-		log_error(RESOLVER, strerror(errno));
+	if (fd < 0 || mount(copy, path, NULL, MS_BIND, NULL) < 0)
+		log_error(path, strerror(errno));
 }
 
 void start_network(const struct settings *s)
@@ -163,5 +176,7 @@ void start_network(const struct settings *s)
 		close(fd);
 	}
 	if (*s->servers)
-		set_resolver(s->servers);
+		set_file("/etc/resolv.conf", "/run/resolv.conf", (char[]){"nameserver "}, s->servers, false);
+	if (*s->hosts)
+		set_file("/etc/hosts", "/run/hosts", (char[]){""}, s->hosts, true);
 }

@@ -91,7 +91,7 @@ bool settings_default(struct settings *s, char *variable)
 
 /* The positions after the last word of each list. */
 struct ends {
-	char **argument, **server, **service, **mount;
+	char **argument, **server, **service, **mount, **host;
 };
 
 static void parse_entry(struct settings *s, char *entry, struct ends *next)
@@ -120,6 +120,8 @@ static void parse_entry(struct settings *s, char *entry, struct ends *next)
 		s->mtu = value;
 	} else if (IS("dns")) {
 		*next->server++ = value;
+	} else if (IS("host")) {
+		*next->host++ = value;
 	} else if (IS("service")) {
 		*next->service++ = value;
 	} else if (IS("mount")) {
@@ -145,7 +147,7 @@ void settings_read(struct settings *s, char **argv)
 		count += text[i] == '\0';
 
 	/* Each setting adds at most one word to one vector, so no vector can overflow. */
-	char **vectors = calloc(5 * (count + 2) + DEFAULT_COUNT + 1, sizeof *vectors);
+	char **vectors = calloc(6 * (count + 2) + DEFAULT_COUNT + 1, sizeof *vectors);
 	if (!vectors) {
 		log_error("settings", strerror(ENOMEM));
 		_exit(1);
@@ -155,14 +157,15 @@ void settings_read(struct settings *s, char **argv)
 		.servers = vectors + count + 2,
 		.services = vectors + 2 * (count + 2),
 		.mounts = vectors + 3 * (count + 2),
-		.env = vectors + 4 * (count + 2),
+		.hosts = vectors + 4 * (count + 2),
+		.env = vectors + 5 * (count + 2),
 		.workdir = "/",
 		.terminal = !text,
 	};
 	for (size_t i = 0; i < DEFAULT_COUNT; i++)
 		settings_variable(s->env, defaults[i]);
 
-	struct ends next = {s->command, s->servers, s->services, s->mounts};
+	struct ends next = {s->command, s->servers, s->services, s->mounts, s->hosts};
 	for (char *entry = text; entry && entry < text + length; entry += strlen(entry) + 1)
 		parse_entry(s, entry, &next);
 	if (!text && argv[0] && argv[1])

@@ -15,6 +15,7 @@ struct settings {
 	char *gateway;
 	char *mtu;
 	char **servers;  /* name servers, NULL-terminated */
+	char **hosts;    /* lines for /etc/hosts, ADDRESS NAME, NULL-terminated */
 	char **mounts;   /* shared directories, NAME:ro|rw:CACHE:PATH, NULL-terminated */
 	char **services; /* additional services to start, NULL-terminated */
 	bool discard;    /* no disk keeps what this VM writes */

@@ -2,6 +2,8 @@
 // The output format "name: value" is stable, for people and scripts.
 #include "dry_run.h"
 
+#include "fence.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -61,6 +63,13 @@ static void print_descriptors(const struct vm *vm)
 		printf("descriptor %d: control, socket to the broker of name %s\n", FD_CONTROL, o->name);
 }
 
+static void print_rules(const struct net *net)
+{
+	print_quoted("network gate", fence_command(net));
+	for (size_t i = 0; i < net->rule_count; i++)
+		printf("network rule: %s %s\n", net->rules[i].deny ? "deny" : "allow", net->rules[i].text);
+}
+
 static void print_limits(const struct vm *vm)
 {
 	for (int i = 0; i < LIMITS; i++)
@@ -91,6 +100,8 @@ void dry_run_print(const struct vm *vm)
 	print_descriptors(vm);
 	if (helper)
 		print_quoted("network helper", helper);
+	if (o->net.rule_count)
+		print_rules(&o->net);
 	printf("user: %u:%u\n", o->run_as.uid, o->run_as.gid);
 	printf("namespaces: %s\n", o->jail ? "mount, pid, net, ipc, uts" : "none");
 	print_limits(vm);

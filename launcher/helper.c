@@ -3,6 +3,9 @@
 
 #include "descriptors.h"
 #include "diag.h"
+#include "fence.h"
+#include "limits.h"
+#include "rules.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -15,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -25,9 +29,6 @@
 #define ADDRESS "10.0.2.15"
 #define PREFIX 24
 #define GATEWAY "10.0.2.2"
-#define SERVER "10.0.2.3"
-#define GATEWAY_MAC "02:6e:61:62:6c:61" /* without it, passt needs a network interface of the host */
-#define MTU "65520"		    /* the maximum of passt */
 #define HOST_ADDRESS "127.0.0.1"    /* by default, only the host itself reaches published ports */
 
 /* Descriptors of passt. */
@@ -38,7 +39,6 @@
 
 #define BUFFER (4 << 20)  /* requested socket buffer; the host may grant less */
 #define MESSAGES_MAX 4096 /* stored part of passt's messages */
-#define START_MS 20000
 #define END_MS 1000
 
 #define REQUIREMENTS "user networking needs passt and user namespaces"
@@ -46,9 +46,7 @@
 
 static int messages_fd = -1; /* passt's standard error, a memfd */
 
-static char *format_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-static char *format_text(const char *format, ...)
+char *format_text(const char *format, ...)
 {
 	va_list args;
 	char *text;
@@ -72,7 +70,7 @@ static const char *gateway_of(const struct net *net)
 
 static const char *server_of(const struct net *net)
 {
-	return net->address ? gateway_of(net) : SERVER;
+	return net->address ? gateway_of(net) : RULES_SERVER;
 }
 
 const char *const *helper_command(const struct net *net)
@@ -82,7 +80,7 @@ const char *const *helper_command(const struct net *net)
 		/* passt writes this file when it is ready. */
 		"--pid", "/proc/self/fd/" DECIMAL(READY_FD),
 		/* With these, passt needs no default route, so it works on a host without a network. */
-		"--interface", "lo", "--mac-addr", GATEWAY_MAC, "--mtu", MTU, "--search", "none",
+		"--interface", "lo", "--mac-addr", HELPER_MAC, "--mtu", HELPER_MTU, "--search", "none",
 	};
 	size_t count = sizeof fixed / sizeof *fixed;
 	const char **words = calloc(count + 8 + 2 * net->publish_count + 1, sizeof *words);
@@ -95,12 +93,15 @@ const char *const *helper_command(const struct net *net)
 	words[count++] = format_text("%u", net->address ? net->prefix : PREFIX);
 	words[count++] = "--gateway";
 	words[count++] = gateway_of(net);
-	words[count++] = "--dns-forward";
-	words[count++] = server_of(net);
+	if (!net->rule_count) {
+		words[count++] = "--dns-forward";
+		words[count++] = server_of(net);
+	}
 	for (size_t i = 0; i < net->publish_count; i++) {
 		const struct publish *p = &net->publish[i];
 		words[count++] = p->udp ? "--udp-ports" : "--tcp-ports";
-		words[count++] = format_text("%s/%u:%u", address_of(p), p->host_port, p->guest_port);
+		words[count++] = format_text("%s/%u:%u", net->rule_count ? "0.0.0.0" : address_of(p), p->host_port,
+					     p->guest_port);
 	}
 	return words;
 }
@@ -109,11 +110,13 @@ void helper_settings(const struct net *net, void (*add)(void *to, const char *fo
 {
 	add(to, "address=%s/%u", net->address ? net->address : ADDRESS, net->address ? net->prefix : PREFIX);
 	add(to, "gateway=%s", gateway_of(net));
-	if (!net->dns_count)
+	if (!net->dns_count && !net->rule_count)
 		add(to, "dns=%s", server_of(net));
 	for (size_t i = 0; i < net->dns_count; i++)
 		add(to, "dns=%s", net->dns[i]);
-	add(to, "mtu=%s", MTU);
+	add(to, "mtu=%s", HELPER_MTU);
+	if (net->rule_count)
+		fence_settings(net, add, to);
 }
 
 /* passt's own message for an unusable port does not say why. */
@@ -145,16 +148,16 @@ static void check_ports(const struct net *net)
 }
 
 /* The file cannot grow, because nothing reads it while the VM runs. */
-static int open_messages(void)
+void helper_messages(void)
 {
-	int fd = memfd_create("passt", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int fd = memfd_create("helper", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0 || ftruncate(fd, MESSAGES_MAX) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_GROW) < 0)
 		fail(NULL, "cannot create a file in memory: %s", strerror(errno));
-	return fd_move_high(fd);
+	messages_fd = fd_move_high(fd);
 }
 
 /* Returns the most specific line: passt also prints general messages and complains about its log. */
-static const char *last_message(void)
+const char *helper_message(void)
 {
 	static char all[MESSAGES_MAX + 1];
 	const char *best = "no reason given";
@@ -165,6 +168,8 @@ static const char *last_message(void)
 		    !strncmp(line, "Don't run as root", 17))
 			continue;
 		best = line;
+		if (strstr(line, "Error: ")) /* nft shows the place below */
+			break;
 	}
 	return best;
 }
@@ -175,71 +180,106 @@ static void move_fd(int fd, int number)
 		_exit(EXIT_OWN_ERROR);
 }
 
-static _Noreturn void exec_helper(const char *const *words, int socket, int ready)
+void helper_streams(int input)
+{
+	move_fd(input, STDIN_FILENO);
+	move_fd(messages_fd, STDOUT_FILENO);
+	move_fd(messages_fd, STDERR_FILENO);
+	close_range_of(STDERR_FILENO + 1, ~0u);
+}
+
+void helper_tie(pid_t parent)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(EXIT_OWN_ERROR);
+}
+
+/* A guest can keep passt busy: by traffic, and that of 2023 for ever by frames that lie about their length. */
+_Noreturn void helper_exec(const struct options *o, pid_t parent, const char *const *words, int socket, int ready)
 {
 	sigset_t none;
 	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	/* A new session: the terminal's signals must not end passt, which lives as long as the socket. */
 	setsid();
+	helper_tie(parent);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (!limit_processor_time(o))
+		_exit(EXIT_OWN_ERROR);
+	nice(o->nice);
 	move_fd(null, STDIN_FILENO);
 	move_fd(ready, READY_FD);
 	move_fd(messages_fd, STDERR_FILENO);
-	move_fd(socket, SOCKET_FD);
-	close_range_of(SOCKET_FD + 1, ~0u);
+	if (socket >= 0)
+		move_fd(socket, SOCKET_FD);
+	close_range_of(socket >= 0 ? SOCKET_FD + 1 : SOCKET_FD, ~0u);
 	execvp(words[0], (char *const *)words);
 	dprintf(STDERR_FILENO, "%s\n", errno == ENOENT ? "not found" : strerror(errno));
 	_exit(EXIT_OWN_ERROR);
 }
 
-/* Waits until passt is ready; fails if it exits instead. */
-static void wait_until_ready(pid_t pid, int ready)
+void helper_wait(const char *const *words, pid_t pid, int ready)
 {
 	char byte;
 	struct pollfd wait = {.fd = ready, .events = POLLIN};
-	int events = poll(&wait, 1, START_MS);
-	if (events > 0 && read(ready, &byte, 1) == 1)
+	int events = poll(&wait, 1, HELPER_START_MS);
+	ssize_t got = events > 0 ? read(ready, &byte, 1) : 0;
+	close(ready);
+	if (got == 1)
 		return;
 	if (events <= 0) {
 		kill(pid, SIGKILL);
-		fail(NULL, "cannot start the network: passt is not ready after %d s", START_MS / 1000);
+		fail(NULL, "cannot start the network: %s is not ready after %d s", words[0], HELPER_START_MS / 1000);
 	}
 	waitpid(pid, NULL, 0);
-	const char *why = last_message();
+	const char *why = helper_message();
 	if (!strcmp(why, "not found"))
-		fail("install the package passt, " ALTERNATIVES, REQUIREMENTS ": the program passt was not found");
+		fail("install the package passt, " ALTERNATIVES, REQUIREMENTS ": the program %s was not found", words[0]);
 	if (strstr(why, "user namespace") || !strncmp(why, "unshare", 7) || !strncmp(why, "mount", 5) ||
 	    !strncmp(why, "pivot_root", 10))
-		fail("allow user namespaces on this host, " ALTERNATIVES, REQUIREMENTS ": passt: %s", why);
-	fail(NULL, "cannot start the network: passt: %s", why);
+		fail("allow user namespaces on this host, " ALTERNATIVES, REQUIREMENTS ": %s: %s", words[0], why);
+	if (strstr(why, "/dev/net/tun") || strstr(why, "tun socket"))
+		fail("give this user access to /dev/net/tun, or leave out --allow and --deny",
+		     "cannot start the network: %s: %s", words[0], why);
+	fail(NULL, "cannot start the network: %s: %s", words[0], why);
 }
 
-pid_t helper_start(const struct net *net, int *fd)
+void helper_pipe(int ends[2])
 {
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		fail(NULL, "cannot create a pipe: %s", strerror(errno));
+	for (int i = 0; i < 2; i++)
+		ends[i] = fd_move_high(ends[i]);
+	/* passt opens it by name, as the user nobody if root started it. */
+	fchmod(ends[1], 0622);
+}
+
+pid_t helper_start(const struct options *o, int *fd)
+{
+	const struct net *net = &o->net;
 	int pair[2], ready[2];
 	const char *const *words = helper_command(net);
 	check_ports(net);
-	messages_fd = open_messages();
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 || pipe2(ready, O_CLOEXEC) < 0)
+	helper_messages();
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		fail(NULL, "cannot create a socket pair: %s", strerror(errno));
 	for (int i = 0; i < 2; i++) {
 		pair[i] = fd_move_high(pair[i]);
-		ready[i] = fd_move_high(ready[i]);
 		setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &(int){BUFFER}, sizeof(int));
 	}
-	/* passt opens the pipe by name, as the user nobody if root started it. */
-	fchmod(ready[1], 0622);
-	pid_t pid = fork();
+	*fd = pair[0];
+	if (net->rule_count)
+		return fence_start(o, words, pair);
+	helper_pipe(ready);
+	pid_t own = getpid(), pid = fork();
 	if (pid < 0)
 		fail(NULL, "cannot start a process: %s", strerror(errno));
 	if (pid == 0)
-		exec_helper(words, pair[1], ready[1]);
+		helper_exec(o, own, words, pair[1], ready[1]);
 	close(pair[1]);
 	close(ready[1]);
-	wait_until_ready(pid, ready[0]);
-	close(ready[0]);
-	*fd = pair[0];
+	helper_wait(words, pid, ready[0]);
 	return pid;
 }
 

@@ -127,7 +127,7 @@ void network_open(const struct options *o, struct network *network)
 		break;
 	case NET_USER:
 		network->stream = true;
-		network->helper = helper_start(&o->net, &network->fd);
+		network->helper = helper_start(o, &network->fd);
 	}
 }
 

@@ -3,6 +3,7 @@
 #include "options.h"
 
 #include "diag.h"
+#include "rules.h"
 #include "table.h"
 
 #include <stdlib.h>
@@ -53,6 +54,15 @@ static int parse_option(struct options *o, char **argv)
 	return sign ? 1 : 2;
 }
 
+/* Both have the same number in the namespace of passt. */
+static void check_not_published(void *context, uint16_t port)
+{
+	const struct net *net = context;
+	for (size_t i = 0; i < net->publish_count; i++)
+		if (net->publish[i].host_port == port)
+			fail("publish another port", "--allow: port %u of the host's loopback is published, too", port);
+}
+
 static void check_network(struct options *o)
 {
 	struct net *net = &o->net;
@@ -61,6 +71,13 @@ static void check_network(struct options *o)
 			net->kind = NET_USER;
 		else if (net->kind != NET_USER)
 			fail("use --net user", "--publish requires --net user");
+	}
+	if (net->rule_count) {
+		if (!o->net_given)
+			net->kind = NET_USER;
+		else if (net->kind != NET_USER)
+			fail("use --net user", "--%s requires --net user", net->rules[0].deny ? "deny" : "allow");
+		rules_loopback(net, check_not_published, net);
 	}
 	if (net->kind == NET_USER && net->address && !net->gateway)
 		fail("write ADDRESS/PREFIX,GATEWAY", "--ip: user networking needs a gateway");

@@ -47,7 +47,18 @@ struct publish {
 	bool udp;
 };
 
-/* All addresses are valid IPv4 addresses in dotted decimal. */
+/* What the guest may reach, or not: a network and ports of it, TCP and UDP. */
+struct rule {
+	const char *text; /* as given */
+	const char *name; /* of a host, which the network helper looks up; NULL: the network is given */
+	int family;	  /* AF_INET, AF_INET6 */
+	uint8_t address[16];
+	unsigned prefix;
+	uint16_t first, last; /* ports; 0: all, and other protocols */
+	bool deny;
+};
+
+/* All addresses but those of rules are valid IPv4 addresses in dotted decimal. */
 struct net {
 	enum net_kind kind;
 	const char *tap; /* NET_TAP: the interface's name */
@@ -56,6 +67,8 @@ struct net {
 	size_t publish_count;
 	const char **dns;
 	size_t dns_count;
+	struct rule *rules; /* none: the guest reaches all that the host reaches */
+	size_t rule_count;
 	const char *address; /* of the guest; NULL: not given */
 	unsigned prefix;     /* 1 to 32, with address */
 	const char *gateway; /* NULL: not given */

@@ -18,6 +18,8 @@ PARSE(net);
 PARSE(publish);
 PARSE(dns);
 PARSE(ip);
+PARSE(allow);
+PARSE(deny);
 PARSE(env);
 PARSE(service);
 PARSE(workdir);

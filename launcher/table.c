@@ -133,6 +133,15 @@ const struct row option_table[] = {
 {"ip", "ADDR/PREFIX[,GATEWAY]", "IPv4 address of the guest",
  "By default, the guest has the address 10.0.2.15/24 and the gateway 10.0.2.2 with `--net user`, and configures eth0 "
  "itself otherwise.", NULL, "--ip 10.0.0.2/24,10.0.0.1", parse_ip},
+{"allow", "HOST|CIDR[:PORT]", "let the guest reach this, and nothing else; may be repeated",
+ "A host name, an address or a network, with a port, a range of ports (`:8000-8080`) or none for all protocols; IPv6 with a port "
+ "in brackets: `[2001:db8::]/32:443`. Implies `--net user`, and needs nft and `/dev/net/tun`. The name is looked up once, and the guest "
+ "finds the addresses in its `/etc/hosts`. The host's loopback is reached by the gateway if a port of it is allowed: "
+ "`127.0.0.1:5432`. nabla-run reports each destination that was denied once. See [network.md](network.md#network-rules).",
+ NULL, "--allow example.org:443 --allow 192.0.2.0/24", parse_allow},
+{"deny", "HOST|CIDR[:PORT]", "do not let the guest reach this, even if it is allowed; may be repeated",
+ "As `--allow`. Without `--allow`, the guest reaches everything else but the host's loopback.",
+ NULL, "--deny 10.0.0.0/8 --deny 192.168.0.0/16", parse_deny},
 
 {.name = "Isolation"},
 {"run-as", "UID[:GID]", "host user that the VM runs as when root starts it",
@@ -154,11 +163,11 @@ const struct row option_table[] = {
 {"timeout", "SECONDS", "stop the VM after this time, with status 124",
  "Fractions are allowed. The VM is stopped as if by SIGTERM.", NULL, "--timeout 2.5", parse_timeout},
 {"cpu-time", "SECONDS", "kill the VM after this much processor time, with status 152",
- "Fractions are allowed; or `none`. With `--jail`, the default is 3600. File servers of `--mount` are "
- "not counted; each has the same limit.",
+ "Fractions are allowed; or `none`. With `--jail`, the default is 3600. File servers of `--mount` and "
+ "the helpers of `--net user` are not counted; each has the same limit.",
  "none", "--cpu-time 60", parse_cpu_time},
 {"nice", "N", "lower the VM's priority on the host by N, 0 to 19",
- "N is added to the nice value of nabla-run, for file servers of `--mount` too. With `--jail`, the default is 5.",
+ "N is added to the nice value of nabla-run, for file servers of `--mount` and the helpers of `--net user` too. With `--jail`, the default is 5.",
  "0", "--nice 10", parse_nice},
 {"max-output", "SIZE", "kill the VM when it has written more to standard output and error, with status 153",
  "With K, M or G, or `none`. nabla-run passes on at most SIZE bytes, both streams counted together. Streams that "

@@ -19,7 +19,7 @@ OPTIONS = (
     "memory", "disk", "mount", "name", "pin", "read-only", "ephemeral", "kernel", "init", "append", "verbose",
     "follow-symlinks",
     "env", "workdir", "user", "service", "hostname", "snapshot", "snapshot-then-exit", "restore", "cold",
-    "net", "publish", "dns", "ip",
+    "net", "publish", "dns", "ip", "allow", "deny",
     "run-as", "jail", "trace-policy", "timeout", "cpu-time", "nice", "max-output", "max-cow",
     "json", "stats-fd", "dry-run", "manual", "version", "help",
 )  # fmt: skip
