@@ -49,7 +49,7 @@ def task_runtime() -> Iterator[TaskDict]:
 
 
 def task_client() -> Iterator[TaskDict]:
-    """Build nabla, which speaks to running VMs."""
+    """Build nabla, which controls running VMs."""
     doc = "build nabla, the client of running VMs"
     yield from component.steps("client", "nabla", {"usr/bin/nabla": NABLA}, doc=doc, with_musl=True)
 

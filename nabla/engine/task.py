@@ -136,7 +136,7 @@ def source_files(folder: Path, *patterns: str) -> list[Path]:
     """Return the files below a folder of the repository, sorted, for use as inputs.
 
     `patterns` (default: all) are shell patterns for the path relative to `folder`. Hidden files, Python byte code and
-    copies of editors are left out.
+    editors' backup files are left out.
     """
     files = []
     for path in folder.rglob("*"):

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds on several machines by Dask.distributed (docs/farm.md)."""
+"""Builds on several machines, through Dask.distributed (docs/farm.md)."""

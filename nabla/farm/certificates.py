@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The certificate authority of a farm, and the certificates of its scheduler, workers and clients.
 
-Each farm has an authority of its own, in a folder of its owner. Who has a certificate of it belongs to the farm; nobody
-else can connect. Keys are ECDSA on P-256. The private key of the authority never leaves the folder.
+Each farm has its own authority, in a folder of its owner. Only members with a certificate of this authority can
+connect. Keys are ECDSA on P-256. The private key of the authority never leaves the folder.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def find(folder: Path, role: str) -> Credentials:
     try:
         certificate.verify_directly_issued_by(authority)
     except Exception:
-        raise ConfigError(f"{credentials.certificate} is not of the authority {credentials.authority}", _HINT) from None
+        raise ConfigError(f"{credentials.certificate} was not issued by {credentials.authority}", _HINT) from None
     return credentials
 
 
@@ -68,7 +68,7 @@ def create(folder: Path) -> list[Path]:
         issuer = x509.load_pem_x509_certificate(authority.read_bytes())
         issuer_key = serialization.load_pem_private_key(private.read_bytes(), None)
         if not isinstance(issuer_key, ec.EllipticCurvePrivateKey):
-            raise ConfigError(f"{private} is no key on an elliptic curve", "move the folder away and run again")
+            raise ConfigError(f"{private} is not an elliptic-curve key", "move the folder away and run again")
         for role in ROLES:
             path = folder / f"{role}.pem"
             if path.is_file():
@@ -92,7 +92,7 @@ def _certificate(
     issuer_key: ec.EllipticCurvePrivateKey,
     issuer: x509.Certificate | None,
 ) -> x509.Certificate:
-    """Return a certificate; without an issuer, that of an authority."""
+    """Return a certificate; without an issuer, the certificate of an authority."""
     begin = now()
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     is_authority = issuer is None
@@ -134,15 +134,15 @@ def _check_time(path: Path) -> x509.Certificate:
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
     except ValueError as error:
-        raise ConfigError(f"{path} is no certificate: {error}", _HINT) from None
+        raise ConfigError(f"{path} is not a certificate: {error}", _HINT) from None
     present = now()
     if present < certificate.not_valid_before_utc:
         day = certificate.not_valid_before_utc.date()
-        raise ConfigError(f"{path} is not valid before {day}", f"is the clock right? It says {present.date()}")
+        raise ConfigError(f"{path} is not valid before {day}", f"is the clock right? It shows {present.date()}")
     if present > certificate.not_valid_after_utc:
         day = certificate.not_valid_after_utc.date()
         raise ConfigError(
-            f"{path} was valid until {day}; the clock says {present.date()}",
+            f"{path} was valid until {day}; the clock shows {present.date()}",
             "if the clock is right, remove the file and run `doit farm:key` where the authority is",
         )
     return certificate

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The client of a farm: what `doit -n N --farm ADDRESS` does instead of running a step here.
+"""The client of a farm, which `doit -n N --farm ADDRESS` uses instead of running a step here.
 
-One step is one Dask task; its priority is the length of the path behind it. Whatever happens to the farm, the build
-goes on: a step that no worker could run is built here.
+One step is one Dask task; its priority is the length of the remaining path. The build continues even if the farm fails:
+a step that no worker could run is built here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ATTEMPTS = 3  # workers that are tried before the step is built here
 _POLL = 0.1
 _ALONE = 20.0  # seconds without a suitable worker, after which steps are built here
 _RECONNECT = 30.0  # seconds between attempts to reach a lost scheduler
-_REST = 60.0  # seconds in which a worker that could not run a step gets none
+_REST = 60.0  # seconds for which a worker that could not run a step gets no other
 _FOLDER = re.compile(r"[a-z0-9][a-z0-9.+_-]*/(build|objects|sysroot)")
 
 
@@ -84,7 +84,7 @@ class Farm:
     def _need_workers(self) -> None:
         try:
             suitable, others = self._workers()
-        except Exception as error:  # whatever Dask raises when the scheduler is lost at this moment
+        except Exception as error:  # Dask may raise any exception if the scheduler is lost at this moment
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ConfigError(f"the farm {self.address} does not answer: {reason}", _RUNNING) from None
         log.info(f"farm {self.address}: {sum(suitable.values())} slots on commit {self._commit[:12]}")
@@ -111,7 +111,7 @@ class Farm:
             self._leave_slot()
 
     def have(self, key: str) -> None:
-        """Give a result that was built here earlier to the store: workers need it as input."""
+        """Upload a result that was built here earlier to the store: workers need it as an input."""
         with self._lock:
             if key in self._shared:
                 return
@@ -192,7 +192,7 @@ class Farm:
             if client is not None:
                 self._client = None
                 self._lost_at = time.monotonic()
-                log.warn(f"the scheduler {self.address} is lost: steps are built here until it is back")
+                log.warn(f"the scheduler {self.address} is lost: steps are built here until it returns")
                 with suppress(Exception):
                     client.close(timeout=1)
             if time.monotonic() - self._lost_at < _RECONNECT:
@@ -216,7 +216,7 @@ class Farm:
         return suitable, others
 
     def _chosen(self) -> list[str] | None:
-        """Return the workers that may get a step; None for any suitable one. Raises `_NoWorkerError`."""
+        """Return the workers that may run a step; None for any suitable one. Raises `_NoWorkerError`."""
         now = time.monotonic()
         resting = {name for name, since in list(self._unfit.items()) if now - since < _REST}
         if not resting:
@@ -250,7 +250,7 @@ class Farm:
         identifier = request.key[:32] or f"{self._name}-{time.time_ns()}"
         try:
             workers = self._chosen()
-        except Exception:  # also those of Dask: the scheduler is lost
+        except Exception:  # including Dask's own errors: the scheduler is lost
             return None
         future = client.submit(
             protocol.run,
@@ -263,7 +263,7 @@ class Farm:
         )
         try:
             checked = time.monotonic()
-            # Not `result` with a timeout: it may raise anything when a worker is lost.
+            # `result` with a timeout may raise any exception when a worker is lost.
             while not future.done():
                 time.sleep(_POLL)
                 if client.status != "running":
@@ -278,8 +278,8 @@ class Farm:
         except KilledWorker:
             self._warn(f"{request.task}: several workers were lost while they ran it; it is built here")
         except msgspec.DecodeError as error:
-            self._warn(f"{request.task}: a worker's reply has another form: {error}")
-        except Exception as error:  # whatever Dask raises: the step can be built here
+            self._warn(f"{request.task}: a worker's reply is malformed: {error}")
+        except Exception as error:  # after any exception of Dask, the step can be built here
             if client.status == "running" and not future.cancelled():
                 self._warn(f"{request.task}: the farm failed: {type(error).__name__}: {str(error)[:120]}")
             self._connected()
@@ -295,7 +295,7 @@ class Farm:
                 self._times[started.task] = time.time()
                 log.info(f"{started.task}: runs on {started.name}")
 
-    # What comes back.
+    # Results and errors from workers.
 
     def _append_log(self, reply: Reply, path: Path) -> None:
         with suppress(OSError, NablaError), path.open("ab") as stream:
@@ -315,7 +315,7 @@ class Farm:
                 files.remove(WORK / name)
                 stores.take_output(output, WORK / name)
             except (StoreError, EntryError, NablaError, OSError) as error:
-                self._warn(f"{name} of the failed step cannot be taken from the store: {error}")
+                self._warn(f"{name} of the failed step cannot be fetched from the store: {error}")
 
     def _give_changes(self, paths: list[str]) -> Output:
         try:
@@ -323,10 +323,12 @@ class Farm:
                 identity.write_changes(paths, scratch / "changes")
                 return stores.give_output(scratch / "changes", "changed files")
         except (StoreError, EntryError) as error:
-            raise FetchError(f"the changed files cannot be given to the store: {error}", "see docs/farm.md") from None
+            raise FetchError(
+                f"the changed files cannot be uploaded to the store: {error}", "see docs/farm.md"
+            ) from None
 
     def _warn(self, line: str, once: str = "") -> None:
-        """Print a warning, once for each line, or for what `once` names."""
+        """Print a warning, once for each line, or once for each value of `once`."""
         if (once or line) not in self._warned:
             self._warned.add(once or line)
             log.warn(line)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a client and a worker must agree on: the commit, and the data in which a checkout differs from it.
+"""The common ground of a client and a worker: the commit, and the data in which a checkout differs from it.
 
-A worker runs the code of its own commit only. Data, such as recipes, patches and options of the kernel, may differ from
-the commit: the changed files travel through the store, by digest, and only to folders of data.
+A worker runs only the code of its own commit. Data, such as recipes, patches and kernel options, may differ from the
+commit: the changed files travel through the store, by digest, and only to folders of data.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _CHANGED = "changed"
 
 
 def commit(root: Path = ROOT) -> str:
-    """Return the commit of a checkout. Raises `ConfigError` if it is none of git."""
+    """Return the commit of a checkout. Raises `ConfigError` if it is not a git checkout."""
     try:
         return _git(root, "rev-parse", "--verify", "HEAD^{commit}").strip()
     except CommandError:
-        raise ConfigError(f"{root} is no checkout of git", "a farm compares commits: clone the repository") from None
+        raise ConfigError(f"{root} is not a git checkout", "a farm compares commits: clone the repository") from None
 
 
 def changes(root: Path = ROOT) -> list[str]:
@@ -65,7 +65,7 @@ def write_changes(paths: Sequence[str], target: Path, root: Path = ROOT) -> None
 
 
 def apply_changes(source: Path, root: Path) -> None:
-    """Apply what `write_changes` wrote to a clean checkout. Raises `ConfigError` for a path outside of the data."""
+    """Apply the output of `write_changes` to a clean checkout. Raises `ConfigError` for a path outside of the data."""
     changed, removed = source / _CHANGED, (source / _REMOVED).read_text(encoding="utf-8").splitlines()
     copies = []
     for folder, _, names in os.walk(changed):
@@ -73,7 +73,7 @@ def apply_changes(source: Path, root: Path) -> None:
             path = Path(folder) / name
             copies.append(str(path.relative_to(changed)))
             if not stat.S_ISREG(path.lstat().st_mode):
-                raise ConfigError(f"the changed data contains {copies[-1]!r}, which is no file")
+                raise ConfigError(f"the changed data contains {copies[-1]!r}, which is not a file")
     for name in (*copies, *removed):
         if not _is_in(name, DATA) or ".." in Path(name).parts:
             raise ConfigError(f"the changed data contains {name!r}, which is outside of the folders of data")
@@ -102,7 +102,7 @@ def _is_in(path: str, folders: Sequence[str]) -> bool:
 
 
 def _is_code(path: str) -> bool:
-    # Documents beside the code matter to nobody.
+    # Documents beside the code do not affect steps.
     return not ("/" not in path and path.endswith(".md"))
 
 

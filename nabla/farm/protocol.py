@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The messages between clients and workers: names, keys and digests, as JSON; files travel through the store.
 
-`run` is the only function that a worker runs. Dask sends its name, and each process looks it up in its own code: no
-member of a farm loads any other object than those that Dask's own messages contain.
+`run` is the only function that a worker runs. Dask sends its name, and each process looks it up in its own code:
+members of a farm load no objects except those in Dask's own messages.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 
 from nabla.engine.remote.record import Hex, Output
 
-# What Dask's own messages contain, and the one function of a farm.
+# The objects in Dask's own messages, and the one function of a farm.
 ALLOWED = frozenset(
     {
         ("nabla.farm.protocol", "run"),
@@ -64,8 +64,8 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The end of a task.
 
-    `outcome`: done; failed, the step itself failed, as it would anywhere; unfit, this worker cannot run it. `folders`:
-    the work folders of a failed step, as blobs by their path below out/work.
+    `outcome`: `done`; `failed`: the step itself failed, as it would anywhere; `unfit`: this worker cannot run it.
+    `folders`: the work folders of a failed step, as blobs by their path below out/work.
     """
 
     outcome: Literal["done", "failed", "unfit"]
@@ -94,7 +94,7 @@ class _Unpickler(pickle.Unpickler):
         """Return one of the allowed objects."""
         if (module, name) in ALLOWED:
             return super().find_class(module, name)
-        raise RefusedError(f"a farm runs steps only, not {module}.{name}")
+        raise RefusedError(f"a farm runs only steps, not {module}.{name}")
 
 
 def restricted_loads(data: Any, *, buffers: Any = ()) -> Any:
@@ -103,7 +103,7 @@ def restricted_loads(data: Any, *, buffers: Any = ()) -> Any:
 
 
 def restrict() -> None:
-    """Make Dask in this process load the allowed objects only."""
+    """Restrict Dask in this process to the allowed objects."""
     import distributed  # all of its modules, some of which have a reference to the function
     from distributed.protocol import pickle as dask_pickle
 
@@ -127,16 +127,16 @@ def handle_by(handler: Callable[[Request], Reply]) -> None:
 def run(text: str) -> str:
     """Run the request in `text`, in a worker; return the reply."""
     if _handler is None:
-        raise RuntimeError("this process is no worker of nabla: start one by `doit farm:worker`")
+        raise RuntimeError("this process is not a worker of nabla: start one with `doit farm:worker`")
     request = msgspec.json.decode(text, type=Request)
     return msgspec.json.encode(_handler(request)).decode()
 
 
 def resources(commit: str, architecture: str) -> dict[str, float]:
-    """Return what a step takes from a worker. Dask gives it only to workers that have all of these."""
+    """Return the resources that a step needs. Dask assigns it only to workers that have all of them."""
     return {SLOTS: 1.0, architecture: 1.0, commit_resource(commit): 1.0}
 
 
 def commit_resource(commit: str) -> str:
-    """Return the name of the resource that workers on a commit have."""
+    """Return the name of the resource of workers on a commit."""
     return f"commit {commit[:12]}"

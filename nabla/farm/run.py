@@ -12,7 +12,7 @@ from nabla.engine import commands, order
 from nabla.engine.remote import elsewhere
 from nabla.sandbox import bwrap
 
-_TASKS = 8  # that run at a time, without -n
+_TASKS = 8  # tasks at a time, without -n
 _OPTION = {
     "name": "farm",
     "long": "farm",
@@ -31,7 +31,7 @@ class Run(commands.Run):
         """Run tasks."""
         self._farm = str(params["farm"] or "")
         if self._farm:
-            # Tasks wait in threads: one process has the connection.
+            # Tasks wait in threads of one process, which has the connection.
             params["par_type"] = "thread"
             params["num_process"] = params["num_process"] or _TASKS
         return super().execute(params, args)

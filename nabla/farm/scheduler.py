@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scheduler of a farm, in the foreground: it gives steps to workers, and stores nothing on disk."""
+"""The scheduler of a farm, in the foreground: it assigns steps to workers, and stores nothing on disk."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def _serve(host: str, port: int) -> None:
             dashboard=False,
             dashboard_address=None,
             extensions=extensions(),
-            # An idle farm stays.
+            # An idle farm keeps running.
             idle_timeout=None,
         )
         await scheduler

@@ -24,7 +24,7 @@ from verify.release.layout import keys_dir
 REQUIREMENTS = ROOT / "requirements-farm.txt"
 PORT = 8786
 _PREFLIGHT = 10.0  # seconds
-# Dask's defaults suit clusters that analyze data; a step of a build takes minutes, and its worker is an idle process.
+# Dask's defaults suit data analysis; a build step takes minutes, and its worker is an idle process.
 _DASK = {
     "distributed.scheduler.worker-ttl": "30s",
     "distributed.scheduler.allowed-failures": 3,
@@ -61,7 +61,7 @@ def configure() -> None:
     """Set Dask's configuration; variables DASK_… of the environment take precedence."""
     import dask
 
-    # Such as the lack of a route to the Internet.
+    # For example, if there is no route to the Internet.
     warnings.filterwarnings("ignore", module="distributed")
     chosen = dask.config.collect(paths=[])
     dask.config.set(_DASK)
@@ -89,7 +89,7 @@ def address(text: str) -> str:
     if match is None:
         raise ConfigError(f"`{text}` is not the address of a farm", f"example: tls://scheduler.example:{PORT}")
     if match["scheme"] not in (None, "tls"):
-        raise ConfigError(f"`{text}`: a farm is reached by TLS only", f"example: tls://{match['host']}:{PORT}")
+        raise ConfigError(f"`{text}`: farms require TLS", f"example: tls://{match['host']}:{PORT}")
     return f"tls://{match['host']}:{match['port'] or PORT}"
 
 
@@ -106,7 +106,7 @@ def preflight(address: str, role: str) -> None:
     credentials = certificates.find(folder(), role)
     host, port = address.removeprefix("tls://").rsplit(":", 1)
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(credentials.authority))
-    # As Dask: each member of the farm proves that it belongs to it, not that it has a name.
+    # Like Dask: a member of the farm proves that it belongs to the farm, not its host name.
     context.check_hostname = False
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(credentials.certificate, credentials.key)
@@ -115,9 +115,9 @@ def preflight(address: str, role: str) -> None:
             socket.create_connection((host.strip("[]"), int(port)), _PREFLIGHT) as plain,
             context.wrap_socket(plain) as secured,
         ):
-            # A scheduler speaks first; one that refuses the certificate ends the connection now.
+            # A scheduler sends the first message; if it refuses the certificate, it closes the connection now.
             if not secured.recv(1):
-                raise ConfigError(f"{address} ends the connection", "is it the scheduler of a farm?")
+                raise ConfigError(f"{address} closes the connection", "is it the scheduler of a farm?")
     except ssl.SSLCertVerificationError as error:
         raise ConfigError(
             f"{address} has a certificate that is not valid here: {error.verify_message}",
@@ -126,7 +126,7 @@ def preflight(address: str, role: str) -> None:
     except ssl.SSLError as error:
         reason = (error.reason or str(error)).replace("_", " ").lower()
         raise ConfigError(
-            f"{address} refuses this host's certificate or speaks no TLS: {reason}",
+            f"{address} refuses this host's certificate or does not use TLS: {reason}",
             f"it must be the scheduler of the farm whose authority is {credentials.authority}",
         ) from None
     except TimeoutError:

@@ -49,7 +49,7 @@ def _succeeds(job: Job, argv: list[str], env: Mapping[str, str]) -> bool:
 
 
 def create_keys() -> None:
-    """Create the authority and the certificates; those that exist stay."""
+    """Create the authority and the certificates; existing files are kept."""
     from nabla.farm import certificates
 
     folder = settings.folder()
@@ -87,7 +87,7 @@ def status(words: list[str]) -> None:
 
 
 def run_tasks(words: list[str]) -> None:
-    """Run whole tasks on workers, all at a time. Raises `ConfigError`, and `CommandError` if one fails."""
+    """Run whole tasks on workers, all at once. Raises `ConfigError`, and `CommandError` if one fails."""
     if len(words) < 2:
         raise ConfigError("farm:run takes an address and tasks", "example: doit farm:run tls://host:8786 check:busybox")
     settings.need_packages()

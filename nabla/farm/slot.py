@@ -3,9 +3,9 @@
 
     python -m nabla.farm.slot REQUEST REPLY DESCRIPTOR
 
-The task runs by doit, with the tasks that it needs: their results come from the store. Of a package, only the files
-that it installs are built. The process ends itself when the
-other end of DESCRIPTOR is closed: the worker has died, or nobody waits for the result any more.
+doit runs the task with the tasks that it needs, whose results come from the store. For a package, only its installed
+files are built. The process ends when the other end of DESCRIPTOR is closed: the worker has died, or nobody waits for
+the result any longer.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from nabla.engine.reporter import Reporter
 from nabla.farm.protocol import File, Reply, Request
 from nabla.packages import builder, catalog
 
-# The step itself is at fault only for other errors than these.
+# After one of these errors, the step itself is not at fault.
 _OF_THE_HOST = (
     errors.DiskFullError,
     errors.HostError,
@@ -71,7 +71,7 @@ class _Guard:
         return False
 
     def have(self, key: str) -> None:
-        """Nothing needs to be shared."""
+        """Do nothing: other machines need no results of this process."""
 
     def here(self) -> AbstractContextManager[None]:
         """The process has one task."""
@@ -112,7 +112,7 @@ def _run_step(request: Request) -> Reply:
 
 
 def _run_package(request: Request) -> Reply:
-    """Compile a package. No package file is written: that takes the key of the user, and time."""
+    """Compile a package, without writing a package file, which would require the user's key, and time."""
     name = request.task.removeprefix(_PACKAGES)
     # The key of a package contains the digests of its own sources.
     packages = {f"{_PACKAGES}{each}" for each in (name, *catalog.closure(name))}
@@ -138,7 +138,7 @@ def _record_package(name: str) -> None:
 
 
 def _makers(tasks: Set[str]) -> list[str]:
-    """Return the tasks that make the inputs of these tasks."""
+    """Return the tasks that build the inputs of these tasks."""
     makers: dict[str, str] = {}
     needs: list[str] = []
     for creator in discovery.discover().values():
@@ -193,16 +193,16 @@ def _run_whole(request: Request) -> Reply:
 
 
 def _give_result(request: Request, folder: Path) -> str:
-    """Give the result to the store, unless it came from there; return the reason why that failed."""
+    """Upload the result to the store, unless it came from there; return the reason if that fails."""
     if result_cache.origin(folder):
         return ""
     sources = {path.name: path for path in sorted(folder.iterdir()) if path.name != "manifest.json"}
     try:
         stores.give(request.key, request.task, sources)
     except (StoreError, EntryError) as error:
-        return f"the store does not take the result: {error}"
+        return f"the result cannot be uploaded to the store: {error}"
     except NablaError as error:
-        return f"the store does not take the result: {error.message}"
+        return f"the result cannot be uploaded to the store: {error.message}"
     return ""
 
 
@@ -220,7 +220,7 @@ def _give_log(task: str) -> File | None:
 
 
 def _give_folders(task: str) -> dict[str, Output]:
-    """Give the work folders of a failed step to the store, for `doit shell` at the client."""
+    """Upload the work folders of a failed step to the store, for `doit shell` on the client."""
     given: dict[str, Output] = {}
     name = _recipe(task)
     if name is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`doit trace`: what ran where and when, as a page and as a trace for Perfetto or Chrome's tracing page.
+"""`doit trace`: records what ran where and when, as a page and as a trace for Perfetto or Chrome's tracing page.
 
 The trace's format is that of Chrome's trace events: a process for each machine, a thread for each slot, and a slice for
 each step. The timeline is not part of the report (nabla/report), whose bytes are the same wherever it is written.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker of a farm, in the foreground: it runs steps in checkouts of its own, `out/farm/<slot>`.
+"""A worker of a farm, in the foreground: it runs steps in separate checkouts, `out/farm/<slot>`.
 
-The process is a Dask worker that loads no object but the names of Dask's own messages and `nabla.farm.protocol.run`:
-a client cannot send code. Each request runs in a process of nabla.farm.slot, with the code of this checkout's commit.
+The process is a Dask worker that loads only the objects in Dask's own messages and `nabla.farm.protocol.run`: a client
+cannot send code. Each request runs in a process of nabla.farm.slot, with the code of this checkout's commit.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from nabla.farm.protocol import Reply, Request, Started
 
 _RETRY = (1.0, 2.0, 5.0, 10.0)  # seconds between attempts to reach the scheduler; the last one repeats
 _POLL = 0.2
-_LEAST_ROOM = 1 << 30  # bytes on the disks of a worker that takes a step
+_LEAST_ROOM = 1 << 30  # free bytes that a worker needs to run a step
 
 
 @dataclass
 class Runner:
-    """Runs requests, each in a free slot."""
+    """Runs each request in a free slot."""
 
     name: str
     commit: str
@@ -54,7 +54,7 @@ class Runner:
             self._free.put(OUT / "farm" / str(number))
 
     def handle(self, request: Request) -> Reply:
-        """Run one request; every problem of this host is a reply."""
+        """Run one request; every problem of this host becomes a reply."""
         begin = time.monotonic()
         root = self._free.get()
         try:
@@ -125,15 +125,11 @@ def serve(words: list[str], slots: int, name: str) -> None:
     if len(words) != 1:
         raise ConfigError("farm:worker takes the address of a scheduler", "example: doit farm:worker tls://host:8786")
     if os.geteuid() == 0:
-        raise HostError(
-            "a worker does not run as root", "start it as a user of its own: it builds what clients ask for"
-        )
+        raise HostError("a worker does not run as root", "start it as a dedicated user: it builds what clients request")
     if slots < 1:
-        raise ConfigError("a worker has at least one slot", "example: --slots 2")
+        raise ConfigError("a worker needs at least one slot", "example: --slots 2")
     if not any(each.push for each in store_settings.load().stores):
-        raise ConfigError(
-            "a worker needs a store that it may write", "see docs/farm.md: NABLA_STORE, NABLA_STORE_PUSH=1"
-        )
+        raise ConfigError("a worker needs a writable store", "see docs/farm.md: NABLA_STORE, NABLA_STORE_PUSH=1")
     settings.need_packages()
     settings.configure()
     address = settings.address(words[0])
@@ -191,7 +187,7 @@ async def _serve(address: str, runner: Runner) -> None:
         except (OSError, RuntimeError) as error:
             # RuntimeError: the scheduler refuses the worker, perhaps because it has not noticed yet that it was lost.
             if attempt == 1:
-                log.warn(f"the scheduler {address} does not take this worker ({_cause(error)}); trying again")
+                log.warn(f"the scheduler {address} does not accept this worker ({_cause(error)}); trying again")
         if stop.is_set():
             break
         attempt += 1

@@ -14,7 +14,7 @@ from nabla.fs.nodes import Node, Tree, put, read_base
 from nabla.sources import recipe
 from nabla.sources.archives import fetched
 
-# Each root needs a shell, which tests the sandbox, and the C library. Libraries are matched by name, links included.
+# Each root needs a shell, which tests the sandbox, and the C library. Libraries are matched by name, including links.
 _COMMON = ("/bin/busybox", "/lib/ld-musl-x86_64.so.1", "/lib/libc.musl-x86_64.so.1")
 APK = ("/etc/group", "/etc/passwd", "/sbin/apk")
 APK_LIBRARIES = ("libapk.so", "libcrypto.so", "libssl.so", "libz.so")

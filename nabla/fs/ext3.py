@@ -50,7 +50,7 @@ def write(tree: Tree, geometry: Geometry, image: Path, *, tools: Path, scratch: 
     """
     _check_names(tree)
     stage(tree, scratch / "stage")
-    # Names are bytes; those that are not UTF-8 pass as the operating system's interface has them.
+    # Names are bytes; names that are not UTF-8 are passed on unchanged.
     fixes = "".join(f"{line}\n" for line in _fixes(tree))
     (scratch / "fixes").write_bytes(fixes.encode(errors="surrogateescape"))
     with (scratch / "image").open("wb") as stream:

@@ -23,7 +23,7 @@ from verify import ext
 from verify.epoch import SOURCE_DATE_EPOCH
 from verify.ext import Kind
 
-# What the readers of archives raise for damaged ones; an encrypted zip is a RuntimeError.
+# The exceptions of the readers for damaged archives; an encrypted zip is a RuntimeError.
 _DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -43,7 +43,8 @@ _DAMAGE = (
 class Node:
     """One entry of a tree. `mtime`: seconds since 1970. `data`: content of a file, or the host file with it.
 
-    `inode`: entries with the same text are names of one file (hard links). A text that one entry has means nothing.
+    `inode`: entries with the same text are names of one file (hard links). A text that only one entry has is
+    irrelevant.
     """
 
     kind: Kind
@@ -183,7 +184,7 @@ def _read_tar(title: str, stream: io.BytesIO) -> Tree:
 
 
 def _link(tree: Tree, links: Mapping[str, str], title: str) -> None:
-    """Add further names of files; a link may come before its file, or point to another link."""
+    """Add additional names of files; a link may precede its file, or point to another link."""
     for name, first in links.items():
         target, passed = first, {name}
         while target in links and target not in passed:

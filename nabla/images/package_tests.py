@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of packages as they are installed: a VM per test installs them by apk and runs a script.
+"""Tests of installed packages: for each test, a VM installs them with apk and runs a script.
 
     tests/packages/<recipe>.toml      scripts, the packages that each needs, and the expected output
     out/package-tests/<recipe>.json   recipe, version, digest of the files, key, number of tests
@@ -73,7 +73,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PackageTestError(NablaError):
-    """An installed package behaves differently than its tests expect, or the tests are invalid."""
+    """An installed package does not behave as its tests expect, or the tests are invalid."""
 
 
 def path_of(recipe: str) -> Path:
@@ -132,7 +132,7 @@ def _run_all(recipe: str, tests: Suite, key: str, log: Path) -> Outcome:
 
 
 def _run(recipe: str, test: Case, memory: str, log: Path) -> str:
-    """Run one test in a VM of its own. Return a report of how its output differs; empty if it does not."""
+    """Run one test in a separate VM. Return a report of the differences in its output; empty if there are none."""
     names = packages(recipe, test)
     wanted = (*names, *(name for name in test.packages if name.startswith("!")))
     script = f"{install_script(wanted)}cd /root\n{test.script}"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`doit matrix FILE`: build and test each variant in a checkout of its own, and write one page about all.
+"""`doit matrix FILE`: build and test each variant in its own checkout, and write one page with the results.
 
-    out/matrix/<variant>/       the checkout, a clone with the variant's changes; its outputs stay for a look
-    out/matrix/<variant>.log    the output of its build and test
-    out/matrix/index.html       the page; results.json has the same as data
+    out/matrix/<variant>/ the checkout, a clone with the variant's changes; its outputs are kept
+    out/matrix/<variant>.log the output of its build and test out/matrix/index.html the page; results.json contains the
+    same data
 
 All checkouts share the cache of results, so a variant builds only what its change affects. With --farm, workers build.
 """
@@ -31,7 +31,7 @@ _SHOWN = 12  # lines of the log of a failed variant
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of one variant. `step`: what failed: apply, build or test; empty if nothing did."""
+    """The outcome of one variant. `step`: the failed one of apply, build and test; empty if none failed."""
 
     name: str
     summary: str
@@ -91,7 +91,7 @@ def _one(matrix: Matrix, variant: Variant, options: list[str]) -> Outcome:
 
 
 def clone(root: Path) -> None:
-    """Make `root` a clean clone of this checkout with its changes; its outputs stay."""
+    """Make `root` a clean clone of this checkout, including uncommitted changes; keep the outputs in it."""
     git = ["git", "-c", "safe.directory=*"]
     if not (root / ".git").exists():
         files.remove(root)

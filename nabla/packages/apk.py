@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write, index and install packages by the real apk, which is that of the Alpine base.
+"""Write, index and install packages with the real apk, from the Alpine base.
 
-apk runs in a sandbox that contains only itself, as root of a user namespace: it looks up the names of owners, and so
-the user who builds becomes root. The user's RSA key signs packages and index; it is generated if there is none. RSA
-signatures are deterministic.
+apk runs in a sandbox that contains only itself, as root of a user namespace: it looks up the names of owners, and in
+the namespace, the user who builds is root. The user's RSA key signs packages and index; it is generated if there is
+none. RSA signatures are deterministic.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def files_path(key: str, part: str) -> Path:
 
 def obtain(job: Job, loaded: PackageRecipe) -> BuildRecord:
     """Return the packages of a recipe, from the cache or after a build. Raises `PackageError`, `CommandError`."""
-    # If the packages are there, the installed files are not needed: a store would send everything twice.
+    # If the packages exist, the installed files are not needed, and a store would send everything twice.
     known = result_cache.known_digests(installed_key(loaded))
     if known is not None:
         key = package_key(loaded, known["installed"])
@@ -142,7 +142,7 @@ def obtain(job: Job, loaded: PackageRecipe) -> BuildRecord:
 
 
 def compile_package(job: Job, loaded: PackageRecipe) -> None:
-    """Have the installed files of a recipe in the cache. Raises `PackageError`, `CommandError`."""
+    """Ensure that the cache contains the installed files of a recipe. Raises `PackageError`, `CommandError`."""
     _installed(job, loaded)
 
 

@@ -122,7 +122,7 @@ def apks(loaded: PackageRecipe) -> list[Path]:
 
 
 def all_apks() -> list[Path]:
-    """Return the package files of all recipes but the optional ones."""
+    """Return the package files of all recipes except the optional ones."""
     return [path for loaded in recipes() for path in apks(loaded)]
 
 

@@ -66,7 +66,7 @@ def task_packages() -> Iterator[TaskDict]:
     catalog.check_graph()
     yield task.group("packages", "build all packages of the repository and its index", after=["apk:index"])
     for loaded in catalog.all_recipes():
-        # A task of its own does not belong to the group.
+        # A separate task does not belong to the group.
         yield task.ungrouped(_package_step(loaded)) if loaded.optional else _package_step(loaded)
 
 
@@ -117,7 +117,7 @@ def _package_step(loaded: PackageRecipe) -> TaskDict:
         args=[name],
         # The public key is an input: a user with another key has other results.
         cacheable=True,
-        # The builder sends the compilation alone.
+        # The builder sends only the compilation.
         remote=False,
         repeated=True,
     )

@@ -80,7 +80,8 @@ def check(loaded: PackageRecipe, image: Path, record: Path, log: Path) -> CheckR
 
 
 def counts(lines: Sequence[str]) -> tuple[int, int] | None:
-    """Return the numbers of tests and of failed tests from the last line that reports them; None if no line does."""
+    """Return the numbers of tests and of failed tests from the last line that reports them; None without such a
+    line."""
     for line in reversed(lines):
         if match := _COUNTED.fullmatch(line.strip()):
             return int(match[1]), int(match[2])

@@ -27,7 +27,7 @@ _RANGES = {
 
 
 class Load(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A load of a VM: its duration in seconds, and the number of each call during it."""
+    """A workload of a VM: its duration in seconds, and the number of each call during it."""
 
     name: Annotated[str, msgspec.Meta(min_length=1)]
     what: str
@@ -79,7 +79,7 @@ def describe(rule: Rule) -> str:
 
 
 def render(policy: Policy, rates: Rates) -> str:
-    """Return the text of the page, from the policy, the rates and the template alone."""
+    """Return the text of the page, which depends only on the policy, the rates and the template."""
     return (
         environment()
         .get_template("host-syscalls.md.j2")

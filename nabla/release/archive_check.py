@@ -66,7 +66,7 @@ def check(job: Job) -> None:
 
 
 def _build(job: Job, archive: Path, folder: Path) -> Path:
-    """Run the archive's build.sh where neither the user's cache nor a network is there; return its folder."""
+    """Run the archive's build.sh without the user's cache and without a network; return its folder."""
     job.run(["tar", "-xf", archive, "-C", folder])
     archive.unlink()
     (top,) = folder.glob("nabla-sources-*/")
@@ -90,5 +90,5 @@ def _compare(release: Path, rebuilt: Path) -> None:
         shown = ", ".join(different[:_SHOWN])
         raise ArchiveCheckError(
             f"{len(different)} of {len(own)} files differ in the release from the archive",
-            f"the first: {shown}; both folders are there: {relative(release)}, {relative(rebuilt)}",
+            f"the first: {shown}; both folders are kept: {relative(release)}, {relative(rebuilt)}",
         )

@@ -90,7 +90,7 @@ def seal(version: str, dependencies: Iterable[Dependency], private: Path, target
 
 
 def digests(folder: Path, but: Collection[str] = ()) -> dict[str, str]:
-    """Return path -> sha256 of all files below a folder, except for the paths in `but`."""
+    """Return path -> sha256 of all files below a folder, except the paths in `but`."""
     files = ((str(path.relative_to(folder)), path) for path in folder.rglob("*") if path.is_file())
     return {inner: manifest.file_sha256(path) for inner, path in files if inner not in but}
 

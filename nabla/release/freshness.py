@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Publish releases in a folder for a web server, with metadata of The Update Framework (TUF) by its reference library.
+"""Publish releases in a folder for a web server, with metadata of The Update Framework (TUF), written by its reference
+library.
 
     metadata/N.root.json                     the keys of all roles, signed by a threshold of root keys
     metadata/N.targets.json                  length and sha256 of every file below releases/ and apk/
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from tuf.api.metadata import Metadata, Root  # type: ignore[attr-defined]
 
 ROLES = ("root", "targets", "snapshot", "timestamp")
-# Days until metadata expire. The timestamp bounds how long a server can withhold news.
+# Days until metadata expires. The timestamp limits how long a server can hide new releases.
 DAYS: Mapping[str, int] = {"root": 365, "targets": 90, "snapshot": 30, "timestamp": 7}
 _STAGED = "staged.root.json"
 _PACKAGES = Path(REPOSITORY)
@@ -47,12 +48,12 @@ _NAME = re.compile(r"[A-Za-z0-9_.+~@,=-]+")
 
 
 class PublishError(NablaError):
-    """Metadata cannot be written."""
+    """The metadata cannot be written."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """The folder. `now`: the time from which metadata are valid."""
+    """The folder. `now`: the time from which the metadata is valid."""
 
     folder: Path
     now: datetime
@@ -95,7 +96,7 @@ class Site:
             try:
                 following.revoke_key(_public(path).keyid, role)
             except ValueError as error:
-                raise PublishError(f"{path} is no key of the role {role}") from error
+                raise PublishError(f"{path} is not a key of the role {role}") from error
         for path in add:
             following.add_key(_public(path), role)
         if not following.roles[role].keyids:
@@ -107,7 +108,8 @@ class Site:
         self._write(self.staged, Metadata(following))
 
     def changes(self) -> Iterator[str]:
-        """Describe the staged root: its keys, as `ssh-keygen -l` prints them, and which are new or removed."""
+        """Describe the staged root: its keys, in the format of `ssh-keygen -l`, and which of them are new or
+        removed."""
         new = self._staged().signed
         old = self._current("root").signed if self._versions("root") else None
         yield f"root {new.version}, expires {new.expires:%Y-%m-%d}"
@@ -122,7 +124,7 @@ class Site:
                 yield f"  {each}{' (removed)' if each not in now else '' if each in before else ' (new)'}"
 
     def sign(self, private: Path) -> int:
-        """Sign the staged root by one key; publish it if that suffices. Return the number of missing signatures."""
+        """Sign the staged root with one key; publish it if that suffices. Return the number of missing signatures."""
         metadata = self._staged()
         signer = signing.library_signer(private)
         wanted = set(metadata.signed.roles["root"].keyids)
@@ -130,7 +132,7 @@ class Site:
         if versions:
             wanted |= set(self._current("root").signed.roles["root"].keyids)
         if signer.public_key.keyid not in wanted:
-            raise PublishError(f"{private} is no root key", "the keys of the old and of the new root sign")
+            raise PublishError(f"{private} is not a root key", "the keys of the old and of the new root sign")
         metadata.sign(signer, append=True)
         self._write(self.staged, metadata)
         missing = self._missing(metadata, bool(versions))
@@ -140,7 +142,7 @@ class Site:
         return missing
 
     def publish(self, private: Sequence[Path], release: Path | None = None) -> str:
-        """Add a release, sign all metadata but the root, and return the newest version.
+        """Add a release, sign all metadata except the root, and return the newest version.
 
         Without a release, the files are read again: for statements of rebuilds that were added, or after a rotation.
         """
@@ -156,7 +158,8 @@ class Site:
         return newest
 
     def refresh(self, private: Sequence[Path]) -> datetime:
-        """Sign snapshot and timestamp again, so that they expire later; return when clients start to refuse."""
+        """Sign snapshot and timestamp again, so that they expire later; return the date from which clients refuse
+        them."""
         expiries: list[datetime] = [self._current(role).signed.expires for role in ("root", "targets")]
         signers = self._signers(private, ROLES[2:])
         self._write_role("snapshot", self._link("targets", "snapshot"), signers)
@@ -168,7 +171,7 @@ class Site:
             raise PublishError("no root waits for signatures", "`doit tuf:init` or `doit tuf:rotate` stages one")
         metadata = self._read(self.staged)
         if metadata.signed.type != "root":
-            raise PublishError(f"{self.staged} is no root", "`doit tuf:init` or `doit tuf:rotate` stages one")
+            raise PublishError(f"{self.staged} is not a root", "`doit tuf:init` or `doit tuf:rotate` stages one")
         return metadata
 
     def _missing(self, metadata: Metadata[Root], has_root: bool) -> int:
@@ -184,7 +187,7 @@ class Site:
             raise PublishError(f"the release is damaged: {problem}", f"./doit.sh verify:release {release}")
         version = seen.stated.version
         if _order(version) is None:
-            raise PublishError(f"{version!r} is no version that can be published", "use 1.2.3 or 1.2.3-rc1")
+            raise PublishError(f"{version!r} is not a version that can be published", "use 1.2.3 or 1.2.3-rc1")
         target = self.folder / RELEASES / version
         statements = threshold.folder_of(release)
         _check_names(release, (path for path in release.rglob("*") if path.is_file()))
@@ -205,7 +208,7 @@ class Site:
             files.write(threshold.folder_of(target) / path.name, path.read_bytes())
 
     def _update_newest(self) -> str:
-        """Let `releases/newest` and the repository of packages be those of the newest release."""
+        """Point `releases/newest` and the repository of packages to the newest release."""
         names = [path.parent.name for path in self.folder.glob(f"{RELEASES}/*/{SUMS}")]
         versions = {order: name for name in names if (order := _order(name)) is not None}
         if not versions:
@@ -234,7 +237,7 @@ class Site:
             yield from sorted(path for path in (self.folder / folder).rglob("*") if path.is_file())
 
     def _link(self, role: str, link: str) -> Callable[[Any], None]:
-        """Return a function that makes the metadata `link` name the present version of a role, with its digest."""
+        """Return a function that enters the current version of a role, with its digest, in the metadata `link`."""
         from tuf.api.metadata import MetaFile  # type: ignore[attr-defined]
 
         def change(signed: Any) -> None:
@@ -265,7 +268,7 @@ class Site:
         for role in roles:
             fitting = [each for each in known if each.public_key.keyid in root.roles[role].keyids]
             if not fitting:
-                raise PublishError(f"none of the keys signs for the role {role}", "name its private key by --key")
+                raise PublishError(f"none of the keys signs for the role {role}", "name its private key with --key")
             signers[role] = fitting[0]
         return signers
 
@@ -313,7 +316,7 @@ def at(folder: str, now: datetime | None = None) -> Site:
 
 
 def _order(version: str) -> Version | None:
-    """Return what orders a version among others; None if it cannot be published.
+    """Return the sort key of a version; None if it cannot be published.
 
     Several commits have the same version with `-dev`.
     """
@@ -343,7 +346,7 @@ def _fingerprint(root: Root, name: str) -> str:
     except (KeyError, TypeError, ValueError):
         raw = b""
     if len(raw) != 32:
-        return f"no Ed25519 key: {name!r}"
+        return f"not an Ed25519 key: {name!r}"
     return signatures.fingerprint(b"".join(struct.pack(">I", len(part)) + part for part in (b"ssh-ed25519", raw)))
 
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that publish releases with TUF metadata, and the one that fetches them (docs/freshness.md).
+"""Commands that publish releases with TUF metadata, and one that fetches them (docs/freshness.md).
 
-tuf:init -> tuf:sign (by enough people) -> tuf:publish -> tuf:refresh, again and again
-tuf:rotate -> tuf:sign -> tuf:publish
+tuf:init -> tuf:sign (by enough people) -> tuf:publish -> tuf:refresh, regularly tuf:rotate -> tuf:sign -> tuf:publish
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _KEYS = _option("key", list, [], "private key; can be repeated; default: yours")
 
 
 def task_tuf() -> Iterator[TaskDict]:
-    """Publish releases with metadata that expire."""
+    """Publish releases with metadata that expires."""
     yield task.command(
         "tuf:init",
         init,
@@ -36,7 +35,7 @@ def task_tuf() -> Iterator[TaskDict]:
         "--online D.pub SITE",
         params=[
             _option("root", list, [], "public key of the root; can be repeated"),
-            _option("threshold", int, 2, "how many root keys must sign"),
+            _option("threshold", int, 2, "number of root keys that must sign"),
             _option("targets", str, "", "public key that signs releases"),
             _option("online", str, "", "public key that signs snapshots and timestamps"),
         ],
@@ -55,7 +54,7 @@ def task_tuf() -> Iterator[TaskDict]:
         words="words",
     )
     yield task.command(
-        "tuf:sign", sign, doc="show the staged root and sign it by a key: doit tuf:sign SITE [KEY]", words="words"
+        "tuf:sign", sign, doc="show the staged root and sign it with a key: doit tuf:sign SITE [KEY]", words="words"
     )
     yield task.command(
         "tuf:publish",
@@ -87,17 +86,17 @@ def init(root: list[str], threshold: int, targets: str, online: str, words: list
     """Stage the first root. Raises `NablaError`."""
     (site,) = _arguments(words, "SITE", 1, 1)
     if not (root and targets and online):
-        raise ConfigError("keys are missing", "name them by --root, --targets and --online")
+        raise ConfigError("keys are missing", "name them with --root, --targets and --online")
     keys = {"targets": Path(targets), "snapshot": Path(online), "timestamp": Path(online)}
     freshness.at(site).init([Path(path) for path in root], threshold, keys)
-    log.info(f"{site}: a root is staged; {threshold} of {len(root)} people sign it by `doit tuf:sign`")
+    log.info(f"{site}: a root is staged; {threshold} of {len(root)} people sign it with `doit tuf:sign`")
 
 
 def rotate(role: str, add: list[str], remove: list[str], threshold: int, words: list[str]) -> None:
     """Stage the next root. Raises `NablaError`."""
     (site,) = _arguments(words, "SITE", 1, 1)
     freshness.at(site).rotate(role, [Path(path) for path in add], [Path(path) for path in remove], threshold or None)
-    log.info(f"{site}: a root is staged; people sign it by `doit tuf:sign`, then `doit tuf:publish`")
+    log.info(f"{site}: a root is staged; people sign it with `doit tuf:sign`, then run `doit tuf:publish`")
 
 
 def sign(words: list[str]) -> None:
@@ -126,7 +125,7 @@ def refresh(key: list[str], words: list[str]) -> None:
 
 
 def fetch(words: list[str]) -> None:
-    """Run the stand-alone client. Raises `VerifyError` if it refuses what the server offers."""
+    """Run the stand-alone client. Raises `VerifyError` if it refuses the server's files."""
     status = process.interactive([sys.executable, "-m", "verify.release.fresh", *words], cwd=ROOT)
     if status == EXIT_USER:
         raise CommandError("nothing was fetched", "see above", returncode=status)

@@ -5,8 +5,8 @@ The subjects are the files of the release. The resolved dependencies are the loc
 with all archives of its sources, and the commit. The statement contains no time, host name or random number, so it is
 reproducible.
 
-in-toto's `Statement.validate` accepts any predicate. The predicate is therefore built by SLSA's protocol buffers, which
-only have the fields of the standard. verify/release/statement.py reads it again, without these libraries.
+in-toto's `Statement.validate` accepts any predicate. The predicate is therefore built with SLSA's protocol buffers,
+which only have the fields of the standard. verify/release/statement.py reads it again, without these libraries.
 
 The specifications: https://github.com/in-toto/attestation/tree/main/spec/v1, https://slsa.dev/spec/v1.0/provenance
 """

@@ -69,8 +69,8 @@ def write(
 ) -> None:
     """Write the signed statement about a comparison. Raises `RebuildError`, `SigningError`.
 
-    `stated`, `provenance`: the content and the sha256 of the release's statement. `results`: where results of the build
-    came from.
+    `stated`, `provenance`: the content and the sha256 of the release's statement. `results`: the origin of the build's
+    results.
     """
     check_signer(signer)
     rebuild = Rebuild(
@@ -121,7 +121,7 @@ def first_different_input(stated: Statement, own: Statement) -> str:
 
 
 def first_different_artifact(different: Collection[str], inputs: Mapping[str, Collection[str]]) -> str:
-    """Return a differing file of a release that was built from no other differing file.
+    """Return a differing file of a release that was not built from another differing file.
 
     `inputs`: path in a release -> the paths in it that this file is built from.
     """

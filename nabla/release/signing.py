@@ -3,7 +3,7 @@
 
 Files are signed by OpenSSH. Statements are signed with the same key in a DSSE envelope, the format of tools for
 provenance (https://github.com/secure-systems-lab/dsse): the release's by the key itself, those of rebuilds by OpenSSH,
-so that a file of allowed signers decides about names, purposes and dates.
+so that a file of allowed signers determines names, purposes and dates.
 """
 
 from __future__ import annotations

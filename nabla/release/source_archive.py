@@ -142,7 +142,7 @@ def _checkout() -> Iterator[Member]:
 def _committed(root: Path = ROOT) -> list[Path]:
     """Return the files of the repository. Untracked files can be private, so they are left out."""
     if not version.has_history(root):
-        # An archive of an archive: what commands wrote is left out.
+        # In an unpacked archive, the outputs of commands are left out.
         return [path for path in root.rglob("*") if not _is_written(path.relative_to(root).parts)]
     listed = run(["git", "-c", f"safe.directory={root}", "-C", root, "ls-files", "-z", "--cached"]).stdout
     return [root / name for name in listed.split("\0") if name]

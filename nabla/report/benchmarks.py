@@ -8,7 +8,7 @@ a machine that the files describe.
     boot.json            milliseconds from start to exit                python -m bench.boot --commit
     latency.json         nanoseconds of single operations               python -m bench.latency --commit
     network.json         a server in the guest and on the host          python -m bench.network (then copied)
-    host-syscalls.json   host calls a second                            python -m bench.host_calls --commit
+    host-syscalls.json   host calls per second                          python -m bench.host_calls --commit
     upstream-tests.json  results of upstream's tests                    python -m bench.upstream_tests
 """
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Render the report: tables as data, and a template for one self-contained HTML file.
 
-The template engine escapes all values. The content security policy of the page forbids connections and all scripts and
-styles but its own, which it lists by digest.
+The template engine escapes all values. The page's content security policy forbids connections, and all scripts and
+styles except its own, which it lists by digest.
 """
 
 from __future__ import annotations

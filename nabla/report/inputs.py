@@ -16,7 +16,7 @@ from nabla.report import render
 from nabla.sbom import collect
 
 _MADE_FOR = re.compile(r'<meta name="nabla-version" content="([^"]*)">')
-# Path in the release -> file. The report lists size and sum of these files, as of the other artifacts.
+# Path in the release -> file. The report lists size and sum of these files, as it does for the other artifacts.
 FURTHER = {
     "bin/nabla": NABLA,
     "bin/nabla-oci": NABLA_OCI,

@@ -30,9 +30,9 @@ TEMPLATE = "report.html.j2"
 class Inputs:
     """The inputs of the report.
 
-    `images`: name -> ext3 file. `further`: path in the release -> other file. `verified`: folder with the checkers'
-    reports about images. `components`: recipes of the components of the release. `expected`: the committed sums by
-    group; `sums`: the sums of this build.
+    `images`: name -> ext3 file. `further`: path in the release -> additional file. `verified`: folder with the
+    checkers' reports about images. `components`: recipes of the components of the release. `expected`: the committed
+    sums by group; `sums`: the sums of this build.
     """
 
     vmlinux: Path

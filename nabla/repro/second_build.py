@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build a second time in an environment that differs as much as possible; nabla.repro.comparison compares the results.
+"""Build again in an environment that differs as much as possible; nabla.repro.comparison compares the results.
 
 The second build runs in a copy of the checkout: in another path (with a space and a letter outside ASCII), as another
 user and with another host name (in namespaces), with another umask, clock, time zone, locale, home and environment, on
 other processors, in shuffled folders (nabla.sandbox.variation).
 
 It has its own cache, <cache>/second/<digest of the variations>: it reuses objects, results and packages of earlier
-second builds with the same variations, but none of the first build, except outside of the sample that the tests repeat.
+second builds with the same variations, but, in the sample that the tests repeat, none of the first build.
 Only verified downloads and the user's keys are shared.
 """
 
@@ -73,7 +73,7 @@ class SecondBuild:
         names = self.base / "passwd"
         names.write_text(f"{Path('/etc/passwd').read_text(encoding='utf-8')}someone:x:{user}:{user}::/:/bin/sh\n")
         words += ["--ro-bind", str(names), "/etc/passwd"]
-        # umask is a command of the shell only.
+        # umask is a shell built-in.
         words += ["/bin/sh", "-c", 'umask 077; exec "$@"', "sh"]
         return [*words, sys.executable, "-m", "doit", "-n", str(_WORKERS), *tasks]
 
@@ -113,7 +113,7 @@ def discard(second: SecondBuild) -> None:
 
 
 def register(second: SecondBuild) -> None:
-    """Make `current` return this checkout; removes the previous one."""
+    """Make `current` return this checkout; remove the previous one."""
     discard_current()
     files.make_folder(STATE)
     _RECORD.write_text(str(second.root))

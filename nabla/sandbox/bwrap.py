@@ -52,7 +52,7 @@ _HINT = (
 
 @dataclass(frozen=True)
 class Bind:
-    """A host path that appears in the sandbox at `target`; read-only unless said otherwise."""
+    """A host path that appears in the sandbox at `target`; read-only unless `writable`."""
 
     source: Path
     target: str

@@ -127,12 +127,13 @@ def unpack(job: Job, name: str) -> None:
 
 
 def _deferred(name: str) -> bool:
-    """Return whether a build root waits for the first step that runs in it: results may all come from a store."""
+    """Return whether a build root is unpacked only for the first step that runs in it: all results may come from a
+    store."""
     return bool(settings.load().stores) and name != "vary"
 
 
 def update(job: Job) -> None:
-    """Write new locks; does not touch a file that stays the same."""
+    """Write new locks; leave unchanged files alone."""
     for pins in _PINS.values():
         try:
             old = lockfile.read_lock(pins.lock)

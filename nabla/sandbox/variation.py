@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The differences between a second build and the first: on the host, where doit runs, and in the sandbox.
 
-The sandbox gives all builds the same path (/build), home and umask; these do not vary. Other properties of the machine
-that programs can observe vary in each build with `NABLA_VARY` in its environment:
+All builds have the same path (/build), home and umask in the sandbox; these do not vary. Other properties of the
+machine that programs can observe vary in each build with `NABLA_VARY` in its environment:
 
     clock           400 days later, by libfaketime (toolchain/vary.lock) in /etc/ld.so.preload, which survives `env -i`
                     and affects only programs of the build root's libc

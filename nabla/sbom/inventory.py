@@ -16,7 +16,7 @@ from typing import Any, Literal
 from nabla.core.errors import NablaError
 
 NAME = "nabla-linux"
-# Increment it when documents say more about the same content: they become other documents.
+# Increment it when the documents describe the same content differently.
 _FORM = 3
 
 # kernel, library, program: built from the recipes of kernel, libc, busybox, launcher and init.

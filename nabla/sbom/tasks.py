@@ -85,11 +85,11 @@ def task_digests_sbom() -> Iterator[TaskDict]:
 
 
 def task_scan() -> TaskDict:
-    """Look for known vulnerabilities."""
+    """Search for known vulnerabilities."""
     return task.command(
         "scan",
         scan,
-        doc="look for known vulnerabilities in the shipped components: doit scan [--json] [--sbom FILE] [--vex FILE] "
+        doc="search the shipped components for known vulnerabilities: doit scan [--json] [--sbom FILE] [--vex FILE] "
         "DATABASE…",
         after=["apk:tools"],
         params=[

@@ -4,7 +4,7 @@
 out/sbom/nabla.cdx.json, [fixes] and [not-affected] of the recipes, findings of a scan
     -> out/vex/nabla.openvex.json, out/vex/nabla.cdx.json
 
-The documents depend on these alone. They carry the date of all builds and no other time.
+The documents depend only on these inputs. Their only time is the common date of all builds.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def write(bill: Path, databases: Sequence[Path]) -> list[Statement]:
 
 
 def write_known(bill: Path, openvex_target: Path, cyclonedx_target: Path) -> int:
-    """Write what patches and recipes state about the components of a bill of materials; return the number."""
+    """Write the statements of patches and recipes about the components of a bill of materials; return their number."""
     recipes = [recipe.load(name) for name in recipe.names()]
     statements = sorted(known(match.read_bill(bill), recipes))
     openvex_target.write_text(openvex(statements), encoding="utf-8")

@@ -27,7 +27,7 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 ARCHITECTURE = "amd64"
 
 _MIRROR_HINT = "set NABLA_DEBIAN_MIRROR to the address of a Debian mirror (the part before /dists)"
-# The host's hooks (clean its cache, notify its desktop) must not run.
+# The host's hooks (which clean its cache or notify its desktop) must not run.
 _NO_HOOKS = """\
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;

@@ -156,7 +156,7 @@ def _fetch_first(source: Source, store: Store, task_log: Path | None) -> Fetched
 
 
 def _from_stores(source: Source, store: Store) -> Fetched | None:
-    """Take a file from the stores, which are mirrors of all origins: the recipe's digest decides about it."""
+    """Fetch a file from the stores, which are mirrors of all origins; the recipe's digest verifies it."""
     if not settings.load().stores:
         return None
     # Imported when needed: most runs use no store.

@@ -3,8 +3,8 @@
 
 <root>/sha256/ab/abcd…    complete, checked files, never changed
 <root>/partial/abcd….part unfinished downloads
-<root>/damaged/abcd….1    entries whose content no longer had their digest, for the user to look at
-<root>/locks/abcd…        lock files: concurrent processes wait for each other instead of fetching twice
+<root>/damaged/abcd….1 entries whose content no longer had their digest, for the user to inspect <root>/locks/abcd… lock
+files: concurrent processes wait for each other instead of fetching twice
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Store:
         return path
 
     def get(self, sha256: str, size: int) -> Path | None:
-        """Return the file after reading and checking all of it, or None where there is none.
+        """Return the file after reading and verifying all of it, or None if there is none.
 
         Raises `ChecksumError` for a damaged entry; `set_aside` makes room for a good one.
         """
@@ -63,7 +63,7 @@ class Store:
         return path
 
     def set_aside(self, sha256: str) -> Path:
-        """Move a damaged entry out of the way and return where it is now. Another process may have done so."""
+        """Move a damaged entry aside and return its new path. Another process may already have done so."""
         path = self.path(sha256)
         folder = self.root / "damaged"
         make_folder(folder)
@@ -95,7 +95,7 @@ class Store:
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Hold the lock of that name; says so when another process has it."""
+        """Hold the lock with that name; prints a message while another process holds it."""
         with lock(self.root / "locks" / name, f"waiting for another process that works on {name[:12]}"):
             yield
 

@@ -35,5 +35,5 @@ def task_fetch() -> Iterator[TaskDict]:
             args=[name],
             checks=[fetch.InCache(name)],
         )
-        # A task of its own does not belong to the group.
+        # A separate task does not belong to the group.
         yield ungrouped(task) if loaded.optional else task

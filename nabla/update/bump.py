@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Update a recipe's source to another version; everything is fetched and verified before the recipe changes.
+"""Update a recipe's source to another version; all files are fetched and verified before the recipe changes.
 
     find   each origin delivers its file of the new version; the recipe gets the sha256 and size of this file
     check  upstream's signature, with the keys that the recipe pins

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules for the files of packages: what apk can store and no user expects.
+"""Rules for the files of packages: problems that apk accepts but users do not expect.
 
 `EXCEPTIONS` lists accepted files, each with its reason.
 """

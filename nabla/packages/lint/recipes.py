@@ -76,7 +76,7 @@ def _sources(loaded: PackageRecipe) -> Iterator[str]:
 
 
 def _versions(loaded: PackageRecipe) -> Iterator[str]:
-    """The first source has the recipe's version in its name, or an update forgot one of them."""
+    """The name of the first source contains the recipe's version; otherwise an update forgot one of them."""
     digits = re.findall(r"\d+", loaded.version)
     for origin in loaded.source[0].origin:
         text = origin.url[0] if isinstance(origin, UrlOrigin) else origin.file
@@ -85,7 +85,7 @@ def _versions(loaded: PackageRecipe) -> Iterator[str]:
 
 
 def _in_order(numbers: list[str], text: str) -> bool:
-    # Digits beside them would make another number: 1.2 is not the version of x-11.20.
+    # Adjacent digits would form another number: 1.2 is not the version of x-11.20.
     return re.search(r"(?<!\d)" + r"\D*".join(map(re.escape, numbers)) + r"(?!\d)", text) is not None
 
 
@@ -98,7 +98,7 @@ def _scripts(loaded: PackageRecipe) -> Iterator[str]:
 
 
 def _files(loaded: PackageRecipe) -> Iterator[str]:
-    """A file that no step and no script of a package mentions has no effect, or is forgotten."""
+    """A file that no step and no script of a package mentions has no effect, or was forgotten."""
     text = loaded.path.read_text(encoding="utf-8")
     for path in builder.extra_files(loaded):
         if path.name not in text:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""recipe:lint (on demand): examine recipes, and the files of those packages that are built."""
+"""recipe:lint (on demand): check recipes, and the files of built packages."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class LintError(NablaError):
 
 
 def task_recipe_lint() -> Iterator[TaskDict]:
-    """Examine recipes and packages."""
+    """Check recipes and packages."""
     yield task.command(
         "recipe:lint",
         lint,
-        doc="examine recipes, and the files of packages that are built: doit recipe:lint [NAME…]",
+        doc="check recipes, and the files of built packages: doit recipe:lint [NAME…]",
         words="words",
     )
 
 
 def lint(words: list[str]) -> None:
-    """Print the violations of all recipes, or of those that are named. Raises `LintError` if there are some."""
+    """Print the violations of all recipes, or of the named ones. Raises `LintError` if there are any."""
     names = words or [loaded.name for loaded in catalog.all_recipes()]
     findings: list[recipes.Finding] = []
     built = 0
@@ -42,6 +42,6 @@ def lint(words: list[str]) -> None:
         log.info(f"{each.component}: {each.rule}: {each.sentence}")
     if findings:
         raise LintError(
-            f"violations: {len(findings)}; examined recipes: {len(names)}", "docs/packages.md explains the rules"
+            f"violations: {len(findings)}; checked recipes: {len(names)}", "docs/packages.md explains the rules"
         )
     log.info(f"{len(names)} recipes have no violation; {built} of them are built, and their files have none")

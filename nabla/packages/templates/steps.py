@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps with which a new recipe starts: those that are usual for the source's build system."""
+"""The initial steps of a new recipe: the usual ones for the source's build system."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Steps:
 
 
 def of(name: str, survey: Survey) -> Steps:
-    """Return steps that have a chance to build the source."""
+    """Return steps that are likely to build the source."""
     match survey.system:
         case "configure":
             return _configure(survey)
@@ -84,7 +84,7 @@ def _configure(survey: Survey) -> Steps:
 
 
 def _make(name: str, survey: Survey) -> Steps:
-    """A plain makefile: the compiler carries the flags, since a makefile's own CFLAGS must stay."""
+    """A plain makefile: the compiler's variable contains the flags, since the makefile's own CFLAGS must stay."""
     text = survey.text
     words = 'CC="$CC $CFLAGS" AR="$AR" RANLIB="$RANLIB"'
     prefixes = [

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find build system, license, purpose, site and libraries of a new package in its source.
 
-Debian's packaging of it (debian/control, debian/copyright) is read too, where there is one. Archives are read, never
-unpacked. The results are a start for the packager, who corrects them in the recipe; they do not affect artifacts.
+Debian's packaging of it (debian/control, debian/copyright) is read too, if it exists. Archives are read, never
+unpacked. The results are a starting point for the packager, who corrects them in the recipe; they do not affect
+artifacts.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ _SPDX = {
     "curl": "curl",
 }
 _GNU = re.compile(r"(A?GPL|LGPL|GFDL)-(\d)(?:\.(\d))?(\+?)", re.IGNORECASE)
-# Sentences of license texts, the more particular first.
+# Sentences of license texts, the more specific first.
 _TEXTS = (
     (r"GNU LESSER GENERAL PUBLIC LICENSE\s+Version 2\.1", "LGPL-2.1-or-later"),
     (r"GNU LESSER GENERAL PUBLIC LICENSE\s+Version 3", "LGPL-3.0-or-later"),
@@ -106,7 +107,7 @@ class Survey:
 
     @property
     def is_library(self) -> bool:
-        """Does it install something to compile against?"""
+        """Whether it installs files to compile against."""
         if any(re.fullmatch(r"[^/]+\.pc(\.in|\.cmake)?", name) for name in self.files):
             return True
         return any(re.search(pattern, text, re.MULTILINE) for pattern, text in self._library_rules())
@@ -122,7 +123,7 @@ class Survey:
 
     @property
     def license(self) -> str:
-        """Return an SPDX expression; empty if nothing says so."""
+        """Return an SPDX expression; empty if the source names no license."""
         paragraphs = deb822.paragraphs(self.packaging.get("debian/copyright", ""))
         main = next((each["license"] for each in paragraphs if each.get("files") == "*" and "license" in each), "")
         project = self._project.get("license", "")
@@ -133,7 +134,7 @@ class Survey:
 
     @property
     def summary(self) -> str:
-        """Return a line about its purpose; empty if nothing says so."""
+        """Return a line about its purpose; empty if the source has none."""
         control = deb822.paragraphs(self.packaging.get("debian/control", ""))
         source = control[0].get("source", "") if control else ""
         programs = [each for each in control[1:] if not each.get("package", "").endswith(("-dev", "-doc", "-dbg"))]
@@ -145,7 +146,7 @@ class Survey:
 
     @property
     def homepage(self) -> str:
-        """Return upstream's site; empty if nothing names it."""
+        """Return upstream's site; empty if the source does not name it."""
         control = deb822.paragraphs(self.packaging.get("debian/control", ""))
         links = self._project.get("urls", {})
         own = {str(key).lower(): str(value) for key, value in links.items()} if isinstance(links, dict) else {}
@@ -181,7 +182,7 @@ class Survey:
 
 
 def read(tarball: Path, packaging: Path | None = None) -> Survey:
-    """Look into a source archive, and into Debian's packaging of it. Raises `RecipeError` if one cannot be read."""
+    """Inspect a source archive, and Debian's packaging of it. Raises `RecipeError` if one cannot be read."""
     files, texts = _look(tarball, strip=1)
     return Survey(files, texts, _look(packaging, strip=0)[1] if packaging is not None else {})
 

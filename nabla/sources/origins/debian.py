@@ -2,7 +2,7 @@
 """Files of Debian's archive, fetched by the host's apt from the host's mirror into private folders.
 
 `obtain_source`: a file of a source package (the *.orig* tarball, upstream's signature). `obtain_deb`: a binary package,
-or a tarball that no suite lists any more, by its path in the pool. This needs no package lists: the recipe's sha256
+or a tarball that no suite lists any longer, by its path in the pool. This needs no package lists: the recipe's sha256
 replaces their chain of trust.
 """
 

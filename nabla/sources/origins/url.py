@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files from upstream's own servers, over http(s): several addresses, resumed after an interruption.
 
-The digest decides about each address by itself: a server may answer with a login page, another file, another range, or
-an encoding that nobody asked for, and costs no more than its own address. The unfinished file is named by the digest it
-shall have, so any address can go on where another one stopped; if the result is wrong, the address starts over.
+The digest verifies the file from each address: a server that answers with a login page, another file, another range, or
+an encoding that was not requested, rules out only its own address. The name of the unfinished file is the expected
+digest, so any address can continue where another one stopped; if the result is wrong, the address starts over.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _MAX_LISTING = 4 << 20
 _GZIP = ("gzip", "x-gzip")
 _COMPRESSED = re.compile(r".*\.(t?gz|tgz|bz2|xz|zst|zip|whl|lz)", re.IGNORECASE)
 
-# Servers that could not be reached, and until when they are not asked again: a missing network costs seconds, not
-# minutes. An answer that is refused, late or broken does not count: the next file of that server may be well.
+# Unreachable servers, and the time until which they are not tried again: a missing network costs seconds, not minutes.
+# A refused, late or broken answer does not count: the next file of that server may be good.
 _dead: dict[str, tuple[str, float]] = {}
 
 
@@ -92,7 +92,7 @@ def _first_that_works(urls: tuple[str, ...], attempt: Callable[[str], object]) -
             problems.append(error)
             if len(urls) > 1:
                 log.info(error.message)
-    # A wrong file says more than a server that did not answer.
+    # A wrong file is a better explanation than a server that did not answer.
     worst = next((error for error in problems if isinstance(error, ChecksumError | SignatureError)), problems[-1])
     raise type(worst)("; ".join(error.message for error in problems))
 
@@ -204,7 +204,7 @@ def _body(response: requests.Response) -> Iterator[bytes]:
 
 
 def _is_right(wanted: _Wanted) -> bool:
-    """Return whether the file has the digest; any file has, if the digest is unknown."""
+    """Return whether the file has the expected digest; always true if that is unknown."""
     if wanted.sha256 is None:
         return True
     if wanted.size is not None and wanted.part.stat().st_size != wanted.size:

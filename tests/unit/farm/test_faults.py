@@ -60,7 +60,7 @@ def test_lost_scheduler_and_lost_workers(farm: Farm, gate: Path) -> None:
     build = farm.client(client, scheduler, "last")
     started(gate, 0)
     farm.roles[0].kill()
-    build.says("is lost: steps are built here until it is back")
+    build.says("is lost: steps are built here until it returns")
     (gate / "go").touch()
     build.end()
     check(client, gate)

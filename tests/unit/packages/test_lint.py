@@ -209,7 +209,7 @@ def test_command(installed: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     lint(["tree"])
     (installed / "tmp").mkdir()
     (installed / "tmp" / "x").touch()
-    with pytest.raises(LintError, match="violations: 1; examined recipes: 1"):
+    with pytest.raises(LintError, match="violations: 1; checked recipes: 1"):
         lint(["tree"])
     with pytest.raises(RecipeError, match="there is no recipe 'absent'"):
         lint(["absent"])

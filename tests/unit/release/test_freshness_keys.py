@@ -115,7 +115,7 @@ def test_lost_root_key(site: Published) -> None:
     site.sign("ann", "ben")
     assert site.fetch() == "1.1.0"
     site.site().rotate("root")
-    with pytest.raises(PublishError, match="is no root key"):
+    with pytest.raises(PublishError, match="is not a root key"):
         site.sign("cem")
 
 
@@ -136,7 +136,7 @@ def test_refused_by_the_publisher(site: Published) -> None:
         publisher.sign(site.private("ann")[0])
     with pytest.raises(ConfigError, match="there is no role 'mirrors'"):
         publisher.rotate("mirrors")
-    with pytest.raises(PublishError, match="is no key of the role targets"):
+    with pytest.raises(PublishError, match="is not a key of the role targets"):
         publisher.rotate("targets", remove=site.public("ann"))
     with pytest.raises(PublishError, match="has no key left"):
         publisher.rotate("targets", remove=site.public("targets"))
@@ -174,7 +174,7 @@ def test_versions_that_cannot_be_published(site: Published, version: str) -> Non
     """Nothing is written, inside of the site or outside."""
     release = make_release(site.base / "made" / "odd" / "odd", site.keys["targets"], version, CONTENT)
     before = sorted(site.base.rglob("*"))
-    with pytest.raises(PublishError, match="is no version that can be published"):
+    with pytest.raises(PublishError, match="is not a version that can be published"):
         site.site().publish(site.private(), release)
     assert sorted(site.base.rglob("*")) == before
     assert site.fetch() == "1.1.0"
@@ -242,9 +242,9 @@ def test_the_staged_root_is_described(site: Published) -> None:
     site.site().staged.write_text(json.dumps(data))
     lines = list(site.site().changes())
     assert {f"  {shown('thief')} (new)", f"  {shown('targets')} (removed)"} <= set(lines)
-    assert f"  no Ed25519 key: {timestamp!r} (new)" in lines
+    assert f"  not an Ed25519 key: {timestamp!r} (new)" in lines
     shutil.copy(max(site.metadata.glob("*.targets.json")), site.site().staged)
-    with pytest.raises(PublishError, match="is no root"):
+    with pytest.raises(PublishError, match="is not a root"):
         site.sign("ann")
 
 
