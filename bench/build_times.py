@@ -35,7 +35,7 @@ def seconds(text: str) -> float:
     """Parse a duration as `nabla.core.log.seconds` writes it. Raises `NablaError` for any other text."""
     match = _TIME.fullmatch(text)
     if match is None:
-        raise NablaError(f"{text!r} is no time", "a line looks like: kernel:build: done in 3 min 33 s")
+        raise NablaError(f"{text!r} is not a time", "a line looks like: kernel:build: done in 3 min 33 s")
     return 60 * int(match["minutes"] or 0) + float(match["seconds"])
 
 
@@ -45,7 +45,7 @@ def parse(text: str) -> Iterator[Step]:
     for match in filter(None, map(_LINE.match, text.splitlines())):
         if match["name"] in seen:
             raise NablaError(
-                f"{match['name']} was built twice in this log", "give the output of one build from nothing"
+                f"{match['name']} was built twice in this log", "pass the output of one build from scratch"
             )
         seen.add(match["name"])
         yield Step(name=match["name"], seconds=seconds(match["time"]))

@@ -32,7 +32,7 @@ class Timing:
     times: tuple[float, ...]
 
     def record(self) -> dict[str, Any]:
-        """Return the figures for the JSON file, including each single time."""
+        """Return the figures for the JSON file, including every single time."""
         ordered = sorted(self.times)
         return {
             "name": self.name,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rate of host calls of a VM, by kind of call: idle, and under one load after another.
+"""The rate of a VM's host calls, by call: idle, and under different loads.
 
     python -m bench.host_calls [--commit]
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two or more kernels beside each other: time from start to exit, and 300 runs of Alpine's own /bin/true.
+"""A comparison of two or more kernels: time from start to exit, and 300 runs of Alpine's own /bin/true.
 
     python -m bench.kernels OLD [NEW …] [--runs 200]
 
-Each is the path of a vmlinux; with one, the second is out/kernel/vmlinux. The kernels run in turns, so that other
-load on the host affects all of them. `/bin/true` is the unmodified busybox of the stock test image with Alpine's own C
-library: each system call is an instruction.
+Each argument is the path of a vmlinux; with a single argument, the second kernel is out/kernel/vmlinux. The kernels run
+in turns, so that other load on the host affects all of them. `/bin/true` is the unmodified busybox of the stock test
+image with Alpine's own C library: each system call is an instruction.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that take all memory, round after round, and how long the VM takes to answer then.
+"""Processes that take all memory, round after round, and the VM's response time under this load.
 
 python -m bench.memory [--rounds 1000] [--processes 50] [--memory 64M …]
 
-In turn, memory goes by malloc, mmap, forks, threads, /tmp, memfds, sockets, pipes, the page cache and shared mappings.
-Processes that have little must outlive each round; otherwise the exit status is 1.
+In turn, malloc, mmap, forks, threads, /tmp, memfds, sockets, pipes, the page cache and shared mappings use up the
+memory. Small processes must survive each round; otherwise the exit status is 1.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What fork costs, the same static binary in the guest and on the host (bench/guest/processes.c).
+"""The cost of fork, with the same static binary in the guest and on the host (bench/guest/processes.c).
 
     python -m bench.processes [--memory MB] [--commit]
 
-`--memory` is the most that the measured process has, 300 MB by default. `--commit` also writes
+`--memory` is the maximum memory of the measured process, 300 MB by default. `--commit` also writes
 bench/results/processes.json.
 """
 
@@ -36,11 +36,11 @@ def measure(command: list[str]) -> dict[str, float]:
 def main() -> int:
     """Measure both, save, print the table."""
     parser = argparse.ArgumentParser(prog="bench.processes", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--memory", type=int, default=300, metavar="MB", help="the most that a process has")
+    parser.add_argument("--memory", type=int, default=300, metavar="MB", help="maximum memory of a process")
     parser.add_argument("--commit", action="store_true", help="write bench/results/processes.json too")
     options = parser.parse_args()
     common.need(GUEST_TESTS / "processes")
-    # A mapping needs a free stretch of the next power of two, beside what the rest takes.
+    # A mapping needs a free stretch of the next power of two, in addition to the other memory.
     room = f"{4 * options.memory + 256}M"
     guest = measure(common.machine("test", PROGRAM, str(options.memory), memory=room))
     host = measure([str(GUEST_TESTS / "processes"), str(options.memory)])

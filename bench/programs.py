@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What fork costs Python and redis in the guest (bench/guest/forks.py).
+"""The cost of fork for Python and redis in the guest (bench/guest/forks.py).
 
     python -m bench.programs [--memory 512M]
 

@@ -33,7 +33,7 @@ _SEQUENCE = re.compile(
 _BEGUN = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[ -/]*|\](?:P[0-9a-fA-F]{0,6})?)")
 _KNOWN = re.compile(r"\x1b(?:\[\??[0-9;]*[@-~]|[#%()][0-~]|[0-Z\\-~])")
 _STRING_END = re.compile(r"\x07|\x1b\\|\x18|\x1a")
-# Controls that pyte takes for text. Terminals with UTF-8 ignore those of C1.
+# Control characters that pyte treats as text. Terminals with UTF-8 ignore those of C1.
 _CONTROLS = re.compile(r"[\x00-\x06\x10-\x17\x19\x1c-\x1f\x7f-\x9f]")
 _CANCEL = re.compile(r"[\x18\x1a]")
 _COLOURS = frozenset(("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"))
@@ -119,7 +119,7 @@ class Screen(pyte.Screen):
             self.replies.append(data)
 
     def reset(self) -> None:
-        """Start again, on the primary screen."""
+        """Start over, on the primary screen."""
         self._primary = None
         super().reset()
 
@@ -138,7 +138,7 @@ class Screen(pyte.Screen):
             self._draw_plain(data)
 
     def _draw_plain(self, data: str) -> None:
-        """Like pyte's, but row by row: several times as fast, which matters if the guest writes a lot."""
+        """Like pyte's, but row by row: several times as fast, which matters for a guest that writes a lot."""
         cursor, at = self.cursor, 0
         self._accents = 0
         cells = {char: cursor.attrs._replace(data=char) for char in set(data)}
@@ -186,7 +186,7 @@ class Screen(pyte.Screen):
         return [number for number in numbers if not (private and number << 5 == modes.DECCOLM)]
 
     def resize(self, lines: int | None = None, columns: int | None = None) -> None:
-        """Resize, in characters. Rows leave at the top only as far as the cursor requires it."""
+        """Resize, in characters. Rows are removed at the top only if the cursor requires it."""
         lines, columns = lines or self.lines, columns or self.columns
         above = max(0, self.cursor.y - lines + 1)
         if above:

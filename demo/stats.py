@@ -113,5 +113,5 @@ class History:
 
 
 def _grown(before: Sample, after: Sample, name: str) -> int:
-    # A counter that goes backwards is a lie of the guest.
+    # If a counter decreases, the guest has forged it.
     return max(0, after.calls.get(name, 0) - before.calls.get(name, 0))

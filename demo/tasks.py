@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""See it work: `doit demo`, `doit demo -- COMMAND…`.
+"""Watch a VM: `doit demo`, `doit demo -- COMMAND…`.
 
 The VM's terminal is on one side; the other side shows live counters of its host calls. Keys go to the VM, including ^C
 and ^Z; ctrl-] leaves. The demo does not need root.

@@ -28,7 +28,7 @@ def check() -> None:
         hint = "without one: out/bin/nabla-run --json IMAGE -- COMMAND prints the host calls at the end"
         raise HostError("the demo needs a terminal for its input and output", hint)
     if os.environ.get("TERM", "dumb") == "dumb":
-        raise HostError("the demo needs a terminal that can place its cursor; TERM says it cannot", "try TERM=xterm")
+        raise HostError("the demo needs a terminal that can move its cursor; by TERM, it cannot", "try TERM=xterm")
 
 
 def speaks_utf8() -> bool:
@@ -55,7 +55,7 @@ def write(text: str) -> None:
 
 @contextmanager
 def signals_to(descriptor: int) -> Iterator[None]:
-    """Write each of SIGNALS as one byte, its number, to a non-blocking pipe, instead of its effect."""
+    """Write the number of each signal in SIGNALS as one byte to a non-blocking pipe, instead of its default effect."""
     # Python writes the byte only if a Python handler is installed.
     before = {number: signal.signal(number, _nothing) for number in SIGNALS}
     wakeup = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
@@ -103,7 +103,7 @@ class Window:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def forget(self) -> None:
-        """Draw everything the next time, because the size changed."""
+        """Redraw everything the next time, because the size has changed."""
         self._shown = []
         write(_ENTER)
 

@@ -179,7 +179,8 @@ class View:
         return [f" {row}" for row in rows]
 
     def frame(self, size: tuple[int, int], guest: Sequence[str], panel: Sequence[str]) -> list[str]:
-        """Return the rows of the whole window. The terminal's idea of a character's width cannot move the panel."""
+        """Return the rows of the whole window. The panel keeps its column even if the terminal renders a character
+        wider."""
         areas = layout(*size)
         if areas.panel is None:
             return list(guest)

@@ -103,7 +103,7 @@ def owners(database: str) -> dict[str, str]:
     """Return path -> package from the text of apk's database of installed packages."""
     packages: dict[str, str] = {}
     package = folder = ""
-    # Names may contain what str.splitlines takes for line ends.
+    # Names may contain characters that str.splitlines treats as line ends.
     for line in database.split("\n"):
         kind, _, value = line.partition(":")
         if kind == "P":

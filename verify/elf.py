@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ELF files that may be damaged or hostile: what pyelftools raises for them, and tables that would never end."""
+"""ELF files that may be damaged or hostile: the exceptions of pyelftools for them, and checks of oversized tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from elftools.construct import ConstructError
 from elftools.elf.constants import P_FLAGS, SH_FLAGS
 from elftools.elf.elffile import ELFFile
 
-# pyelftools lets errors of its parser through, and asserts what a damaged file breaks. Each of these means the same.
+# pyelftools passes errors of its parser on, and asserts properties that damaged files lack. All of these mean the same.
 DAMAGE: tuple[type[Exception], ...] = (
     ELFError,
     ConstructError,
@@ -51,9 +51,9 @@ def reason(error: BaseException) -> str:
 
 
 def is_debug_file(elf: ELFFile) -> bool:
-    """Is it a separate file of debug information, without the code of its program?
+    """Return whether it is a separate file of debug information, without the code of its program.
 
-    Section headers alone decide nothing about a program that runs, so no segment may bring code either.
+    A running program does not depend on its section headers, so no segment may contain code either.
     """
     code = [each for each in elf.iter_sections() if each["sh_flags"] & SH_FLAGS.SHF_EXECINSTR]
     if not code or any(each["sh_type"] != "SHT_NOBITS" for each in code):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read an ext2, ext3 or ext4 file system by an implementation that is independent of e2fsprogs."""
+"""Read an ext2, ext3 or ext4 file system with an implementation that is independent of e2fsprogs."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--policy", type=Path, default=POLICY, help="allowances (default: beside this module)")
     parser.add_argument("--objdump", default="objdump", help="disassembler to run")
     parser.add_argument(
-        "--disassembly", action="store_true", help="the file holds the output of `objdump -d -w` already"
+        "--disassembly", action="store_true", help="the file already contains the output of `objdump -d -w`"
     )
     parser.add_argument("image", type=Path, help="kernel image with symbols")
     options = parser.parse_args(argv)

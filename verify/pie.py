@@ -162,7 +162,7 @@ def _unmet(finding: Finding, content: Contents) -> Iterator[str]:
         candidates = [name] if "/" in name else [f"{folder.rstrip('/')}/{name}" for folder in folders]
         # A library may be in the RPATH of a file that loads this one.
         if not any(content.resolve(path) for path in [*candidates, f"{origin}/{name}"]):
-            yield f"{name} is not to be found"
+            yield f"{name} cannot be found"
 
 
 def _searched(content: Contents) -> list[str]:

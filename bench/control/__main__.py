@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Programs in a running VM: python -m bench.control.
 
-From the request on the broker's socket to the first byte of output, and to the frame that says how the program ended;
-of the client `nabla`, from its start to its end; the throughput of output and input. "pinned": VM, broker and client
-are on one processor.
+Measures the time from the request on the broker's socket to the first byte of output, and to the frame with the
+program's exit status; the time of the client `nabla` from its start to its end; and the throughput of output and input.
+"pinned": VM, broker and client are on one processor.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
 python -m bench.directories
 
 The same program runs in a VM, on a shared directory, and on the host, on the same directory.
-"pinned": the VM and its file server are on one processor. The median of several runs counts; the file has all of them.
+"pinned": the VM and its file server are on one processor. The result is the median of several runs; the file contains
+all runs.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ MEASUREMENTS = (
 
 @contextmanager
 def shared() -> Iterator[Path]:
-    """A directory with FILES small files, which anybody may change."""
+    """A directory with FILES small files that anybody may change."""
     folder = Path(tempfile.mkdtemp(prefix="nabla-bench-", dir="/var/tmp"))
     try:
         for number in range(FILES):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Speed-up of a farm: simulated for any number of workers, from the measured durations of a build from nothing.
+"""Speed-up of a farm: simulated for any number of workers, from the measured durations of a build from scratch.
 
     python -m bench.farm [--tasks TASK…] [--workers N…] [--commit]
     python -m bench.farm --measure [--tasks TASK…]   a build on this host alone, and on three workers on this host
@@ -28,7 +28,7 @@ _WORKERS = (1, 2, 3, 8, 32, 128)
 
 
 def tasks() -> dict[str, dict[str, Any]]:
-    """Return all tasks of this checkout by name, as doit gets them."""
+    """Return all tasks of this checkout by name, in doit's form."""
     by_name: dict[str, dict[str, Any]] = {}
     for creator in discovery.discover().values():
         created: Any = creator()
@@ -48,7 +48,7 @@ def tasks() -> dict[str, dict[str, Any]]:
 
 
 def graph(by_name: dict[str, dict[str, Any]], selected: list[str]) -> dict[str, set[str]]:
-    """Return for each task that the selected ones need the tasks that it needs itself."""
+    """Return the direct dependencies of the selected tasks and of all tasks that they need."""
     makers = {path: name for name, each in by_name.items() for path in each.get("targets", ())}
     needs: dict[str, set[str]] = {}
     pending = list(selected)
@@ -105,7 +105,7 @@ def simulated(selected: list[str], workers: list[int], variants: int) -> dict[st
 
 
 def kills(rounds: int, seed: str) -> None:
-    """Kill roles of a farm in network namespaces at random moments; fail if a build ends wrong."""
+    """Kill roles of a farm in network namespaces at random moments; fail if a build ends with a wrong result."""
     from tests.unit.farm import conftest, test_faults
 
     begin = time.monotonic()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The duration of one build on a host alone, and on a farm of three workers that share this host's processors.
 
-The machines are those of the tests: network namespaces with a user, a home, a cache and a checkout each. Every machine
-has the downloads and the build root before its time counts; no machine has results or a cache of its compiler.
+The machines are those of the tests: network namespaces, each with its own user, home, cache and checkout. Before the
+measurement, every machine gets the downloads and the build root; no machine has results or a compiler cache.
 """
 
 from __future__ import annotations

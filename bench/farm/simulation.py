@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Simulate a build on N workers, from the measured durations of its steps.
 
-List scheduling in the order of the critical path, as doit and Dask do it. Steps that need the user's keys, and those
-without a result for a store, take the slots of the client. A step on a worker costs `OVERHEAD` more: the start of its
-process, its inputs, its result. Durations are those of two cores; a worker has as many.
+List scheduling in critical-path order, as in doit and Dask. Steps that need the user's keys, and steps whose results
+cannot be stored, use the slots of the client. A step on a worker takes `OVERHEAD` longer, for the start of its process,
+its inputs and its result. Durations were measured on two cores, and a worker has two cores.
 """
 
 from __future__ import annotations

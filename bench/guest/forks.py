@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What fork costs programs: os.fork() of Python, BGSAVE of redis under load. Prints one JSON object.
+"""The cost of fork for programs: Python's os.fork(), redis's BGSAVE under load. Prints one JSON object.
 
 Needs redis-server and redis-benchmark. Times are in seconds.
 """

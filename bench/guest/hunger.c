@@ -3,10 +3,10 @@
 //
 //   hunger KIND ROUNDS PROCESSES [MILLISECONDS]
 //
-// In each round processes eat in one way until they are refused, killed, or the time is over. The witness starts a
-// program again and again; "worst" is its longest wait. Innocent processes, older and younger than those that eat, must
-// outlive the round with what they have in memory. KIND "all" takes each kind in turn, and "mixed" one after the other
-// with 1 to PROCESSES processes.
+// In each round, hungry processes take memory in one way until they are refused, killed, or the time is over. The witness
+// starts a program repeatedly; "worst" is its longest wait. Innocent processes, older and younger than the hungry ones,
+// must survive the round with their memory intact. KIND "all" uses each kind in turn, and "mixed" one kind after the
+// other with 1 to PROCESSES processes.
 #define _GNU_SOURCE
 #include "../tap.h"
 #include "../util.h"
@@ -18,7 +18,7 @@
 
 enum { PAGE = 4096, MB = 1024 * 1024, MOST = 64, INNOCENT = 3 };
 static int64_t end_of_meal, meal = 300000000;
-static int processes; /* that eat, in all */
+static int processes; /* hungry ones, in all */
 
 static int hungry(void)
 {
@@ -46,7 +46,7 @@ static void by_mmap(void)
 			size /= 2;
 }
 
-/* A parent that has memory, and children that write to it. */
+/* A parent with memory, and children that write to it. */
 static void by_forks(void)
 {
 	size_t size = 4 * MB;
@@ -148,7 +148,7 @@ static void by_cache(void)
 	}
 }
 
-/* A file that is mapped whole, and what the process has besides. */
+/* A file that is mapped completely, in addition to the process's other memory. */
 static void by_mapped_files(void)
 {
 	char name[40];
@@ -232,7 +232,7 @@ static void note_answer(int64_t start, int64_t *worst)
 		*worst = took;
 }
 
-/* A round: 0, or what went wrong. */
+/* Runs a round. Returns 0, or the problem. */
 static const char *round_of(void (*eat)(void), int count, int64_t *worst, int *refused_starts)
 {
 	struct innocent old = {0}, young = {0};
@@ -282,7 +282,7 @@ static const char *round_of(void (*eat)(void), int count, int64_t *worst, int *r
 		unlink(name);
 	}
 	note_answer(since, worst);
-	/* the younger one has the other's descriptors as well */
+	/* the younger one also inherits the other's descriptors */
 	if (has_young && !end_innocent(&young))
 		wrong = "a younger process was killed or lost its memory";
 	if (!end_innocent(&old))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Latencies of the basic operations, one JSON object on standard output, times in nanoseconds. The same binary runs in
-// the guest and on the host. Each figure is the best of several batches: what the operation costs undisturbed.
+// the guest and on the host. Each figure is the best of several batches: the cost of the undisturbed operation.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>
@@ -64,7 +64,7 @@ static void do_raw_getppid(void)
 	__asm__ volatile("syscall" : "+a"(number) : : "rcx", "r11", "memory");
 }
 
-/* By an instruction that cannot become a jump: its number is not in the instruction in front of it. */
+/* Uses an instruction that cannot become a jump, because the instruction in front of it does not load its number. */
 static void do_trapped_getppid(void)
 {
 	long number = SYS_getppid;

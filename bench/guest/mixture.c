@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// A mixture of what programs do with memory, for some time: does free memory stay in large pieces?
+// A mixture of memory operations of programs, for some time: does free memory stay in large pieces?
 //
 //   mixture SECONDS [SEED]
 //
-// Programs of all sizes start, half of them stay for a while; mappings of 4 KiB to 8 MiB, threads, files in /tmp and on
-// the disk, and descriptors that are passed come and go, as long as half of the memory is free. A program that does not
-// start while a quarter of the memory is free is a failure. The report at the end compares the largest mapping with what
-// is free.
+// Programs of all sizes start, and half of them stay for a while; mappings of 4 KiB to 8 MiB, threads, files in /tmp and
+// on the disk, and passed descriptors come and go, as long as half of the memory is free. It is a failure if a program
+// does not start while a quarter of the memory is free. The report at the end compares the largest mapping with the free
+// memory.
 #define _GNU_SOURCE
 #include "../tap.h"
 #include "../util.h"
@@ -48,7 +48,7 @@ static size_t memory(const char *name)
 	return value;
 }
 
-/* the page cache included, which is given up */
+/* including the page cache, which can be reclaimed */
 static int much_is_free(size_t part)
 {
 	return memory("MemAvailable:") > memory("MemTotal:") / part;
@@ -131,7 +131,7 @@ static void run_programs(void)
 	char *argv[] = {"sh", "-c", script, NULL};
 	int free_before = much_is_free(4), error = posix_spawn(&pid, "/bin/sh", NULL, NULL, argv, environ);
 	int status = error ? -1 : wait_status(pid);
-	/* `grep` and `find` may end with 1 for what they do not read */
+	/* `grep` and `find` may exit with 1 because of files that they cannot read */
 	if (free_before && much_is_free(4) && (status < 0 || !WIFEXITED(status) || WEXITSTATUS(status) > 1))
 		fail("a script with status", status);
 }
@@ -245,7 +245,7 @@ int main(int argc, char **argv)
 	long count = 0;
 	for (int64_t end = now_ns() + atol(argv[1]) * 1000000000LL; now_ns() < end; count++)
 		actions[below(ARRAY_SIZE(actions))]();
-	/* the page cache is given up for a mapping */
+	/* the page cache is reclaimed for a mapping */
 	size_t largest = largest_mapping(), available = memory("MemFree:");
 	tap_write(1, "%ld actions, %d failures; %zu MB free, the largest mapping %zu MB\n", count, failures, available / MB, largest / MB);
 	for (size_t i = 0; i < HOLDERS; i++)

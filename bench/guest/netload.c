@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Both ends of the network measurements; the same binary runs in the guest and on the host.
 //
-//   netload serve PORT              a web server with one thread: GET /N gives N bytes, PUT discards its body; until killed
+// netload serve PORT a web server with one thread: GET /N returns N bytes, PUT discards its body; until killed
 //   netload load PORT CONNECTIONS SECONDS BYTES   requests per second of GET /BYTES, on connections that stay open
 //   netload get PORT BYTES          bytes per second of one GET
 //   netload put PORT BYTES          bytes per second of one PUT
@@ -87,7 +87,7 @@ static bool push(int fd, struct connection *c)
 	return true;
 }
 
-/* Reads what there is; true when a head and its body are complete. *open: the other end is there. */
+/* Reads the available data; returns true when a head and its body are complete. *open: the other end is connected. */
 static bool pull(int fd, struct connection *c, bool *open)
 {
 	for (;;) {
@@ -212,7 +212,8 @@ static void load(const char *port, int count, double seconds, const char *bytes)
 		int ready = epoll_wait(epoll, events, EVENTS, 100);
 		for (int i = 0; i < ready; i++) {
 			int fd = events[i].data.fd;
-			/* One read is one answer or a part of it: the descriptor blocks, so there is no second look. */
+			/* One read returns an answer or a part of it; the descriptor blocks, so the data is not read
+			 * twice. */
 			struct connection *c = &connections[fd];
 			ssize_t n = recv(fd, c->to_read < 0 ? c->head + c->head_length : chunk,
 					 c->to_read < 0 ? HEAD - 1 - c->head_length : CHUNK, 0);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What fork costs, by the memory that a process has; one JSON object on standard output, times in microseconds. The
+// The cost of fork, depending on the memory of a process; one JSON object on standard output, times in microseconds. The
 // same binary runs in the guest and on the host.
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -27,7 +27,7 @@ static int by_value(const void *a, const void *b)
 
 static int first = 1;
 
-/* a low quantile of the times of single operations: undisturbed, but no lucky shot */
+/* a low quantile of the times of single operations: undisturbed, but not an outlier */
 static void measure(const char *name, void (*operation)(void), int turns)
 {
 	double times[MOST];
@@ -86,7 +86,7 @@ static void round_trip(void)
 			exit(1);
 }
 
-/* with a forked child, that has written what a program writes */
+/* with a forked child that has written as much as a typical program */
 static void measure_round_trip(const char *name)
 {
 	if (pipe(down) || pipe(up))

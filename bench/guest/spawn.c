@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// An init that runs a program, its second argument, as often as its first one says, and powers off. It prints the
-// microseconds of all runs together.
+// An init that runs a program repeatedly and powers off: the first argument is the number of runs, the second the
+// program. It prints the total time of all runs in microseconds.
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/reboot.h>

@@ -3,8 +3,9 @@
 
 python -m bench.oci
 
-Podman runs in namespaces of its own with cgroup version 2, as in its tests, and its storage driver is vfs, which copies
-the image for each container; so what the runtime adds is a part of the whole. The runtime's own calls are timed, too.
+Podman runs in separate namespaces with cgroup version 2, as in its tests, and its storage driver is vfs, which copies
+the image for each container; the runtime's cost is therefore only a part of the total. The runtime's own calls are
+timed, too.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ mount -t cgroup2 none /sys/fs/cgroup && mount -t tmpfs none /dev/shm && mount -t
 
 @contextmanager
 def engine(folder: Path) -> Iterator[list[str]]:
-    """Podman in namespaces that stay; yields the words of its command line."""
+    """Podman in persistent namespaces; yields the words of its command line."""
     words = ["unshare", "--mount", "--cgroup", "--propagation", "private", "sh", "-c", SET_UP]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as holder:
         try:

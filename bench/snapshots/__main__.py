@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VMs that start from a snapshot, beside VMs that boot and other ways to start the same.
+"""VMs that start from a snapshot, compared with VMs that boot and with other ways to start the same program.
 
 python -m bench.snapshots [--runs 300] [--clones 100] [--commit]
 
 "first byte" ends when the first byte of the answer arrives, "exit" when nabla-run has ended; both include nabla-run.
-Clones are VMs that all live at once and answer; their memory is the host's proportional set size, which divides pages
-that they share. Bind it to one processor (taskset -c 1) for figures with less noise. bubblewrap is measured where it is
-installed, a server in Node if there is an image with it (doit programs:node), and Python with pandas if the package is
+Clones are VMs that all run at once and answer; their memory is the host's proportional set size, which divides shared
+pages among them. Bind it to one processor (taskset -c 1) for figures with less noise. bubblewrap is measured if it is
+installed, a Node server if there is an image with Node (doit programs:node), and Python with pandas if the package is
 built (doit packages:py3-pandas).
 """
 
@@ -34,7 +34,7 @@ NUMPY = "import numpy, sys\n"
 PANDAS = "import numpy, pandas, sys\n"
 PAYLOAD = "import asyncio, json, urllib.request, decimal, logging, sys\n"
 ANSWER = "sys.stdout.write(str(sum(range(9)))); sys.stdout.flush()\n"
-# A server that has answered once, and answers a client of its own after it was restored.
+# A server that has answered once, and answers its own client after a restore.
 NODE = (
     "const http = require('http');"
     "const get = (then) => http.get({port: 8080, agent: false}, (answer) => answer.on('data', then));"
@@ -49,7 +49,7 @@ WAIT = "sys.stdin.read()\n"
 
 
 def save(file: Path, image: Path, memory: str, *command: str, stdin: bytes = b"") -> list[str]:
-    """Make a snapshot by a command that reads `stdin`; returns the command line that starts from it."""
+    """Create a snapshot with a command that reads `stdin`; return the command line that starts from it."""
     common.need(NABLA_RUN, VMLINUX, image)
     words = [str(NABLA_RUN), "--ephemeral", "--memory", memory, "--snapshot", str(file), "--snapshot-then-exit"]
     subprocess.run([*words, str(image), "--", *command], input=stdin, check=True)
@@ -75,7 +75,7 @@ def pandas(folder: Path) -> dict[str, Sequence[str]]:
 
 
 def instant(image: str, *command: str) -> list[str]:
-    """Return the command line of an ordinary start, which goes on from a snapshot once there is one."""
+    """Return the command line of an ordinary start, which restores a snapshot once there is one."""
     return [str(NABLA_RUN), "--ephemeral", str(IMAGES / f"{image}.ext3"), "--", *command]
 
 
@@ -100,7 +100,7 @@ def once(command: Sequence[str]) -> tuple[float, float]:
 
 
 def figures(times: list[float]) -> dict[str, float]:
-    """Return what a table shows of some times."""
+    """Return the figures of some times for a table."""
     times.sort()
     return {"min": times[0], "median": times[len(times) // 2], "p99": times[int(len(times) * 0.99)]}
 
@@ -125,7 +125,7 @@ def pss(pid: int) -> int:
 
 
 def clones(command: Sequence[str], count: int) -> dict[str, Any]:
-    """Start that many, wait for the answer of each, and look at their memory while all live."""
+    """Start this number of clones, wait for all answers, and read their memory while all are running."""
     began = time.perf_counter_ns()
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
     running = [subprocess.Popen(command, **pipes) for _ in range(count)]
@@ -144,7 +144,7 @@ def main() -> int:
     """Measure, print, save."""
     parser = argparse.ArgumentParser(prog="bench.snapshots", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=300, help="of each command (300)")
-    parser.add_argument("--clones", type=int, default=100, help="VMs that live at once (100); as root")
+    parser.add_argument("--clones", type=int, default=100, help="VMs that run at once (100); needs root")
     parser.add_argument("--commit", action="store_true", help="write to bench/results/")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The duration of builds that take results from a store."""
+"""The duration of builds that use results from a store."""

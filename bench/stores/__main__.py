@@ -3,10 +3,10 @@
 
     python -m bench.stores [--tasks TASK…] [--with-downloads] [-n WORKERS]
 
-The user's cache must have the results already (`doit release`). They are given to a store in a temporary folder, which
-a static server serves. Then each of two copies of the checkout runs the tasks: one with the user's cache and no store,
-one with an empty cache and the store. Both have the downloads and build roots, unless `--with-downloads` makes the
-second one take these from the store, too.
+The user's cache must already contain the results (`doit release`). They are uploaded to a store in a temporary folder,
+which a static server serves. Then each of two copies of the checkout runs the tasks: one with the user's cache and no
+store, one with an empty cache and the store. Both have the downloads and build roots, unless `--with-downloads` makes
+the second one fetch these from the store, too.
 """
 
 from __future__ import annotations

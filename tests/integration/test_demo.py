@@ -305,4 +305,4 @@ def test_without_a_terminal(streams: str, message: str) -> None:
 def test_a_terminal_that_cannot() -> None:
     with person(TERM="dumb") as someone:
         assert someone.after() == 2
-        someone.see_text("TERM says it cannot")
+        someone.see_text("by TERM, it cannot")

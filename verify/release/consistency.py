@@ -8,7 +8,7 @@ packages    the real apk verifies each with the key of the release; every progra
 index       apk verifies it, and it equals apk's index of these packages
 programs    the launcher is position-independent and hardened
 sbom        both documents are valid and complete, and their entries match the files of the release
-vex         both documents say the same, about products of the bills of materials
+vex         both documents make the same statements, about products of the bills of materials
 oci         every blob has the digest in its name and is referenced; the layer contains launcher, kernel and image of
             the release; the archive equals the layout
 """
@@ -67,7 +67,7 @@ _REQUIRED = (
     *(REPORT, "licenses.md", STATEMENT),
 )
 _CHUNK = 1 << 20
-# Package URLs, in bills of materials, of components that are files of the release.
+# Package URLs in bills of materials of components that are files of the release.
 _PROGRAM_NAMES = ("nabla-run", "nabla", "nabla-oci", "linux")
 _OWN = ("pkg:apk/nabla/", "pkg:generic/nabla-linux-", *(f"pkg:generic/{name}@" for name in _PROGRAM_NAMES))
 
@@ -154,7 +154,7 @@ def decompress(source: Path, target: Path) -> str:
         except zstandard.ZstdError as error:
             return f"cannot be decompressed: {error}"
         if decompressor.unused_data or stream.read(1):
-            return "goes on behind its end"
+            return "has data behind its end"
         sink.truncate()
         size = sink.tell()
     if not parameters.has_checksum or parameters.content_size != size:
@@ -172,7 +172,7 @@ def _write_sparse(sink: io.BufferedWriter, data: bytes) -> None:
 
 
 def check_packages(release: Release) -> Iterator[str]:
-    """Yield what apk does not verify, and programs that are not position-independent."""
+    """Yield the packages that apk does not verify, and the programs that are not position-independent."""
     packages = release.below(f"{REPOSITORY}/", ".apk")
     result = _apk(release, "verify", "--keys-dir", "/keys", *(f"/{package}" for package in packages))
     good = {line.removesuffix(": OK") for line in result.stdout.splitlines() if line.endswith(": OK")}
@@ -193,7 +193,7 @@ def check_index(release: Release) -> Iterator[str]:
     names = [f"/{path}" for path in release.below(f"{REPOSITORY}/", ".apk")]
     result = _apk(release, "mkndx", "--keys-dir", "/keys", "-o", f"{WORK}/index.adb", *names)
     if result.returncode != 0:
-        yield f"apk makes no index of the packages: {result.stderr.strip()}"
+        yield f"apk cannot create an index of the packages: {result.stderr.strip()}"
         return
     stated, wanted = (_dump(release, path) for path in (f"/{INDEX}", f"{WORK}/index.adb"))
     if stated != wanted:
@@ -326,7 +326,7 @@ def check_oci(release: Release) -> Iterator[str]:
         yield f"{OCI_LAYOUT}/manifest.json names blobs that index.json does not"
     have = {path.removeprefix(f"{OCI_LAYOUT}/"): path for path in release.below(f"{OCI_LAYOUT}/")}
     if have.keys() != needed:
-        yield f"{OCI_LAYOUT} has other files than it needs: {', '.join(sorted(have.keys() ^ needed))}"
+        yield f"{OCI_LAYOUT} contains wrong files, or lacks files: {', '.join(sorted(have.keys() ^ needed))}"
     yield from _archive(release, have)
     for path, wanted in layers:
         try:
@@ -338,7 +338,7 @@ def check_oci(release: Release) -> Iterator[str]:
 def _blob(descriptor: Any) -> str:
     algorithm, digest = descriptor["digest"].split(":")
     if algorithm != "sha256" or not digest.isalnum():
-        raise ValueError(f"no digest: {descriptor['digest']}")
+        raise ValueError(f"not a digest: {descriptor['digest']}")
     return f"blobs/sha256/{digest}"
 
 
@@ -346,7 +346,7 @@ def _blobs(layout: Path, parts: Sequence[Any]) -> Iterator[str]:
     for part in parts:
         path = layout / _blob(part)
         if path.stat().st_size != part["size"] or f"sha256:{files.sha256(path)}" != part["digest"]:
-            yield f"{OCI_LAYOUT}/{_blob(part)} is not what its descriptor says"
+            yield f"{OCI_LAYOUT}/{_blob(part)} does not match its descriptor"
 
 
 def _layer(release: Release, path: Path, wanted: str) -> Iterator[str]:
@@ -357,7 +357,7 @@ def _layer(release: Release, path: Path, wanted: str) -> Iterator[str]:
             sink.write(data)
     try:
         if f"sha256:{files.sha256(plain)}" != wanted:
-            yield f"{OCI_LAYOUT}: the layer {path.name} has another sum than its configuration says"
+            yield f"{OCI_LAYOUT}: the sum of the layer {path.name} differs from its configuration"
         known = {Path(program).name: release.files[program] for program in PROGRAMS} | release.raw_images()
         with tarfile.open(plain) as archive:
             for member in archive:
@@ -383,12 +383,12 @@ def _archive(release: Release, have: Mapping[str, str]) -> Iterator[str]:
         yield f"{OCI_ARCHIVE} cannot be read: {error}"
         return
     if digests != {name: release.files[path] for name, path in have.items()}:
-        yield f"{OCI_ARCHIVE} does not hold the same as {OCI_LAYOUT}"
+        yield f"{OCI_ARCHIVE} and {OCI_LAYOUT} have different contents"
 
 
 # Name -> description and check.
 CHECKS: Mapping[str, tuple[str, Callable[[Release], Iterator[str]]]] = {
-    "layout": ("what each release has", check_layout),
+    "layout": ("the required files of a release", check_layout),
     "sources": ("locks and sources of the same commit", check_sources),
     "images": (IMAGE_SUMS, check_images),
     "packages": (REPOSITORY, check_packages),

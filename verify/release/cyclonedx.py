@@ -26,10 +26,10 @@ def problem(text: str) -> str | None:
 
 @functools.cache
 def _check_addresses_quickly() -> None:
-    """Make jsonschema check addresses in ASCII by rfc3986-validator.
+    """Make jsonschema check ASCII addresses with rfc3986-validator.
 
-    The schema requires IRI references, which jsonschema checks by a general parser in 50 ms each. An IRI reference in
-    ASCII is a URI reference (RFC 3987, section 2.2), which a regular expression can check.
+    The schema requires IRI references, which jsonschema checks with a general parser that takes 50 ms for each. An IRI
+    reference in ASCII is a URI reference (RFC 3987, section 2.2), which a regular expression can check.
     """
     from jsonschema import Draft7Validator
     from rfc3986_validator import validate_rfc3986

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fetch a release from a web server and prove that it is fresh: `python -m verify.release.fresh URL FOLDER`
 
-A signature says who made a file, but not when: an old release verifies for ever. The server's metadata follow The
-Update Framework (TUF, https://theupdateframework.io), and its reference client checks them:
+A signature shows who signed a file, but not when: an old release verifies forever. The server's metadata follows The
+Update Framework (TUF, https://theupdateframework.io), whose reference client checks it:
 
     root        the keys of all roles; changes only by a threshold of keys of the old and of the new root
-    timestamp   expires within days: a server that withholds news is noticed (freeze)
+    timestamp   expires within days: clients notice a server that hides new releases (freeze)
     snapshot    the versions of all metadata belong together (mix-and-match)
     targets     length and sha256 of every file
 
-Versions never decrease (rollback). The client stores what it has seen in a folder for each address, by default
-repositories/ beside the user's keys. The first time it needs a root from a source that the user trusts (`--root`).
-Exit status: 0 fetched, 1 refused, 2 the server cannot be reached, or the arguments are wrong.
+Versions never decrease (rollback). The client stores the metadata that it has seen in a folder for each address, by
+default repositories/ beside the user's keys. At first use, it needs a root from a source that the user trusts
+(`--root`). Exit status: 0 fetched, 1 refused, 2 the server cannot be reached, or the arguments are wrong.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.]+)?")
 
 
 class FreshnessError(Exception):
-    """The server cannot be asked. `hint`: the remedy."""
+    """The server cannot be queried. `hint`: the remedy."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -56,7 +56,7 @@ class RefusedError(FreshnessError):
 
 @dataclass(frozen=True)
 class Source:
-    """A server. `root`: the trusted root for the first time. `state`: the folder of what was seen."""
+    """A server. `root`: the trusted root for the first use. `state`: the folder of the known metadata."""
 
     url: str
     root: Path | None
@@ -70,14 +70,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_state(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--root", type=Path, metavar="FILE", help="trusted root metadata, for the first time")
-    parser.add_argument("--state", type=Path, metavar="FOLDER", help="what was seen; default: beside your keys")
+    parser.add_argument("--root", type=Path, metavar="FILE", help="trusted root metadata, for the first use")
+    parser.add_argument("--state", type=Path, metavar="FOLDER", help="known metadata; default: beside your keys")
 
 
 def source(options: argparse.Namespace) -> Source | None:
     """Return the server that the options name, if any. Raises `FreshnessError` for options without a server."""
     if options.fresh is None and (options.root is not None or options.state is not None):
-        raise FreshnessError("--root and --state are about a server, and none is named", "add --fresh URL")
+        raise FreshnessError("--root and --state need a server", "add --fresh URL")
     return None if options.fresh is None else _source(options.fresh, options)
 
 
@@ -90,8 +90,7 @@ def _source(url: str, options: argparse.Namespace) -> Source:
 def check(server: Source, version: str, sums: str) -> Iterator[str]:
     """Yield why a release is not the newest on a server. `sums`: sha256 of its file of sums.
 
-    Raises `FreshnessError` if the server cannot be asked.
-    """
+    Raises `FreshnessError` if the server cannot be queried."""
     try:
         with _opened(server) as client, tempfile.TemporaryDirectory(prefix="nabla-fresh-") as scratch:
             target = _find(client, f"{RELEASES}/{version}/{SUMS}")
@@ -109,7 +108,7 @@ def check(server: Source, version: str, sums: str) -> Iterator[str]:
 def fetch(server: Source, folder: Path, version: str = "") -> str:
     """Fetch a release, by default the newest, to a new folder; return its version.
 
-    Raises `FreshnessError` if the server cannot be asked, `RefusedError` for metadata or files that are refused.
+    Raises `FreshnessError` if the server cannot be queried, `RefusedError` for refused metadata or files.
     """
     with _opened(server) as client, _new(folder) as scratch:
         if not version:
@@ -147,7 +146,7 @@ def _new(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _opened(server: Source) -> Iterator[Updater]:
-    """A client whose metadata are as new as the server's. Raises `FreshnessError`, `RefusedError`."""
+    """A client whose metadata is as new as the server's. Raises `FreshnessError`, `RefusedError`."""
     from tuf.ngclient.config import UpdaterConfig
     from tuf.ngclient.updater import Updater
 
@@ -156,7 +155,7 @@ def _opened(server: Source) -> Iterator[Updater]:
     with _explained(server):
         if server.root is None and not (server.state / "root.json").exists():
             raise FreshnessError(
-                f"nothing is known about {server.url}", "--root FILE, with its root from a source that you trust"
+                f"nothing is known about {server.url}", "add --root FILE, with its root from a source that you trust"
             )
         server.state.mkdir(parents=True, exist_ok=True)
         with (server.state / ".lock").open("w") as lock:
@@ -183,19 +182,19 @@ def _explained(server: Source) -> Iterator[None]:
     except exceptions.ExpiredMetadataError as error:
         raise RefusedError(
             f"{server.url} offers nothing new: {error}",
-            "the server withholds news, is not maintained, or a clock is wrong",
+            "the server hides new releases, is not maintained, or a clock is wrong",
         ) from error
     except exceptions.BadVersionNumberError as error:
         raise RefusedError(f"{server.url} offers older metadata than before: {error}", _ASK) from error
     except exceptions.UnsignedMetadataError as error:
-        raise RefusedError(f"{server.url}: metadata are not signed by enough of the keys: {error}", _ASK) from error
+        raise RefusedError(f"{server.url}: the metadata is not signed by enough of the keys: {error}", _ASK) from error
     except (exceptions.LengthOrHashMismatchError, exceptions.DownloadLengthMismatchError) as error:
         raise RefusedError(
             f"{server.url}: a file does not belong to the metadata: {error}",
             "try again later: the publisher may be publishing now",
         ) from error
     except exceptions.RepositoryError as error:
-        raise RefusedError(f"{server.url}: metadata are malformed: {error}", _ASK) from error
+        raise RefusedError(f"{server.url}: the metadata is malformed: {error}", _ASK) from error
     except (exceptions.DownloadError, urllib3.exceptions.HTTPError) as error:
         raise FreshnessError(
             f"{server.url} cannot be read: {str(error) or error.__cause__ or type(error).__name__}",

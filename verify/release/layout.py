@@ -38,7 +38,7 @@ _SUM = re.compile(r"([0-9a-f]{64}) \*([^\n\\]+)")
 
 
 def read_sum(line: str) -> tuple[str, str] | None:
-    """Return path and sha256 of a line of a file of sums, None if it is malformed."""
+    """Return the path and sha256 in a line of a file of sums, or None if it is malformed."""
     match = _SUM.fullmatch(line)
     return (match[2], match[1]) if match else None
 

@@ -23,7 +23,7 @@ _MAGIC = b"SSHSIG"
 _VERSION = 1
 _BEGIN, _END = "-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----"
 _KEY_TYPE = b"ssh-ed25519"
-# The start of a public key. Other types begin with the same letters: of one key, there are many certificates.
+# The start of a public key. Other types start with the same letters: a key can have many certificates.
 _KEY_START = struct.pack(">I", len(_KEY_TYPE)) + _KEY_TYPE
 
 
@@ -42,9 +42,10 @@ def allowed_signers_line(key: str) -> str:
 
 
 def verify(data: bytes, signature: Path, allowed: Path, namespace: str = NAMESPACE) -> bytes:
-    """Check OpenSSH's signature of `data` by one of the allowed signers; return the public key, as OpenSSH writes it.
+    """Check OpenSSH's signature of `data` by one of the allowed signers; return the public key in OpenSSH's format.
 
-    Raises `SignatureError` if the signature is damaged, of other data or another namespace, or by another signer.
+    Raises `SignatureError` if the signature is damaged, is for other data or another namespace, or is by another
+    signer.
     """
     known = _ssh_keygen("-Y", "find-principals", "-s", signature, "-f", allowed)
     if known.returncode != 0:
@@ -109,12 +110,12 @@ def open_signed(text: str, kind: str, name: str, allowed: Path, namespace: str) 
     if not public.startswith(_KEY_START):
         raise SignatureError(f"{name} has no Ed25519 key")
     if key_id != fingerprint(public):
-        raise SignatureError("the envelope names another key than the one that signed it")
+        raise SignatureError("the envelope does not name the key that signed it")
     return bytes(envelope.payload), public
 
 
 def fingerprint(public: bytes) -> str:
-    """Return the fingerprint of a public key, as `ssh-keygen -l` prints it."""
+    """Return the fingerprint of a public key, in the format of `ssh-keygen -l`."""
     return f"SHA256:{base64.b64encode(hashlib.sha256(public).digest()).decode().rstrip('=')}"
 
 
@@ -155,7 +156,7 @@ def _ssh_keygen(*words: str | Path, data: bytes = b"") -> subprocess.CompletedPr
 
 
 def _parse_one(text: str, kind: str) -> Envelope:
-    """Parse an envelope with one signature, in canonical form, of a type of payload."""
+    """Parse an envelope in canonical form with one signature and this type of payload."""
     envelope = _parse(text)
     # Unsigned parts could be changed by anybody.
     if canonical(envelope.to_dict()) + "\n" != text or len(envelope.signatures) != 1:

@@ -95,7 +95,7 @@ def form(statement: Statement) -> Any:
 
 
 def without_subjects(statement: Statement) -> Statement:
-    """Return what a statement says about the inputs alone."""
+    """Return the part of a statement that is about the inputs."""
     return Statement(statement.version, {}, statement.dependencies)
 
 

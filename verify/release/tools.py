@@ -39,7 +39,7 @@ class Tools:
         for folder in (self.apk, self.images):
             if not folder.is_dir():
                 raise ToolError(
-                    f"there is no {folder}: a release is checked by the real apk and e2fsck",
+                    f"there is no {folder}: the real apk and e2fsck check a release",
                     "./doit.sh apk:tools rootfs:tools",
                 )
 

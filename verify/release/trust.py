@@ -14,7 +14,7 @@ The first checks use only the folder and the signer's public key, and verify tha
                 subjects are the files
     keys        keys/allowed_signers names only that signer
 
-If all these hold, those that need other files follow, if they are requested:
+If all of these pass, checks that need other files follow, if they are requested:
 
     rebuilds    enough independent signers built the release again (verify/release/rebuild/threshold.py)
     fresh       a repository with TUF metadata offers this release as its newest (verify/release/fresh.py)
@@ -25,7 +25,7 @@ and the checks of the files' content (verify/release/consistency.py):
     sources     the locked sources are those of this checkout, if the release was made from its commit
 
 A key in the release proves nothing about the release. By default, your own key must have signed it, as after `doit
-release`; for another release, give a file of allowed signers from its publisher, see docs/release.md. Exit status: 0
+release`; for another release, pass a file of allowed signers from its publisher, see docs/release.md. Exit status: 0
 all sound, 1 a check failed, 2 the release cannot be checked.
 """
 
@@ -81,7 +81,7 @@ class Bytes:
 
 @dataclass(frozen=True)
 class Examined:
-    """The result of all checks. `seen`: what they are about. `counted`: the signers whose rebuilds count."""
+    """The result of all checks. `seen`: the checked release. `counted`: the signers whose rebuilds count."""
 
     rows: list[Row]
     seen: Bytes
@@ -90,7 +90,7 @@ class Examined:
 
 @dataclass(frozen=True)
 class Rebuilds:
-    """How many of the signers in a file must have built the release again; the folder has their statements."""
+    """The number of signers in a file who must have rebuilt the release; the folder contains their statements."""
 
     threshold: int
     signers: Path
@@ -206,7 +206,7 @@ def _statement(folder: Path, public: bytes, sums: dict[str, str]) -> tuple[State
     except StatementError as error:
         return None, (str(error),)
     problems = [f"{name} is not a subject" for name in sorted(sums.keys() - stated.subjects.keys())]
-    problems += [f"the subject {name} is not there" for name in sorted(stated.subjects.keys() - sums.keys())]
+    problems += [f"the subject {name} is missing" for name in sorted(stated.subjects.keys() - sums.keys())]
     problems += [
         f"{name} has another sum in the statement"
         for name in sorted(sums.keys() & stated.subjects.keys())
@@ -252,7 +252,7 @@ def own_signers(scratch: Path) -> Path:
     except (OSError, ValueError):
         raise SignatureError(
             f"you have no key: there is no {public}",
-            "for another release: --allowed-signers FILE, with the file of its publisher",
+            "for another release: --allowed-signers FILE, with its publisher's file",
         ) from None
     file = scratch / "allowed_signers"
     file.write_text(signatures.allowed_signers_line(f"{kind} {key}"), encoding="utf-8")
@@ -298,7 +298,7 @@ def _summary_key(options: argparse.Namespace) -> Path:
 
 
 def _check_summary(options: argparse.Namespace) -> None:
-    """Notice before the verification that no summary can be signed. Raises `SignatureError`."""
+    """Check before the verification that a summary can be signed. Raises `SignatureError`."""
     if options.summary is None:
         if options.summary_key is not None:
             raise SignatureError("--summary-key KEY needs --summary FILE", "add --summary FILE")
@@ -309,7 +309,7 @@ def _check_summary(options: argparse.Namespace) -> None:
         )
     if not _summary_key(options).is_file():
         raise SignatureError(
-            f"there is no key {_summary_key(options)}", "name yours by --summary-key, see ssh-keygen(1)"
+            f"there is no key {_summary_key(options)}", "name yours with --summary-key, see ssh-keygen(1)"
         )
 
 
@@ -320,15 +320,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     report.add_options(parser)
     trusted = parser.add_mutually_exclusive_group()
     trusted.add_argument(
-        "--allowed-signers", type=Path, metavar="FILE", help="who may have signed; default: your own key"
+        "--allowed-signers", type=Path, metavar="FILE", help="the allowed signers; default: your own key"
     )
     trusted.add_argument(
         "--trust-embedded-key",
         action="store_true",
-        help="take the key inside the release for the signer's: finds damage, but not forgery",
+        help="trust the key inside the release: detects damage, but not forgery",
     )
-    parser.add_argument("--threshold", type=int, metavar="N", help="how many signers must have built the release again")
-    parser.add_argument("--signers", type=Path, metavar="FILE", help="whose rebuilds count, as allowed signers")
+    parser.add_argument(
+        "--threshold", type=int, metavar="N", help="number of signers who must have rebuilt the release"
+    )
+    parser.add_argument("--signers", type=Path, metavar="FILE", help="allowed signers whose rebuilds count")
     parser.add_argument(
         "--attestations",
         type=Path,
@@ -348,7 +350,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_summary(options)
         with tempfile.TemporaryDirectory(prefix="nabla-signers-") as scratch:
             if options.trust_embedded_key:
-                print("verify.release: anybody can have made this release: its own key is trusted", file=sys.stderr)
+                print(
+                    "verify.release: anybody may have made this release, because its own key is trusted",
+                    file=sys.stderr,
+                )
                 allowed = options.folder / SIGNERS
             else:
                 allowed = options.allowed_signers or own_signers(Path(scratch))

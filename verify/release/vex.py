@@ -17,7 +17,7 @@ from verify.release import cyclonedx
 
 FIXED, NOT_AFFECTED, OPEN = "fixed", "not_affected", "under_investigation"
 CONTEXT = "https://openvex.dev/ns/v0.2.0"
-# OpenVEX's justifications -> CycloneDX's, which has no word for the fourth.
+# OpenVEX's justifications -> CycloneDX's, which has no equivalent of the fourth.
 JUSTIFICATIONS = {
     "component_not_present": "code_not_present",
     "vulnerable_code_not_present": "code_not_present",
@@ -41,7 +41,7 @@ class VexError(Exception):
 
 @dataclass(frozen=True, order=True)
 class Statement:
-    """What an author states about one vulnerability in some products, which are package URLs.
+    """An author's statement about one vulnerability in some products, which are package URLs.
 
     `justification`: one of `JUSTIFICATIONS`, for products that are not affected. `note`: the reason, for readers.
     """
@@ -69,7 +69,7 @@ def _read(path: Path) -> Sequence[Statement]:
         raise VexError(f"there is no VEX document {path}", "run `doit vex`, or name another file") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise VexError(f"{path} is not a VEX document: {error!r}") from error
-    raise VexError(f"{path} is not a VEX document", "OpenVEX and CycloneDX, as JSON, are read")
+    raise VexError(f"{path} is not a VEX document", "OpenVEX and CycloneDX, as JSON, are supported")
 
 
 def _openvex(document: Mapping[str, Any]) -> Iterator[Statement]:
@@ -95,7 +95,7 @@ def _cyclonedx(document: Mapping[str, Any]) -> Iterator[Statement]:
 
 
 def status_of(statements: Iterable[Statement], numbers: frozenset[str], products: frozenset[str]) -> str:
-    """Return the status of a vulnerability, known by these numbers, in products that make one component.
+    """Return the status of a vulnerability, known by these numbers, in the products of one component.
 
     A statement has to name every product. Without one the vulnerability is open. Raises `VexError` if two
     statements contradict each other.

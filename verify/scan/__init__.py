@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Known vulnerabilities in what a release contains."""
+"""Known vulnerabilities in the components of a release."""

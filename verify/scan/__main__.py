@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Look for known vulnerabilities: `python -m verify.scan [--json] --sbom FILE [--vex FILE] DATABASE…`.
+"""Search for known vulnerabilities: `python -m verify.scan [--json] --sbom FILE [--vex FILE] DATABASE…`.
 
 See verify/scan/match.py.
 Exit status: 0 nothing is open, 1 a vulnerability is open, 2 a file cannot be read or has neither format.

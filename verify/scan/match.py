@@ -229,7 +229,7 @@ def _subject(refs: Sequence[str], components: Mapping[str, _Entry], inside: set[
 def _candidates(
     subjects: Sequence[Subject], database: Database, result: Result, release: str
 ) -> Iterator[tuple[Subject, Advisory, Affected]]:
-    """Yield what to compare. Other advisories are counted, and reported if they have the name of a component."""
+    """Yield the pairs to compare. Other advisories are counted, and reported if they have the name of a component."""
     alpine: dict[str, list[Subject]] = {}
     wheels: dict[str, list[Subject]] = {}
     for subject in subjects:
@@ -277,7 +277,7 @@ def _finding(
         if not hit and compare is not None:
             hit = any(within(subject.compared, events, compare) for events in affected.ranges)
             if not affected.ranges and not affected.versions and affected.repos:
-                raise IncomparableError("the advisory lists commits only")
+                raise IncomparableError("the advisory lists only commits")
         elif not hit and not affected.versions:
             raise IncomparableError("the advisory lists commits and no versions")
     except IncomparableError as error:

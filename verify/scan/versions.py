@@ -25,7 +25,8 @@ class IncomparableError(Exception):
 
 
 class ApkOrder:
-    """apk's order of versions. `learn` compares thousands of pairs by one apk. `root`: the sandbox with apk."""
+    """apk's order of versions. `learn` compares thousands of pairs with one call of apk. `root`: the sandbox with
+    apk."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -36,7 +37,7 @@ class ApkOrder:
         """Return -1, 0 or 1 for a pair passed to `learn`. Raises `IncomparableError` if apk rejects either version."""
         for version in (one, other):
             if not self._valid.get(version, False):
-                raise IncomparableError(f"{version!r} is no version for apk")
+                raise IncomparableError(f"{version!r} is not a version for apk")
         return self._known[one, other]
 
     def learn(self, pairs: Iterable[tuple[str, str]]) -> None:
@@ -61,7 +62,7 @@ class ApkOrder:
             self._valid |= {version: version not in bad for version in batch}
 
     def _ask(self, pairs: Sequence[tuple[str, str]]) -> None:
-        """Compare by a generated database of packages p0, p1 …: apk prints those that are older, or equal."""
+        """Compare with a generated database of packages p0, p1 …: apk prints those that are older, or equal."""
         with tempfile.TemporaryDirectory(prefix="nabla-versions-") as scratch:
             database = Path(scratch) / "lib" / "apk" / "db"
             database.mkdir(parents=True)
@@ -88,13 +89,13 @@ class ApkOrder:
 
 
 def _block(number: int, version: str) -> str:
-    # apk takes packages with the same checksum for one package.
+    # apk treats packages with the same checksum as one package.
     checksum = base64.b64encode(hashlib.sha1(str(number).encode(), usedforsecurity=False).digest()).decode()
     return f"C:Q1{checksum}\nP:p{number}\nV:{version}\nA:x86_64\nS:1\nI:1\nT:-\nL:-\n\n"
 
 
 def compare_pep440(one: str, other: str) -> int:
-    """Compare two versions by PEP 440, which also orders the kernel's. Raises `IncomparableError`."""
+    """Compare two versions according to PEP 440, which also orders the kernel's. Raises `IncomparableError`."""
     from packaging.version import InvalidVersion, Version
 
     try:

@@ -259,9 +259,9 @@ def test_damaged_packages_have_no_form(copy: Copy, tmp_path: Path) -> None:
     index = copy.path(layout.INDEX).read_bytes()
     file = tmp_path / "damaged"
     wrong = {
-        "": "no file of apk 3",
-        "ADB": "no file of apk 3",
-        "ADBc\x01\x01xxxx": "no file of apk 3",
+        "": "not a file of apk 3",
+        "ADB": "not a file of apk 3",
+        "ADBc\x01\x01xxxx": "not a file of apk 3",
         "ADB.pckg\x01": "damaged",
         "ADB.pckg\x01\x00\x00\x00": "smaller than its head",
         "ADB.pckg\xff\xff\xff\x3f": "ends too early",

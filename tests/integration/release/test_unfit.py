@@ -159,7 +159,7 @@ INSIDE: list[tuple[str, Tamper, str, str]] = [
     ("no report", lambda c: c.path("report/index.html").unlink(), "layout", "report/index.html is missing"),
     ("no licenses", lambda c: shutil.rmtree(c.path("licenses")), "layout", "no license texts"),
     ("image ends early", lambda c: _only(c, _same, lambda data: data[:-9]), "images", "ends too early"),
-    ("image goes on", lambda c: _only(c, _same, lambda data: data + b"\0"), "images", "goes on behind its end"),
+    ("image goes on", lambda c: _only(c, _same, lambda data: data + b"\0"), "images", "has data behind its end"),
     ("image is no zstd", lambda c: _only(c, _same, lambda data: b"\0" + data), "images", "cannot be decompressed"),
     ("no checksum", lambda c: _only(c, _same, _without_checksum), "images", "does not state its size and checksum"),
     ("another raw sum", _unfit, "images", "contains an image with another sum"),
@@ -192,12 +192,12 @@ INSIDE: list[tuple[str, Tamper, str, str]] = [
     ("VEX against itself", lambda c: c.edit(layout.OPENVEX, _contradict), "vex", "contradicts itself about CVE-"),
     ("VEX of no schema", lambda c: c.edit(layout.VEX_CYCLONEDX, lambda d: d.update(x=1)), "vex", "is not valid"),
     ("no SPDX", lambda c: c.replace(SPDX, b"{"), "sbom", f"{SPDX} cannot be read"),
-    ("damaged blob", lambda c: c.flip(_largest(c)), "oci", "is not what its descriptor says"),
+    ("damaged blob", lambda c: c.flip(_largest(c)), "oci", "does not match its descriptor"),
     (
         "blob too many",
         lambda c: c.path(f"{LAYOUT}/blobs/sha256/0").write_text(""),
         "oci",
-        "other files than it needs",
+        "contains wrong files",
     ),
     ("other content in the layer", _rebuild_layer, "oci", "nabla-run in the layer is not that of the release"),
     (

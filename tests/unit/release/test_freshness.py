@@ -72,7 +72,7 @@ def test_command_line(site: Published, capsys: pytest.CaptureFixture[str], monke
     assert fresh.main([site.url, f"{target}-2"]) == 2
     (site.base / "user" / "repositories").rename(site.base / "forgotten")
     assert fresh.main(["--root", __file__, site.url, f"{target}-2"]) == 1
-    assert "metadata are malformed" in capsys.readouterr().err
+    assert "the metadata is malformed" in capsys.readouterr().err
 
 
 # What a server, or somebody between, can do with everything that was ever published.

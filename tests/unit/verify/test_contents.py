@@ -142,7 +142,7 @@ def test_what_a_root_file_system_must_have() -> None:
     library = listing.files[f"/{parts['libstdc++'].files[-1]}"]
     system = Contents("t", whole=True, files={pie.LOADER: loader, "/usr/lib/x.so": library})
     problems = {finding.path: finding.problems for finding in pie.examine_all(system)}
-    assert problems == {pie.LOADER: (), "/usr/lib/x.so": ("libgcc_s.so.1 is not to be found",)}
+    assert problems == {pie.LOADER: (), "/usr/lib/x.so": ("libgcc_s.so.1 cannot be found",)}
     system.files["/opt/libgcc_s.so.1"] = library
     assert [finding.path for finding in pie.examine_all(system) if finding.problems] == ["/usr/lib/x.so"]
     system.files["/etc/ld-musl-x86_64.path"] = lambda: b"/usr/lib\n/opt\n"

@@ -328,7 +328,7 @@ TAMPERED: list[tuple[str, Callable[[Signed], object], str]] = [
     ("control characters in a path", lambda s: s.lie(different={"\x1b[2J": WRONG}), "cannot be printed"),
     ("control characters in a subject", lambda s: s.lie(subjects={"\x1b[2J": WRONG}), "cannot be printed"),
     ("a number for a path", _number_for_a_path, "cannot be printed"),
-    ("another environment", lambda s: s.lie(environment={"machine": "x"}), "has other entries"),
+    ("another environment", lambda s: s.lie(environment={"machine": "x"}), "does not have the entries"),
     ("an earlier release", _another_release, "another provenance"),
     # Other formats that Mallory signs.
     ("more in the predicate", lambda s: s.lie_data(lambda d: d["predicate"].update(note="x")), FORM),
@@ -346,7 +346,7 @@ TAMPERED: list[tuple[str, Callable[[Signed], object], str]] = [
     ("a changed name", _payload(lambda d: d["predicate"].update(signer="carol")), UNSIGNED),
     ("a second signature", lambda s: s.envelope(_two_signatures), "more than one signed payload"),
     ("no signature", lambda s: s.envelope(lambda d: d["signatures"].clear()), "more than one signed payload"),
-    ("another key's name", lambda s: s.envelope(lambda d: d["signatures"][0].update(keyid="x")), "names another key"),
+    ("another key's name", lambda s: s.envelope(lambda d: d["signatures"][0].update(keyid="x")), "does not name the key"),
     ("an unsigned note", lambda s: s.envelope(lambda d: d.update(note="x")), "more than one signed payload"),
     ("an empty file", lambda s: s.write(b""), "not a DSSE envelope"),
     ("no text", lambda s: s.write(b"\xff\xfe{}"), "codec can't decode"),

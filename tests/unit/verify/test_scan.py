@@ -215,7 +215,7 @@ def test_versions_of_a_repository(tmp_path: Path, subjects: list[Subject], order
         ),
         (
             osv("CVE-1-1", ALPINE, "curl", START, {"fixed": "8.15-foo"}),
-            "CVE-1-1: curl 8.14.1: '8.15-foo' is no version for apk",
+            "CVE-1-1: curl 8.14.1: '8.15-foo' is not a version for apk",
         ),
         (osv("CVE-1-1", "PyPI", "numpy", START, {"fixed": "x"}), "CVE-1-1: numpy 2.5.5: Invalid version: 'x'"),
         (

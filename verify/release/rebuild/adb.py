@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The content of apk's files (version 3) without signatures.
 
-A file is a stream of blocks, stored or deflated: the data base of metadata, signatures of it, and the content of files.
+A file is a stream of blocks, stored or deflated: the database of metadata, its signatures, and the content of files.
 The signatures are part of the stream, so the size of a package depends on its signer, and an index lists the sizes.
 The formats: apk-v3(5) and the schema of indexes in apk's source.
 """
@@ -20,7 +20,7 @@ _INDEX = b"indx"
 _DATABASE, _SIGNATURE, _EXTENDED = 0, 1, 3
 _ALIGNMENT = 8
 _CHUNK = 1 << 20
-# An index is small. The limit keeps a malformed file from filling the memory.
+# An index is small. The limit prevents a malformed file from filling the memory.
 _LARGEST_DATABASE = 64 << 20
 _INT, _OBJECT, _TYPE, _VALUE = 0x1 << 28, 0xE << 28, 0xF << 28, (1 << 28) - 1
 # Positions in the objects of an index and of a package.
@@ -49,16 +49,16 @@ class _Stream:
     def __init__(self, file: BinaryIO) -> None:
         magic = file.read(4)
         if magic not in (_STORED, _DEFLATED):
-            raise AdbError("this is no file of apk 3, or its compression is unknown")
+            raise AdbError("this is not a file of apk 3, or its compression is unknown")
         self._file = file
         self._inflate = zlib.decompressobj(-zlib.MAX_WBITS) if magic == _DEFLATED else None
         self._buffer = _STORED if self._inflate is None else b""
         # A deflated stream repeats the magic number of a stored one.
         if self.read(4) != _STORED:
-            raise AdbError("there is no data base behind the magic number")
+            raise AdbError("there is no database after the magic number")
 
     def read(self, size: int) -> bytes:
-        """Return as many bytes, less only at the end."""
+        """Return this number of bytes, or fewer at the end."""
         while len(self._buffer) < size:
             more = self._more(size - len(self._buffer))
             if not more:
@@ -68,7 +68,7 @@ class _Stream:
         return data
 
     def pieces(self, size: int) -> Iterator[bytes]:
-        """Yield exactly as many bytes in pieces."""
+        """Yield exactly this number of bytes in pieces."""
         while size:
             data = self.read(min(size, _CHUNK))
             if not data:
@@ -135,7 +135,7 @@ def _without_sizes(data: bytearray) -> bytearray:
 
 
 def _slots(data: bytearray, value: int) -> range:
-    """Return the offsets of the values in an object or array; the first is that of their number."""
+    """Return the offsets of the values in an object or array; the first offset is that of their number."""
     if value & _TYPE != _OBJECT:
         raise AdbError("the index has an unexpected structure")
     start = value & _VALUE

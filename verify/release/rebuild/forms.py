@@ -22,7 +22,7 @@ from verify.release import layout, signatures, statement
 from verify.release.layout import CYCLONEDX, INDEX, REPORT, REPOSITORY, SPDX, STATEMENT
 from verify.release.rebuild import adb
 
-# What a signer adds.
+# Files that a signer adds.
 WITHOUT_FORM = frozenset({layout.SUMS, layout.SIGNATURE, layout.SIGNERS, layout.PACKAGE_KEY})
 
 _SERIAL = re.compile(r"urn:uuid:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -2,7 +2,8 @@
 """The statement of a rebuild: an in-toto statement (v1) by a person who built a release again, in a fixed format.
 
 The subjects are the files of the release with a signature-free form, with their digests. The predicate names the
-provenance of the release, and says which forms of the rebuild were equal and which were not (docs/rebuilds.md).
+provenance of the release, and lists the forms of the rebuild that were equal and those that were not
+(docs/rebuilds.md).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ MEDIA_TYPE = "application/vnd.in-toto+json"
 PREDICATE = "urn:x-nabla:rebuild:v1"  # docs/rebuilds.md describes it
 NAMESPACE = "nabla-rebuild"  # OpenSSH's namespace for signatures of these statements
 SIGNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,99}")
-# What a signer says about the machine; nothing depends on it.
+# The signer's description of the machine; nothing depends on it.
 ENVIRONMENT = ("kernel", "python", "results", "system")
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -81,7 +82,7 @@ def _check(rebuild: Rebuild) -> None:
     if not _COMMIT.fullmatch(str(rebuild.commit)):
         raise RebuildError("the commit in the statement is not a commit")
     if tuple(sorted(rebuild.environment)) != ENVIRONMENT:
-        raise RebuildError(f"the environment in the statement has other entries than {', '.join(ENVIRONMENT)}")
+        raise RebuildError(f"the environment in the statement does not have the entries {', '.join(ENVIRONMENT)}")
     texts = (rebuild.signer, rebuild.version, *rebuild.environment.values())
     texts += (*rebuild.subjects, *rebuild.equal, *rebuild.different)
     if not all(isinstance(each, str) and each.isprintable() for each in texts):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verification summary (VSA) of a release: an in-toto statement v1 with SLSA's predicate of that name, v1.
 
-Consumers who trust the verifier read there that the checks passed, and need not repeat them. The envelope is
+It tells consumers who trust the verifier that the checks passed, so that they need not repeat them. The envelope is
 DSSE with one signature by OpenSSH in the namespace `nabla-summary`.
 """
 
@@ -22,7 +22,7 @@ VERIFIER = "urn:x-nabla:verify.release"
 POLICY = "urn:x-nabla:allowed-signers"
 SLSA = "1.2"
 NAMESPACE = "nabla-summary"
-# The provenance exists, is complete and signed, but by the person who built: docs/release.md.
+# The provenance exists, is complete and signed, but the signer is the person who built the release: docs/release.md.
 LEVEL = "SLSA_BUILD_LEVEL_1"
 
 
@@ -30,7 +30,7 @@ LEVEL = "SLSA_BUILD_LEVEL_1"
 class Summary:
     """The result of a verification. `subjects`: path -> sha256. `policy`: the digest of the file of allowed signers.
 
-    `inputs`: name -> sha256 of the statements that were verified. `rebuilds`: how many were required.
+    `inputs`: name -> sha256 of the statements that were verified. `rebuilds`: the number of required rebuilds.
     """
 
     version: str

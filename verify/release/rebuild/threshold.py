@@ -3,13 +3,13 @@
 
 A statement counts if
 
-    its file is <signer>.json, a DSSE envelope with one signature, by OpenSSH, of that name in the file of signers
+    its file is <signer>.json, a DSSE envelope with one OpenSSH signature by that name in the file of signers
     it names that signer, and this release's version, commit, provenance and files, each with its digest
     it lists all files with a signature-free form as equal, and the forms are those of this release
     its key counts once, and the publisher's key does not count
 
-Forms are computed here, so a statement cannot claim equality with other bytes. That its signer really built the release
-is what the signature promises.
+Forms are computed here, so a statement cannot claim equality with other bytes. The signature only promises that the
+signer really built the release.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Vote:
-    """One statement of a rebuild. `key`: of its signer. `problem`: why it does not count; empty if it does."""
+    """One statement of a rebuild. `key`: the signer's key. `problem`: why it does not count; empty if it does."""
 
     signer: str
     key: bytes = b""
@@ -83,14 +83,14 @@ def problems(votes: list[Vote], threshold: int) -> tuple[str, ...]:
 
 
 def summary(votes: list[Vote]) -> str:
-    """Return who built the release again, and which statements do not count."""
+    """Return a sentence about the signers who rebuilt the release, and the statements that do not count."""
     good = ", ".join(vote.signer for vote in votes if not vote.problem)
     bad = "; ".join(f"{vote.signer}: {vote.problem}" for vote in votes if vote.problem)
     return f"rebuilt by {good or 'nobody'}" + (f"; not counted: {bad}" if good and bad else "")
 
 
 def _once(votes: list[Vote]) -> Iterator[Vote]:
-    """Let each key vote once."""
+    """Accept one vote for each key."""
     first: dict[bytes, str] = {}
     for vote in votes:
         other = first.setdefault(vote.key, vote.signer) if not vote.problem else vote.signer
@@ -103,7 +103,7 @@ def _vote(path: Path, files: Mapping[str, str], stated: Statement, signers: Path
         return Vote(shown, problem="the file's name is not <signer>.json")
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
-        return Vote(path.stem, problem="this is not a file, or too large")
+        return Vote(path.stem, problem="this is not a file, or it is too large")
     try:
         text = path.read_text(encoding="utf-8")
         payload, key = signatures.open_signed(text, MEDIA_TYPE, path.stem, signers, NAMESPACE)
@@ -123,7 +123,7 @@ def _contradictions(
     if rebuild.signer != signer:
         yield f"the statement is by {rebuild.signer!r}"
     if rebuild.provenance != files[STATEMENT]:
-        yield "the statement is about another release: it names another provenance"
+        yield "the statement is about another release: it names a different provenance"
     if (rebuild.version, rebuild.commit) != (stated.version, stated.commit):
         yield f"the statement is about version {rebuild.version} of commit {rebuild.commit}"
     yield from _differences("subject", rebuild.subjects, {path: files[path] for path in expected})
@@ -141,4 +141,4 @@ def _differences(kind: str, claimed: Mapping[str, str], expected: Mapping[str, s
         elif path not in expected:
             yield f"the release has no {kind} {path}"
         elif claimed[path] != expected[path]:
-            yield f"the {kind} {path} has another digest in the statement"
+            yield f"the {kind} {path} has a different digest in the statement"
