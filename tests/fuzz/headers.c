@@ -146,7 +146,7 @@ static time_t time_of(const struct file *f)
 }
 
 /* Makes the file consistent again, as somebody could who forges one. */
-static void mend(struct file *f)
+static void repair(struct file *f)
 {
 	struct seal seal;
 	memcpy(&seal, f->second, sizeof seal);
@@ -340,7 +340,7 @@ static void prepare(void)
 	snprintf(instant_path, sizeof instant_path, "%s/nabla-run/%s", folder, name);
 	memcpy(instant.first, &h, sizeof h);
 	memcpy(instant.second, &seal, sizeof seal);
-	mend(&instant);
+	repair(&instant);
 	close_range_of(OWN, ~0u);
 }
 
@@ -383,7 +383,7 @@ int main(int argc, char **argv)
 		for (uint32_t count = draw(4); count; count--)
 			change(&now);
 		if (draw(2))
-			mend(&now);
+			repair(&now);
 		o = options_of(draw(2) ? 0 : draw(9));
 		accepted += try(&now, &o);
 		if (is_new() && corpus_size < CORPUS) {

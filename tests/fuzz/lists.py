@@ -136,8 +136,8 @@ def is_list(page: bytes) -> bool:
 def populated(trace: str) -> list[tuple[int, int]]:
     """Return the pages, and how many each time, that the host was asked for before the filter was installed."""
     before, _ = trace.split("seccomp(SECCOMP_SET_MODE_FILTER", 1)
-    found = [(int(at, 16) - confined.BASE, int(length)) for at, length in POPULATED.findall(before)]
-    return [(at // saved.PAGE, length // saved.PAGE) for at, length in found]
+    calls = [(int(at, 16) - confined.BASE, int(length)) for at, length in POPULATED.findall(before)]
+    return [(at // saved.PAGE, length // saved.PAGE) for at, length in calls]
 
 
 def check_trace(page: bytes, folder: Path) -> str | None:

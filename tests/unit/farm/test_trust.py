@@ -103,7 +103,7 @@ def test_only_known_objects_are_loaded(name: str) -> None:
 
 
 def test_run_needs_a_worker() -> None:
-    with pytest.raises(RuntimeError, match="is no worker"):
+    with pytest.raises(RuntimeError, match="is not a worker"):
         protocol.run("{}")
 
 

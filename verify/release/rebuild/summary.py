@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verification summary (VSA) of a release: an in-toto statement v1 with SLSA's predicate of that name, v1.
 
-It tells consumers who trust the verifier that the checks passed, so that they need not repeat them. The envelope is
+It informs consumers who trust the verifier that the checks passed, so that they need not repeat them. The envelope is
 DSSE with one signature by OpenSSH in the namespace `nabla-summary`.
 """
 
