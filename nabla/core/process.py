@@ -248,17 +248,27 @@ def _start(
 def _communicate(process: subprocess.Popen[Any], data: Any, timeout: float | None) -> tuple[Any, Any]:
     """Like `Popen.communicate`, but checks for signals every second.
 
-    Python runs no handler for a signal that arrives between its last look and the start of a system call.
+    Python runs no handler for a signal that arrives between its last look and the start of a system call. It writes no
+    more input after a timeout, so a thread does.
     """
     end = None if timeout is None else time.monotonic() + timeout
+    if process.stdin is not None:
+        threading.Thread(target=_feed, args=(process.stdin, data), daemon=True).start()
+        process.stdin = None
     while True:
         left = 1.0 if end is None else min(1.0, max(0.0, end - time.monotonic()))
         try:
-            return process.communicate(data, timeout=left)
+            return process.communicate(timeout=left)
         except subprocess.TimeoutExpired:
             if end is not None and time.monotonic() >= end:
                 raise
-            data = None
+
+
+def _feed(stream: IO[Any], data: Any) -> None:
+    """Write all input of a program, which may end before it has read it."""
+    with suppress(BrokenPipeError), stream:
+        if data is not None:
+            stream.write(data)
 
 
 def _pump(

@@ -23,6 +23,16 @@ def test_captures() -> None:
     assert (result.returncode, result.stdout, result.stderr) == (0, "out\nin", "err\n")
 
 
+def test_program_that_reads_late() -> None:
+    """All of its input arrives, although it reads nothing for longer than the time between two looks for signals."""
+    text = "x" * 1_000_000
+    assert process.run(["sh", "-c", "sleep 1.5; cat"], input=text, timeout=60).stdout == text
+
+
+def test_program_that_does_not_read() -> None:
+    assert process.run(["true"], input="x" * 1_000_000).returncode == 0
+
+
 def test_log_is_appended_and_progress_sees_lines(tmp_path: Path) -> None:
     log = tmp_path / "logs" / "task.log"
     seen: list[str] = []
