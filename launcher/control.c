@@ -98,7 +98,7 @@ void control_open(const struct options *o, struct control *c)
 
 /* --- the broker's process -------------------------------------------------------------------------------------------- */
 
-/* No file, no new process or program, no signal, no other socket than those of clients. */
+/* No file, no new process or program, no signal, no socket except those of clients. */
 static const uint16_t calls[] = {
 	SYS_poll, SYS_recvfrom, SYS_sendto, SYS_accept4, SYS_getsockopt, SYS_close, SYS_write, SYS_clock_gettime, SYS_brk,
 	SYS_munmap, SYS_madvise, SYS_restart_syscall, SYS_rt_sigreturn, SYS_exit_group,

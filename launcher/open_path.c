@@ -37,7 +37,7 @@ static bool is_trusted(int dir, const struct stat *link)
 	return !(st.st_mode & (S_IWGRP | S_IWOTH)) || st.st_mode & S_ISVTX;
 }
 
-/* The links of procfs lead to open files; their text is no path. */
+/* The links of procfs lead to open files; their text is not a path. */
 static bool is_magic(int link)
 {
 	struct statfs fs;

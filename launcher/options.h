@@ -19,7 +19,7 @@ struct disk {
 	const char *path;
 	bool read_only;
 	bool cow; /* the guest's changes are discarded when the VM ends */
-	bool directory; /* the root is no image but shares[SHARE_ROOT] */
+	bool directory; /* the root is not an image but shares[SHARE_ROOT] */
 };
 
 #define SHARES_MAX 8

@@ -90,7 +90,7 @@ static const char *parse_name(const struct at *config, const char *name)
 		at_fail(&at, NULL, "has more than %d characters", HOSTNAME_MAX);
 	for (const char *letter = text; *letter; letter++)
 		if (!isalnum((unsigned char)*letter) && !strchr("-._", *letter))
-			at_fail(&at, NULL, "'%s' has other characters than letters, digits, dots, hyphens and underscores", text);
+			at_fail(&at, NULL, "'%s' contains characters other than letters, digits, dots, hyphens and underscores", text);
 	return text;
 }
 

@@ -122,7 +122,7 @@ static void bind(const char *source, const char *destination, unsigned long flag
 		fail(NULL, "mount at %s: cannot open %s: %s", destination, source, strerror(errno));
 	if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
 		fail("mount the directory that contains a regular file of it",
-		     "mount at %s: %s is no directory and no regular file, which is all that a VM can share", destination,
+		     "mount at %s: %s is neither a directory nor a regular file; a VM can share only these", destination,
 		     source);
 	int to = make(destination, S_ISDIR(st.st_mode));
 	if (to < 0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Environments that resemble machines: each has a network namespace, a user, a home, and a checkout of its own.
+"""Environments that resemble machines: each has its own network namespace, user, home and checkout.
 
 The machines are connected by a bridge, which a test can cut. As root, each machine is another user; without root, all
 of this happens in a user namespace, where other users do not exist.

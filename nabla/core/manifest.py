@@ -37,7 +37,7 @@ def file_sha256(path: Path) -> str:
 
 
 def manifest(root: Path) -> str:
-    """Return the manifest of a tree; other entries than files, links and directories have the type `?`."""
+    """Return the manifest of a tree; entries other than files, links and directories have the type `?`."""
     items = sorted(entries(root), key=lambda item: os.fsencode(item[0]))
     with ThreadPoolExecutor() as pool:  # hashlib releases the GIL
         return "".join(pool.map(lambda item: _line(root, *item), items))
@@ -72,7 +72,7 @@ def normalize_metadata(root: Path, epoch: int, programs: Collection[Path] = ()) 
 
 
 def index(root: Path) -> str:
-    """Return the index of a tree as JSON: path -> mode, and for other entries than directories size and time."""
+    """Return the index of a tree as JSON: path -> mode, and for entries other than directories size and time."""
     return json.dumps(_index(root), sort_keys=True)
 
 

@@ -6,7 +6,7 @@ library.
     metadata/N.targets.json                  length and sha256 of every file below releases/ and apk/
     metadata/N.snapshot.json, timestamp.json the current versions
     staged.root.json                         the next root, until enough root keys have signed it
-    releases/<version>/…, releases/newest    releases as they are, and the version of the newest
+    releases/<version>/…, releases/newest    unchanged releases, and the version of the newest
     releases/attestations/<version>/…        statements of rebuilds
     apk/x86_64/…                             the packages of the newest release
 

@@ -47,7 +47,7 @@ def write_sources() -> None:
 
 
 def check_steps() -> Iterator[TaskDict]:
-    """Yield the task `check:sources`, which builds everything and is no part of the group."""
+    """Yield the task `check:sources`, which builds everything and does not belong to the group."""
     yield task.ungrouped(
         task.step(
             "check:sources",

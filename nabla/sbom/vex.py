@@ -119,7 +119,7 @@ def _openvex_statement(statement: Statement) -> dict[str, Any]:
 
 
 def cyclonedx_document(statements: Sequence[Statement]) -> str:
-    """Return a CycloneDX document without other components than the products. Raises `SbomError`."""
+    """Return a CycloneDX document whose only components are the products. Raises `SbomError`."""
     from cyclonedx.model.bom import Bom
     from cyclonedx.model.component import Component, ComponentType
     from cyclonedx.model.impact_analysis import ImpactAnalysisJustification, ImpactAnalysisState

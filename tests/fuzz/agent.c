@@ -6,7 +6,7 @@
  *   agent FOLDER SEED ROUNDS    FOLDER: empty, everything in it may be destroyed
  *
  * What the agent answers has to be frames of the protocol, of sessions that the host began, and no more data than it has credit
- * for; at the end of the channel it gives everything back. Ends with status 0; a finding ends it by a sanitizer or by abort().
+ * for; at the end of the channel it frees everything. Ends with status 0; a finding ends it by a sanitizer or by abort().
  */
 #include "agent.h"
 #include "control_wire.h"

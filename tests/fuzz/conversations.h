@@ -37,7 +37,7 @@ static void invent(struct conversation *c, void (*add)(struct conversation *), u
 	c->size = 0;
 	if (corpus_size && draw(8)) {
 		*c = *corpus[draw((uint32_t)corpus_size)];
-		/* go on with another one from somewhere */
+		/* continue with another one from somewhere */
 		if (!draw(4)) {
 			const struct conversation *other = corpus[draw((uint32_t)corpus_size)];
 			uint32_t cut = c->size ? draw(c->size) : 0, from = other->size ? draw(other->size) : 0;

@@ -3,7 +3,7 @@
 
 A round boots a VM, does damage to it, and returns what is wrong, or nothing. What a guest program may break is itself;
 a panic, a forbidden host call, a VM that never ends, or one that a signal ends, is a finding. A finding is its seed:
-a file in crashes/ names the fuzzer and the seed, and the tests run that round for ever.
+a file in crashes/ names the fuzzer and the seed, and the tests run that round forever.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Fuzzer:
 
 
 def boot(image: Path, options: Sequence[str], command: Sequence[str], timeout: int, **more: object) -> tuple[int, str]:
-    """Run a command in a VM; return nabla-run's status and all that was written, the kernel's messages included."""
+    """Run a command in a VM; return nabla-run's status and all output, including the kernel's messages."""
     argv = [str(NABLA_RUN), "--verbose", "--append", "loglevel=5", "--ephemeral", "--timeout", str(timeout), *options]
     finished = subprocess.run(  # type: ignore[call-overload]
         [*argv, str(image), "--", *command],

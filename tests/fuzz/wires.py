@@ -36,7 +36,7 @@ def is_answer(frame: bytes) -> bool:
 
 
 def odd_frame(draw: random.Random) -> bytes:
-    """Return something that is no frame, hardly one, or one whose headers lie."""
+    """Return bytes that are not a frame, barely a frame, or a frame with wrong headers."""
     kind = draw.randrange(8)
     if kind == 0:
         return draw.randbytes(draw.choice([0, 0, 1, 5, 13, 14, 15, 59]))
@@ -81,7 +81,7 @@ class Wire:
         end.settimeout(PATIENCE)
 
     def send(self, frame: bytes) -> None:
-        """Send a frame; what the host refuses to send is no frame."""
+        """Send a frame; data that the host refuses to send is not a frame."""
         data = len(frame).to_bytes(4, "big") + frame if self.stream else frame
         try:
             self.end.sendall(data)

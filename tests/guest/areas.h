@@ -198,7 +198,7 @@ static void direct(struct area *a)
 {
 	if (direct_fd < 0)
 		return;
-	/* each process has a place of its own in the file */
+	/* each process has its own place in the file */
 	off_t at = (off_t)(getpid() % 200) * 16 * PAGE;
 	size_t size = (a->pages > 16 ? 16 : a->pages) * PAGE;
 	if (pwrite(direct_fd, a->at, size, at) != (ssize_t)size)

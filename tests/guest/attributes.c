@@ -286,7 +286,7 @@ static void test_holes(void)
 	static char data[SIZE];
 	int fd = open("h", O_CREAT | O_RDWR, 0644);
 	memset(data, 'd', SIZE);
-	CHECK(write(fd, data, SIZE) == SIZE && fallocate(fd, HOLE, PAGE, 4 * PAGE) == 0 && pages_of(fd) == 12, "a hole gives pages back");
+	CHECK(write(fd, data, SIZE) == SIZE && fallocate(fd, HOLE, PAGE, 4 * PAGE) == 0 && pages_of(fd) == 12, "a hole frees pages");
 	CHECK(pread(fd, data, SIZE, 0) == SIZE && data[PAGE - 1] == 'd' && !data[PAGE] && !data[5 * PAGE - 1] && data[5 * PAGE] == 'd' &&
 		      pages_of(fd) == 12,
 	      "and reads as zeros, and stays a hole");

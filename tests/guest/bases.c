@@ -80,7 +80,7 @@ static void test_traced(void)
 	CHECK(ptrace(PTRACE_SETFPREGS, pid, 0, &fp) == 0, "SETFPREGS");
 	memset(&fp, 0, sizeof fp);
 	CHECK(ptrace(PTRACE_GETFPREGS, pid, 0, &fp) == 0 && fp.xmm_space[5] == 0x12345678, "is kept");
-	CHECK(ptrace(PTRACE_CONT, pid, 0, 0) == 0 && exited_with(wait_status(pid), 42), "the child goes on");
+	CHECK(ptrace(PTRACE_CONT, pid, 0, 0) == 0 && exited_with(wait_status(pid), 42), "the child continues");
 }
 
 /* How the handler damages the frame that it returns through. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // pthread_cancel: in blocking calls, also when a handler with SA_RESTART interrupts them; disabled, asynchronous,
-// with clean-up handlers; and that a cancelled call has no side effect.
+// with clean-up handlers; and that a canceled call has no side effect.
 #define _GNU_SOURCE
 #include "tap.h"
 #include "util.h"
@@ -276,7 +276,7 @@ static void test_storm(void)
 		pthread_join(t, &result);
 		good += result == PTHREAD_CANCELED || (i % 3 == 0 && !result);
 	}
-	CHECK(good == 300, "300 threads cancelled as they start");
+	CHECK(good == 300, "300 threads canceled as they start");
 }
 
 int main(int argc, char **argv)

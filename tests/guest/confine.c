@@ -101,7 +101,7 @@ static int separated(void)
 		return 3;
 	if (readlink("/proc/self/ns/net", link[1], 63) < 0 || !strcmp(link[0], link[1]))
 		return 4;
-	/* Process 1 of a namespace of its own. */
+	/* Process 1 of a separate namespace. */
 	if (unshare(CLONE_NEWPID))
 		return 5;
 	return exited_with(run_role("first", ""), 0) ? 0 : 6;
@@ -223,7 +223,7 @@ static void test_freezer(void)
 	put("/tmp/groups/cold/cgroup.freeze", "0");
 	while (*count == before)
 		sched_yield();
-	CHECK(put("/tmp/groups/cold/cgroup.kill", "1") && killed_by(wait_status(pid), SIGKILL), "goes on, and is killed");
+	CHECK(put("/tmp/groups/cold/cgroup.kill", "1") && killed_by(wait_status(pid), SIGKILL), "continues, and is killed");
 	rmdir("/tmp/groups/cold");
 	munmap((void *)count, 4096);
 }

@@ -142,7 +142,7 @@ static void test_half_good(void)
 
 static int role(const char *name)
 {
-	if (!strcmp(name, "bad-sigreturn")) { // a frame that is no frame
+	if (!strcmp(name, "bad-sigreturn")) { // not a frame
 		__asm__ volatile("mov $0x1000, %%rsp\n mov $15, %%eax\n syscall" : : : "memory");
 		return 1;
 	}

@@ -76,7 +76,7 @@ static long number_of(const char *text)
 	errno = 0;
 	long value = (long)(text[0] == '-' ? (unsigned long)strtoll(text, &end, 0) : strtoull(text, &end, 0));
 	if (*end || errno) {
-		fprintf(stderr, "escape: %s is no number\n", text);
+		fprintf(stderr, "escape: %s is not a number\n", text);
 		exit(99);
 	}
 	return value;

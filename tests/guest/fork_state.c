@@ -135,7 +135,7 @@ static void test_threads(void)
 	unsigned long before = number;
 	for (int i = 0; i < 5000 && number == before; i++)
 		sleep_ms(1);
-	CHECK(number != before, "another thread goes on in the parent");
+	CHECK(number != before, "another thread continues in the parent");
 	give(t.down[1]);
 	CHECK(exited_with(wait_status(pid), 42), "and is not there in the child");
 	void *good = NULL;
@@ -183,7 +183,7 @@ static void test_clone_flags(void)
 	long woken = syscall(SYS_futex, &words[0], 0 /* FUTEX_WAIT */, 77, &patience, 0, 0);
 	CHECK((woken == 0 || errno == EAGAIN) && words[0] == 0, "CLONE_CHILD_CLEARTID clears and wakes in shared memory");
 	words[1] = 1;
-	CHECK(exited_with(wait_status(pid), 42), "the other thread goes on");
+	CHECK(exited_with(wait_status(pid), 42), "the other thread continues");
 	munmap(words, 4096);
 
 	pid = syscall(SYS_clone, CLONE_PIDFD | SIGCHLD, 0, &fd, 0, 0);
@@ -212,7 +212,7 @@ static void test_usage(void)
 	}
 	int status;
 	CHECK(wait4(pid, &status, 0, &usage) == pid && exited_with(status, 3), "wait4");
-	CHECK(setpgid(0, 0) == 0 || getpgrp() == getpid(), "process group of its own");
+	CHECK(setpgid(0, 0) == 0 || getpgrp() == getpid(), "its own process group");
 	pid = fork();
 	if (pid == 0)
 		_exit(getpgrp() == getppid() && getpid() != getpgrp() ? 42 : 1);

@@ -47,7 +47,7 @@ static void trace(void)
 	if (pid < 0)
 		return;
 	if (pid == 0) {
-		/* a tracer that is killed would leave it stopped for ever */
+		/* a killed tracer would leave it stopped forever */
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (getppid() != me)
 			_exit(0);

@@ -29,7 +29,7 @@ static void *wait_once(void *expected)
 	return NULL;
 }
 
-/* Waits until so many threads have gone on; whether no more have. */
+/* Waits until this number of threads have continued; returns whether no others have. */
 static int has_woken(int count)
 {
 	for (int64_t end = now_ns() + 20000000000; woken < count && now_ns() < end;)
@@ -61,9 +61,9 @@ static void test_wait_and_wake(void)
 	}
 	CHECK(asleep == 5, "five threads wait");
 	CHECK(futex(&word, FUTEX_WAKE, 2, NULL, NULL, 0) == 2, "wake two of five");
-	CHECK(has_woken(2), "two go on");
+	CHECK(has_woken(2), "two continue");
 	CHECK(futex(&word, FUTEX_CMP_REQUEUE, 1, (void *)(long)INT_MAX, &second, 0) == 3, "requeue the others, one woken");
-	CHECK(has_woken(3), "three went on");
+	CHECK(has_woken(3), "three continued");
 	CHECK(futex(&second, FUTEX_WAKE, INT_MAX, NULL, NULL, 0) == 2, "two are found at the second address");
 	for (int i = 0; i < 5; i++)
 		pthread_join(threads[i], NULL);

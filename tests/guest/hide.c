@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A program that takes away from itself what it needs, or what its kernel looks at on its behalf: in each case this
-// program ends by SIGSEGV or gets an error, and the machine goes on.
+// program ends by SIGSEGV or gets an error, and the VM continues.
 #define _GNU_SOURCE
 #include "gate.h"
 #include "tap.h"

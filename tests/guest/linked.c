@@ -136,7 +136,7 @@ static int sleeper(void)
 	return got == -1 && errno == ETIMEDOUT && holds(9) ? 0 : 1;
 }
 
-/* Calls of the kernel with addresses of its own, none of which has been touched. */
+/* System calls with its own addresses, none of which has been touched. */
 static int calls(void)
 {
 	int pipes[2];
@@ -261,7 +261,7 @@ static void test_seen(void)
 		      ptrace(PTRACE_PEEKDATA, b.pid, remote.iov_base, 0) == 77, "a debugger writes");
 	CHECK(process_vm_readv(a.pid, &local, 1, &remote, 1, 0) == sizeof word && word == 8, "to one of them only");
 	CHECK(ptrace(PTRACE_POKEDATA, b.pid, remote.iov_base, 9) == 0 && ptrace(PTRACE_DETACH, b.pid, 0, 0) == 0 && ask(b) &&
-		      ask(a), "both go on");
+		      ask(a), "both continue");
 	snprintf(file, sizeof file, "/proc/%d/maps", a.pid);
 	FILE *maps = fopen(file, "re");
 	int listed = 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Programs that are linked to addresses that cannot be had, or in a way that cannot be loaded: ENOMEM, or the end of that
+// Programs that are linked to unavailable addresses, or in a way that cannot be loaded: ENOMEM, or the end of that
 // process, and nothing worse.
 #define _GNU_SOURCE
 #include "tap.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Private mappings of files: pages are read when they are touched, by the program or by the kernel, and hold what the
-// file has there; what nobody touches is no memory. The file may shrink, relatives may touch first, signals may come.
+// file has there; untouched pages take no memory. The file may shrink, relatives may touch first, signals may come.
 #define _GNU_SOURCE
 #include "tap.h"
 #include "util.h"
@@ -70,14 +70,14 @@ static void test_touch(int fd)
 	char *p = map_file(fd, SIZE, PROT_READ);
 	if (!CHECK(p != MAP_FAILED, "16 MB of a file"))
 		return;
-	CHECK(resident() - rss < MB, "are no memory");
+	CHECK(resident() - rss < MB, "take no memory");
 	CHECK(right(p + SIZE / 2 + 20, 100, SIZE / 2 + 20) && right(p, PAGE, 0) && right(p + SIZE - PAGE, PAGE, SIZE - PAGE),
 	      "what is touched has been read");
 	if (no_mmu()) // others map what is cached around it
 		CHECK(resident() - rss < 2 * MB, "nothing else has");
 	CHECK(right(p, SIZE, 0) && resident() - rss >= SIZE, "all of it is right");
 	munmap(p, SIZE);
-	CHECK(resident() - rss < MB, "and is no memory any more");
+	CHECK(resident() - rss < MB, "and no longer takes memory");
 	p = map_file(fd, SIZE, PROT_READ | PROT_WRITE);
 	unsigned char seen[8];
 	memset(p + MB + 8, 0x55, 8);
@@ -199,7 +199,7 @@ static void test_shrinks(int fd)
 	if (no_mmu())
 		CHECK(right(p + 12 * MB, PAGE, 12 * MB), "what has been read stays");
 	CHECK(bus(p + 8 * MB) == BUS_ADRERR && bus(p + SIZE - 1) == BUS_ADRERR && bus(p + 4 * MB + PAGE) == BUS_ADRERR,
-	      "what is not there any more is SIGBUS");
+	      "pages that no longer exist are SIGBUS");
 	CHECK(right(p + 4 * MB, 100, 4 * MB) && all_bytes(p + 4 * MB + 100, PAGE - 100, 0), "the last page ends in zeros");
 	CHECK(write(pipes[1], p + 9 * MB, 10) == -1 && errno == EFAULT, "EFAULT for the kernel");
 	CHECK(read(fd, p + 9 * MB, 10) <= 0 && pread(fd, p + 9 * MB, 10, 0) == -1 && errno == EFAULT, "also to write");

@@ -90,7 +90,7 @@ static void test_partial(void)
 	munmap(p + 4 * PAGE, 2 * PAGE);
 	CHECK(munmap(p + 1, PAGE) == -1 && errno == EINVAL, "an odd address: EINVAL");
 
-	// How allocators get an aligned block: map too much, give back both ends.
+	// How allocators get an aligned block: map too much, unmap both ends.
 	char *raw = map(8 * MB), *aligned = (char *)(((uintptr_t)raw + 4 * MB - 1) & ~(uintptr_t)(4 * MB - 1));
 	int trimmed = raw != MAP_FAILED;
 	if (aligned > raw)

@@ -54,7 +54,7 @@ class Echo(asyncio.DatagramProtocol):
 
 
 async def main() -> None:
-    """Serve for ever."""
+    """Serve forever."""
     port = int(sys.argv[1])
     server = await asyncio.start_server(serve, "0.0.0.0", port, backlog=512)
     await asyncio.get_running_loop().create_datagram_endpoint(Echo, local_addr=("0.0.0.0", port))

@@ -90,7 +90,7 @@ int main(void)
 	waitpid(pid, &status, 0);
 	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "the OOM killer ends who uses more than there is");
 	char *table = map(half);
-	CHECK(table != MAP_FAILED && !table[0] && !table[half - 1], "others go on");
+	CHECK(table != MAP_FAILED && !table[0] && !table[half - 1], "others continue");
 	munmap(table, half);
 	test_limits(half);
 	return tap_done();

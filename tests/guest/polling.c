@@ -105,7 +105,7 @@ static void test_epoll(void)
 	CHECK(epoll_wait(epoll, got, 4, 20) == 0, "epoll_wait runs out of time");
 	pthread_create(&t, NULL, write_later, NULL);
 	CHECK(epoll_wait(epoll, got, 4, 5000) == 1 && got[0].data.u64 == want.data.u64 && got[0].events == EPOLLIN,
-	      "epoll_wait wakes up and gives the data back");
+	      "epoll_wait wakes up and returns the data");
 	pthread_join(t, NULL);
 	CHECK(epoll_wait(epoll, got, 4, 0) == 1, "level-triggered: again");
 	want.events = EPOLLIN | EPOLLET;

@@ -78,7 +78,7 @@ static void test_processes(void)
 	sigprocmask(SIG_SETMASK, &old, NULL);
 	kill(pid, SIGTERM);
 	spin_on(pid);
-	CHECK(waitpid(pid, NULL, WNOHANG) == 0, "one that blocks SIGTERM goes on");
+	CHECK(waitpid(pid, NULL, WNOHANG) == 0, "one that blocks SIGTERM continues");
 	kill(pid, SIGKILL);
 	CHECK(killed_by(wait_status(pid), SIGKILL), "until SIGKILL");
 

@@ -78,7 +78,7 @@ static void test_vfork(void)
 
 	CHECK(exited_with(wait_status(vfork_exec(SELF, "23")), 23), "vfork and exec");
 	CHECK(exited_with(wait_status(vfork_exec("/no/such/file", "1")), 55),
-	      "vfork and an exec that fails: the child goes on with ENOENT");
+	      "vfork and an exec that fails: the child continues with ENOENT");
 
 	int good = 0;
 	for (int i = 0; i < 100; i++)
@@ -175,7 +175,7 @@ static void test_spawn(void)
 	posix_spawnattr_setpgroup(&attributes, 0);
 	char *sleeper[] = {"child", "pause", NULL};
 	error = posix_spawn(&pid, SELF, NULL, &attributes, sleeper, environ);
-	CHECK(error == 0 && getpgid(pid) == pid, "posix_spawn into a process group of its own");
+	CHECK(error == 0 && getpgid(pid) == pid, "posix_spawn into its own process group");
 	CHECK(kill(-pid, SIGTERM) == 0 && killed_by(wait_status(pid), SIGTERM), "kill of the whole group");
 	posix_spawnattr_destroy(&attributes);
 }
@@ -195,7 +195,7 @@ static void test_shell(void)
 	CHECK(f && fputs("hello\n", f) >= 0 && exited_with(pclose(f), 0), "popen for writing");
 }
 
-/* Runs a child with this argument list, gives back what it wrote. */
+/* Runs a child with this argument list, and returns its output. */
 static int output_of(char **argv, char *text, size_t size)
 {
 	int fds[2];
@@ -277,7 +277,7 @@ static void test_inheritance(void)
 		return;
 	snprintf(number, sizeof number, "%d", fds[1]);
 	CHECK(exited_with(run_role("orphan-maker", number), 0), "a child leaves an orphan behind");
-	CHECK(read(fds[0], &answer, 1) == 1 && answer == '1', "the orphan gets a new parent and goes on");
+	CHECK(read(fds[0], &answer, 1) == 1 && answer == '1', "the orphan gets a new parent and continues");
 	close(fds[0]);
 	close(fds[1]);
 

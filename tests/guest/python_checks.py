@@ -35,7 +35,7 @@ def check(function: Callable[[], None]) -> Callable[[], None]:
 
 @check
 def fork() -> None:
-    """A child has a copy of all that its parent has; neither sees what the other changes."""
+    """A child has a copy of everything that its parent has; neither sees the other's changes."""
     items = list(range(1000))
     reading, writing = os.pipe()
     pid = os.fork()
@@ -173,7 +173,7 @@ def signals() -> None:
     signal.signal(signal.SIGALRM, lambda number, _: seen.append(number))
     signal.setitimer(signal.ITIMER_REAL, 0.05)
     began = time.monotonic()
-    time.sleep(0.2)  # goes on after the signal
+    time.sleep(0.2)  # continues after the signal
     assert time.monotonic() - began >= 0.2
     assert seen[-1] == signal.SIGALRM
     signal.setitimer(signal.ITIMER_REAL, 0.05)

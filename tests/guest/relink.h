@@ -21,7 +21,7 @@ static inline void *relink_at(char *file, Elf64_Addr address)
 	return NULL;
 }
 
-/* Adds `base` to all that are addresses in the dynamic section and in relocations. */
+/* Adds `base` to all addresses in the dynamic section and in relocations. */
 static inline void relink_dynamic(char *file, Elf64_Dyn *dynamic, Elf64_Addr base)
 {
 	Elf64_Addr table = 0, size = 0;

@@ -17,7 +17,7 @@ class Square(tornado.web.RequestHandler):
 
 
 async def main() -> None:
-    """Serve for ever."""
+    """Serve forever."""
     tornado.web.Application([(r"/(\d+)", Square)]).listen(int(sys.argv[1]), "127.0.0.1")
     await asyncio.Event().wait()
 

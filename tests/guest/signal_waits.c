@@ -43,7 +43,7 @@ static void test_interruption(void)
 	handle(SIGUSR1, counting, SA_RESTART);
 	pthread_create(&writer, NULL, write_after_signal, (void *)(long)fds[1]);
 	pthread_create(&poker, NULL, poke, &self);
-	CHECK(read(fds[0], &byte, 1) == 1 && byte == 'x' && count == 1, "with SA_RESTART read goes on");
+	CHECK(read(fds[0], &byte, 1) == 1 && byte == 'x' && count == 1, "with SA_RESTART read continues");
 	pthread_join(poker, NULL);
 	pthread_join(writer, NULL);
 

@@ -20,7 +20,7 @@ __asm__(".text\n"
 	// RDI RSI RDX R8 R9 R10, the red zone and the flags
 	"site_keeps:	movq $77, -8(%rsp)\n movq $88, -120(%rsp)\n stc\n mov $110, %eax\n syscall\n"
 	"	jnc 1f\n cmpq $77, -8(%rsp)\n jne 1f\n cmpq $88, -120(%rsp)\n jne 1f\n ret\n 1: xor %eax, %eax\n ret\n"
-	// enters in front of the `syscall` with a number of its own when EDI is not 0
+	// enters in front of the `syscall` with its own number when EDI is not 0
 	"site_jumped:	mov %edi, %eax\n test %edi, %edi\n jnz 1f\n mov $110, %eax\n 1: syscall\n ret\n"
 	// the tail of each longer instruction reads `mov $39, %eax`, and EAX is 39
 	"site_r8:	mov $39, %eax\n xor %r8d, %r8d\n mov $39, %r8d\n syscall\n lea -39(%rax,%r8), %rax\n ret\n"
@@ -167,7 +167,7 @@ static void test_signals(void)
 	sigaction(SIGALRM, &old, NULL);
 	tap_note("%ld signals, %u outside of the loop", seen, strange);
 	CHECK(wrong == 0, "300 signals in a loop of system calls");
-	CHECK(outside() == 0, "find the program in memory of its own");
+	CHECK(outside() == 0, "find the program in its own memory");
 }
 
 static volatile int handled;

@@ -112,7 +112,7 @@ static void test_unix(void)
 	close(client);
 	close(accepted);
 	CHECK(connect(client = socket(AF_UNIX, SOCK_STREAM, 0), (void *)&name, sizeof name) == -1 && errno == ECONNREFUSED,
-	      "nobody listens any more: ECONNREFUSED");
+	      "nobody listens any longer: ECONNREFUSED");
 	close(client);
 	unlink(name.sun_path);
 	name.sun_path[0] = 0;

@@ -34,7 +34,7 @@ static void test_mutex(void)
 		pthread_join(threads[i], &result);
 		good += (long)result == 20001;
 	}
-	CHECK(good == 8, "eight threads give back their results");
+	CHECK(good == 8, "eight threads return their results");
 	CHECK(counter == 160000, "and no increment under the mutex is lost");
 
 	pthread_mutexattr_t attributes;

@@ -36,7 +36,7 @@ static void test_reservation(void)
 	char *p = reserve(4 * GB, PROT_NONE);
 	if (!CHECK(p != MAP_FAILED, "4 GB of addresses"))
 		return;
-	CHECK(status_bytes("VmRSS:") - rss < MB && status_bytes("VmSize:") > (long)(4 * GB), "are no memory");
+	CHECK(status_bytes("VmRSS:") - rss < MB && status_bytes("VmSize:") > (long)(4 * GB), "take no memory");
 	CHECK(reading(p) == SEGV_ACCERR && writing(p + 2 * GB + 17) == SEGV_ACCERR && running(p + 3 * GB) == SEGV_ACCERR,
 	      "and cannot be touched");
 	int fd = open("/dev/zero", O_RDONLY | O_CLOEXEC), pipes[2];
@@ -252,7 +252,7 @@ static void test_eaters(void)
 		CHECK(run_role("child", NULL) == 0, "a program starts");
 	}
 	char *p = mmap(NULL, before / 2, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	CHECK(p != MAP_FAILED && memset(p, 1, before / 2), "half of the memory can be had in one piece");
+	CHECK(p != MAP_FAILED && memset(p, 1, before / 2), "half of the memory is available in one piece");
 	munmap(p, before / 2);
 }
 

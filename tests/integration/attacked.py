@@ -33,7 +33,7 @@ class Place:
         self.before = self.state()
 
     def state(self) -> object:
-        """Return all that a guest could have changed outside."""
+        """Return the state outside that a guest could have changed."""
         status = self.secret.stat()
         return (
             sorted(os.listdir(self.outside)),

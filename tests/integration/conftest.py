@@ -45,7 +45,7 @@ def minimal() -> Vm:
 
 @pytest.fixture(scope="session")
 def alpine() -> Vm:
-    """Alpine with nabla's libc and busybox in place of its own."""
+    """Alpine with nabla's libc and busybox instead of its own."""
     return Vm(image_of("alpine"), ephemeral=True)
 
 

@@ -45,7 +45,7 @@ class Victim:
         return client
 
     def lives(self) -> None:
-        """Assert that nabla-run and its broker go on."""
+        """Assert that nabla-run and its broker continue."""
         assert json.loads(self.vm.ask(ASK_INFO))["name"] == "vm"
         assert json.loads(self.vm.ask(ASK_STATS))["memory_kib"] > 0
         assert self.vm.process.poll() is None

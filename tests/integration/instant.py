@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VMs that start instantly, with a cache of their own."""
+"""VMs that start instantly, with a separate cache."""
 
 from __future__ import annotations
 

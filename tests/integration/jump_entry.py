@@ -65,7 +65,7 @@ def write(pid: int, address: int, data: bytes) -> None:
 
 
 def map_page(pid: int) -> int:
-    """Make a stopped tracee map one page for the stub; returns its address and leaves its registers as they were."""
+    """Make a stopped tracee map one page for the stub; returns its address and leaves its registers unchanged."""
     saved, registers = Registers(), Registers()
     ptrace(PTRACE_GETREGS, pid, ctypes.byref(saved))
     code = read(pid, saved[RIP], 2)

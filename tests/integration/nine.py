@@ -172,7 +172,7 @@ class Client:
         return opened, new, self.attributes(self.request("make", content)[4:])
 
     def forget(self, *fids: int) -> None:
-        """Give fids back; there is no answer."""
+        """Forget fids; there is no answer."""
         self.send(struct.pack(f"<IBH{len(fids)}I", 7 + 4 * len(fids), TYPES["forget"], 0xFFFF, *fids))
 
     def getattr(self, fid: int) -> Attributes:
@@ -222,7 +222,7 @@ class Client:
         self.request("unlinkat", struct.pack("<I", fid) + text(name) + struct.pack("<I", flags))
 
     def clunk(self, fid: int) -> None:
-        """Give a fid back."""
+        """Clunk a fid."""
         self.request("clunk", struct.pack("<I", fid))
 
     def chmod(self, fid: int, mode: int) -> None:
@@ -252,7 +252,8 @@ class Client:
 def connect(
     stand_in: Path, folder: Path, *options: str, prefix: tuple[str, ...] = (), hello: bool = True, **settings: object
 ) -> Iterator[Client]:
-    """Start nabla-run with the stand-in instead of a kernel and `folder` as the root, and speak to its file server."""
+    """Start nabla-run with the stand-in instead of a kernel and `folder` as the root, and connect to its file
+    server."""
     words = [*prefix, str(NABLA_RUN), "--kernel", str(stand_in), "--init", "/", *options, str(folder)]
     process = subprocess.Popen(  # type: ignore[call-overload]
         [*words, "--", f"bridge={FIRST_STREAM}"],

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs in the guest: saves the VM under load, checks in each VM that goes on that nothing is lost or goes back."""
+"""Runs in the guest: saves the VM under load, checks in the original and in each restored VM that nothing is lost or
+goes backward."""
 
 import os
 import secrets

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """tap_host.py COMMAND…: a host with a tap interface tap0, 10.77.0.1/24, MTU 9000; runs a command there.
 
-To be started in a network namespace of its own, by who has all rights in it. {FD} in the command becomes the number of
-a descriptor that is the tap itself, if --fd stands in front of the command.
+Start it in a separate network namespace, as a user with all capabilities there. If --fd precedes the command, {FD} in
+it is replaced with the number of the tap's descriptor.
 """
 
 import fcntl

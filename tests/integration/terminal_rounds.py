@@ -32,7 +32,7 @@ def look() -> list[object]:
 
 
 def start(words: list[str]) -> int:
-    """Start a command in a process group of its own, in the foreground, and return its process."""
+    """Start a command in its own process group, in the foreground, and return its process."""
     pid = os.fork()
     if pid == 0:
         os.setpgid(0, 0)

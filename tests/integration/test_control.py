@@ -30,7 +30,7 @@ BAD_INPUT = 2
 
 @pytest.fixture(scope="module")
 def vm(minimal: Vm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Named]:
-    """A VM that sleeps, for tests that leave it as it is."""
+    """A VM that sleeps, for tests that do not change it."""
     words = minimal.argv("sleep", "100000", env={"OUTER": "of the VM"})
     with named(words, tmp_path_factory.mktemp("named")) as running:
         yield running
@@ -84,7 +84,7 @@ def test_much_output(vm: Named) -> None:
 
 
 def test_who_does_not_read_stops_nobody_else(vm: Named) -> None:
-    """Its program waits, for its credit is used up; others go on."""
+    """Its program waits, for its credit is used up; others continue."""
     with vm.started("sh", "-c", "dd if=/dev/zero bs=65536 count=100; echo end >&2") as slow:
         assert slow.stdout
         assert slow.stdout.read(1) == b"\0"
@@ -192,7 +192,8 @@ def on_a_terminal(vm: Named, script: str) -> AbstractContextManager[Terminal]:
 
 
 def test_a_terminal_that_is_stopped(vm: Named) -> None:
-    """By another program; the key for it belongs to the guest. The host's terminal is as it was until nabla goes on."""
+    """By another program; the key for it belongs to the guest. The host's terminal is in its original mode until nabla
+    continues."""
     with on_a_terminal(vm, "echo up; read x; stty size; exit 4") as host:
         host.read_until(b"up\r\n")
         until(host.is_raw)

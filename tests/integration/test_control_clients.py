@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The broker of `--name` against clients that say anything, and what it is left with: others and the VM go on."""
+"""The broker of `--name` against clients that send anything, and the consequences: others and the VM continue."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_clients_that_are_none(victim: Victim, what: str) -> None:
 
 @pytest.mark.parametrize("what", WRONG_IN_SESSION)
 def test_clients_that_go_wrong(victim: Victim, what: str) -> None:
-    """Its session hangs up; another one goes on."""
+    """Its session hangs up; another one continues."""
     other, client = victim.running(), victim.vm.connect()
     client.send(start("sh"))
     victim.guest.expect(START)
@@ -133,7 +133,7 @@ def test_clients_that_vanish(victim: Victim) -> None:
 
 
 def test_requests_that_wait_for_room(victim: Victim) -> None:
-    """They go on as soon as there is some, without anything else that happens."""
+    """They continue as soon as there is some, without any other event."""
     clients = [victim.vm.connect() for _ in range(3)]
     victim.lives()  # all are accepted
     broker = victim.vm.broker()
@@ -219,7 +219,7 @@ def test_the_broker_is_confined(launcher: Launcher, tmp_path: Path, options: tup
 
 
 def test_a_broker_that_is_killed(launcher: Launcher, tmp_path: Path) -> None:
-    """The VM goes on, and its name is free."""
+    """The VM continues, and its name is free."""
     with named(launcher.words("say=up line exit=7"), tmp_path) as vm:
         assert vm.process.stdin and vm.process.stdout and vm.process.stderr
         assert vm.process.stdout.readline() == b"up\n"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The broker of `--name` against a guest that says anything: nabla-run goes on, and so do clients, with an error."""
+"""The broker of `--name` against a guest that sends anything: nabla-run continues, and clients get an error."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_forged_frames(victim: Victim, what: str) -> None:
 
 @pytest.mark.parametrize("what", AFTER_START)
 def test_forged_frames_in_a_session(victim: Victim, what: str) -> None:
-    """Another session ends, too, since nothing that follows can be believed; the broker and the VM go on."""
+    """Another session ends, too, since nothing that follows can be trusted; the broker and the VM continue."""
     first = victim.running()
     other = victim.vm.connect()
     other.send(start("sh"))
@@ -214,7 +214,7 @@ def test_a_guest_that_never_reads(launcher: Launcher, tmp_path: Path) -> None:
 
 
 def test_a_guest_that_never_answers(victim: Victim) -> None:
-    """A request is answered within 5 seconds, or it fails; the guest may answer later, and others go on."""
+    """A request is answered within 5 seconds, or it fails; the guest may answer later, and others continue."""
     other, late = victim.running(), [victim.vm.connect() for _ in range(3)]
     for client in late:
         client.send(start("sh"))

@@ -43,7 +43,7 @@ from .vm import Vm
 
 @pytest.fixture(scope="module")
 def vm(minimal: Vm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Named]:
-    """A VM that sleeps, for tests that leave it as it is."""
+    """A VM that sleeps, for tests that do not change it."""
     words = minimal.argv("sleep", "100000", env={"OUTER": "of the VM"})
     with named(words, tmp_path_factory.mktemp("named")) as running:
         yield running
@@ -119,7 +119,7 @@ def test_pause_and_resume(minimal: Vm, tmp_path: Path) -> None:
         assert result.returncode == OWN_ERROR and "VM vm is paused (resume it: nabla resume NAME)" in result.stderr
         assert vm.nabla("resume", "vm").returncode == 0
         assert vm.check("echo 2") == "2\n"
-        # a session that was there before goes on
+        # an earlier session continues
         with vm.started("cat", options=("-i",)) as process:
             assert process.stdin and process.stdout
             process.stdin.write(b"1\n")

@@ -153,7 +153,7 @@ def test_read_only_refuses_each_change(target: Place, stand_in: Path) -> None:
         client.open(opened)
         assert client.read(opened) == b"inside"
         refused("EBADF", lambda: client.write(opened, b"x"))
-        # Removing by fid gives the fid back and removes nothing.
+        # Removing by fid clunks the fid and removes nothing.
         refused("EOPNOTSUPP ENOTSUP", lambda: client.request("remove", struct.pack("<I", client.walk("dir", "file"))))
     assert file.read_bytes() == b"inside" and file.stat().st_mtime_ns == before
     assert sorted(os.listdir(target.share)) == ["dir"]
@@ -276,7 +276,7 @@ def test_links_that_appear_during_requests(target: Place, stand_in: Path) -> Non
 
 
 def test_a_server_that_cannot_start(target: Place, stand_in: Path) -> None:
-    """The launcher says why, in one line, before the VM starts."""
+    """The launcher prints the reason, in one line, before the VM starts."""
     if os.geteuid() != 0:
         pytest.skip("only root can give up the right to read a directory")
     os.chown(target.share, 0, 0)

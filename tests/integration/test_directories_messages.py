@@ -66,7 +66,7 @@ def test_a_half_message(target: Place, stand_in: Path) -> None:
 
 
 def test_a_server_that_does_not_end(target: Place, stand_in: Path) -> None:
-    """It waits for a disk of the host, for instance: nabla-run does not wait for ever, and says what that means."""
+    """It waits for a disk of the host, for instance: nabla-run does not wait forever, and prints the consequence."""
     with connect(stand_in, target.share) as client:
         pid = client.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -134,7 +134,7 @@ def test_messages_that_lie(target: Place, stand_in: Path) -> None:
 
 
 def test_fids_of_nobody(target: Place, stand_in: Path) -> None:
-    """A fid exists once, from the request that makes it to the one that gives it back."""
+    """A fid exists once, from the request that creates it to the one that clunks it."""
     target.make("file")
     with connect(stand_in, target.share) as client:
         file = client.walk("file")
@@ -153,7 +153,7 @@ def test_fids_of_nobody(target: Place, stand_in: Path) -> None:
 
 
 def test_a_guest_that_takes_everything(target: Place, stand_in: Path) -> None:
-    """Fids and open files are limited; what is there goes on, and everything is free in the next session."""
+    """Fids and open files are limited; existing ones keep working, and everything is free in the next session."""
     target.make("file")
     with connect(stand_in, target.share) as client:
         opened = []

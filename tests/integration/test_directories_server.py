@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernel's end of a shared directory against a file server that answers anything, or nothing.
 
-The kernel runs without nabla-run. Whatever the server does, requests fail, and the VM goes on and ends as usual.
+The kernel runs without nabla-run. Whatever the server does, requests fail, and the VM continues and ends as usual.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instant starts: a VM that goes on from a snapshot of its boot does what a VM that boots does."""
+"""Instant starts: a VM that resumes from a snapshot of its boot behaves like a VM that boots."""
 
 from __future__ import annotations
 

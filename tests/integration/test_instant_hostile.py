@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A cache folder that is damaged, foreign, full or in use: the VM boots, and says why only if it is asked."""
+"""A cache folder that is damaged, foreign, full or in use: the VM boots, and reports the reason only on request."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_limits_of_the_caller(minimal: Vm, cache: Cache) -> None:
 
 
 def test_limit_of_addresses(minimal: Vm, cache: Cache) -> None:
-    """Without room for reservations, a VM goes on from a snapshot that has none."""
+    """Without room for reservations, a VM resumes from a snapshot that has none."""
     words = minimal.but(options=("--json",)).argv("/bin/true")
     for limit in ("ulimit -v 2000000", ":", "ulimit -v 2000000", ":"):
         result = subprocess.run(

@@ -104,7 +104,7 @@ def test_numpy_with_an_array_of_half_of_the_memory(testing: Vm) -> None:
 
 
 def test_the_eater_is_refused_and_can_be_ended(testing: Vm) -> None:
-    """malloc returns NULL, and the shell goes on. It starts no program before there is memory again."""
+    """malloc returns NULL, and the shell continues. It starts no program before there is memory again."""
     script = f"""
         {FOLDER}/large eat >/run/eater & eater=$!
         until read -r line </run/eater; do :; done

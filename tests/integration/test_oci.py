@@ -282,7 +282,7 @@ def test_a_root_that_is_read_only(engine: Engine) -> None:
 
 
 def test_podman_gives_its_default_profile_and_no_privilege(engine: Engine, stand_in: Path) -> None:
-    """Observed through a stand-in for the kernel, which loads no filter of its own."""
+    """Observed through a stand-in for the kernel, which does not load its own filter."""
     entry = ["/nabla-run", "--kernel", "/stand-in", "--ephemeral", "/alpine.ext3", "--"]
     if engine.podman.one_id:
         entry[1:1] = ["--run-as", "0"]

@@ -30,7 +30,7 @@ def test_arguments_and_environment(bundle: Bundle) -> None:
 
 
 def test_long_arguments(bundle: Bundle) -> None:
-    """They are no part of the kernel's command line."""
+    """They are not part of the kernel's command line."""
     bundle.process["args"] = ["sh", "-c", "echo ${#1} $#", "sh", "x" * 60_000, *["y"] * 500]
     assert bundle.run() == (0, "60000 501\n")
 
@@ -98,7 +98,7 @@ def test_capabilities(bundle: Bundle, uid: int) -> None:
     shown = capabilities(bundle)
     assert shown["CapBnd"] == kill | chown
     assert shown["NoNewPrivs"] == 1
-    assert shown["CapEff"] == (kill | chown if uid == 0 else kill)  # an execve gives root all that it may have
+    assert shown["CapEff"] == (kill | chown if uid == 0 else kill)  # an execve grants root everything that it may have
     assert shown["CapAmb"] == kill
 
 

@@ -23,7 +23,7 @@ __all__ = ["bundle", "tree"]
 
 @contextmanager
 def network_namespace() -> Iterator[int]:
-    """A process in a network namespace of its own."""
+    """A process in a separate network namespace."""
     words = ["unshare", "--net", "sh", "-c", "ip link set lo up; echo; exec sleep 1000"]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as holder:
         try:
@@ -122,7 +122,7 @@ def test_hooks_that_fail(
 
 
 def test_late_hooks_that_fail(bundle: Bundle, tmp_path: Path) -> None:
-    """They are reported, and the life of the container goes on."""
+    """They are reported, and the container continues."""
     late = ("poststart", "poststop")
     bundle.config["hooks"] = {kind: [hook(tmp_path, "x", "exit 3"), hook(tmp_path, kind, KEEP)] for kind in late}
     pid = bundle.create()

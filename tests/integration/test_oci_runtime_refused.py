@@ -89,7 +89,7 @@ CASES: list[tuple[Change, str]] = [
     (mount(kind="proc", destination="/other"), "a VM cannot mount type 'proc' at /other"),
     (mount(kind="overlay"), "a VM cannot mount type 'overlay' at /mnt"),
     (mount(source="/nowhere"), "mount at /mnt: /nowhere: No such file or directory"),
-    (mount(source="/dev/null"), "/dev/null is no directory and no regular file"),
+    (mount(source="/dev/null"), "/dev/null is neither a directory nor a regular file"),
     (mount(source=""), "mounts[0].source: is empty"),
     (mount(source="/etc/passwd", destination="/etc"), "one of it and /etc/passwd is a directory"),
     (mount("size=1"), "unknown option of a bind: size=1"),

@@ -54,7 +54,7 @@ def test_files_violate_no_rule(name: str) -> None:
 
 
 def test_each_exception_has_an_effect() -> None:
-    """An exception that nothing needs any more would hide the next violation. Optional packages are not built here."""
+    """An exception that is no longer needed would hide the next violation. Optional packages are not built here."""
     listed = {key for key in contents.EXCEPTIONS if not catalog.load(catalog.owners()[key[0]]).optional}
     needed = {
         (each.component, each.rule, pattern)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Debian's programs, unmodified, in the guest: each case of the light sets of tests/programs in a VM of its own.
+"""Debian's programs, unmodified, in the guest: each case of the light sets of tests/programs in a separate VM.
 
 What a case expects is what the same programs print on the host, in a sandbox. Heavy sets are checks of their own:
 `doit check:programs-NAME`.

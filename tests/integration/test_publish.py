@@ -180,7 +180,7 @@ def test_only_what_was_published(installation: Installation) -> None:
 
 
 def refused(installation: Installation, message: str, *options: str) -> None:
-    """Assert that the VM does not start, and that one line says why."""
+    """Assert that the VM does not start, and that one line states the reason."""
     result = installation.run("minimal", "/bin/true", options=options)
     assert result.returncode == OWN_ERROR, result
     assert result.stderr.startswith("nabla-run: ")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A VM saves itself in a file and goes on; other VMs go on from the file, as often as wanted, and know it."""
+"""A VM saves itself to a file and continues; any number of VMs resume from the file, and can detect that."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def test_without_a_window(minimal: Vm, tmp_path: Path) -> None:
 
 
 def test_under_load(testing: Vm, tmp_path: Path) -> None:
-    """Threads, timers, writes to a disk, and a family that shares addresses: all go on, each time."""
+    """Threads, timers, writes to a disk, and a family that shares addresses: all continue, each time."""
     vm = testing.but(options=("--snapshot", str(tmp_path / "s.snap")))
     first = vm.run("python3", "-W", "ignore", "-c", LOAD)
     assert first.output.startswith("original good"), first.describe()
@@ -293,7 +293,7 @@ def test_memory_nearly_full(testing: Vm, tmp_path: Path) -> None:
 
 
 def test_file_system_under_load(copy_of: Callable[[str], Path], tmp_path: Path) -> None:
-    """Saved while a program writes to the image; the restored VM goes on and leaves a sound file system."""
+    """Saved while a program writes to the image; the restored VM continues and leaves a sound file system."""
     disk = copy_of("minimal")
     script = (
         "(until test -e /tmp/stop; do dd if=/dev/zero of=/root/a bs=64k count=9 2>/tmp/log; cp /root/a /root/b; done) &"

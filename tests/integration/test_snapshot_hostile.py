@@ -230,7 +230,7 @@ def test_forged_lists_of_special_pages(small: Saved, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("symbol", ["um_boot_open", "um_boot_async", "um_install_filter", "um_host_exit", "_stext"])
 def test_forged_registers(symbol: str, small: Saved, tmp_path: Path, strace: str) -> None:
-    """It goes on anywhere: in the boot's code, which could open files, too."""
+    """It continues anywhere, even in the boot's code, which could open files."""
     start = word(confined.symbols()[symbol]) + word(confined.symbols()["um_signal_stack"] + 32768)
     check_confined(small.forge(tmp_path / "s", (saved.RESUME_AT, start)), tmp_path, strace)
 
@@ -278,7 +278,7 @@ WORDS = {
 
 @pytest.mark.parametrize("name", WORDS)
 def test_words_of_a_write(name: str, minimal: Vm, tmp_path: Path) -> None:
-    """Whatever a guest names as programs, the VM is saved, goes on, and starts again."""
+    """Whatever a guest names as programs, the VM is saved, continues, and starts again."""
     then = "head -n 1 /proc/nabla/snapshot; { /tmp/0; } 2>/dev/null; busybox echo on"
     script = f'{DAMAGED} printf %s "$0" >/proc/nabla/snapshot; {then}'
     saved_vm, original = save(minimal, tmp_path / "s.snap", "/bin/sh", "-c", script, WORDS[name], then_exit=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TCP connections of a VM that saves itself: those within it go on, those to others end, and new ones come."""
+"""TCP connections of a VM that saves itself: inner ones continue, outer ones end, and new ones are accepted."""
 
 from __future__ import annotations
 

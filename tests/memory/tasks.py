@@ -16,7 +16,7 @@ from tests.memory import fragmentation
 
 
 def check_steps() -> Iterator[TaskDict]:
-    """Yield the task `check:fragmentation`, which takes half an hour and is no part of the group."""
+    """Yield the task `check:fragmentation`, which takes half an hour and does not belong to the group."""
     yield task.ungrouped(
         task.step(
             "check:fragmentation",

@@ -116,7 +116,7 @@ def load(name: str) -> Programs:
 
 
 def run(programs: Programs, case: Case) -> str:
-    """Run one case in a VM of its own. Returns a report of a failure; empty if it passed."""
+    """Run one case in a separate VM. Returns a report of a failure; empty if it passed."""
     words = [str(NABLA_RUN), "--ephemeral", "--memory", case.memory or programs.cases.memory]
     for name, value in ENVIRONMENT.items():
         words += ["--env", f"{name}={value}"]
@@ -124,7 +124,7 @@ def run(programs: Programs, case: Case) -> str:
 
 
 def compare(case: Case, words: list[str]) -> str:
-    """Run a command that runs a case. Returns a report of how its output differs; empty if it does not."""
+    """Run a command that runs a case. Returns a report of the differences in its output; empty if there are none."""
     try:
         done = process.run(words, check=False, timeout=TIMEOUT)
     except CommandError as error:

@@ -16,7 +16,7 @@ BLOCKS, FREE = 64, 24  # of 4096 bytes
 
 
 def superblock(blocks: int = BLOCKS, free: int = FREE, log2: int = 2) -> bytes:
-    """The start of an ext file system, which is all that the report reads."""
+    """The start of an ext file system, the only part that the report reads."""
     head = struct.pack("<IIIII", 16, blocks, 0, free, 0) + struct.pack("<II", 0, log2)
     return bytes(1024) + head + bytes(56 - len(head)) + b"\x53\xef" + bytes(966)
 

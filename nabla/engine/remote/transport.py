@@ -231,7 +231,7 @@ class Server:
             if response.status_code == 206:
                 begins = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
                 if begins is None or int(begins[1]) != have:
-                    raise StoreError(f"{_short(name)} starts at another position than requested")
+                    raise StoreError(f"{_short(name)} does not start at the requested position")
             else:
                 have = 0
             length = response.headers.get("Content-Length", "")

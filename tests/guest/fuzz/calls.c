@@ -152,7 +152,7 @@ static void map(void)
 	}
 }
 
-/* The child makes calls of its own beside its parent's, in memory that looks the same. */
+/* The child makes its own calls beside its parent's, in memory that looks the same. */
 static word fork_here(word left)
 {
 	static int depth;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Damaged ELF files: writes a small program, and an interpreter for it, with random changes in their headers, and
-// executes it. The code of both is one instruction that faults, so all that can go wrong is the loader's.
+// executes it. The code of both is one instruction that faults, so any error is the loader's.
 // Arguments: seed, rounds, [folder].
 #define _GNU_SOURCE
 #include "../util.h"

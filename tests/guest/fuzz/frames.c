@@ -53,7 +53,7 @@ static void handler(int signal, siginfo_t *info, void *context)
 	}
 }
 
-/* One program's life: handlers upon handlers, on the stack or on another one, until one frame is too bad. */
+/* One program's life: nested handlers, on the stack or on another one, until one frame is too bad. */
 static void live(word seed)
 {
 	static char stack[65536];

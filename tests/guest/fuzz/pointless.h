@@ -18,7 +18,7 @@ static int deadly(word signal)
 	return signal < 64 && memchr(list, (int)signal, sizeof list);
 }
 
-/* Calls that would end this process or the machine as they should, or put it to sleep: nothing to be learnt. */
+/* Calls that are supposed to end this process or the VM, or put it to sleep: they show nothing. */
 static int pointless(long n, const word *a)
 {
 	switch ((int)n) { /* root may do anything to the process that waits for us */

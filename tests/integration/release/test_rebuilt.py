@@ -36,7 +36,7 @@ from .copies import SMALL, Copy, Keys, link, make_key
 LARGE = 500_000
 RESIGNED = ("zlib-1", "zlib-dev", "less-", "zstd-libs")
 
-# Compares a rebuild and signs, in a process of its own.
+# Compares a rebuild and signs, in a separate process.
 SIGN = """
 import sys
 from pathlib import Path

@@ -34,7 +34,7 @@ def test_passes_what_is_documented_for_strangers(built: Path, tmp_path: Path) ->
 
 
 def test_passes(built: Path) -> None:
-    """With the key inside: the user who runs the tests may have signed with other keys than the default ones."""
+    """With the key inside: the user who runs the tests may have signed with keys other than the default ones."""
     words = [sys.executable, "-m", "verify.release", "--json", "--trust-embedded-key", str(built)]
     result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -44,7 +44,7 @@ def test_passes(built: Path) -> None:
 
 
 def test_summary(built: Path, forger: Keys, tmp_path: Path) -> None:
-    """The verifier's own key signs what was verified; a failure is no certificate."""
+    """The verifier's own key signs the result; a failure does not certify anything."""
     private, public = forger
     target, signers = tmp_path / "summary.json", tmp_path / "verifiers"
     signers.write_text(f'verifier namespaces="{summary.NAMESPACE}" {public.read_text()}')
@@ -120,7 +120,7 @@ def test_files_of_a_release_have_one_date(built: Path) -> None:
 
 
 def test_images_are_what_was_built(built: Path, tmp_path: Path) -> None:
-    """Decompressed by another program than the checker's."""
+    """Decompressed by a program other than the checker's."""
     raw = tmp_path / "image"
     assert not consistency.decompress(built / "images" / f"{SMALL}.ext3.zst", raw)
     assert raw.read_bytes() == (IMAGES / f"{SMALL}.ext3").read_bytes()

@@ -159,7 +159,7 @@ INSIDE: list[tuple[str, Tamper, str, str]] = [
     ("no report", lambda c: c.path("report/index.html").unlink(), "layout", "report/index.html is missing"),
     ("no licenses", lambda c: shutil.rmtree(c.path("licenses")), "layout", "no license texts"),
     ("image ends early", lambda c: _only(c, _same, lambda data: data[:-9]), "images", "ends too early"),
-    ("image goes on", lambda c: _only(c, _same, lambda data: data + b"\0"), "images", "has data behind its end"),
+    ("image is too long", lambda c: _only(c, _same, lambda data: data + b"\0"), "images", "has data behind its end"),
     ("image is no zstd", lambda c: _only(c, _same, lambda data: b"\0" + data), "images", "cannot be decompressed"),
     ("no checksum", lambda c: _only(c, _same, _without_checksum), "images", "does not state its size and checksum"),
     ("another raw sum", _unfit, "images", "contains an image with another sum"),

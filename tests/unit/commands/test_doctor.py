@@ -43,7 +43,7 @@ ctypes.CFUNCTYPE(ctypes.c_ulong)(ctypes.addressof(ctypes.c_char.from_buffer(page
 
 
 def in_odd_host(setup: str, check: str) -> str:
-    """Run one check after `setup` in user and mount namespaces of its own; return `level: text | hint`."""
+    """Run one check after `setup` in separate user and mount namespaces; return `level: text | hint`."""
     code = (
         f"from nabla.commands import doctor; f = doctor.{check}(); print(f'{{f.level.value}}: {{f.text}} | {{f.hint}}')"
     )

@@ -170,7 +170,7 @@ def test_damaged_state_database_is_put_aside(pipeline: Checkout) -> None:
         Path(f"{path}{extra}").unlink(missing_ok=True)
     path.write_bytes(b"not a database" * 1000)
     output = pipeline.doit()
-    assert "is damaged (file is not a database) and was put aside" in output
+    assert "is damaged (file is not a database) and was renamed" in output
     assert len(ran(output)) == 3
     assert ran(pipeline.doit()) == []
 

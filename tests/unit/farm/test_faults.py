@@ -67,7 +67,7 @@ def test_lost_scheduler_and_lost_workers(farm: Farm, gate: Path) -> None:
     worker.says("the connection to")
     farm.scheduler(scheduler)
     wait_until(lambda: worker.log.read_text().count("worker worker0 of") == 2)
-    # No worker at all: the build goes on without them.
+    # No worker at all: the build continues without them.
     (gate / "go").unlink()
     for path in gate.iterdir():
         path.unlink()

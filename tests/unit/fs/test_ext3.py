@@ -84,7 +84,7 @@ def host(*words: str | Path) -> str:
 
 
 def test_everything_is_in_place(tools: Path, tmp_path: Path) -> None:
-    """Read by the host's e2fsprogs, another version than the one that wrote."""
+    """Read by the host's e2fsprogs, a different version from the writer's."""
     image = write(sample(), tools, tmp_path)
     host("e2fsck", "-fn", image)
     header = host("dumpe2fs", "-h", image)

@@ -72,7 +72,7 @@ def test_graph_of_all_packages() -> None:
 
 
 def test_optional_recipes_belong_to_no_group() -> None:
-    """They have tasks of their own, and the index, the bills of materials and releases do not know them."""
+    """They have separate tasks, and the index, the bills of materials and releases do not include them."""
     names = {each.name for each in catalog.all_recipes() if each.optional}
     assert {"dash", "git", "jq"} <= names
     assert not names & set(catalog.names())

@@ -59,7 +59,7 @@ def test_command_line(site: Published, capsys: pytest.CaptureFixture[str], monke
     monkeypatch.setenv("NABLA_KEYS", str(site.base / "user" / "keys"))
     target = str(site.base / "release")
     assert fresh.main([site.url, target]) == 2
-    assert "hint: --root FILE" in capsys.readouterr().err
+    assert "hint: add --root FILE" in capsys.readouterr().err
     root = str(site.metadata / "1.root.json")
     assert fresh.main(["--root", root, site.url, target]) == 0
     assert capsys.readouterr().out == f"release 1.1.0 in {target}\n"
@@ -124,7 +124,7 @@ def test_freeze(empty: Published) -> None:
     empty.start(days=-10)
     empty.release("1.0.0", days=-10)
     empty.refused("offers nothing new: timestamp.json is expired")
-    # A new timestamp alone does not make the snapshot fresh for ever.
+    # A new timestamp alone does not keep the snapshot fresh forever.
     empty.site(-31).refresh(empty.private())
     empty.rewrite("timestamp.json", "online", lambda signed: signed.update(expires="2999-01-01T00:00:00Z"))
     empty.refused("offers nothing new: snapshot.json is expired")

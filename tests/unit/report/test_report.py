@@ -315,7 +315,7 @@ def test_log_of_a_build() -> None:
     ]
     with pytest.raises(NablaError, match="kernel:build was built twice"):
         list(build_times.parse(text + text))
-    with pytest.raises(NablaError, match="is no time"):
+    with pytest.raises(NablaError, match="is not a time"):
         build_times.seconds("soon")
 
 

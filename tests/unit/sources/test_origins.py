@@ -79,7 +79,7 @@ def test_which_sources_only_one_place_has() -> None:
 
 
 def test_origins_of_one_file_agree() -> None:
-    """Where Debian has upstream's file as it is, both origins pin the same content."""
+    """Where Debian has upstream's unchanged file, both origins pin the same content."""
     for name, each in REMOTE:
         assert (len({origin.sha256 for origin in each.origin}) == 1) == (name not in REPACKED), name
 

@@ -316,7 +316,7 @@ TAMPERED: list[tuple[str, Callable[[Signed], object], str]] = [
     ("another subject", lambda s: s.lie(subjects={**s.read("mallory").subjects, KERNEL: WRONG}), "the subject kernel"),
     ("no subjects", lambda s: s.lie(subjects={}), "no subject bin/nabla-run"),
     ("an added subject", lambda s: s.lie(subjects={**s.read("mallory").subjects, "x": WRONG}), "no subject x"),
-    ("another provenance", lambda s: s.lie(provenance=WRONG), "another provenance"),
+    ("another provenance", lambda s: s.lie(provenance=WRONG), "names a different provenance"),
     ("another commit", lambda s: s.lie(commit="f" * 40), "of commit ffff"),
     ("another version", lambda s: s.lie(version="1.2.4"), "about version 1.2.4"),
     ("another name inside", lambda s: s.lie(signer="alice"), "the statement is by 'alice'"),
@@ -329,7 +329,7 @@ TAMPERED: list[tuple[str, Callable[[Signed], object], str]] = [
     ("control characters in a subject", lambda s: s.lie(subjects={"\x1b[2J": WRONG}), "cannot be printed"),
     ("a number for a path", _number_for_a_path, "cannot be printed"),
     ("another environment", lambda s: s.lie(environment={"machine": "x"}), "does not have the entries"),
-    ("an earlier release", _another_release, "another provenance"),
+    ("an earlier release", _another_release, "names a different provenance"),
     # Other formats that Mallory signs.
     ("more in the predicate", lambda s: s.lie_data(lambda d: d["predicate"].update(note="x")), FORM),
     ("a second digest", lambda s: s.lie_data(lambda d: d["subject"][0]["digest"].update(md5="0" * 32)), FORM),

@@ -261,7 +261,7 @@ def test_own_key_signs_by_default(
     """Without settings other than an address: who gives results takes their own ones back, and nobody else's."""
     monkeypatch.setenv("NABLA_STORE", f"file://{tmp_path}/store")
     assert stores.take(KEY, tmp_path / "taken") is None
-    assert capfd.readouterr().err == "", "an absent entry is no reason for a warning"
+    assert capfd.readouterr().err == "", "an absent entry does not cause a warning"
     monkeypatch.setenv("NABLA_STORE_PUSH", "1")
     assert stores.give(KEY, "musl:build", result) == 1
     assert stores.take(KEY, tmp_path / "taken") is not None
