@@ -168,7 +168,7 @@ static void hang_up(struct session *s, int id)
 {
 	/* the number of a process that has ended may belong to another process */
 	if (!s->file && !s->ended)
-		kill(-s->pid, SIGHUP);
+		kill(-s->pid, s->engine ? SIGKILL : SIGHUP);
 	session_end(s);
 	put_number(CONTROL_EXIT, 0, id, 0);
 }
@@ -200,7 +200,7 @@ static bool handle(const struct control_header *h, uint8_t *content)
 		return true;
 	case CONTROL_SIGNAL:
 		if (!s->file && !s->ended)
-			kill(-s->pid, (int)(number & 0xff));
+			kill(s->engine ? s->pid : -s->pid, (int)(number & 0xff));
 		return true;
 	case CONTROL_WINDOW:
 		if (!s->file && s->out[0] >= 0)

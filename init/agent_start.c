@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent_start.h"
 
-#include "exec.h"
-#include "user.h"
-
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -16,65 +12,6 @@
 
 /* More than the kernel buffers for the reader of a terminal. */
 #define TERMINAL_LEFT (65536 + 4096)
-
-/* A request in memory; every string is NUL-terminated. */
-struct request {
-	struct control_start head;
-	char *user;
-	char *path; /* the working directory, or the file */
-	char **argv;
-	struct settings settings; /* the environment and the user */
-};
-
-/* Splits the strings; the last byte of the content must be NUL. Returns false if there are not as many as announced. */
-static bool parse(struct request *r, uint8_t *content, size_t length, const struct settings *base)
-{
-	char *at = (char *)content + CONTROL_START_SIZE, *end = (char *)content + length;
-	size_t inherited = 0;
-	if (length <= CONTROL_START_SIZE || end[-1])
-		return false;
-	memcpy(&r->head, content, CONTROL_START_SIZE);
-	while (base->env[inherited])
-		inherited++;
-	size_t given = r->head.variables, words = r->head.arguments;
-	/* HOME, USER and LOGNAME may be added */
-	r->argv = calloc(words + 1 + inherited + given + 4, sizeof *r->argv);
-	if (!r->argv)
-		return false;
-	r->settings = *base;
-	r->settings.env = r->argv + words + 1;
-	memcpy(r->settings.env, base->env, inherited * sizeof *base->env);
-	for (size_t i = 0; i < 2 + words + given; i++) {
-		if (at == end)
-			return false;
-		if (i == 0)
-			r->user = at;
-		else if (i == 1)
-			r->path = at;
-		else if (i < 2 + words)
-			r->argv[i - 2] = at;
-		else if (strchr(at, '='))
-			settings_variable(r->settings.env, at);
-		at += strlen(at) + 1;
-	}
-	r->settings.user = *r->user ? r->user : NULL;
-	return at == end;
-}
-
-/* Variables that are neither in the content nor in the settings were allocated for the user. */
-static void release(struct request *r, const struct settings *base, const uint8_t *content, size_t length)
-{
-	for (char **at = r->argv ? r->settings.env : NULL; at && *at; at++) {
-		bool known = (uint8_t *)*at >= content && (uint8_t *)*at < content + length;
-		for (char **each = base->env; *each && !known; each++)
-			known = *each == *at;
-		if (!known)
-			free(*at);
-	}
-	free(r->argv);
-}
-
-/* --- files --------------------------------------------------------------------------------------------------------- */
 
 static int open_regular(const char *path, int flags, mode_t mode, struct stat *st)
 {
@@ -88,12 +25,16 @@ static int open_regular(const char *path, int flags, mode_t mode, struct stat *s
 	return -1;
 }
 
-static int start_file(struct session *s, const struct request *r, uint32_t *value)
+/* The strings are a user, who does not count, and the file. */
+static int start_file(struct session *s, const struct control_start *head, const char *strings, size_t length, uint32_t *value)
 {
 	struct stat st;
-	bool write = r->head.kind == CONTROL_WRITE;
-	int fd = open_regular(r->path, write ? O_WRONLY | O_CREAT : O_RDONLY, r->head.mode & 07777, &st);
-	if (fd < 0 || (write && (ftruncate(fd, 0) < 0 || fchmod(fd, r->head.mode & 07777) < 0))) {
+	bool write = head->kind == CONTROL_WRITE;
+	const char *path = strings + strlen(strings) + 1;
+	if (path >= strings + length)
+		return EINVAL;
+	int fd = open_regular(path, write ? O_WRONLY | O_CREAT : O_RDONLY, head->mode & 07777, &st);
+	if (fd < 0 || (write && (ftruncate(fd, 0) < 0 || fchmod(fd, head->mode & 07777) < 0))) {
 		int error = errno;
 		if (fd >= 0)
 			close(fd);
@@ -108,7 +49,7 @@ static int start_file(struct session *s, const struct request *r, uint32_t *valu
 /* --- programs ------------------------------------------------------------------------------------------------------ */
 
 /* The other ends of in, out[0] and out[1], for the program. */
-static bool open_pipes(struct session *s, const struct request *r, int theirs[3])
+static bool open_pipes(struct session *s, const struct control_start *head, int theirs[3])
 {
 	for (int i = 0; i < 3; i++) {
 		int pair[2];
@@ -122,16 +63,16 @@ static bool open_pipes(struct session *s, const struct request *r, int theirs[3]
 			s->in = ours;
 		fcntl(ours, F_SETFL, O_NONBLOCK);
 	}
-	if (!(r->head.flags & CONTROL_INPUT)) {
+	if (!(head->flags & CONTROL_INPUT)) {
 		close(s->in);
 		s->in = -1;
 	}
 	return true;
 }
 
-static bool open_terminal(struct session *s, const struct request *r, int theirs[3])
+static bool open_terminal(struct session *s, const struct control_start *head, int theirs[3])
 {
-	struct winsize size = {.ws_row = r->head.rows, .ws_col = r->head.columns};
+	struct winsize size = {.ws_row = head->rows, .ws_col = head->columns};
 	s->out[0] = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
 	if (s->out[0] < 0 || ioctl(s->out[0], TIOCSPTLCK, &(int){0}) < 0)
 		return false;
@@ -142,61 +83,19 @@ static bool open_terminal(struct session *s, const struct request *r, int theirs
 	return theirs[0] >= 0 && s->in >= 0;
 }
 
-/* For a vfork child. Returns the error number. */
-static int become(const struct request *r, const struct user *user, const int theirs[3], volatile uint32_t *stage)
+static int start_program(struct session *s, const struct control_start *head, char *strings, size_t length,
+			 const struct settings *base, uint32_t *value, uint32_t *stage)
 {
-	/* the signals that process 1 handles: a handler would run here, in its memory */
-	static const int handled[] = {SIGTERM, SIGUSR1, SIGUSR2, SIGCHLD};
-	sigset_t none;
-	bool terminal = r->head.flags & CONTROL_TERMINAL;
-	setsid();
-	*stage = CONTROL_STAGE_RESOURCES;
-	for (int i = 0; i < 3; i++)
-		if (dup2(theirs[terminal ? 0 : i], i) < 0)
-			return errno;
-	if (terminal)
-		ioctl(STDIN_FILENO, TIOCSCTTY, 0);
-	*stage = CONTROL_STAGE_USER;
-	if (user && !user_become(user))
-		return errno;
-	*stage = CONTROL_STAGE_DIRECTORY;
-	if (chdir(*r->path ? r->path : "/") < 0)
-		return errno;
-	*stage = CONTROL_STAGE_PROGRAM;
-	for (size_t i = 0; i < sizeof handled / sizeof *handled; i++)
-		signal(handled[i], SIG_DFL);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	return exec_in_path(r->argv[0], r->argv, r->settings.env);
-}
-
-static int start_program(struct session *s, struct request *r, uint32_t *value, uint32_t *stage)
-{
-	static volatile int error;
-	static volatile uint32_t where;
-	struct user user = {0};
 	int theirs[3] = {-1, -1, -1};
-	bool terminal = r->head.flags & CONTROL_TERMINAL;
-	if (r->settings.user && user_find(&r->settings, &user)) {
-		*stage = CONTROL_STAGE_USER;
-		return ENOENT;
-	}
-	error = 0;
-	where = CONTROL_STAGE_RESOURCES;
-	if (terminal ? !open_terminal(s, r, theirs) : !open_pipes(s, r, theirs))
-		error = errno;
-	s->pid = error ? -1 : vfork();
-	if (s->pid == 0) {
-		error = become(r, r->settings.user ? &user : NULL, theirs, &where);
-		_exit(127);
-	}
-	if (s->pid < 0 && !error)
-		error = errno;
-	for (int i = 0; i < 3; i++)
+	bool terminal = head->flags & CONTROL_TERMINAL;
+	int error = (terminal ? open_terminal(s, head, theirs) : open_pipes(s, head, theirs)) ? 0 : errno;
+	if (terminal)
+		theirs[1] = theirs[2] = theirs[0];
+	if (!error)
+		error = program_start(head, strings, length, base, theirs, &s->pid, stage);
+	for (int i = 0; i < (terminal ? 1 : 3); i++)
 		if (theirs[i] >= 0)
 			close(theirs[i]);
-	free(user.groups);
-	*stage = where;
 	*value = (uint32_t)s->pid;
 	return error;
 }
@@ -204,23 +103,35 @@ static int start_program(struct session *s, struct request *r, uint32_t *value, 
 int session_start(struct session *s, const struct settings *base, uint8_t *content, size_t length, uint32_t *value,
 		  uint32_t *stage)
 {
-	struct request r = {.argv = NULL};
-	int error = EINVAL;
-	*s = (struct session){.used = true, .in = -1, .out = {-1, -1}, .credit = {CONTROL_OUT_WINDOW, CONTROL_OUT_WINDOW}};
+	struct control_start head;
+	char *strings = (char *)content + CONTROL_START_SIZE;
 	*stage = CONTROL_STAGE_RESOURCES;
-	if (parse(&r, content, length, base)) {
-		bool input = r.head.kind == CONTROL_EXEC ? r.head.flags & CONTROL_INPUT : r.head.kind == CONTROL_WRITE;
-		s->input = input ? malloc(CONTROL_IN_WINDOW) : NULL;
-		if (input && !s->input) {
-			error = ENOMEM;
-		} else if (r.head.kind == CONTROL_EXEC && r.head.arguments) {
-			error = start_program(s, &r, value, stage);
-		} else if (r.head.kind == CONTROL_READ || r.head.kind == CONTROL_WRITE) {
-			*stage = CONTROL_STAGE_FILE;
-			error = start_file(s, &r, value);
-		}
+	if (length <= CONTROL_START_SIZE || content[length - 1])
+		return EINVAL;
+	memcpy(&head, content, CONTROL_START_SIZE);
+	length -= CONTROL_START_SIZE;
+	*s = (struct session){
+		.used = true,
+		.engine = head.flags & CONTROL_ENGINE,
+		.in = -1,
+		.out = {-1, -1},
+		.credit = {CONTROL_OUT_WINDOW, CONTROL_OUT_WINDOW},
+	};
+	int error = 0;
+	bool file = head.kind == CONTROL_READ || head.kind == CONTROL_WRITE;
+	if (file ? head.kind == CONTROL_WRITE : head.flags & CONTROL_INPUT) {
+		s->input = malloc(CONTROL_IN_WINDOW);
+		error = s->input ? 0 : ENOMEM;
 	}
-	release(&r, base, content, length);
+	if (!error && file) {
+		*stage = CONTROL_STAGE_FILE;
+		error = start_file(s, &head, strings, length, value);
+	} else if (!error && head.kind == CONTROL_QUESTION) {
+		s->file = true;
+		error = question_answer(strings, length, &s->out[0]);
+	} else if (!error) {
+		error = start_program(s, &head, strings, length, base, value, stage);
+	}
 	if (error)
 		session_end(s);
 	return error;

@@ -16,6 +16,7 @@ struct session {
 	bool file;   /* no process */
 	pid_t pid;
 	int status;  /* of wait(2); for a file, an error number */
+	bool engine; /* CONTROL_ENGINE */
 	int in, out[2]; /* our ends; -1: closed */
 	bool ready[2];	/* out may have data */
 	bool closed[2]; /* the host knows that out is closed */
@@ -33,6 +34,17 @@ struct session {
  */
 int session_start(struct session *session, const struct settings *base, uint8_t *content, size_t length, uint32_t *value,
 		  uint32_t *stage);
+
+/*
+ * Starts the program that the strings after `head` name, with these descriptors as standard streams. Returns 0 or an error
+ * number, with *stage. The strings, of which the last ends with a NUL, are changed. agent_program.c, and oci/guest/program.c
+ * for containers.
+ */
+int program_start(const struct control_start *head, char *strings, size_t length, const struct settings *base,
+		  const int streams[3], pid_t *pid, uint32_t *stage);
+
+/* Answers CONTROL_QUESTION: *out is to be read, -1: nothing. Returns 0 or an error number. Beside program_start(). */
+int question_answer(char *strings, size_t length, int *out);
 
 /* Accepts input from the host, for the program or file. */
 void session_take_input(struct session *session, const uint8_t *content, size_t length);

@@ -15,7 +15,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -162,19 +161,6 @@ bool command_save(struct settings *s, char **argv)
 	else if (pid > 0)
 		waitpid(pid, NULL, 0);
 	return saved;
-}
-
-/*
- * Lets a stopped child continue untraced. waitpid() without WUNTRACED reports a stop only for a child that has called
- * PTRACE_TRACEME, as some programs do to detect debuggers. The signal that stopped the child is delivered to it.
- */
-static void stop_tracing(pid_t pid, int number)
-{
-	siginfo_t info;
-	/* The kernel sends the SIGTRAP after an exec to the tracer, not to the program. */
-	if (number == SIGTRAP && !ptrace(PTRACE_GETSIGINFO, pid, NULL, &info) && info.si_code == SI_USER)
-		number = 0;
-	ptrace(PTRACE_DETACH, pid, NULL, (void *)(long)number);
 }
 
 /* Reaps dead children, including adopted orphans. Returns false if no child is left. */

@@ -49,10 +49,15 @@ enum control_kind {
 	CONTROL_EXEC,
 	CONTROL_READ,  /* a regular file, as stream 1 */
 	CONTROL_WRITE, /* a regular file, from stream 0; an existing one is replaced */
+	/* of containers: the words of oci/guest/protocol.h follow instead of strings */
+	CONTROL_PROCESS,
+	CONTROL_QUESTION, /* the answer is stream 1 */
 };
 
 #define CONTROL_TERMINAL 1
 #define CONTROL_INPUT 2 /* otherwise standard input is empty */
+/* signals are for the program alone, and CONTROL_HANGUP is SIGKILL for its group, not SIGHUP */
+#define CONTROL_ENGINE 4
 
 /* Strings follow, each NUL-terminated: user ("": root), working directory ("": /) or file, arguments, variables. */
 struct control_start {

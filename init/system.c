@@ -6,8 +6,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/ptrace.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -71,6 +73,15 @@ void set_hostname(const char *name)
 		log_error("hostname", strerror(errno));
 	else
 		strncpy(current, name, HOST_NAME_MAX);
+}
+
+void stop_tracing(pid_t pid, int number)
+{
+	siginfo_t info;
+	/* The kernel sends the SIGTRAP after an exec to the tracer, not to the program. */
+	if (number == SIGTRAP && !ptrace(PTRACE_GETSIGINFO, pid, NULL, &info) && info.si_code == SI_USER)
+		number = 0;
+	ptrace(PTRACE_DETACH, pid, NULL, (void *)(long)number);
 }
 
 static int exit_file = -1;

@@ -4,6 +4,7 @@
 #define NABLA_SYSTEM_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 /* Mounts /proc, which holds the settings. */
 void mount_proc(void);
@@ -21,5 +22,11 @@ void prepare_power_off(void);
 
 /* Syncs the disks unless their contents are discarded, passes the exit status to the kernel, and powers off. */
 _Noreturn void power_off(int status, bool discard);
+
+/*
+ * Lets a stopped child continue untraced. waitpid() without WUNTRACED reports a stop only for a child that has called
+ * PTRACE_TRACEME, as some programs do to detect debuggers. The signal that stopped the child is delivered to it.
+ */
+void stop_tracing(pid_t pid, int number);
 
 #endif

@@ -27,7 +27,7 @@ ccache gcc-12 $flags -Wall -Wextra -Werror -c $FUZZER
 gcc-12 $flags -static-libasan -static-libubsan $LINK *.o -o fuzzer
 """
 BROKER = ("broker.c", "broker_session.c", "broker.h", "control_wire.h")
-AGENT = ("agent.c", "agent_start.c", "exec.c", "user.c", "settings.c", "log.c")
+AGENT = ("agent.c", "agent_start.c", "agent_program.c", "exec.c", "user.c", "settings.c", "log.c")
 
 
 @cache
