@@ -7,16 +7,15 @@
 #include "diag.h"
 #include "guest_files.h"
 #include "hooks.h"
+#include "link.h"
 #include "state.h"
 #include "waiting.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -77,33 +76,6 @@ static void prepare_paths(struct container *c, const char *bundle, struct waitin
 	w->gid = geteuid() ? 0 : st.st_gid;
 }
 
-static void write_pid_file(const char *path, pid_t pid)
-{
-	char text[16];
-	char *directory = format_text("%s", path), *slash = strrchr(directory, '/');
-	const char *name = slash ? slash + 1 : path;
-	if (slash)
-		slash[slash == directory] = '\0';
-	int fd = open(slash ? directory : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		fail(NULL, "--pid-file: cannot open the directory of %s: %s", path, strerror(errno));
-	write_file_at(fd, name, text, (size_t)snprintf(text, sizeof text, "%d", pid), 0644);
-	close(fd);
-}
-
-/* Waits for a step of the container's process; reports its error if there is one. */
-static void wait_for(int link)
-{
-	char text[8192];
-	ssize_t got = read(link, text, sizeof text - 1);
-	if (got == 1)
-		return;
-	if (got <= 0)
-		fail(NULL, "the container's process has ended before it was ready");
-	text[got] = '\0';
-	fail_with_line(text);
-}
-
 void container_create(const struct creation *creation)
 {
 	static struct container c;
@@ -124,13 +96,12 @@ void container_create(const struct creation *creation)
 	guest_files_write(&c, guest, geteuid() ? geteuid() : w.uid, geteuid() ? getegid() : w.gid);
 	close(guest);
 	w.container = &c;
+	w.state = state_path(creation->id, "");
 	w.guest = state_path(creation->id, STATE_GUEST);
 	w.fifo = state_path(creation->id, STATE_FIFO);
 	w.cgroup = undo.cgroup = cgroup_create(&c, creation->cgroups);
 	w.slave = slave = console_open(&c.process, creation->console_socket);
-	/* SEQPACKET: one message for each step, and an error is one message as well */
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, link) < 0)
-		fail(NULL, "cannot create a socket pair: %s", strerror(errno));
+	link_make(link);
 	w.link = link[1];
 	undo.pid = fork();
 	if (undo.pid < 0) {
@@ -144,7 +115,7 @@ void container_create(const struct creation *creation)
 	close(link[1]);
 	if (slave >= 0)
 		close(slave);
-	wait_for(link[0]);
+	link_wait(link[0]);
 	struct json_object *document = state_document(&c, creation->id, bundle, undo.pid, undo.cgroup), *hooks = NULL;
 	json_object_object_get_ex(c.document, "hooks", &hooks);
 	const char *text = state_text(document, CREATING, false);
@@ -153,7 +124,7 @@ void container_create(const struct creation *creation)
 	/* The container's process runs the hooks of its namespaces. */
 	if (write(link[0], text, strlen(text)) < 0)
 		fail(NULL, "the container's process has ended before it was ready");
-	wait_for(link[0]);
+	link_wait(link[0]);
 	if (creation->pid_file)
 		write_pid_file(creation->pid_file, undo.pid);
 	state_write(state, document);

@@ -64,6 +64,14 @@ static void add_process(struct words *words, const struct process *p)
 		add(words, "oom=%d", p->oom);
 }
 
+const char *process_words(const struct process *process, size_t *length)
+{
+	struct words words = {NULL, 0};
+	add_process(&words, process);
+	*length = words.length;
+	return words.text;
+}
+
 /* net.ipv4.ip_forward is net/ipv4/ip_forward. */
 static void add_sysctl(struct words *words, const struct setting *s)
 {

@@ -2,6 +2,7 @@
 #include "lifecycle.h"
 
 #include "cgroup.h"
+#include "channel.h"
 #include "diag.h"
 #include "hooks.h"
 #include "state.h"
@@ -62,7 +63,7 @@ void container_start(const char *id)
 	if (s.status != CREATED)
 		fail(NULL, "container %s is %s; only a created one can be started", id, status_names[s.status]);
 	struct json_object *present = NULL;
-	if (json_object_object_get_ex(s.document, "hasProcess", &present) && !json_object_get_boolean(present))
+	if (!json_object_object_get_ex(s.document, "process", &present))
 		fail(NULL, "container %s has no process: config.json lacks it", id);
 	/* Only one of two calls may open the FIFO: the process continues as soon as anybody does. */
 	if (flock(s.directory, LOCK_EX) < 0)
@@ -103,29 +104,32 @@ static void send_signal(const struct state *s, int number)
 		fail(NULL, "cannot send signal %d to container %s: %s", number, s->id, strerror(errno));
 }
 
-void container_kill(const char *id, const char *name)
+/* Sends a signal to processes of the guest. */
+static void pass_signal(const struct state *s, int number, bool all)
 {
-	static const int passed_on[] = {0, SIGKILL, SIGTERM, SIGINT, SIGQUIT};
+	const char *why, *words = format_text("%s=%d", all ? "killall" : "kill", number);
+	size_t length;
+	if (channel_ask(s, words, strlen(words) + 1, &length, &why))
+		return;
+	if (number != SIGTERM && number != SIGINT && number != SIGQUIT)
+		fail("send TERM or KILL", "cannot send signal %d to container %s: %s", number, s->id, why);
+	/* a power button, which needs no session */
+	send_signal(s, SIGTERM);
+}
+
+void container_kill(const char *id, const char *name, bool all)
+{
 	struct state s;
 	int number = signal_number(name);
-	bool known = false;
 	state_load(id, &s, false);
 	if (s.status == PAUSED && number && number != SIGKILL)
 		fail("resume it first, or send KILL", "container %s is paused and cannot receive signal %d", id, number);
 	if (s.status != CREATED && s.status != RUNNING && s.status != PAUSED)
 		fail(NULL, "container %s is %s and gets no signal", id, status_names[s.status]);
-	for (size_t i = 0; i < sizeof passed_on / sizeof *passed_on; i++)
-		known |= passed_on[i] == number;
-	if (!known && s.status == RUNNING)
-		fail("send TERM, INT, QUIT or KILL", "signal %d cannot be passed to the command in the VM yet", number);
-	/* Before it powers off, the guest's first program reads which signal the command gets. */
-	if (s.status == RUNNING && number && number != SIGKILL) {
-		char text[8];
-		int guest = openat(s.directory, STATE_GUEST, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		write_file_at(guest, GUEST_SIGNAL, text, (size_t)snprintf(text, sizeof text, "%d", number), 0444);
-		close(guest);
-	}
-	send_signal(&s, number);
+	if (s.status == RUNNING && number && number != SIGKILL)
+		pass_signal(&s, number, all);
+	else
+		send_signal(&s, number);
 }
 
 /* nabla-run stops its VM, then itself; callers see one state. */

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 
 void container_start(const char *id);
-void container_kill(const char *id, const char *signal_name);
+void container_kill(const char *id, const char *signal_name, bool all);
 void container_pause(const char *id);
 void container_resume(const char *id);
 void container_delete(const char *id, bool force);

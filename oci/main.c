@@ -4,8 +4,11 @@
 #include "create.h"
 #include "describe.h"
 #include "diag.h"
+#include "exec.h"
 #include "lifecycle.h"
 #include "manual.h"
+#include "options.h"
+#include "processes.h"
 #include "state.h"
 
 #include <fcntl.h>
@@ -21,32 +24,11 @@ struct call {
 	bool systemd;
 	/* of a command */
 	const char *bundle, *pid_file, *console_socket, *format;
-	bool force, quiet;
+	bool force, quiet, all;
 	const char *words[2];
 	size_t word_count;
+	struct exec_call exec;
 };
-
-/* Returns the value of option NAME at *at, or NULL if that is another word. Advances over a value in the next word. */
-static const char *value_of(char ***at, const char *name, const char *letter)
-{
-	char *word = **at;
-	size_t length = strlen(name);
-	bool whole = (!strncmp(word, "--", 2) && !strcmp(word + 2, name)) || (letter && !strcmp(word, letter));
-	if (!whole)
-		return !strncmp(word, "--", 2) && !strncmp(word + 2, name, length) && word[2 + length] == '=' ? word + 3 + length
-													    : NULL;
-	if (!(*at)[1])
-		fail("nabla-oci --help", "--%s needs a value", name);
-	return *++*at;
-}
-
-static bool take(char ***at, const char *name, const char *letter, const char **value)
-{
-	const char *found = value_of(at, name, letter);
-	if (found)
-		*value = found;
-	return found;
-}
 
 static bool global_option(struct call *call, char ***at)
 {
@@ -54,30 +36,30 @@ static bool global_option(struct call *call, char ***at)
 	if (!strcmp(**at, "--systemd-cgroup"))
 		return call->systemd = true;
 	/* options of runc and crun; nabla-oci has no more detailed messages, and detects by itself whether it is root */
-	if (!strcmp(**at, "--debug") || take(at, "rootless", NULL, &ignored) || take(at, "log-level", NULL, &ignored))
+	if (!strcmp(**at, "--debug") || option_take(at, "rootless", NULL, &ignored) || option_take(at, "log-level", NULL, &ignored))
 		return true;
-	return take(at, "root", NULL, &call->root) || take(at, "log", NULL, &call->log) ||
-	       take(at, "log-format", NULL, &call->log_format) || take(at, "cgroup-manager", NULL, &call->manager);
+	return option_take(at, "root", NULL, &call->root) || option_take(at, "log", NULL, &call->log) ||
+	       option_take(at, "log-format", NULL, &call->log_format) || option_take(at, "cgroup-manager", NULL, &call->manager);
 }
 
 static void parse_command(struct call *call, char **at, const char *allowed)
 {
 	for (; *at; at++) {
 		bool option = **at == '-' && (*at)[1];
-		bool known = (strchr(allowed, 'c') && (take(&at, "bundle", "-b", &call->bundle) ||
-						       take(&at, "pid-file", NULL, &call->pid_file) ||
-						       take(&at, "console-socket", NULL, &call->console_socket))) ||
-			     (strchr(allowed, 'l') && take(&at, "format", "-f", &call->format));
+		bool known = (strchr(allowed, 'c') && (option_take(&at, "bundle", "-b", &call->bundle) ||
+						       option_take(&at, "pid-file", NULL, &call->pid_file) ||
+						       option_take(&at, "console-socket", NULL, &call->console_socket))) ||
+			     (strchr(allowed, 'l') && option_take(&at, "format", "-f", &call->format));
 		if (known)
 			continue;
-		/* Options that request what happens anyway: no key ring, no pivot_root, no inherited descriptors; all get the
-		 * signal. */
-		if ((strchr(allowed, 'c') && (!strcmp(*at, "--no-new-keyring") || !strcmp(*at, "--no-pivot"))) ||
-		    (strchr(allowed, 'a') && (!strcmp(*at, "--all") || !strcmp(*at, "-a"))))
+		/* Options that ask for what happens anyway: no key ring, no pivot_root. */
+		if (strchr(allowed, 'c') && (!strcmp(*at, "--no-new-keyring") || !strcmp(*at, "--no-pivot")))
 			continue;
 		if (strchr(allowed, 'f') && (!strcmp(*at, "--force") || !strcmp(*at, "-f")))
 			call->force = true;
-		else if (strchr(allowed, 'l') && (!strcmp(*at, "--quiet") || !strcmp(*at, "-q")))
+		else if (strchr(allowed, 'a') && (!strcmp(*at, "--all") || !strcmp(*at, "-a")))
+			call->all = true;
+		else if (strchr(allowed, 'q') && (!strcmp(*at, "--quiet") || !strcmp(*at, "-q")))
 			call->quiet = true;
 		else if (option)
 			fail("nabla-oci --help", "unknown option '%s'", *at);
@@ -106,6 +88,11 @@ static void create(struct call *call)
 					    call->console_socket, manager_of(call)});
 }
 
+static void exec(struct call *call)
+{
+	container_exec(&call->exec);
+}
+
 static void start(struct call *call)
 {
 	container_start(call->words[0]);
@@ -113,7 +100,7 @@ static void start(struct call *call)
 
 static void kill_(struct call *call)
 {
-	container_kill(call->words[0], call->word_count == 2 ? call->words[1] : "TERM");
+	container_kill(call->words[0], call->word_count == 2 ? call->words[1] : "TERM", call->all);
 }
 
 static void pause_(struct call *call)
@@ -136,12 +123,22 @@ static void state(struct call *call)
 	container_state(call->words[0]);
 }
 
-static void list(struct call *call)
+static bool wants_json(const struct call *call)
 {
 	const char *format = call->format ? call->format : "table";
 	if (strcmp(format, "json") && strcmp(format, "table"))
 		fail("json or table", "--format: '%s' is unknown", format);
-	container_list(!strcmp(format, "json"), call->quiet);
+	return !strcmp(format, "json");
+}
+
+static void list(struct call *call)
+{
+	container_list(wants_json(call), call->quiet);
+}
+
+static void ps(struct call *call)
+{
+	container_ps(call->words[0], wants_json(call));
 }
 
 static void features(struct call *call)
@@ -157,16 +154,16 @@ static void spec(struct call *call)
 	describe_spec();
 }
 
-/* options: c of create, f --force, a --all, l of list. */
+/* options: c of create, f --force, a --all, l --format, q --quiet, x of exec, which has a command after the ID. */
 static const struct {
 	const char *name, *options;
 	size_t words_least, words_most;
 	void (*run)(struct call *);
 } commands[] = {
-	{"create", "c", 1, 1, create}, {"start", "", 1, 1, start},   {"state", "", 1, 1, state},
-	{"kill", "a", 1, 2, kill_},    {"delete", "f", 1, 1, delete_}, {"list", "l", 0, 0, list},
+	{"create", "c", 1, 1, create}, {"start", "", 1, 1, start}, {"exec", "x", 1, 1, exec}, {"state", "", 1, 1, state},
+	{"kill", "a", 1, 2, kill_},    {"delete", "f", 1, 1, delete_}, {"list", "lq", 0, 0, list},
 	{"pause", "", 1, 1, pause_}, {"resume", "", 1, 1, resume},
-	{"features", "", 0, 0, features}, {"spec", "c", 0, 0, spec},
+	{"ps", "l", 1, 1, ps}, {"features", "", 0, 0, features}, {"spec", "c", 0, 0, spec},
 };
 
 /* The runtime's own standard streams may be closed; files must not take their place. */
@@ -213,7 +210,10 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
 		if (strcmp(commands[i].name, *at))
 			continue;
-		parse_command(&call, at + 1, commands[i].options);
+		if (commands[i].run == exec)
+			call.word_count = (call.words[0] = exec_parse(&call.exec, at + 1)) ? 1 : 0;
+		else
+			parse_command(&call, at + 1, commands[i].options);
 		if (call.word_count < commands[i].words_least)
 			fail("nabla-oci --help", "%s: the container ID is missing", *at);
 		if (call.word_count > commands[i].words_most)
@@ -223,5 +223,5 @@ int main(int argc, char **argv)
 		commands[i].run(&call);
 		return 0;
 	}
-	fail("use create, start, state, kill, pause, resume, delete, list, features or spec", "the command '%s' is not supported", *at);
+	fail("use create, start, exec, state, kill, pause, resume, ps, delete, list, features or spec", "the command '%s' is not supported", *at);
 }

@@ -17,10 +17,12 @@ static const struct {
 }, commands[] = {
 	{"create [--bundle DIR] [--pid-file FILE] [--console-socket SOCKET] ID", "check the bundle and prepare a container, which waits for start"},
 	{"start ID", "start the VM of a created container"},
+	{"exec [OPTION…] ID COMMAND…", "run a program in a running container, as runc does: --process FILE or --cwd, --env, --user, --additional-gids, --cap, --no-new-privs, --tty; --detach, --pid-file, --console-socket"},
 	{"state ID", "print the state as JSON"},
-	{"kill [--all] ID [SIGNAL]", "send a signal, by default TERM: TERM, INT or QUIT to the command, then the VM powers off; KILL ends the VM"},
+	{"kill [--all] ID [SIGNAL]", "send a signal, by default TERM, to the command; with --all, to every process of the container; KILL ends the VM"},
 	{"pause ID", "stop the VM of a running container, whose status becomes paused"},
 	{"resume ID", "continue a paused container"},
+	{"ps [--format table|json] ID", "print the processes in the guest; json: the IDs of the container's processes on the host"},
 	{"delete [--force] ID", "remove a stopped container; with --force, end it first"},
 	{"list [--format table|json] [--quiet]", "print all containers"},
 	{"features", "print the supported features as JSON"},

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "state.h"
 
+#include "channel.h"
 #include "diag.h"
 
 #include <ctype.h>
@@ -97,11 +98,14 @@ static void empty(int directory)
 void state_remove(const char *id)
 {
 	int directory = openat(all, id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	int guest = directory < 0 ? -1 : openat(directory, STATE_GUEST, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (guest >= 0) {
-		empty(guest);
-		close(guest);
-		unlinkat(directory, STATE_GUEST, AT_REMOVEDIR);
+	static const char *const names[] = {STATE_GUEST, CHANNEL_DIRECTORY};
+	for (size_t i = 0; directory >= 0 && i < sizeof names / sizeof *names; i++) {
+		int inner = openat(directory, names[i], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (inner < 0)
+			continue;
+		empty(inner);
+		close(inner);
+		unlinkat(directory, names[i], AT_REMOVEDIR);
 	}
 	if (directory >= 0) {
 		empty(directory);
@@ -148,11 +152,10 @@ struct json_object *state_document(const struct container *c, const char *id, co
 	json_object_object_add(document, "bundle", json_object_new_string(bundle));
 	json_object_object_add(document, "created", json_object_new_string(now));
 	json_object_object_add(document, "processStart", json_object_new_uint64(pid ? start_time(pid, &stopped) : 0));
-	json_object_object_add(document, "hasProcess", json_object_new_boolean(c->process.present));
 	if (cgroup)
 		json_object_object_add(document, "cgroup", json_object_new_string(cgroup));
 	/* Later changes of config.json have no effect. */
-	static const char *const kept[] = {"annotations", "hooks"};
+	static const char *const kept[] = {"annotations", "hooks", "process"};
 	for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
 		if (json_object_object_get_ex(c->document, kept[i], &member) && member)
 			json_object_object_add(document, kept[i], json_object_get(member));

@@ -5,6 +5,7 @@
  *   state.json   the results of create; complete once the container is created
  *   start        a FIFO for which the container's process waits; start removes it
  *   guest/       files for the guest: its first program, the program's configuration, the signal of a kill
+ *   nabla/vm     the socket by which nabla-run passes on what nabla-oci wants of that program, see channel.h
  */
 #ifndef NABLA_OCI_STATE_H
 #define NABLA_OCI_STATE_H

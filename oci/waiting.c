@@ -2,10 +2,12 @@
 #include "waiting.h"
 
 #include "cgroup.h"
+#include "channel.h"
 #include "console.h"
 #include "diag.h"
 #include "guest/protocol.h"
 #include "hooks.h"
+#include "link.h"
 #include "mounts.h"
 
 #include <errno.h>
@@ -80,12 +82,6 @@ static void join_network(const struct container *c)
 	check_no_interfaces(c);
 }
 
-static void done(int link)
-{
-	if (write(link, "", 1) != 1)
-		_exit(EXIT_FAILURE_OWN);
-}
-
 /* Opens a file at the given number. */
 static void keep(int number, const char *path, int flags)
 {
@@ -115,7 +111,7 @@ static char **launcher_words(const struct waiting *w, const char *program)
 {
 	static char *words[40];
 	static const char *const fixed[] = {"--jail", "--cpu-time", "none", "--max-output", "none", "--max-cow", "none", "--nice",
-					    "0", "--init", GUEST_DIRECTORY "/" GUEST_INIT};
+					    "0", "--name", CHANNEL_NAME, "--init", GUEST_DIRECTORY "/" GUEST_INIT};
 	const struct container *c = w->container;
 	size_t count = 0;
 	words[count++] = format_text("%s", program);
@@ -157,7 +153,7 @@ void wait_for_start(const struct waiting *w)
 	if (geteuid())
 		enter_user_namespace();
 	mounts_make(w->container, w->root, w->guest);
-	done(w->link);
+	link_done(w->link);
 	ssize_t got = read(w->link, state, sizeof state - 1);
 	if (got <= 0)
 		_exit(EXIT_FAILURE_OWN);
@@ -165,9 +161,12 @@ void wait_for_start(const struct waiting *w)
 	if (json_object_object_get_ex(w->container->document, "hooks", &hooks))
 		hooks_run(hooks, "createContainer", state, true);
 	char **words = launcher_words(w, program);
+	/* where nabla-run makes the socket of its control channel */
+	if (setenv("XDG_RUNTIME_DIR", w->state, 1) < 0)
+		fail(NULL, "out of memory");
 	keep(MOUNTS_FD, "/proc/self/ns/mnt", O_RDONLY);
 	keep(FIFO_FD, w->fifo, O_PATH | O_NOFOLLOW);
-	done(w->link);
+	link_done(w->link);
 	/* The VM must not inherit descriptors that the engine left open. */
 	syscall(SYS_close_range, 3, MOUNTS_FD - 1, 0);
 	syscall(SYS_close_range, FIFO_FD + 1, ~0u, 0);

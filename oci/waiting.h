@@ -10,6 +10,7 @@
 struct waiting {
 	const struct container *container;
 	const char *root;	 /* of the container, absolute */
+	const char *state;	 /* the directory of the state */
 	const char *guest;	 /* the directory of the guest's first program */
 	const char *fifo;	 /* which start reads */
 	const char *cgroup;	 /* to join; NULL: none */

@@ -28,6 +28,7 @@ NAMES = (
     "bundles",
     "control",
     "agent",
+    "sessions",
     "elves",
     "archives",
     "descriptions",

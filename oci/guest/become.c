@@ -3,6 +3,7 @@
 #include "become.h"
 
 #include "log.h"
+#include "protocol.h"
 #include "stream.h"
 
 #include <errno.h>
@@ -35,12 +36,13 @@ static struct command {
 	char **limits;
 	uint64_t bounding, effective, permitted, inheritable, ambient;
 	bool capabilities, no_privileges, terminal;
+	const int *streams; /* NULL: the host's */
 	int umask;
 	const char *oom;
 } command;
 
 static volatile int error;
-static const char *volatile what; /* the object that the error concerns; NULL: the program */
+static volatile uint32_t stage; /* that the error concerns */
 
 static uint64_t mask(const struct words *words, const char *name)
 {
@@ -65,7 +67,15 @@ static void add_home(char **environment)
 	*at = command.uid ? other : home_of_root;
 }
 
-static bool prepare(const struct words *words, bool terminal)
+static void release(void)
+{
+	free(command.arguments);
+	free(command.environment);
+	free(command.limits);
+	free(command.groups);
+}
+
+static bool prepare(const struct words *words, const int *streams, bool terminal)
 {
 	char **groups = words_list(words, "group");
 	command = (struct command){
@@ -85,20 +95,23 @@ static bool prepare(const struct words *words, bool terminal)
 		.umask = words_find(words, "umask") ? (int)number(words, "umask") : 022,
 		.oom = words_find(words, "oom"),
 		.terminal = terminal,
+		.streams = streams,
 		.path = "",
 	};
-	if (!groups || !command.arguments || !command.environment || !command.limits || !command.arguments[0] || !command.cwd)
-		return false;
-	while (groups[command.group_count])
+	bool complete = groups && command.arguments && command.environment && command.limits && command.arguments[0] && command.cwd;
+	while (complete && groups[command.group_count])
 		command.group_count++;
-	command.groups = calloc(command.group_count + 1, sizeof *command.groups);
+	command.groups = complete ? calloc(command.group_count + 1, sizeof *command.groups) : NULL;
 	for (size_t i = 0; command.groups && i < command.group_count; i++)
 		command.groups[i] = (uint32_t)strtoul(groups[i], NULL, 10);
+	free(groups);
+	if (!command.groups)
+		return false;
 	add_home(command.environment);
 	for (char **at = command.environment; *at; at++)
 		if (value_of(*at, "PATH"))
 			command.path = value_of(*at, "PATH");
-	return command.groups;
+	return true;
 }
 
 /* RESOURCE:SOFT:HARD */
@@ -201,62 +214,87 @@ static bool enter(const char *path)
 	return errno == ENOENT && !mkdir(path, 0755) && !chdir(path);
 }
 
+static bool take_streams(void)
+{
+	for (int i = 0; command.streams && i < 3; i++)
+		if (dup2(command.streams[i], i) < 0)
+			return false;
+	if (command.terminal)
+		ioctl(STDIN_FILENO, TIOCSCTTY, command.streams ? 0 : 1);
+	return command.streams || command.terminal || open_host_streams();
+}
+
 static int become(void)
 {
+	/* the signals that process 1 handles: a handler would run here, in its memory */
+	static const int handled[] = {SIGTERM, SIGCHLD};
 	sigset_t none;
-	what = "/dev/host";
-	if (command.terminal)
-		ioctl(STDIN_FILENO, TIOCSCTTY, 1);
-	else if (!open_host_streams())
+	stage = GUEST_STAGE_STREAMS;
+	if (!take_streams())
 		return errno;
-	what = "rlimits";
+	stage = GUEST_STAGE_LIMITS;
 	if (!set_limits())
 		return errno;
-	what = "oomScoreAdj";
+	stage = GUEST_STAGE_OOM;
 	if (!set_oom())
 		return errno;
-	what = "cwd";
+	stage = GUEST_STAGE_CWD;
 	if (!enter(command.cwd))
 		return errno;
-	what = "capabilities";
+	stage = GUEST_STAGE_CAPABILITIES;
 	if (!drop_bounding())
 		return errno;
-	what = "user";
+	stage = GUEST_STAGE_USER;
 	if (!become_user())
 		return errno;
-	what = "capabilities";
+	stage = GUEST_STAGE_CAPABILITIES;
 	if (!set_capabilities())
 		return errno;
-	what = "noNewPrivileges";
+	stage = GUEST_STAGE_PRIVILEGES;
 	if (command.no_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return errno;
-	what = NULL;
+	stage = GUEST_STAGE_PROGRAM;
 	umask((mode_t)command.umask);
+	for (size_t i = 0; i < sizeof handled / sizeof *handled; i++)
+		signal(handled[i], SIG_DFL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	return exec_in_path();
 }
 
-pid_t command_start(const struct words *words, bool terminal)
+int command_try(const struct words *words, const int streams[3], bool terminal, pid_t *pid, uint32_t *at)
 {
-	if (!prepare(words, terminal)) {
-		log_error("no command", NULL);
-		return -STATUS_NO_START;
-	}
-	pid_t pid = vfork();
-	if (pid == 0) {
+	stage = GUEST_STAGE_WORDS;
+	error = 0;
+	*pid = -1;
+	if (!prepare(words, streams, terminal))
+		error = EINVAL;
+	else
+		*pid = vfork();
+	if (*pid == 0) {
 		setsid();
 		error = become();
 		_exit(STATUS_NO_START);
 	}
-	if (pid < 0) {
-		log_error("cannot start the command", strerror(errno));
-		return -STATUS_NO_START;
-	}
-	if (!error)
+	if (*pid < 0 && !error)
+		error = errno;
+	release();
+	*at = stage;
+	return error;
+}
+
+pid_t command_start(const struct words *words, bool terminal)
+{
+	static const char *const names[] = GUEST_STAGE_NAMES;
+	uint32_t at;
+	pid_t pid;
+	int reason = command_try(words, NULL, terminal, &pid, &at);
+	if (!reason)
 		return pid;
-	log_error(what ? what : command.arguments[0], !what && error == ENOENT ? "not found" : strerror(error));
-	if (what)
+	bool program = at == GUEST_STAGE_PROGRAM;
+	const char *first = words_find(words, "arg");
+	log_error(program ? first : names[at - GUEST_STAGE_PROGRAM], program && reason == ENOENT ? "not found" : strerror(reason));
+	if (!program)
 		return -STATUS_NO_START;
-	return error == ENOENT || error == ENOTDIR ? -STATUS_NOT_FOUND : -STATUS_NOT_EXECUTABLE;
+	return reason == ENOENT || reason == ENOTDIR ? -STATUS_NOT_FOUND : -STATUS_NOT_EXECUTABLE;
 }

@@ -6,9 +6,17 @@
 #include "words.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
-/* Returns its process ID, or its negated exit status if the child could not become the command, which it reports. */
+/*
+ * Starts the command that the words describe. streams: its standard streams; NULL: those of the host, or the console if
+ * `terminal`. Otherwise, `terminal` says that streams are a terminal that it shall control. Returns 0, or an error number with
+ * *stage, an enum guest_stage. Nothing of the words is used afterwards.
+ */
+int command_try(const struct words *words, const int streams[3], bool terminal, pid_t *pid, uint32_t *stage);
+
+/* Starts the command of the container. Returns its process ID, or its negated exit status if the child could not become the command, which it reports. */
 pid_t command_start(const struct words *words, bool terminal);
 
 #endif

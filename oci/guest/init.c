@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Process 1 of a container's guest: makes the bundle's mounts, runs the command, and powers off with its exit status.
 // Code that containers share with other guests is in nabla-init: settings, console, power-off.
+#include "agent.h"
 #include "become.h"
 #include "log.h"
 #include "network.h"
+#include "program.h"
 #include "protocol.h"
 #include "settings.h"
 #include "stream.h"
@@ -23,7 +25,6 @@
 #define SAFE (MS_NOSUID | MS_NODEV | MS_NOEXEC)
 #define STATUS_NO_START 125
 
-static int directory; /* of nabla-oci's files */
 static volatile sig_atomic_t stop_requested;
 
 static _Noreturn void give_up(const char *what, int error)
@@ -144,45 +145,41 @@ static void prepare_signals(sigset_t *waiting)
 	sigdelset(waiting, SIGTERM);
 }
 
-/* Returns the signal that made nabla-run request a power-off. If the console was closed, it is SIGHUP, which nobody has
- * written. */
-static int requested_signal(void)
-{
-	char text[8] = "";
-	int fd = openat(directory, GUEST_SIGNAL, O_RDONLY | O_CLOEXEC);
-	ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-	if (fd >= 0)
-		close(fd);
-	int number = got > 0 ? (int)strtol(text, NULL, 10) : 0;
-	return number > 0 && number < NSIG ? number : SIGTERM;
-}
-
 /* Reaps dead children, including adopted orphans, until the command ends. Returns its exit status. */
 static int attend(pid_t command, const sigset_t *waiting)
 {
 	for (;;) {
 		int raw;
 		pid_t pid;
-		while ((pid = waitpid(-1, &raw, WNOHANG)) > 0)
-			if (pid == command)
+		while ((pid = waitpid(-1, &raw, WNOHANG)) > 0) {
+			if (WIFSTOPPED(raw))
+				stop_tracing(pid, WSTOPSIG(raw));
+			else if (pid == command)
 				return WIFEXITED(raw) ? WEXITSTATUS(raw) : 128 + WTERMSIG(raw);
+			else
+				agent_ended(pid, raw);
+		}
 		if (stop_requested) {
 			/* Like the process of any container, the command decides itself when to end; nabla-run waits for some
 			 * seconds. */
 			stop_requested = 0;
-			kill(command, requested_signal());
+			kill(command, SIGTERM);
 			continue;
 		}
-		sigsuspend(waiting);
+		agent_wait(waiting);
 	}
 }
 
-/* The other processes of a container do not outlive its first one. */
+/* The other processes of a container do not outlive its first one; who waits for one of them learns of its end. */
 static void stop_remaining(void)
 {
+	int raw;
+	pid_t pid;
 	kill(-1, SIGKILL);
-	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
-		;
+	while ((pid = waitpid(-1, &raw, 0)) > 0 || errno == EINTR)
+		if (pid > 0)
+			agent_ended(pid, raw);
+	agent_work();
 }
 
 int main(int argc, char **argv)
@@ -195,8 +192,9 @@ int main(int argc, char **argv)
 		log_error("must be process 1", NULL);
 		return 1;
 	}
-	directory = open(GUEST_DIRECTORY, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int directory = open(GUEST_DIRECTORY, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int error = words_read(&words, directory, GUEST_CONFIG);
+	close(directory);
 	mount_proc();
 	settings_read(&settings, argv);
 	mount_own();
@@ -212,7 +210,10 @@ int main(int argc, char **argv)
 	const char *tasks = words_find(&words, "tasks");
 	if (tasks)
 		limit_tasks(tasks);
+	if (settings.control)
+		agent_open(&settings);
 	pid_t pid = command_start(&words, settings.terminal);
+	program_first(pid);
 	int status = pid < 0 ? -pid : attend(pid, &waiting);
 	stop_remaining();
 	power_off(status, false);

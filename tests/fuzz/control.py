@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a guest and clients say to the broker of a named VM, and what a host says to the agent in the guest.
+"""What a guest and clients say to the broker of a named VM, what a host says to the agent, and a broker to nabla-oci.
 
-Both are found by coverage: control.c and agent.c, with sanitizers. The agent starts programs of the sandbox.
+All are found by coverage: control.c, agent.c and sessions.c, with sanitizers. The agent starts programs of the sandbox.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from functools import cache
 from pathlib import Path
 
 from nabla.core.errors import CommandError
-from nabla.core.paths import LAUNCHER_SRC, ROOT
+from nabla.core.paths import LAUNCHER_SRC, OCI_SRC, ROOT
 from nabla.sandbox.bwrap import Bind, Sandbox
 
 from .engine import Finding, Fuzzer
 
 INIT_SRC = ROOT / "init"
-CONVERSATIONS, AGENT_CONVERSATIONS = 4000, 300
+CONVERSATIONS, AGENT_CONVERSATIONS, SESSION_CONVERSATIONS = 4000, 300, 10000
 COMPILE = """
 flags="-std=c11 -D_GNU_SOURCE -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 for name in $TESTED; do ccache gcc-12 $flags -fsanitize-coverage=trace-pc -c "$name"; done
@@ -27,6 +27,7 @@ ccache gcc-12 $flags -Wall -Wextra -Werror -c $FUZZER
 gcc-12 $flags -static-libasan -static-libubsan $LINK *.o -o fuzzer
 """
 BROKER = ("broker.c", "broker_session.c", "broker.h", "control_wire.h")
+SESSION = ("session.c",)
 AGENT = ("agent.c", "agent_start.c", "agent_program.c", "exec.c", "user.c", "settings.c", "log.c")
 
 
@@ -39,7 +40,7 @@ def compiled(fuzzer: str, sources: Path, tested: tuple[str, ...], link: str = ""
         shutil.copy(Path(__file__).with_name(name), folder / name.replace(fuzzer, "fuzzer"))
     for name in tested:
         shutil.copy(sources / name, folder)
-    for header in sources.glob("*.h"):
+    for header in (*INIT_SRC.glob("control_wire.h"), *sources.glob("*.h")):
         shutil.copy(header, folder)
     (folder / "files").mkdir()  # a mount point
     words = {"TESTED": " ".join(n for n in tested if n.endswith(".c")), "FUZZER": "fuzzer.c", "LINK": link}
@@ -62,6 +63,16 @@ def requests(seed: int) -> Finding | None:
         return _run("agent", box, f"/build/files {seed} {AGENT_CONVERSATIONS}", seed)
 
 
+def sessions(seed: int) -> Finding | None:
+    """What nabla-oci hears in a session, likewise."""
+    return _run(
+        "sessions",
+        Sandbox((Bind(compiled("sessions", OCI_SRC, SESSION), "/build"),)),
+        f"{seed} {SESSION_CONVERSATIONS}",
+        seed,
+    )
+
+
 def _run(name: str, box: Sandbox, words: str, seed: int) -> Finding | None:
     try:
         box.run(f"ASAN_OPTIONS=detect_leaks=1 ./fuzzer {words}", title=f"the fuzzer {name}")
@@ -73,4 +84,5 @@ def _run(name: str, box: Sandbox, words: str, seed: int) -> Finding | None:
 FUZZERS = (
     Fuzzer("control", "conversations", CONVERSATIONS, conversations),
     Fuzzer("agent", "conversations", AGENT_CONVERSATIONS, requests),
+    Fuzzer("sessions", "conversations", SESSION_CONVERSATIONS, sessions),
 )

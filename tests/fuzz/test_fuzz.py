@@ -31,6 +31,7 @@ ROUNDS = {
     "bundles": 2,
     "control": 3,
     "agent": 2,
+    "sessions": 2,
     "elves": 2,
     "archives": 3,
     "descriptions": 3,
