@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _IZE = "recogn|organ|initial|normal|summar|synchron|serial|optim|minim|maxim|priorit|real|custom|random"
+_NOUN = "bug|certificate|directory|error|frame|key|number|part|path|process"
+_RECEIVER = r"an?\b|all|any|every|its|no\b|one|ordinary|other|root|th|user"
 
-# Words and phrases that hide the subject of a sentence, have a common technical term, or are not American spelling.
-# Each is a regular expression for whole words, with the term to use instead.
+# Words and phrases that hide the subject of a sentence, have a common technical term, are not idiomatic, or are not
+# American spelling. Each is a regular expression for whole words, with the term to use instead.
 INSTEAD = {
     r"told|tells( of)?": "says, reports, records, shows",
     r"whoever|whom": "the user, the caller: name the subject",
@@ -27,6 +29,35 @@ INSTEAD = {
     r"anew": "again",
     r"mend(s|ed|ing)?": "fix, repair",
     r"for want of": "without",
+    # Literal translations; English has other idioms.
+    r"(go|goes|going|gone|went) on(?=[.,;:)]| (with|where|after|as|from|until|and)\b)": "continue, resume",
+    r"an? \w+ of (its|their) own(?=[.,;:)])": "its own …, a separate …",
+    rf"(?<!there )(is|are|was|were) no ({_NOUN})": "is not a …",
+    r"(can(not)?|could|to) be had": "is available",
+    r"beside other (load|work)": "with other load",
+    r"(no|nobody|nothing|not) (\w+ ){0,2}any more(?! \w)": "no longer, any longer",
+    r"(gave|given|gives?|giving) (\w+ ){0,2}back": "returns, frees",
+    r"puts? (\w+ )?aside": "moves, renames",
+    r"all that (are|has|have|is|it|they|was|were)": "everything that, all … of",
+    r"another (?!rather)\w+ than": "a … other than, a different …",
+    r"other (?!rather)\w+s than": "… other than",
+    r"(one|two|three|four|a few) (?!or)\w+ more(?=[.,;:)])": "one more …",
+    r"speaks to": "controls, connects to",
+    r"has got": "has",
+    r"all at a time": "all at once",
+    r"sees? to it": "ensures",
+    r"(the same|similar) like": "the same as, similar to",
+    r"in dependence (of|on)": "depending on",
+    r"depend(s|ed|ing)? (from|of)": "depend on",
+    r"consists? from": "consists of",
+    # Verbs that need an object before an infinitive.
+    rf"(allow|avoid|enable|forbid|permit|prevent)s? to (?!{_RECEIVER})\w+": "…ing, or an object before `to`",
+    # Nouns without a plural.
+    r"(advice|equipment|evidence|feedback|hardware|information|software)s": "no plural",
+    r"metadata (are|have|were)": "metadata is, has",
+    # Archaic words.
+    r"hither|thence|thereof|therein|thither|whence|whereupon|wherein": "from there, in it",
+    r"for ever": "forever",
     r"in vain": "without success",
     r"wish(es)?": "request, requirement",
     r"rubbish": "unwanted files",
@@ -35,7 +66,7 @@ INSTEAD = {
     r"(?-i:[Ll]icence[ds]?)": "license",
     r"(un|mis)?behaviours?": "behavior",
     r"colou?rs?(?<!colors)(?<!color)": "color",
-    r"neighbours?": "neighbor",
+    r"neighbour(s|ed|ing)?": "neighbor",
     r"favou?r(s|ite|able)?(?<!favor)(?<!favors)(?<!favorite)(?<!favorable)": "favor",
     r"honours?|honoured": "honor",
     r"centres?": "center",
@@ -43,6 +74,8 @@ INSTEAD = {
     rf"({_IZE})is(e|es|ed|ing)": "-ize",
     r"analys(e|es|ed|ing)(?<!analyses)": "analyze",
     r"catalogues?": "catalog",
+    r"labell(ed|ing)|modell(ed|ing)|signall(ed|ing)|travell(ed|ing)|fulfils?|judgements?|skilful": "American spelling",
+    r"amongst|learnt|spelt|till|towards|whilst": "among, learned, spelled, until, toward, while",
 }
 # Names that a variable must not have: they do not say what the value is.
 VAGUE = {"facts", "found", "kept", "made", "place", "told", "wish"}

@@ -27,7 +27,7 @@ def _fuzz(
 
 def calls(seed: int) -> Finding | None:
     """System calls from several processes, every other one an ordinary user's."""
-    # Each process has a seed of its own, so rounds must not overlap.
+    # Each process has its own seed, so rounds must not overlap.
     return _fuzz("calls", seed, [seed * PROCESSES, CALLS, PROCESSES])
 
 

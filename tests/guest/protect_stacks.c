@@ -49,7 +49,7 @@ static int role(const char *name)
 		sigaction(SIGUSR1, &action, NULL);
 		raise(SIGUSR1);
 	}
-	if (!strcmp(name, "handler without a stack of its own")) {
+	if (!strcmp(name, "handler without its own stack")) {
 		handle(0);
 		recurse(0);
 	}
@@ -76,7 +76,7 @@ static void *overflow_in_thread(void *unused)
 
 static void test_stacks(void)
 {
-	static const char *const roles[] = {"main", "thread", "signal stack", "handler without a stack of its own",
+	static const char *const roles[] = {"main", "thread", "signal stack", "handler without its own stack",
 					    "handler that recurses too"};
 	char name[128];
 	for (size_t i = 0; i < ARRAY_SIZE(roles); i++) {

@@ -292,7 +292,7 @@ static void test_identity(void)
 	CHECK(result == (void *)0x123, "pthread_exit gives a result");
 	pthread_create(&t, NULL, tell_tid, NULL);
 	pthread_join(t, &result);
-	CHECK((long)result != syscall(SYS_gettid) && (long)result > 0, "a thread has an id of its own");
+	CHECK((long)result != syscall(SYS_gettid) && (long)result > 0, "a thread has its own id");
 
 	pthread_attr_t attributes;
 	size_t size = 0;

@@ -60,7 +60,7 @@ def test_written_to(position: int, minimal: Vm, cache: Cache) -> None:
 
 @pytest.mark.parametrize("position", [0, 8, 48, saved.RESUME_AT, 4096, 4104, 4300])
 def test_damaged_by_the_disk(position: int, minimal: Vm, cache: Cache) -> None:
-    """The header has a sum of its own."""
+    """The header has its own sum."""
     assert start(minimal) == RESTORED
     write(cache.only(), position, b"\xa5", same_time=True)
     assert start(minimal)[0] == "cold"

@@ -394,6 +394,6 @@ int main(int argc, char **argv)
 	}
 	printf("calls: %lu calls from %lu processes, %lu died\n", all, processes + died, died);
 	if (full)
-		printf("calls: ended early, no process starts any more\n");
+		printf("calls: ended early, no process starts\n");
 	return 0;
 }

@@ -53,7 +53,7 @@ def test_strangers_are_refused(farm: Farm) -> None:
 
 @pytest.mark.slow
 def test_members_send_no_code(farm: Farm, tmp_path: Path) -> None:
-    """A client with a certificate cannot run a function of its own, on no worker and on no scheduler."""
+    """A client with a certificate cannot run its own function, on no worker and on no scheduler."""
     scheduler, client = farm.machine("scheduler", "scheduler"), farm.machine("client", "client")
     farm.scheduler(scheduler)
     worker = farm.worker(farm.machine("worker", "worker"), scheduler)
