@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A share and what surrounds it, for tests that attack its file server."""
+"""A share and its surroundings, for tests that attack its file server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECRET = b"secret of the host"
 
 
 class Place:
-    """A share, and beside it what no guest may reach."""
+    """A share, and files beside it that no guest may reach."""
 
     def __init__(self, top: Path) -> None:
         top.chmod(0o755)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bundles of the OCI runtime specification, and nabla-oci as an engine calls it."""
+"""Bundles of the OCI runtime specification, and calls of nabla-oci like those of an engine."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def subreaper() -> Iterator[None]:
 
 
 def eventually(condition: Callable[[], bool], limit: float = 30) -> None:
-    """Wait until something holds."""
+    """Wait until a condition holds."""
     end = time.monotonic() + limit
     while not condition():
         assert time.monotonic() < end, "it does not happen"
@@ -78,7 +78,7 @@ class Bundle:
 
     @property
     def output(self) -> Path:
-        """What the container writes to standard output and error."""
+        """The container's standard output and error."""
         return self.folder / f"{self.name}.output"
 
     @property
@@ -139,7 +139,7 @@ class Bundle:
         return int((self.folder / "pid").read_text())
 
     def create_refused(self, message: str, *options: str | Path) -> str:
-        """Expect an error, and that nothing of the container is left."""
+        """Expect an error, and no remains of the container."""
         self.write()
         line = self.refused(message, *self.create_words(*options))
         assert not (self.state_folder / self.name).exists()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures: the built images as VMs. What is missing is a failure with a hint, never a skipped test."""
+"""Fixtures: the built images as VMs. A missing artifact is a failure with a hint, never a skipped test."""
 
 from __future__ import annotations
 

@@ -31,14 +31,14 @@ class Victim:
     guest: Frames
 
     def session(self, *words: str) -> Frames:
-        """Begin a session; the guest has read its request."""
+        """Begin a session, and read its request as the guest."""
         client = self.vm.connect()
         client.send(start(*(words or ("sh",)), flags=2))
         self.guest.expect(START)
         return client
 
     def running(self) -> Frames:
-        """Begin a session that has started."""
+        """Begin a session, and start it as the guest."""
         client = self.session()
         self.guest.send(frame(STARTED, ONE))
         assert client.expect(STARTED) == ONE

@@ -47,7 +47,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
 
 
 def start_of(result: Result) -> tuple[str, str | None]:
-    """Return how a VM with --json has started, and why it did not start otherwise."""
+    """Return how a VM with --json has started, and the reason if it booted."""
     report = json.loads(result.errors.splitlines()[-1])
     return report["start"], report["start_reason"]
 
@@ -60,7 +60,7 @@ def start(vm: Vm, *command: str) -> tuple[str, str | None]:
 
 
 def until_instant(vm: Vm, limit: float = 60) -> None:
-    """Start a VM until it is restored: an image that was changed a moment ago gets no snapshot."""
+    """Start VMs until one is restored: an image that was changed a moment ago gets no snapshot."""
     until(lambda: start(vm) == RESTORED, limit)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VMs with a name, their client `nabla`, and frames of the control channel as bytes: for the tests of `--name`.
+"""Named VMs, their client `nabla`, and frames of the control channel as bytes, for the tests of `--name`.
 
 The numbers are those of launcher/control_wire.h.
 """
@@ -29,12 +29,12 @@ OUT_WINDOW, IN_WINDOW, CONTENT_MAX, SESSIONS = 256 << 10, 64 << 10, 65536, 32
 
 
 def frame(kind: int, content: bytes = b"", *, stream: int = 0, number: int = 0, length: int | None = None) -> bytes:
-    """Return a frame; `length` says what the header claims."""
+    """Return a frame; `length`: the value in its header."""
     return struct.pack("<IBBH", len(content) if length is None else length, kind, stream, number) + content
 
 
 def start(*words: str, flags: int = 0, kind: int = 0, path: str = "", user: str = "") -> bytes:
-    """Return the frame that asks for a session."""
+    """Return the frame that requests a session."""
     head = struct.pack("<BBHHHHH", kind, flags, 0, 0, len(words), 0, 0o644)
     return frame(START, head + b"".join(text.encode() + b"\0" for text in (user, path, *words)))
 
@@ -48,7 +48,7 @@ class Frames:
     unread: bytes = b""
 
     def send(self, *frames: bytes) -> None:
-        """Write bytes, whatever they are."""
+        """Write arbitrary bytes."""
         self.write(b"".join(frames))
 
     def receive(self) -> tuple[int, int, int, bytes] | None:
@@ -141,7 +141,7 @@ class Named:
         self.sockets.clear()
 
     def ask(self, what: int) -> bytes:
-        """Ask the broker something."""
+        """Send a request to the broker."""
         peer = self.connect()
         peer.send(frame(ASK, bytes([what])))
         return peer.expect(ANSWER)
@@ -152,7 +152,7 @@ class Named:
         return [int(child) for child in children.split()]
 
     def children(self, own: bool) -> list[int]:
-        """Return the children of nabla-run that are parts of it, or those that are other programs."""
+        """Return the children of nabla-run that are processes of nabla-run itself, or those that are other programs."""
         program = os.readlink(f"/proc/{self.process.pid}/exe")
         wanted = []
         for child in self.all_children():
@@ -184,7 +184,7 @@ class Named:
 
 
 def pidfd_of(process: int) -> int | None:
-    """Return a descriptor of the process, which gets readable when it ends; None if it has ended."""
+    """Return a descriptor of the process, which becomes readable when it ends; None if it has ended."""
     try:
         return os.pidfd_open(process)
     except ProcessLookupError:
@@ -192,7 +192,7 @@ def pidfd_of(process: int) -> int | None:
 
 
 def until(condition: Any, timeout: float = 30) -> None:
-    """Wait until something holds."""
+    """Wait until a condition holds."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "it does not happen"

@@ -126,7 +126,7 @@ def free_port(address: str = "127.0.0.1") -> int:
 
 
 def until(attempt: Callable[[], T | None], what: str) -> T:
-    """Repeat an attempt until it returns something; failed connections count as nothing."""
+    """Repeat an attempt until it returns a result; failed connections return none."""
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end:
         with suppress(OSError, http.client.HTTPException):

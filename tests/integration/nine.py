@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A client of 9P2000.L, and of our dialect, that says what it likes: for tests of the file server.
+"""A client of 9P2000.L and of our dialect that can send anything, for tests of the file server.
 
 The VM's kernel is replaced by the stand-in, which passes bytes on between its standard streams and the share's stream.
 """
@@ -96,7 +96,7 @@ class Client:
     qids: dict[int, bytes] = field(default_factory=dict)
 
     def send(self, data: bytes) -> None:
-        """Write bytes, whatever they are."""
+        """Write arbitrary bytes."""
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(data)
@@ -130,16 +130,16 @@ class Client:
         assert answer[4:] == text(dialect), answer
 
     def attach(self, fid: int = ROOT) -> None:
-        """Make a fid of the root."""
+        """Create a fid for the root."""
         self.request("attach", struct.pack("<II", fid, NOFID) + text("root") + text("") + struct.pack("<I", 0))
 
     def new(self) -> int:
-        """Return a fid that is not in use."""
+        """Return an unused fid."""
         self.next_fid += 1
         return self.next_fid
 
     def walk(self, *names: bytes | str, fid: int = ROOT) -> int:
-        """Return a fid of the file behind these names."""
+        """Return a fid for the file at this path."""
         new = self.new()
         parts = b"".join(text(name) for name in names)
         answer = self.request("walk", struct.pack("<IIH", fid, new, len(names)) + parts)
@@ -148,17 +148,17 @@ class Client:
         return new
 
     def look(self, name: bytes | str, fid: int = ROOT, depth: int = 0) -> tuple[int, Attributes]:
-        """Return a fid of the file with this name, and its attributes."""
+        """Return a fid for the file with this name, and its attributes."""
         new = self.new()
         answer = self.request("look", struct.pack("<HII", depth, fid, new) + text(name))
         return new, self.attributes(answer)
 
     def look_at(self, fid: int, depth: int = 0) -> Attributes:
-        """Examine a file; its directories must be where they were."""
+        """Examine a file; its directories must not have moved."""
         return self.attributes(self.request("look", struct.pack("<HII", depth, fid, NOFID) + text("")))
 
     def reopen(self, fid: int, flags: int = 0) -> int:
-        """Return a fid more of a file, open."""
+        """Return another, open fid for a file."""
         new = self.new()
         self.request("reopen", struct.pack("<III", fid, new, flags))
         return new
@@ -181,7 +181,7 @@ class Client:
 
     @staticmethod
     def attributes(answer: bytes) -> Attributes:
-        """Return what an answer says."""
+        """Return the contents of an answer."""
         values = struct.unpack_from("<QBIQIIIQQQ", answer)
         return Attributes(values[4], values[5], values[7], values[9], values[3])
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VMs that save themselves, and VMs that start from that; the layout of the file, for tests that forge one."""
+"""VMs that save themselves, and VMs that start from the file; its layout, for tests that forge one."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ HOT_AT, HOT_MAGIC, HOT_RANGES = 2 * PAGE, 0x31746F68616C626E, 240
 
 @dataclass(frozen=True)
 class Saved:
-    """A snapshot and the settings of the VM that it was made from."""
+    """A snapshot and the settings of the original VM."""
 
     vm: Vm
     file: Path
 
     def restored(self) -> Vm:
-        """Return the settings of a VM that starts from it."""
+        """Return the settings of a VM that starts from the snapshot."""
         return self.vm.but(options=(*self.vm.options, "--restore", str(self.file)))
 
     def run(self, *arguments: str, **options: object) -> Result:
@@ -65,7 +65,7 @@ def becomes(vm: Vm, file: Path, *command: str) -> Saved:
 
 
 def at(symbol: str) -> int:
-    """Return where the file has a variable of the kernel."""
+    """Return the offset of a kernel variable in the file."""
     return confined.symbols()[symbol] - confined.BASE
 
 

@@ -62,7 +62,7 @@ def on_alarm(*_: object) -> None:
 
 
 class Family:
-    """Children that use the same addresses for other contents, and check them when they are asked."""
+    """Children that use the same addresses for different contents, and check them on request."""
 
     def __init__(self) -> None:
         self.memory = bytearray(SIZE)

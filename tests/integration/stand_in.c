@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A program that nabla-run starts in the kernel's place: it does, one after the other, what its command's words say, so
-// that tests see what a machine would get, and how nabla-run takes a machine that behaves badly.
+// A program that nabla-run starts instead of the kernel: it executes the words of its command one after the other, so
+// that tests see what a VM would receive, and how nabla-run handles a VM that misbehaves.
 #define _GNU_SOURCE
 #include <poll.h>
 #include <signal.h>
@@ -66,7 +66,7 @@ static uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* As a kernel does it, with two calls counted, of which the host does not know the second. */
+/* Like a kernel, with two counted calls, the second of which the host does not know. */
 static void fill_page(void)
 {
 	volatile uint64_t *page = (volatile uint64_t *)status_page();
@@ -112,7 +112,7 @@ static void print_keys(int count)
 	say("");
 }
 
-/* Writes a number of bytes, or without end if it is negative. */
+/* Writes a number of bytes, or endlessly if it is negative. */
 static void write_lines(int fd, long count)
 {
 	static char block[1 << 16];
@@ -137,7 +137,7 @@ static void change_disk(int mib)
 		disk[at] = 1;
 }
 
-/* Passes bytes on, both ways, between the standard streams and a descriptor, until one side ends. */
+/* Forwards bytes in both directions between the standard streams and a descriptor, until one side ends. */
 static void bridge(int fd)
 {
 	static char bytes[1 << 16];

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A shell of a kind: starts one command again and again in the foreground of its terminal, sends a signal at a random
-moment, and looks afterwards whether the terminal is as before and nothing is left behind.
+"""A kind of shell: starts one command repeatedly in the foreground of its terminal, sends a signal at a random
+moment, and then checks that the terminal is in its original mode and no process is left.
 
 python -m tests.integration.terminal_rounds SEED ROUNDS SIGNALS RESULTS -- COMMAND…
 
@@ -47,7 +47,7 @@ def start(words: list[str]) -> int:
 
 
 def wait(pid: int, flags: int = 0) -> int | None:
-    """Return the status as wait(2) gives it, None when nothing happens for long."""
+    """Return the status in the form of wait(2), None if nothing happens for a long time."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         done, status = os.waitpid(pid, os.WNOHANG | flags)
@@ -58,7 +58,7 @@ def wait(pid: int, flags: int = 0) -> int | None:
 
 
 def one_round(words: list[str], number: signal.Signals, delay: float, group: bool) -> dict[str, object]:
-    """Start, send, wait, look."""
+    """Start, send, wait, check."""
     wrong: list[str] = []
     before = look()
     pid = start(words)
@@ -96,7 +96,7 @@ def main(argv: list[str]) -> None:
     kinds = [signal.Signals[name] for name in names.split(",")]
     for number in (signal.SIGTTOU, signal.SIGINT, signal.SIGTSTP, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    # Ignored it would stay ignored in the command, which is another test's business.
+    # If it were ignored, it would stay ignored in the command, which another test covers.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with Path(results).open("w", encoding="utf-8") as stream:
         for _ in range(int(rounds)):

@@ -50,7 +50,7 @@ def installation(stand_in: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Inside:
-    """A place in which nabla-run runs: the command line that starts it there, and options that it needs there."""
+    """An environment for nabla-run: the command line that starts it there, and the options that it needs there."""
 
     words: Start
     options: tuple[str, ...] = ()

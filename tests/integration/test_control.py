@@ -51,7 +51,7 @@ def test_a_program_that_is_none(vm: Named) -> None:
 
 
 def test_environment_directory_and_user(vm: Named) -> None:
-    """The command's environment is that of the VM's own; what is given replaces it."""
+    """The command has the environment of the VM's own command; given variables replace those."""
     script = "pwd; id -u; echo $OUTER $INNER $HOME"
     assert vm.check(script) == "/\n0\nof the VM /root\n"
     options = ("--env", "INNER=x", "--env=OUTER=y", "--workdir", "/tmp", "--user", "nobody")
@@ -66,7 +66,7 @@ def test_environment_directory_and_user(vm: Named) -> None:
 
 
 def test_standard_input(vm: Named) -> None:
-    """With -i only; more than all buffers on the way hold, back and forth."""
+    """Only with -i; more data than all buffers on the way hold, in both directions."""
     data = random.Random(1).randbytes(5_000_000)
     argv = vm.words("exec", "-i", "vm", "--", "cat")
     back = subprocess.run(argv, env=vm.env, input=data, capture_output=True, check=True, timeout=60).stdout
@@ -84,7 +84,7 @@ def test_much_output(vm: Named) -> None:
 
 
 def test_who_does_not_read_stops_nobody_else(vm: Named) -> None:
-    """Its program waits, for its credit is used up; others continue."""
+    """Its program waits, because its credit is used up; others continue."""
     with vm.started("sh", "-c", "dd if=/dev/zero bs=65536 count=100; echo end >&2") as slow:
         assert slow.stdout
         assert slow.stdout.read(1) == b"\0"
@@ -104,7 +104,7 @@ WRITES_ON = "yes & dd if=/dev/zero bs=50000 count=1 2>/dev/null | tr '\\0' x; ec
 
 
 def test_what_writes_in_the_background(vm: Named) -> None:
-    """It does not hold up the end of the session, and what the program itself wrote last arrives."""
+    """It does not delay the end of the session, and the program's own last output arrives."""
     result = vm.run("sh", "-c", WRITES_ON)
     assert result.returncode == 3 and result.stdout.count("x") == 50000
     assert vm.check("pkill -x yes; echo there") == "there\n"
@@ -153,7 +153,7 @@ def test_signals_are_passed_on(vm: Named) -> None:
 
 
 def test_signals_while_nobody_reads(vm: Named) -> None:
-    """They end a program whose output waits."""
+    """They end a program whose output is blocked."""
     with vm.started("sh", "-c", "echo $$; exec dd if=/dev/zero bs=65536") as process:
         assert process.stdout
         pid = int(process.stdout.readline())
@@ -210,7 +210,7 @@ def test_a_terminal_that_is_stopped(vm: Named) -> None:
 
 
 def test_the_type_of_the_terminal(vm: Named) -> None:
-    """That of the host, unless one is given."""
+    """The host's value, unless another one is given."""
     env = ("/usr/bin/env", f"XDG_RUNTIME_DIR={vm.runtime}", "TERM=of-the-host")
     script = ("vm", "--", "sh", "-c", "echo $TERM.")
     with terminal(*env, *vm.words("exec", "-t", *script)) as host:
@@ -220,7 +220,7 @@ def test_the_type_of_the_terminal(vm: Named) -> None:
 
 
 def test_patience(vm: Named) -> None:
-    """Signals that do not ask for an end are not counted."""
+    """Signals that do not request an end are not counted."""
     script = "trap 'echo u' USR1; trap 'echo i' INT; echo ready; while :; do sleep 0.05; done"
     with vm.started("sh", "-c", script) as process:
         assert process.stdout
@@ -241,7 +241,7 @@ def _window(vm: Named) -> bytes:
 
 
 def test_signals_to_all_processes(minimal: Vm, tmp_path: Path) -> None:
-    """One that reaches a program before it has begun is not taken for one of process 1, which would end the VM."""
+    """A signal that reaches a program before it starts must not act on process 1, which would end the VM."""
     with named(minimal.argv("sh", "-c", "trap '' TERM USR1 USR2; sleep 1000"), tmp_path) as vm:
         script = "echo ready; while :; do kill -TERM -1; kill -USR1 -1; kill -USR2 -1; done"
         with vm.started("sh", "-c", script) as process:
@@ -275,7 +275,7 @@ def test_files(vm: Named, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/nothing", "/tmp", "/dev/null", "/proc/nothing/x"])
 def test_files_that_cannot_be_copied(vm: Named, tmp_path: Path, path: str) -> None:
-    """No file of the host is made or changed."""
+    """No file of the host is created or changed."""
     result = vm.nabla("cp", f"vm:{path}", tmp_path / "out")
     assert result.returncode == OWN_ERROR and f"VM vm: {path}: " in result.stderr
     assert result.stderr.count("\n") == 1
@@ -285,7 +285,7 @@ def test_files_that_cannot_be_copied(vm: Named, tmp_path: Path, path: str) -> No
 
 
 def test_a_file_that_cannot_be_read(vm: Named) -> None:
-    """The error of the host is that of the copy."""
+    """An error on the host is the error of the copy."""
     result = vm.nabla("cp", "/proc/self/mem", "vm:/tmp/half")
     assert result.returncode == OWN_ERROR and "cannot read the input: " in result.stderr
     vm.check("rm /tmp/half")

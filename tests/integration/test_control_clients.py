@@ -148,7 +148,7 @@ def test_requests_that_wait_for_room(victim: Victim) -> None:
 
 
 def test_many_clients(victim: Victim) -> None:
-    """Those that say nothing are sent away after 5 seconds; until then others wait."""
+    """Silent ones are disconnected after 5 seconds; until then others wait."""
     for _ in range(100):
         victim.vm.connect()
     victim.lives()
@@ -156,7 +156,7 @@ def test_many_clients(victim: Victim) -> None:
 
 
 def test_a_client_that_does_not_read(victim: Victim) -> None:
-    """It holds nobody up, and the VM can still be ended."""
+    """It delays nobody, and the VM can still be ended."""
     victim.running()
     other = victim.vm.connect()
     other.send(start("sh"))
@@ -176,7 +176,7 @@ def test_a_client_that_does_not_read(victim: Victim) -> None:
 
 
 def test_a_client_that_gives_credit_without_reading(victim: Victim) -> None:
-    """Its queue is full one day: it loses its session, and others do not."""
+    """When its queue is full, it loses its session; others do not."""
     other, client = victim.running(), victim.vm.connect()
     client.send(start("sh"))
     victim.guest.expect(START)
@@ -198,7 +198,7 @@ def test_a_client_that_gives_credit_without_reading(victim: Victim) -> None:
 
 @pytest.mark.parametrize("options", [(), ("--jail",)])
 def test_the_broker_is_confined(launcher: Launcher, tmp_path: Path, options: tuple[str, ...]) -> None:
-    """No privilege, no descriptor but those of its sockets, and a filter of system calls."""
+    """No privilege, no descriptor except those of its sockets, and a filter of system calls."""
     with attack(launcher, tmp_path, *options) as victim:
         victim.lives()
         broker = victim.vm.broker()
@@ -235,7 +235,7 @@ def test_a_broker_that_is_killed(launcher: Launcher, tmp_path: Path) -> None:
 
 
 def test_a_broker_that_closes_its_end(launcher: Launcher, tmp_path: Path) -> None:
-    """As if it had been taken over: nabla-run leaves it, and does not look at a socket without end."""
+    """As if it had been compromised: nabla-run drops it, and does not read from a socket endlessly."""
     if os.geteuid() != 0:
         return
     with named(launcher.words("say=up line exit=7"), tmp_path) as vm:
@@ -277,7 +277,7 @@ def test_the_broker_ends_with_nabla_run(victim: Victim) -> None:
 
 
 def as_another_user(path: Path) -> str:
-    """Connect as somebody else, and return what is read, or the error."""
+    """Connect as another user, and return the received data, or the error."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -299,7 +299,7 @@ def as_another_user(path: Path) -> str:
 
 
 def test_other_users_do_not_reach_it(launcher: Launcher, tmp_path: Path) -> None:
-    """The folder keeps them out; should it be open one day, so does the broker."""
+    """The folder keeps them out; if it were open, the broker would do so."""
     with attack(launcher, tmp_path) as victim:
         folder = victim.vm.path.parent
         assert folder.stat().st_mode & 0o777 == 0o700 and folder.stat().st_uid == os.geteuid()
@@ -326,7 +326,7 @@ def test_answers_are_short(launcher: Launcher, tmp_path: Path) -> None:
 
 
 def test_a_file_in_place_of_the_socket(launcher: Launcher, tmp_path: Path) -> None:
-    """It is no socket of nabla-run, and is not removed."""
+    """It is not a socket of nabla-run, and is not removed."""
     folder = tmp_path / "run/nabla"
     folder.mkdir(parents=True, mode=0o700)
     (tmp_path / "run").chmod(0o700)

@@ -95,7 +95,7 @@ AFTER_START = {
 
 @pytest.mark.parametrize("what", FORGED)
 def test_forged_frames(victim: Victim, what: str) -> None:
-    """Sessions end with an error; the broker stays, and says so to later ones."""
+    """Sessions end with an error; the broker keeps running, and reports this to later clients."""
     client = victim.session()
     victim.guest.send(FORGED[what])
     assert client.expect(ERROR) == bytes([BROKEN])
@@ -144,7 +144,7 @@ def test_any_reason_of_a_failure(victim: Victim, words: str) -> None:
 
 
 def test_frames_in_pieces(victim: Victim) -> None:
-    """What comes byte by byte is what comes at once."""
+    """Data that arrives byte by byte has the same effect as data that arrives at once."""
     client = victim.session()
     for byte in frame(STARTED, ONE) + frame(DATA, b"word", stream=2):
         victim.guest.send(bytes([byte]))
@@ -168,7 +168,7 @@ def test_another_version(launcher: Launcher, tmp_path: Path, hello: bytes) -> No
 
 
 def test_a_flood(victim: Victim) -> None:
-    """Memory of the broker is bounded, whether the client reads or not, and however much it is."""
+    """The broker's memory is bounded, whether the client reads or not, for any amount of data."""
     victim.lives()
     before = int(proc_status(victim.vm.broker())["VmRSS"].split()[0])
     clients = [victim.session() for _ in range(8)]
@@ -191,7 +191,7 @@ def test_a_flood(victim: Victim) -> None:
 
 
 def test_a_guest_that_never_reads(launcher: Launcher, tmp_path: Path) -> None:
-    """Clients wait, each for itself; the broker and its memory do not grow."""
+    """Each client waits independently; the broker's memory does not grow."""
     with named(launcher.words("say=up stay"), tmp_path) as vm:
         client = vm.connect()
         client.send(start("sh"))
@@ -235,7 +235,7 @@ def test_a_guest_that_never_answers(victim: Victim) -> None:
 
 @pytest.mark.parametrize("writes", [False, True])
 def test_what_is_left_at_the_end(victim: Victim, writes: bool) -> None:
-    """Who reads only after the VM's end gets all output and the status, also if it had something to say to the VM."""
+    """A client that reads only after the VM's end gets all output and the status, even if it had data for the VM."""
     client = victim.running()
     process, vm, broker = victim.vm.process, victim.vm.vm(), victim.vm.broker()
     assert process.stdin
@@ -261,7 +261,7 @@ def test_what_is_left_at_the_end(victim: Victim, writes: bool) -> None:
 
 
 def test_a_guest_that_closes(launcher: Launcher, tmp_path: Path) -> None:
-    """The end of the VM, and a guest that ends its channel alone."""
+    """The end of the VM, and a guest that only closes its channel."""
     with attack(launcher, tmp_path) as victim:
         client = victim.running()
         victim.guest.send(frame(DATA, b"last words", stream=1))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VMs with a name, as wholes: lists of them, pause, stop and kill, and what names there are."""
+"""Named VMs as a whole: listing, pausing, stopping and killing them, and valid names."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_the_end_of_the_command_is_the_end(minimal: Vm, tmp_path: Path) -> None:
 
 
 def test_names(vm: Named, minimal: Vm) -> None:
-    """One VM for each; a socket that nobody serves is nobody's."""
+    """One VM for each name; a socket that nobody serves does not reserve its name."""
     refused("a VM named vm is running", "--name", "vm", *minimal.argv("true")[1:], env=vm.env)
     assert vm.check("echo still there") == "still there\n"
     for name in ("", "-x", ".x", "a/b", "a b", "x" * 65):
@@ -192,7 +192,7 @@ def test_names(vm: Named, minimal: Vm) -> None:
 
 
 def test_an_ordinary_user(ordinary: Ordinary) -> None:
-    """Who has the name to itself; also in a jail. After SIGKILL the socket is there until somebody looks."""
+    """The socket exists as long as the VM, also in a jail. After SIGKILL it remains until the next look-up."""
     shutil.copy(CLIENT, ordinary.folder / "nabla")
     runtime = ordinary.folder / "run"
     runtime.mkdir(mode=0o700)
@@ -250,7 +250,7 @@ def test_a_reader_that_is_stuck(minimal: Vm, tmp_path: Path) -> None:
 
 
 def test_without_a_runtime_directory(minimal: Vm, tmp_path: Path) -> None:
-    """The sockets are in the cache folder then; also if other users have access to the directory."""
+    """The sockets are then in the cache folder; the same applies if other users have access to the directory."""
     public = tmp_path / "public"
     public.mkdir(mode=0o755)
     for runtime in ("", "relative", str(public), str(tmp_path / "none")):

@@ -31,7 +31,7 @@ PROMPT = "nabla:/#"
 
 
 class Person:
-    """A person who starts the demo from a shell, types, and looks at the screen."""
+    """A user who starts the demo from a shell, types, and reads the screen."""
 
     def __init__(self, words: tuple[str, ...], rows: int, cols: int, env: dict[str, str]) -> None:
         self.terminal = Terminal(rows, cols)  # its own test is unit/demo/test_screen.py
@@ -62,7 +62,7 @@ class Person:
         self.shell.setwinsize(rows, cols)
 
     def see(self, wanted: Callable[[], Any], timeout: float = 30) -> Any:
-        """Look at the screen until `wanted` returns something true, and return that."""
+        """Read the screen until `wanted` returns a true value, and return that."""
         deadline = time.monotonic() + timeout
         while not (value := wanted()):
             assert time.monotonic() < deadline, "the screen shows:\n" + "\n".join(self.screen.display)

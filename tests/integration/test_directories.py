@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Directories of the host in a VM: `--mount`, and a directory as the root. See test_directories_hostile.py too."""
+"""Host directories in a VM: `--mount`, and a directory as the root. See also test_directories_hostile.py."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_files_in_both_directions(minimal: Vm, share: Path) -> None:
 
 
 def test_what_a_file_system_does(minimal: Vm, share: Path) -> None:
-    """Names, links, modes, times, sizes, directories, and what the host sees of them."""
+    """Names, links, modes, times, sizes, directories, and their appearance on the host."""
     script = """
     set -e
     cd /work
@@ -111,7 +111,8 @@ print(os.fstat(old.fileno()).st_size, os.fstat(gone.fileno()).st_size, os.stat("
 
 
 def test_changes_of_the_host_are_seen(minimal: Vm, share: Path) -> None:
-    """Content, size, new and removed names, replaced files and directories; with `:cache` perhaps not."""
+    """Content, size, new and removed names, replaced files and directories; with `:cache` the guest may miss
+    changes."""
     write(share / "file", "1")
     script = "cd /work; cat file; mkdir -p d; for i in 1 2 3 4; do echo; read x; cat file; ls; done; cat d/in"
     words = mounted(minimal, f"{share}:/work").argv("/bin/sh", "-c", script)
@@ -156,7 +157,7 @@ def test_read_only(minimal: Vm, share: Path) -> None:
 
 
 def test_a_file_of_somebody_else(minimal: Vm, share: Path) -> None:
-    """Who may write to it may also empty it, and only that."""
+    """A user with write permission may also truncate the file, but do no more."""
     other = share / "other"
     other.write_text("content")
     other.chmod(0o666)
@@ -237,7 +238,7 @@ def test_programs_run_from_a_share(minimal: Vm, testing: Vm, share: Path, tmp_pa
 
 
 def test_locks(testing: Vm, share: Path) -> None:
-    """A lock keeps others out, and one who waits for it gets it when it is free; both kinds, in several processes."""
+    """A lock keeps others out, and a waiting process gets it when it is free; both kinds, in several processes."""
     script = """
 import fcntl, os, sys
 os.chdir("/work")
@@ -296,7 +297,7 @@ def test_many_processes(minimal: Vm, share: Path) -> None:
 
 
 def test_host_and_guest_at_once(minimal: Vm, share: Path) -> None:
-    """The host renames and removes under the guest's hands: errors at most, and the VM ends as it should."""
+    """The host renames and removes files that the guest uses: errors at most, and the VM ends normally."""
     stop = threading.Event()
     rounds: list[int] = []
     failures: list[Exception] = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the host changes in a shared directory, between two calls of a guest: without `:cache`, the second call sees it.
+"""Changes by the host in a shared directory between two calls of a guest: without `:cache`, the second call sees them.
 
 The guest's program is an interpreter of Python: each line is a step, and the host changes something between steps.
 """
@@ -72,7 +72,7 @@ def write(path: Path, content: str, mode: int = 0o644) -> Path:
 
 
 class Guest:
-    """A program in a VM that evaluates expressions of the test."""
+    """A program in a VM that evaluates the test's expressions."""
 
     def __init__(self, process: subprocess.Popen[str], share: Path) -> None:
         self.process, self.share = process, share
@@ -98,7 +98,7 @@ class Guest:
         return int(server)
 
     def descriptors(self) -> int:
-        """Return how many descriptors the file server has."""
+        """Return the number of descriptors of the file server."""
         return len(os.listdir(f"/proc/{self.server()}/fd"))
 
 
@@ -242,7 +242,7 @@ def test_a_directory_in_use_is_removed(guest: Guest) -> None:
 
 
 def test_a_directory_in_use_is_moved(guest: Guest) -> None:
-    """Who is in it stays in it, as on a disk, and its old name leads nowhere."""
+    """A process in it stays in it, as on a disk, and its old name leads nowhere."""
     write(guest.share / "d" / "e" / "file", "1")
     guest.do('(os.stat("d/e/file"), os.chdir("d"), os.stat("e/file"), os.open("e", 0), os.stat("/work/d/e/file"))')
     guest.do('(os.open("/work/d/e", 0), os.stat("/work/d/e/file"))')
@@ -268,7 +268,7 @@ def test_modes_of_directories_on_the_way(guest: Guest) -> None:
 
 
 def test_files_are_closed_on_the_host(guest: Guest) -> None:
-    """Also if the guest does nothing more."""
+    """Even if the guest makes no further request."""
     for number in range(200):
         write(guest.share / f"f{number}", "1")
     opened = guest('[os.open(f"f{n}", 0) for n in range(200)]')
@@ -283,7 +283,7 @@ def test_files_are_closed_on_the_host(guest: Guest) -> None:
 
 
 def test_a_program_that_the_guest_has_written(guest: Guest) -> None:
-    """When the guest has closed it, the host can run it: nobody has it open to write."""
+    """When the guest has closed it, the host can run it: nobody has it open for writing."""
     program = Path("/bin/true").read_bytes()
     write(guest.share / "copy", "").write_bytes(program)
     for number in range(20):
@@ -293,7 +293,7 @@ def test_a_program_that_the_guest_has_written(guest: Guest) -> None:
         assert subprocess.run([guest.share / name], check=False).returncode == 0
 
 
-# What two tasks do at the same time; their results, and what is in the new directory then.
+# The operations of two tasks at the same time; their results, and the resulting contents of the new directory.
 BOTH: dict[str, tuple[str, list[object], dict[str, str]]] = {
     "stat": ('os.stat("d/file").st_size', [4, 4], {"file": "next"}),
     "open": ('len(open("d/file").read())', [4, 4], {"file": "next"}),
@@ -307,7 +307,7 @@ BOTH: dict[str, tuple[str, list[object], dict[str, str]]] = {
 
 @pytest.mark.parametrize("call", BOTH)
 def test_two_tasks_that_have_passed_a_directory(guest: Guest, call: str) -> None:
-    """One waits for the other's question: when that fails, it must not ask in the old directory."""
+    """One waits for the other's request: when that fails, it must not send its own in the old directory."""
     code, expected, content = BOTH[call]
     for name in ("d", "next"):
         write(guest.share / name / "file", name)
@@ -331,7 +331,7 @@ def test_two_tasks_that_have_passed_a_directory(guest: Guest, call: str) -> None
 
 
 def test_deep_names(guest: Guest) -> None:
-    """Deeper than what the server examines in one request, and from a directory that the host has moved."""
+    """Deeper than the server checks in one request, and from a directory that the host has moved."""
     deep = Path(*"d" * 80)
     write(guest.share / deep / "file", "1")
     path = str(deep)
@@ -352,7 +352,7 @@ def test_deep_names(guest: Guest) -> None:
 
 
 def test_modes_matter_to_a_user_with_one_capability(guest: Guest) -> None:
-    """To search all directories is not to write in them: the mode is asked for."""
+    """The right to search all directories does not include writing to them: the mode is requested."""
     write(guest.share / "d" / "e" / "file", "1")
     for path in (guest.share / "d", guest.share / "d" / "e"):
         path.chmod(0o777)

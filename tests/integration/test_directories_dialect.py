@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The messages that the file server of shared directories has beside 9P2000.L, against a guest that says anything."""
+"""The file server's messages in addition to 9P2000.L, against a guest that sends anything."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_each_message_does_what_two_do(target: Place, stand_in: Path) -> None:
 
 
 def test_a_session_without_the_dialect(target: Place, stand_in: Path) -> None:
-    """They do not exist there, also not after a session with it."""
+    """They do not exist there, even after a session with the dialect."""
     target.make("a")
     for first in (False, True):
         with connect(stand_in, target.share, hello=first) as client:
@@ -115,7 +115,7 @@ def test_procfs_within_the_share(stand_in: Path) -> None:
 
 
 def test_messages_that_lie(target: Place, stand_in: Path) -> None:
-    """Cut at each length, and fids that are none or in use."""
+    """Requests that are truncated at each length, and fids that do not exist or are in use."""
     target.make("file")
     with connect(stand_in, target.share) as client:
         file = client.walk("file")
@@ -158,7 +158,8 @@ def test_what_cannot_be_answered_ends_the_connection(target: Place, stand_in: Pa
 
 
 def test_forgetting_is_not_answered(target: Place, stand_in: Path) -> None:
-    """A flood of it, of fids that exist and that do not, costs the server nothing and nobody an answer."""
+    """A flood of it, for existing and unknown fids, costs the server nothing, and every other request gets its
+    answer."""
     target.make("file")
     with connect(stand_in, target.share) as client:
         server = server_of(client)
@@ -180,7 +181,7 @@ def test_forgetting_is_not_answered(target: Place, stand_in: Path) -> None:
 
 
 def test_open_files_are_limited(target: Place, stand_in: Path) -> None:
-    """By half of the descriptors that the host permits; those that are forgotten are free again."""
+    """Limited to half of the descriptors that the host permits; forgotten ones are free again."""
     target.make("file")
     with connect(stand_in, target.share, prefix=("prlimit", "--nofile=256:256")) as client:
         file, _ = client.look("file")
@@ -197,7 +198,7 @@ def test_open_files_are_limited(target: Place, stand_in: Path) -> None:
 
 
 def test_directories_on_the_way(target: Place, stand_in: Path) -> None:
-    """What was replaced within the depth is ESTALE; what was replaced above is not looked at."""
+    """A directory that was replaced within the depth is ESTALE; higher ones are not checked."""
     target.make("a/b/c/file")
     with connect(stand_in, target.share) as client:
         a, _ = client.look("a")
@@ -222,7 +223,7 @@ def test_directories_on_the_way(target: Place, stand_in: Path) -> None:
 
 
 def test_a_replaced_file_is_no_stale_directory(target: Place, stand_in: Path) -> None:
-    """A guest that reads ESTALE begins again and asks about each directory; ENOENT costs it one lookup."""
+    """A guest that reads ESTALE starts over and asks about each directory; ENOENT costs it one lookup."""
     file = target.make("a/b/file")
     with connect(stand_in, target.share) as client:
         fid, _ = client.look("file", client.look("b", client.look("a")[0])[0])
@@ -235,7 +236,7 @@ def test_a_replaced_file_is_no_stale_directory(target: Place, stand_in: Path) ->
 
 
 def test_a_request_examines_few_directories(target: Place, stand_in: Path) -> None:
-    """No more than 64: those that are deeper are asked about one by one."""
+    """No more than 64: for deeper paths, the guest asks about the directories one by one."""
     with connect(stand_in, target.share) as client:
         fid = ROOT
         for _ in range(66):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file server of shared directories against a guest that says anything: no file outside the share is reached.
+"""The file server of shared directories against a guest that sends anything: no file outside the share is reached.
 
 The server is the launcher's own, with its confinement; only the kernel is replaced, see nine.py.
 """
@@ -33,7 +33,7 @@ NAMES = (b"..", b".", b"", b"/", b"/etc", b"../outside", b"a/../..", b"..\0", b"
 
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: repr(name[:12]))
 def test_a_name_is_one_name(target: Place, stand_in: Path, name: bytes) -> None:
-    """Each request that takes a name refuses what is none, at each target where it takes one."""
+    """Each request that takes a name refuses an invalid one, in each of its arguments."""
     target.make("a")
     allowed = "EINVAL ENAMETOOLONG"
     with connect(stand_in, target.share) as client:
@@ -53,7 +53,7 @@ def test_a_name_is_one_name(target: Place, stand_in: Path, name: bytes) -> None:
 
 
 def test_links_are_never_followed(target: Place, stand_in: Path) -> None:
-    """Links of the guest and of the host, as the last name and on the way, for each kind of request."""
+    """Links of the guest and of the host, as the last name and within the path, for each kind of request."""
     target.make("dir/file")
     (target.share / "host").symlink_to(target.outside)
     (target.share / "host-file").symlink_to(target.secret)
@@ -101,7 +101,7 @@ def test_what_is_no_file_is_never_opened(target: Place, stand_in: Path) -> None:
 
 
 def test_no_bits_act_for_the_owner(target: Place, stand_in: Path) -> None:
-    """Files with set-user-ID would give the rights of the host's user to others. The sticky bit harms nobody."""
+    """Set-user-ID files would grant the rights of the host's user to others. The sticky bit is harmless."""
     with connect(stand_in, target.share) as client:
         file = client.create("file", mode=0o7777)
         client.mkdir("dir", mode=0o7777)
@@ -113,7 +113,7 @@ def test_no_bits_act_for_the_owner(target: Place, stand_in: Path) -> None:
 
 
 def test_procfs_within_the_share(stand_in: Path) -> None:
-    """A share of everything does not give the server itself away: /proc/PID/mem is its memory."""
+    """Even a share of everything does not expose the server itself: /proc/PID/mem is its memory."""
     with connect(stand_in, Path("/"), "--read-only") as client:
         refused("EACCES", lambda: client.walk("proc"))
         assert b"usr" in client.names(client.walk())
@@ -160,7 +160,7 @@ def test_read_only_refuses_each_change(target: Place, stand_in: Path) -> None:
 
 
 def landlock_version() -> int:
-    """Return the version of Landlock that this host has; 0: none."""
+    """Return this host's version of Landlock; 0: none."""
     libc = __import__("ctypes").CDLL(None, use_errno=True)
     return max(0, int(libc.syscall(444, None, 0, 1)))
 
@@ -223,7 +223,7 @@ def test_directories_that_the_host_moves_away(target: Place, stand_in: Path) -> 
 
 @contextlib.contextmanager
 def swapping(path: Path, target: Path) -> Iterator[None]:
-    """Exchange a directory and a link to `target` all the time."""
+    """Keep exchanging a directory and a link to `target`."""
     done = threading.Event()
     link, aside = path.with_name("link"), path.with_name("aside")
 
@@ -247,7 +247,7 @@ def swapping(path: Path, target: Path) -> Iterator[None]:
 
 
 def test_links_that_appear_during_requests(target: Place, stand_in: Path) -> None:
-    """The oldest attack on file servers: a directory becomes a link between two looks at it."""
+    """The oldest attack on file servers: a directory becomes a link between check and use."""
     target.make("dir/secret", b"inside")
     attempts = {"read": 0, "written": 0, "refused": 0}
     with connect(stand_in, target.share) as client, swapping(target.share / "dir", target.outside):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file server of shared directories against messages that are none, that lie, and against greed; see nine.py."""
+"""The file server of shared directories against malformed and lying messages, and against greed; see nine.py."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_message_before_the_session(target: Place, stand_in: Path) -> None:
 
 
 def test_a_half_message(target: Place, stand_in: Path) -> None:
-    """The VM ends in the middle of one: so does the server, and nabla-run with the VM's status."""
+    """The VM ends in the middle of a message: the server ends too, and nabla-run exits with the VM's status."""
     for message in (b"\x0b", raw(TYPES["clunk"], b"", 11), raw(TYPES["write"], bytes(100), 4096)):
         with connect(stand_in, target.share) as client:
             client.send(message)
@@ -80,7 +80,7 @@ def test_a_server_that_does_not_end(target: Place, stand_in: Path) -> None:
 
 
 def test_messages_that_lie(target: Place, stand_in: Path) -> None:
-    """Each request cut at each length, and with numbers that are too large, is an error and no more."""
+    """A request that is truncated at any length, or has numbers that are too large, is only an error."""
     target.make("file")
     contents = {
         "walk": struct.pack("<IIH", 0, 50, 1) + text("file"),
@@ -176,7 +176,7 @@ def test_a_guest_that_takes_everything(target: Place, stand_in: Path) -> None:
 
 
 def test_random_conversations(target: Place, stand_in: Path) -> None:
-    """Valid requests in any order, on few names and fids: the server lives, and all stays in the share."""
+    """Valid requests in any order, on few names and fids: the server survives, and nothing leaves the share."""
     chosen = random.Random(15)
     names = ["a", "b", "c", "..", ".", "a/b", ""]
     with connect(stand_in, target.share) as client:

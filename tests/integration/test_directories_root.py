@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A directory as the root of a VM, and what `--mount` refuses."""
+"""A directory as the root of a VM, and values that `--mount` refuses."""
 
 from __future__ import annotations
 

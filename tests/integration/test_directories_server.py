@@ -34,7 +34,7 @@ def attributes(mode: int, qid: bytes, size: int = 4096) -> bytes:
 
 
 def good(kind: int, content: bytes) -> bytes:
-    """Return what an honest server with a root and one file answers."""
+    """Return the answer of an honest server with a root and one file."""
     if kind == TYPES["version"]:
         return content  # with the dialect that serve() has chosen
     if kind == TYPES["attach"]:
@@ -146,7 +146,7 @@ def run(image: Path, answer: Answer, dialect: str, script: str = SCRIPT) -> str:
 
 @DIALECTS
 def test_an_honest_server(image: Path, dialect: str) -> None:
-    """The others are measured by this: it is mounted and read, with the messages that were agreed on."""
+    """The reference for the others: the share is mounted and read, with the negotiated messages."""
     kinds: set[int] = set()
 
     def answer(kind: int, tag: int, content: bytes) -> bytes:
@@ -161,7 +161,7 @@ def test_an_honest_server(image: Path, dialect: str) -> None:
 
 @pytest.mark.parametrize("refusal", ["unknown", "", errno.EINVAL])
 def test_a_server_that_refuses_the_dialect(image: Path, refusal: str | int) -> None:
-    """It is offered the protocol itself then."""
+    """The kernel then offers the protocol itself."""
     with machine(image, SCRIPT) as (ours, process):
         stream = ours.makefile("rb")
         size, kind, tag = struct.unpack("<IBH", stream.read(7))
@@ -214,7 +214,7 @@ def test_lies(image: Path, name: str, late: bool, dialect: str) -> None:
 
 @DIALECTS
 def test_numbers_that_lie(image: Path, dialect: str) -> None:
-    """Counts beyond the message, names without end, sizes and modes that cannot be."""
+    """Counts beyond the message, unterminated names, impossible sizes and modes."""
 
     def answer(kind: int, tag: int, content: bytes) -> bytes:
         if kind == TYPES["forget"]:
@@ -257,7 +257,7 @@ def test_random_answers(image: Path, dialect: str) -> None:
 
 
 def test_directories_that_are_stale_for_ever(image: Path) -> None:
-    """A server that says so about each name, however often it is asked, is an error and no loop."""
+    """A server that answers ESTALE for each name, however often it is asked, causes an error, not a loop."""
 
     def answer(kind: int, tag: int, content: bytes) -> bytes:
         if kind == TYPES["look"] and content[6:10] != b"\xff" * 4:
@@ -279,7 +279,7 @@ def test_answers_to_what_has_none(image: Path) -> None:
 
 
 def test_a_server_that_does_not_read(image: Path) -> None:
-    """Files are closed all the time, and nothing is read: programs wait, and can be killed."""
+    """Programs keep closing files, and the server reads nothing: programs wait, and can be killed."""
     script = f"{MOUNT}; (while :; do cat /tmp/m/file; done) & sleep 1; kill -9 $!; wait; echo killed; echo the end"
     seen = {"requests": 0}
 
@@ -293,7 +293,7 @@ def test_a_server_that_does_not_read(image: Path) -> None:
 
 @DIALECTS
 def test_a_server_that_is_silent(image: Path, dialect: str) -> None:
-    """Programs wait for it, and can be killed; then it speaks again."""
+    """Programs wait for it, and can be killed; then it answers again."""
     script = f"{MOUNT}; (cat /tmp/m/file; echo no) & sleep 1; kill -9 $!; wait; echo killed; echo the end"
     held: list[bytes] = []
 
@@ -334,7 +334,7 @@ INTERRUPTED = {
 
 @pytest.mark.parametrize("name", INTERRUPTED)
 def test_fids_of_interrupted_requests(image: Path, name: str) -> None:
-    """The server may have made them before it read that the request is over: the kernel sends P9_TFORGET."""
+    """The server may have created them before it read the cancellation: the kernel sends P9_TFORGET."""
     command, offsets = INTERRUPTED[name]
     script = f"{MOUNT}; {command} & sleep 1; kill -9 $!; wait; echo killed; stat /tmp/m; echo the end"
     new_fids: list[int] = []

@@ -279,7 +279,8 @@ def test_nothing_of_the_command_is_saved(minimal: Vm, cache: Cache) -> None:
 
 
 def test_changed_image(minimal: Vm, cache: Cache, copy_of: Callable[[str], Path]) -> None:
-    """What the command reads is in the image, even if size and time of modification are those of another image."""
+    """The command reads the contents of its image, even if size and time of modification equal those of another
+    image."""
     image = copy_of("minimal")
     vm = Vm(image, memory="64M")
     vm.check("echo 1 >/root/number")
@@ -299,7 +300,7 @@ def test_changed_image(minimal: Vm, cache: Cache, copy_of: Callable[[str], Path]
 
 
 def test_limits_of_the_first_command_are_its_own(minimal: Vm, cache: Cache) -> None:
-    """The VM that makes the snapshot has none of them."""
+    """The VM that creates the snapshot has none of them."""
     minimal.but(options=("--cpu-time", "0.001")).run("/bin/true")
     assert start(minimal) == RESTORED
     assert cache.only().stat().st_size

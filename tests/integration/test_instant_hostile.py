@@ -231,7 +231,7 @@ def test_foreign_files_stay(minimal: Vm, cache: Cache) -> None:
 
 
 def test_many_at_once(minimal: Vm, cache: Cache) -> None:
-    """One of them makes the snapshot, the others do not wait for it."""
+    """One of them creates the snapshot, and the others do not wait for it."""
     words = minimal.but(options=("--json",)).argv("/bin/echo", "up")
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     running = [subprocess.Popen(words, text=True, **pipes) for _ in range(24)]  # type: ignore[call-overload]
@@ -244,7 +244,7 @@ def test_many_at_once(minimal: Vm, cache: Cache) -> None:
 
 
 def test_killed_while_it_is_written(minimal: Vm, cache: Cache) -> None:
-    """What is not complete has no name, and nobody lives on."""
+    """An incomplete file has no name, and no process survives."""
     chosen = random.Random(14)
     words = minimal.argv("/bin/true")
     for _ in range(40):
@@ -256,7 +256,7 @@ def test_killed_while_it_is_written(minimal: Vm, cache: Cache) -> None:
         assert set(cache.folder.iterdir() if cache.folder.exists() else []) == set(cache.files())
         if cache.files():
             assert start(minimal) == RESTORED
-    until(lambda: start(minimal) == RESTORED)  # the lock of a dead start does not stay
+    until(lambda: start(minimal) == RESTORED)  # the lock of a dead start is released
 
 
 def test_caller_ignores_children(minimal: Vm, cache: Cache) -> None:
@@ -289,7 +289,7 @@ def test_no_command_reaches_the_snapshot(testing: Vm, cache: Cache) -> None:
 
 
 def test_forged_by_its_owner(minimal: Vm, cache: Cache) -> None:
-    """Who may write to the folder may do what a guest can do, no more."""
+    """A user who may write to the folder has no more power than a guest."""
     assert start(minimal) == RESTORED
     write(cache.only(), at("um_fds"), b"\xff" * 16, same_time=True)
     write(cache.only(), at("sys_call_table"), word(0x44444444) * 450, same_time=True)
@@ -298,7 +298,7 @@ def test_forged_by_its_owner(minimal: Vm, cache: Cache) -> None:
 
 
 def test_streams_are_those_of_the_caller(minimal: Vm, cache: Cache) -> None:
-    """The VM that makes the snapshot takes no byte of the input and holds no pipe."""
+    """The VM that creates the snapshot reads no byte of the input and keeps no pipe open."""
     words = [str(NABLA_RUN), "--ephemeral", "--memory", "64M", str(minimal.image), "--", "cat"]
     for _ in range(2):
         result = subprocess.run(words, input=b"x" * 100000, capture_output=True, check=True)

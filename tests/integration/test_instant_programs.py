@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the snapshot of an instant start contains beyond the boot: programs in memory, and a list of pages."""
+"""The contents of an instant start's snapshot besides the boot: programs in memory, and a list of pages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .instant import RESTORED, Cache, start
 from .instant import cache as cache
 from .vm import Vm
 
-# A program with this name in it says so.
+# A program that contains this name prints it.
 CHANGE = """
 import mmap, os, subprocess
 path = os.path.realpath("/bin/sh")
@@ -39,13 +39,13 @@ def test_programs_are_those_of_the_disk(change: str, testing: Vm, cache: Cache) 
 
 
 def test_programs_run_many_times(minimal: Vm, cache: Cache) -> None:
-    """The first gets what the snapshot has; the others load the same."""
+    """The first uses the preloaded program; the others load the same."""
     assert start(minimal) == RESTORED
     assert minimal.check("for i in 1 2 3; do sh -c 'busybox sh -c \"echo $0\"' $i; done") == "1\n2\n3\n"
 
 
 def test_memory_of_programs_that_nobody_runs(minimal: Vm, cache: Cache) -> None:
-    """It comes back when other programs need it."""
+    """It is freed when other programs need it."""
     script = "free=$(awk '/MemAvailable/ { print $2 }' /proc/meminfo); dd if=/dev/zero bs=$((free * 3 / 4))k count=1"
     assert start(minimal) == RESTORED
     assert minimal.run("/bin/sh", "-c", f"{script} | cat >/dev/null").status == 0

@@ -46,7 +46,7 @@ def test_files_of_a_tmpfs_are_read_when_they_are_touched(testing: Vm) -> None:
 
 
 def test_without_a_window_large_reservations_are_refused(testing: Vm) -> None:
-    """As on hosts that limit the address space; the test of what is in RAM passes."""
+    """As on hosts that limit the address space; the tests of mappings in RAM pass."""
     vm = testing.but(memory="128M", options=("--append", "window=0"))
     result = vm.run(f"{FOLDER}/window")
     assert "not ok 1 - 4 GB of addresses" in result.output, result.describe()
@@ -119,7 +119,7 @@ def test_the_eater_is_refused_and_can_be_ended(testing: Vm) -> None:
 
 @pytest.mark.parametrize("processes", [1, 10, 50])
 def test_who_takes_all_memory_ends(testing: Vm, processes: int) -> None:
-    """Whatever memory is filled with, processes that have little live on, older and younger ones."""
+    """Whatever fills the memory, small processes survive, older and younger ones."""
     result = testing.but(memory="64M").run(f"{FOLDER}/hunger", "all", "1", str(processes))
     assert result.status == 0, result.describe()
     assert result.output.count(" 0 rounds failed\n") == 10, result.describe()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network device on an open descriptor: this test is the peer on the wire, and speaks Ethernet."""
+"""The network device on an open descriptor: this test is the peer on the wire, and exchanges Ethernet frames."""
 
 from __future__ import annotations
 

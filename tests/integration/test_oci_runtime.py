@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nabla-oci by the OCI runtime specification: the life of a container, its signals, its state."""
+"""nabla-oci under the OCI runtime specification: the life cycle of a container, its signals, its state."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_a_container_without_a_process(bundle: Bundle) -> None:
 
 
 def test_many_starts_at_once(bundle: Bundle) -> None:
-    """The process gets to its FIFO while start waits: one of several calls wins, always."""
+    """The process reaches its FIFO while start waits: exactly one of several calls wins."""
     bundle.shell("exit 0")
     for _ in range(20):
         pid = bundle.create()
@@ -184,7 +184,7 @@ def test_kill(bundle: Bundle) -> None:
 
 
 def test_pause_and_resume(bundle: Bundle) -> None:
-    """A paused container does nothing, and takes no signal but KILL."""
+    """A paused container does nothing, and accepts no signal except KILL."""
     bundle.shell("read line; echo answer >/answered; read line; exit 7")
     reading, writing = os.pipe()
     pid = bundle.create(stdin=reading)
@@ -242,7 +242,7 @@ def test_delete_what_runs(bundle: Bundle) -> None:
 
 
 def test_a_process_id_that_another_process_has(bundle: Bundle) -> None:
-    """The number alone does not name a process: kill must not reach a stranger."""
+    """A process ID does not identify a process: kill must not reach another one."""
     pid = bundle.create()
     os.kill(pid, signal.SIGKILL)
     wait(pid)
@@ -337,7 +337,7 @@ def test_descriptions(bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_spec(bundle: Bundle) -> None:
-    """The example is one that works."""
+    """The example works."""
     (bundle.folder / "config.json").unlink(missing_ok=True)
     bundle.check("spec", "--bundle", bundle.folder)
     bundle.refused("cannot create config.json: File exists", "spec", "--bundle", bundle.folder)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What config.json asks for, as the command in the VM sees it: process, mounts, kernel parameters, hooks, cgroups."""
+"""The settings of config.json in the VM's command: process, mounts, kernel parameters, hooks, cgroups."""
 
 from __future__ import annotations
 
@@ -195,7 +195,8 @@ def test_proc_of_an_image_is_a_link(bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_memory_file_systems(bundle: Bundle, tmp_path: Path) -> None:
-    """A tmpfs is the guest's; the host's if other mounts are below it, or if it starts with the files that it hides."""
+    """The guest mounts a tmpfs; the host does if other mounts are below it, or if it starts with the files that it
+    hides."""
     root = bundle.folder / "rootfs"
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "file").write_text("data\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What nabla-oci does on the host: network namespaces, hooks, cgroups."""
+"""nabla-oci's work on the host: network namespaces, hooks, cgroups."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def network_namespace() -> Iterator[int]:
 
 
 def test_a_network_namespace(bundle: Bundle) -> None:
-    """Interfaces that the engine has set up would be missing: an error, unless the bundle accepts it."""
+    """The engine's interfaces would be missing: an error, unless the bundle accepts it."""
     with network_namespace() as pid:
         bundle.linux["namespaces"] = namespaces(("network", f"/proc/{pid}/ns/net"))
         assert "lo" in bundle.says("ls /sys/class/net")
@@ -51,7 +51,7 @@ ORDINARY = 47110
 
 
 def test_an_ordinary_user(tree: Path) -> None:
-    """Without an engine's user namespace, nabla-oci makes one; files belong to the user."""
+    """Without an engine's user namespace, nabla-oci creates one; files belong to the user."""
     folder = Path(tempfile.mkdtemp(prefix="nabla-bundle-"))  # other users cannot enter pytest's own folder
     try:
         subprocess.run(["cp", "-a", tree, folder / "rootfs"], check=True)
@@ -115,7 +115,7 @@ def test_hooks(bundle: Bundle, tmp_path: Path) -> None:
 def test_hooks_that_fail(
     bundle: Bundle, tmp_path: Path, kind: str, script: str, more: dict[str, Any], reason: str
 ) -> None:
-    """The container is not created, and what was prepared is gone."""
+    """The container is not created, and all preparations are undone."""
     bundle.config["hooks"] = {kind: [hook(tmp_path, "x", script, **more), hook(tmp_path, "second", KEEP)]}
     bundle.create_refused(f"hook {kind}[0] /bin/sh: {reason}")
     assert not (tmp_path / "second").exists()

@@ -33,7 +33,7 @@ mount -t cgroup2 none /sys/fs/cgroup && mount -t tmpfs none /dev/shm && mount -t
 
 @dataclass(frozen=True)
 class Podman:
-    """Podman in namespaces that stay from one call to the next."""
+    """Podman in namespaces that persist from one call to the next."""
 
     folder: Path
     holder: int

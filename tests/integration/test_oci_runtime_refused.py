@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What nabla-oci refuses: each is one line at create, with the property, the reason, and nothing left behind."""
+"""Refused configurations: each is one line at create, with the property and the reason, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_refused(bundle: Bundle, change: Change, message: str) -> None:
     ],
 )
 def test_accepted(bundle: Bundle, change: Change) -> None:
-    """What is unknown, empty, or means nothing for a VM."""
+    """Properties that are unknown, empty, or without effect on a VM."""
     change(bundle.config)
     assert bundle.says("echo ran") == "ran\n"
 

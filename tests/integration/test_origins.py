@@ -77,7 +77,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[http.Server]:
 
 
 def test_same_package_out_of_another_archive(checkout: Checkout, server: http.Server) -> None:
-    """An archive with other times, owners, compression and folder name; each archive is the only origin."""
+    """An archive with different times, owners, compression and folder name; each archive is the only origin."""
     packed = {
         "/other-1.tar": archive("other-1", 1),
         "/other_1.orig.tar.xz": lzma.compress(archive("debian", 10**9 + 7)),

@@ -120,7 +120,7 @@ def test_the_guest_kernel_serves_the_vsyscall_page(machine: Vm) -> None:
     """Old programs call there for the time; the host shows that to the filter as a call from that address."""
     for call in range(3):
         result = machine.run(PROGRAM, str(0xFFFFFFFFFF600000 + 1024 * call), "0", "zeros:16", "zeros:16")
-        # On hosts without that page it is a jump into nothing.
+        # On hosts without that page it is a jump to an unmapped address.
         assert "back with" in result.output or result.status == 128 + signal.SIGSEGV, result
         assert not was_killed(result)
 

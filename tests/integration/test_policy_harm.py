@@ -222,7 +222,7 @@ def small_vm(request: pytest.FixtureRequest, testing: Vm, tmp_path_factory: pyte
 
 
 def filled(vm: Vm, rights: int, own: int = 0, where: tuple[int, int] = confined.window(64 << 20)) -> tuple[Result, int]:
-    """Let a guest make all memory that the host permits; return what it prints, and its peak on the host in bytes."""
+    """Let a guest allocate all memory that the host permits; return its output, and its peak on the host in bytes."""
     start, end = where
     words = ["fill", gadget(), start, end, rights, own]
     program = [] if "--restore" in vm.options else [PROGRAM]
@@ -231,7 +231,7 @@ def filled(vm: Vm, rights: int, own: int = 0, where: tuple[int, int] = confined.
 
 
 def test_memory_is_bounded_whatever_a_guest_does(small_vm: Vm) -> None:
-    """A guest that makes the host's calls by itself gets the window's limit, and no byte more by taking rights away."""
+    """A guest that makes host calls by itself gets the window's limit, and not a byte more by revoking rights."""
     memory, slack = 64 << 20, 16 << 20
     result, peak = filled(small_vm, 7)
     # At the host's limit, which the filter cannot see, mprotect fails.
@@ -245,7 +245,7 @@ def test_memory_is_bounded_whatever_a_guest_does(small_vm: Vm) -> None:
 
 
 def test_memory_below_the_kernel_has_the_same_bound(small_vm: Vm) -> None:
-    """Addresses for programs count like the window's, and no right can be taken from them."""
+    """Addresses for programs count like the window's, and their rights cannot be revoked."""
     memory, slack = 64 << 20, 16 << 20
     result, peak = filled(small_vm, 7, where=confined.LOW)
     used = int(result.lines()[0].split()[1]) << 20
@@ -258,7 +258,7 @@ def test_memory_below_the_kernel_has_the_same_bound(small_vm: Vm) -> None:
 
 
 def test_read_only_memory_does_not_count(small_vm: Vm) -> None:
-    """What a guest takes from its own memory, the host lets it have once more: four times its memory at most."""
+    """Memory that a guest makes read-only, the host lets it allocate again: at most four times its memory."""
     memory, own, slack = 64 << 20, 24 << 20, 16 << 20
     result, peak = filled(small_vm, 7, own)
     used = int(result.lines()[0].split()[1]) << 20

@@ -117,7 +117,7 @@ def test_bad_start_and_end(minimal: Vm) -> None:
     ids=["nothing", "half a header", "too long", "error without a number"],
 )
 def test_hostile_peer(sent: bytes) -> None:
-    """What a broker that somebody has taken over may send is one clear error."""
+    """Anything that a compromised broker may send is one clear error."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(sent)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The quick starts of packagers and kernel developers, word for word, in a copy of the checkout.
+"""The quick starts for packagers and kernel developers, word for word, in a copy of the checkout.
 
 The sandbox's, which starts from a release, is tested in release/test_quick_start.py.
 """
@@ -48,7 +48,7 @@ def run(page: Path, folder: Path, environment: dict[str, str]) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of this checkout without anything built; the user's cache has the results."""
+    """A copy of this checkout without build outputs; the user's cache contains the results."""
     root = tmp_path / "a checkout"
     for path in committed():
         target = root / path.relative_to(ROOT)

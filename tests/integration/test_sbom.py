@@ -240,7 +240,7 @@ def purls_of(name: str) -> tuple[str, ...]:
 
 
 def test_vex_as_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The patches' fixes are stated; with a database, what it leaves open is, too."""
+    """The statements cover the patches' fixes and, with a database, the open findings."""
     for name in ("OPENVEX", "CYCLONEDX"):
         monkeypatch.setattr(vex_documents, name, tmp_path / name)
     database = tmp_path / "main.json"

@@ -78,7 +78,7 @@ def _take_and_challenge(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _configure(machine: Machine, store: str) -> None:
-    """Give a machine the keys of this user, and let this user's results be taken."""
+    """Copy this user's keys to a machine, and allow this user's results there."""
     config = machine.home / ".config" / "nabla"
     shutil.copytree(KEYS, config / "keys")
     public = (config / "keys" / "nabla.ed25519.pub").read_text()

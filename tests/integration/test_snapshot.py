@@ -57,7 +57,7 @@ CLOCKS = "import time; print(time.monotonic_ns(), time.time_ns(), flush=True)"
 
 
 def states(text: str) -> dict[str, str]:
-    """Parse what /proc/nabla/snapshot says."""
+    """Parse the contents of /proc/nabla/snapshot."""
     return dict(line.split() for line in text.splitlines())
 
 
@@ -166,12 +166,12 @@ def test_clocks(testing: Vm, tmp_path: Path) -> None:
     started = time.time_ns()
     after, day = map(int, saved.run().output.split())
     assert after >= before, "the monotonic clock never goes back"
-    # A host that takes the processor from the VM between two looks at its clock makes the difference.
+    # The difference arises if the host preempts the VM between two readings of its clock.
     assert day >= started - 1_000_000_000, "the time of day is the host's"
 
 
 def test_private_disks(testing: Vm, tmp_path: Path) -> None:
-    """What is changed is in the snapshot, the rest is read from the image; nobody changes that."""
+    """Changes are in the snapshot, the rest is read from the image, which nobody changes."""
     script = (
         "dd if=/dev/urandom of=/root/a bs=1M count=8 2>/tmp/l; sync; md5sum /root/a; echo 3 >/proc/sys/vm/drop_caches"
         "; nabla-snapshot >/dev/null; md5sum /root/a; md5sum /usr/lib/nabla-tests/files; echo more >>/root/a; sync"
@@ -230,7 +230,7 @@ def test_reservations(testing: Vm, tmp_path: Path) -> None:
 
 
 def test_memory_that_was_never_needed(testing: Vm, tmp_path: Path) -> None:
-    """It takes no space in the file, and joins the restored VM."""
+    """It takes no space in the file, and is added in the restored VM."""
     saved, _ = save(testing.but(memory="4G"), tmp_path / "s.snap", "nabla-snapshot")
     assert saved.file.stat().st_blocks * 512 < 64 << 20
     assert saved.run().output == "restored\n"
@@ -283,7 +283,7 @@ print(len(pieces))
 
 
 def test_memory_nearly_full(testing: Vm, tmp_path: Path) -> None:
-    """Saving a VM needs no memory of the guest, and restoring it neither."""
+    """Neither saving nor restoring a VM needs memory of the guest."""
     vm = testing.but(memory="96M")
     saved, first = save(vm, tmp_path / "s.snap", "python3", "-c", FULL, then_exit=False)
     assert int(first.output.split()[0]) > 20, first.describe()

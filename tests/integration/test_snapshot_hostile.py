@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A snapshot is not trusted: what does not fit is refused in one line; what is forged can do what a guest can do."""
+"""A snapshot is not trusted: one that does not fit is refused in one line; a forged one has only a guest's power."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_other_memory(small: Saved, tmp_path: Path) -> None:
 
 
 def test_other_window(small: Saved, tmp_path: Path) -> None:
-    """The bound of the host's memory is that of the command line, not of the file."""
+    """The command line determines the limit on the host's memory, not the file."""
     forged = small.forge(tmp_path / "s", (saved.BUDGET_AT, word((128 << 20) + 4096)))
     refused_by_kernel(forged, "more than window= has")
     forged = small.forge(tmp_path / "s", (saved.WINDOW_AT, word(1 << 40)))
@@ -159,7 +159,7 @@ def test_clones_keep_the_file_that_they_have(minimal: Vm, tmp_path: Path) -> Non
 
 
 def test_escapes_of_a_restored_vm(testing: Vm, tmp_path: Path) -> None:
-    """The filter of a restored VM is that of any other."""
+    """The filter of a restored VM equals that of any other."""
     escape = becomes(testing.but(memory="64M"), tmp_path / "s.snap", PROGRAM)
     symbol, numbers = str(confined.gadget()), syscall_table.numbers()
     allowed = {call.name for call in model.load().calls}
@@ -195,7 +195,7 @@ FORGERIES = {
 
 @pytest.mark.parametrize("name", FORGERIES)
 def test_forged_variables(name: str, small: Saved, tmp_path: Path, strace: str) -> None:
-    """After the filter is in force, and before, no call is made that the policy lacks; nobody else is harmed."""
+    """Before and after the filter is in force, no call outside the policy is made; nothing else is harmed."""
     symbol, data = FORGERIES[name]
     check_confined(small.forge(tmp_path / "s", (at(symbol), data)), tmp_path, strace)
 
@@ -216,7 +216,7 @@ HOT_LISTS = {
 
 @pytest.mark.parametrize("name", HOT_LISTS)
 def test_forged_lists_of_pages(name: str, small: Saved, tmp_path: Path, strace: str) -> None:
-    """They are bounded by memory and a number of pages; a list that is not has no effect."""
+    """They are limited to the memory and to a number of pages; a list beyond these limits has no effect."""
     forged = small.forge(tmp_path / "s", (saved.HOT_AT, HOT_LISTS[name]))
     assert forged.run().output == "up\n"
     check_confined(forged, tmp_path, strace)
@@ -241,7 +241,7 @@ def test_forged_addresses(address: int, small: Saved, tmp_path: Path, strace: st
 
 
 def check_confined(forged: Saved, folder: Path, strace: str) -> None:
-    """Start it, and find in the trace of its calls that none behind the filter is another than those of the policy."""
+    """Start it, and check in the trace of its calls that only the policy's calls follow the filter's installation."""
     log = folder / "log"
     words = forged.restored().but(options=(*forged.restored().options, "--timeout", "5")).argv()
     prefix = (*confined.tracer(strace), "-f", "-ff", "-o", str(log))

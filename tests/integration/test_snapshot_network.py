@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network device of a restored VM: it is on a new wire, says so, and works; this test is the peer there."""
+"""The network device of a restored VM: it is on a new wire, announces itself, and works; this test is the peer."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def connected(minimal: Vm, tmp_path_factory: pytest.TempPathFactory) -> Saved:
 
 
 def arp(ours: socket.socket) -> tuple[bytes, bytes, bytes]:
-    """Return sender's hardware address, its address, and the address that it asks for."""
+    """Return the sender's hardware address, its address, and the requested address."""
     while True:
         frame = ours.recv(2000)
         if frame[12:14] == b"\x08\x06":

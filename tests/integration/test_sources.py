@@ -23,7 +23,8 @@ pytestmark = pytest.mark.buildroot
 
 
 def test_contents(tmp_path: Path) -> None:
-    """Everything that the recipes and locks pin is there, once, with its sum; two archives have the same bytes."""
+    """The archive contains everything that recipes and locks pin, once, with its sum; two archives have the same
+    bytes."""
     one = source_archive.write(tmp_path / "one", only=["musl", "busybox"])
     two = source_archive.write(tmp_path / "two", only=["busybox", "musl"])
     assert digest.sha256_file(one) == digest.sha256_file(two)
@@ -49,7 +50,7 @@ def test_contents(tmp_path: Path) -> None:
 
 
 def test_private_and_written_files_are_left_out(tmp_path: Path) -> None:
-    """With git, the archive has what git tracks; without, what no command wrote."""
+    """With git, the archive contains the tracked files; without git, all files that no command has written."""
     for name in ("doit.sh", "nabla/a.py", "nabla/__pycache__/a.pyc", ".doit.db.dat", "out/state/doit.sqlite"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -84,7 +85,7 @@ def _build(folder: Path) -> None:
     archive.unlink()
     (top,) = folder.glob("nabla-sources-*")
     (folder / "home").mkdir()
-    # Neither the user's cache nor a network is there; a user namespace suffices for both.
+    # Without the user's cache and a network; a user namespace suffices for both.
     words = ["bwrap", "--unshare-net", "--dev-bind", "/", "/", "--tmpfs", str(Path.home() / ".cache")]
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder / "home"), "TMPDIR": str(folder / "home")}
     argv = [*words, "--", str(top / "build.sh"), "musl", "busybox"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The quick start of people who want a sandbox, word for word, with a release as it is published."""
+"""The quick start for users who want a sandbox, word for word, with a published release."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The release of this checkout and the same by another publisher, attested from three environments."""
+"""The release of this checkout, and the same release by another publisher, attested from three environments."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from verify.release.tools import Tools
 
 from .copies import SMALL, Copy, Keys, link, make_key
 
-# These are signed again by another RSA key; it takes a second for each megabyte.
+# These are signed again with another RSA key, which takes a second for each megabyte.
 LARGE = 500_000
 RESIGNED = ("zlib-1", "zlib-dev", "less-", "zstd-libs")
 
@@ -60,7 +60,7 @@ ENVIRONMENTS = {
 
 
 def _resign(copy: Copy, used: Tools, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sign packages and index by another key, and let the documents say so."""
+    """Sign packages and index with another key, and update the documents."""
     monkeypatch.setenv("NABLA_KEYS", str(folder / "other keys"))
     private, public = apk.ensure_key()
     before = {path: files.sha256(copy.path(path)) for path in _documented(copy)}
@@ -104,7 +104,7 @@ def _apk(used: Tools, folder: Path, private: Path, *words: str, repository: Copy
 
 @pytest.fixture(scope="module")
 def small(signed: Path, released: Path, signer: Keys, tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The release without large packages, whose forms take long."""
+    """The release without large packages, whose forms would take long."""
     folder = tmp_path_factory.mktemp("small")
     target = released / "small"
     link(signed, target)
@@ -123,7 +123,7 @@ def small(signed: Path, released: Path, signer: Keys, tools: Tools, tmp_path_fac
 def foreign(
     small: Path, released: Path, tools: Tools, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Path, Keys]]:
-    """The release as another publisher would have made it: other keys for everything."""
+    """The release as another publisher would have built it, with different keys for everything."""
     folder = tmp_path_factory.mktemp("publisher")
     keys = make_key(folder)
     target = released / "foreign"
@@ -169,7 +169,7 @@ def _count(release: Path, signers: Path, folder: Path) -> list[Vote]:
 
 
 def test_three_environments_and_a_liar(foreign: tuple[Path, Keys], attested: Path, tmp_path: Path) -> None:
-    """All confirm the release, though the publisher's keys differ from theirs; then Carol repeats Alice's words."""
+    """All confirm the release, though the publisher's keys differ from theirs; then Carol copies Alice's statement."""
     release, _ = foreign
     votes = _count(release, attested, threshold.folder_of(release))
     assert [(vote.signer, vote.problem) for vote in votes] == [(name, "") for name in ENVIRONMENTS]

@@ -50,7 +50,7 @@ def _swap(copy: Copy) -> None:
 
 
 def _link(copy: Copy) -> None:
-    """With the same content behind it."""
+    """A link to the same content."""
     copy.path("kernel/vmlinux").unlink()
     copy.path("kernel/vmlinux").symlink_to(folder().path / "kernel" / "vmlinux")
 
