@@ -118,7 +118,7 @@ class Checkout:
         return path
 
     def popen(self, *words: str, prefix: Sequence[str] = (), **variables: str) -> subprocess.Popen[str]:
-        """Start doit as a user does, not quietly as in tests; `prefix` is a command that starts commands."""
+        """Start doit as a user would, not quietly as in tests; `prefix` is a command that starts commands."""
         inherited = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
         return subprocess.Popen(
             [*prefix, sys.executable, "-m", "doit", *words],

@@ -25,14 +25,14 @@ _PREFIX = "10.99.7"
 
 @contextmanager
 def reachable_folder() -> Iterator[Path]:
-    """A temporary folder that every user reaches; pytest's own are the user's alone."""
+    """A temporary folder that every user can enter; pytest's own belong to one user."""
     with tempfile.TemporaryDirectory(prefix="nabla-machines-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o755)
         yield Path(name)
 
 
 def _ready(holder: subprocess.Popen[bytes]) -> int:
-    """Wait until a process that holds a namespace has it: it then writes a line."""
+    """Wait until a process that holds a namespace has created it, and has written a line."""
     assert holder.stdout is not None
     line = holder.stdout.readline()
     assert line == b"ready\n", f"no namespace: {line!r}"
@@ -221,7 +221,7 @@ def _own_home(passwd: Path) -> list[str]:
 
 
 def _copy_changes(root: Path) -> None:
-    """Commit what differs from the commit here, so that tests see the present state."""
+    """Commit the differences from the commit here, so that tests see the current state."""
     git = ["git", "-c", "safe.directory=*"]
     words = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     if (ROOT / ".git").exists():

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pytest plugin of `doit test`: a file whose tests have passed for the same digests does not run again.
+"""A pytest plugin of `doit test`: a file whose tests have passed with the same digests does not run again.
 
-The result of a file is in the user's result cache, as the results of `check:` tasks are. Its key consists of
+The result of a file is in the user's result cache, like the results of `check:` tasks. Its key consists of
 
-* the digests of all files of the checkout, except for other files of tests that it does not import,
+* the digests of all files of the checkout, except other test files that it does not import,
 * the digests of the built artifacts (DIGEST_GROUPS),
 * the host: its kernel, its processor and its installed packages.
 
@@ -35,7 +35,7 @@ _PROCESSOR = ("model name", "flags", "Features", "CPU part")
 
 
 def keys() -> Mapping[str, str]:
-    """Return file of tests, relative to the checkout -> the key of its result."""
+    """Return test file, relative to the checkout -> the key of its result."""
     sources = {path.relative_to(ROOT).as_posix(): path for path in committed()}
     tests = [name for name, path in sources.items() if path.is_relative_to(_TESTS) and path.name.startswith("test_")]
     common = [_sums(path for name, path in sources.items() if name not in tests), _artifacts(), _host()]
@@ -46,7 +46,7 @@ def keys() -> Mapping[str, str]:
 
 
 def _imported(name: str, tests: Sequence[str]) -> Iterator[str]:
-    """Yield a file of tests and the other files of tests that it imports."""
+    """Yield a test file and the other test files that it imports."""
     closure = code.closure(name.removesuffix(".py").replace("/", "."))
     return (each for each in tests if each in closure)
 
@@ -83,7 +83,7 @@ class Controller:
                     self.passed[name] = json.loads((folder / "result.json").read_text(encoding="utf-8"))["tests"]
 
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker which files not to collect."""
+        """Pass the files not to collect to a worker."""
         node.workerinput["passed"] = sorted(self.passed)
 
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
@@ -91,7 +91,7 @@ class Controller:
         self.collected = Counter(each.partition("::")[0] for each in ids)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count what has passed, and note files with any other result."""
+        """Count passed tests, and record files with any other result."""
         name = report.nodeid.partition("::")[0]
         self.seconds[name] += report.duration
         if not report.passed:
@@ -115,7 +115,7 @@ class Controller:
                 result_cache.add(key, f"passed: {name}", {"result.json": result})
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Say what did not run."""
+        """Report the files that did not run."""
         if self.passed:
             tests = f"{sum(self.passed.values())} tests in {len(self.passed)} files"
             terminalreporter.write_line(

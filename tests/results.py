@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results of tests that build for minutes, kept by the digests of what they test."""
+"""Results of tests that build for minutes, stored under the digests of the tested files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.repository import committed
 
 # The user's, which tests do not see otherwise.
 CACHE = paths.cache_dir()
-# Nothing here becomes part of an artifact that the tests build twice.
+# No file here becomes part of an artifact that the tests build twice.
 _OTHERS = ("bench", "demo", "digests", "docs", "tests/fuzz", "tests/integration", "tests/unit", ".ci", ".github")
 
 

@@ -93,7 +93,7 @@ def test_every_promise_names_a_test() -> None:
 
 
 def test_words_of_the_glossary_are_used() -> None:
-    """No word that tests/prose.py lists stands in a clean folder: in prose, comments, docstrings or messages."""
+    """No word of the list in tests/prose.py occurs in a clean folder, in prose, comments, docstrings or messages."""
     guilty = [
         f"{name}:{finding}"
         for path in committed()

@@ -106,7 +106,7 @@ def test_import_contracts_refuse(tmp_path: Path, module: str, statement: str, co
 
 
 def test_folders_are_small() -> None:
-    """An area has at most a dozen modules. Tests are programs of their own, one beside the other."""
+    """An area has at most a dozen modules. Tests are separate programs, one beside the other."""
     modules = [path for path in python_files() if path.name != "__init__.py"]
     numbers = Counter(path.parent for path in modules if path.relative_to(ROOT).parts[0] != "tests")
     assert {str(folder): number for folder, number in numbers.items() if number > MAX_MODULES} == {}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run fuzzers for as long as one likes: python -m tests.fuzz [NAME…] [--time SECONDS] [--seed N] [--jobs N] [--keep].
 
-What is found is printed and, with --keep, becomes a file in tests/fuzz/crashes/, which the tests read.
+Findings are printed and, with --keep, become files in tests/fuzz/crashes/, which the tests read.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * A fuzzer of the agent in nabla-init that is guided by coverage: it is compiled together with init/agent*.c and what they
- * use, with sanitizers. A conversation is what a host may send; programs and files are real ones.
+ * A coverage-guided fuzzer of the agent in nabla-init, compiled together with init/agent*.c and their dependencies, with
+ * sanitizers. A conversation consists of the messages of a host; programs and files are real.
  *
  *   agent FOLDER SEED ROUNDS    FOLDER: empty, everything in it may be destroyed
  *
@@ -23,7 +23,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Data that begins with this byte is sent as often as the next one says: more than windows hold. */
+/* Data that starts with this byte is repeated as often as the next byte says: more than windows hold. */
 #define FLOOD 0xf1
 
 static int channel = -1, host = -1;
@@ -206,7 +206,7 @@ static void reap(void)
 		agent_ended(pid, status);
 }
 
-/* What the host knows when it sends a frame. An answer to it cannot be there before. */
+/* The host's knowledge when it sends a frame. An answer cannot precede it. */
 static void note_frame(const uint8_t *bytes, size_t length)
 {
 	struct control_header h;
@@ -277,7 +277,7 @@ static void talk(const struct conversation *c)
 		if (length > c->size - at)
 			length = c->size - at;
 		const uint8_t *content = c->bytes + at + CONTROL_HEADER;
-		/* a whole frame, or what follows would be others than those noted */
+		/* a whole frame; otherwise the next frames would differ from the recorded ones */
 		bool flood = h.type == CONTROL_DATA && length == CONTROL_HEADER + h.length && h.length > 1 && content[0] == FLOOD;
 		bool good = true;
 		note_frame(c->bytes + at, length);
@@ -287,7 +287,7 @@ static void talk(const struct conversation *c)
 			break;
 		at += (uint32_t)length;
 	}
-	/* programs that end by themselves */
+	/* programs that end on their own */
 	for (int turns = 0; turns < 5; turns++) {
 		poll(NULL, 0, 1);
 		reap();

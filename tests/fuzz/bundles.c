@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * A fuzzer of nabla-oci's reader of config.json that is guided by coverage: it keeps configurations that reached code which
- * no earlier one had reached, and changes them. It is compiled together with json-c and with all of oci/ that reads
- * configurations, with sanitizers and -fsanitize-coverage=trace-pc.
+ * A coverage-guided fuzzer of nabla-oci's reader of config.json: it keeps configurations that reach new code, and mutates
+ * them. It is compiled together with json-c and with the parts of oci/ that read configurations, with sanitizers and
+ * -fsanitize-coverage=trace-pc.
  *
  *   bundles SEED ROUNDS
  *
@@ -156,7 +156,7 @@ static void check(const struct container *c)
 		expect(length < 3 || strcmp(d + length - 3, "/.."));
 		expect(!path_is_below(d, "/proc") && !path_is_below(d, "/sys") && !path_is_below(d, "/dev"));
 		expect((m->kind == MOUNT_BIND) == !!m->source);
-		/* what is below a tmpfs of the guest would be hidden by it */
+		/* a tmpfs of the guest would hide mounts below it */
 		for (size_t j = i + 1; m->kind == MOUNT_TMPFS_GUEST && j < c->mount_count; j++)
 			expect(!path_is_below(c->mounts[j].destination, d));
 	}
@@ -174,7 +174,7 @@ static bool parse(const struct text *t)
 	static struct json_object *volatile document;
 	static volatile bool accepted;
 	const char *error;
-	/* of its own size, so that the sanitizer sees each byte beyond it */
+	/* an exact allocation, so that the sanitizer detects each access beyond it */
 	char *copy = malloc(t->size ? t->size : 1);
 	memcpy(copy, t->bytes, t->size);
 	accepted = false;
@@ -202,7 +202,7 @@ int main(int argc, char **argv)
 	unsigned long rounds = strtoul(argv[2], NULL, 10), accepted = 0;
 	now.size = sizeof first - 1;
 	memcpy(now.bytes, first, now.size);
-	expect(parse(&now)); /* otherwise nothing behind it would be tried */
+	expect(parse(&now)); /* otherwise the code behind it would not be tested */
 	for (unsigned long round = 0; round < rounds; round++) {
 		now.size = sizeof first - 1;
 		memcpy(now.bytes, first, now.size);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configurations of containers, found by coverage: bundles.c, with nabla-oci's reader, json-c and sanitizers."""
+"""Container configurations, guided by coverage: bundles.c, with nabla-oci's reader, json-c and sanitizers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def compiled() -> Path:
 
 
 def configurations(seed: int) -> Finding | None:
-    """Configurations from one seed; the first ones are nearly valid, the later ones what reached most code."""
+    """Configurations from one seed; the first ones are nearly valid, the later ones mutate those that reached most
+    code."""
     script = f"ASAN_OPTIONS=detect_leaks=0 ./bundles {seed} {CONFIGURATIONS}"  # the reader never frees what it keeps
     try:
         Sandbox((Bind(compiled(), "/build"),)).run(script, title="the reader of configurations")

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * A fuzzer of the broker of named VMs that is guided by coverage: it is compiled together with launcher/broker.c and
- * broker_session.c, with sanitizers. A conversation is what a guest, its clients and the launcher do in turn.
+ * A coverage-guided fuzzer of the broker of named VMs, compiled together with launcher/broker.c and broker_session.c, with
+ * sanitizers. A conversation is a sequence of actions of a guest, its clients and the launcher.
  *
  *   control SEED ROUNDS
  *
@@ -278,7 +278,7 @@ static void happen(enum event kind, uint8_t subject, const uint8_t *bytes, size_
 	default:
 		break;
 	}
-	/* what had no room may have some now */
+	/* data that had no room may fit now */
 	for (int i = 0; i < CLIENTS; i++)
 		if (connections[i] >= 0 && broker->connections[connections[i]].have)
 			broker_client(broker, connections[i], now);
@@ -300,7 +300,7 @@ static void reset(void)
 	broker_init(broker, &texts);
 }
 
-/* Most of what can happen needs an agent, and sessions. */
+/* Most events need an agent and sessions. */
 static void begin(uint32_t stage)
 {
 	uint8_t bytes[64];

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a guest and clients say to the broker of a named VM, what a host says to the agent, and a broker to nabla-oci.
+"""Messages of a guest and of clients to the broker of a named VM, of a host to the agent, and of a broker to nabla-oci.
 
 All are found by coverage: control.c, agent.c and sessions.c, with sanitizers. The agent starts programs of the sandbox.
 """
@@ -50,7 +50,8 @@ def compiled(fuzzer: str, sources: Path, tested: tuple[str, ...], link: str = ""
 
 
 def conversations(seed: int) -> Finding | None:
-    """Conversations with the broker from one seed; the first are short, the later ones what reached most code."""
+    """Conversations with the broker from one seed; the first are short, later ones mutate those that reached most
+    code."""
     box = Sandbox((Bind(compiled("control", LAUNCHER_SRC, BROKER), "/build"),))
     return _run("control", box, f"{seed} {CONVERSATIONS}", seed)
 

@@ -31,7 +31,7 @@ static void damage(struct conversation *c)
 	}
 }
 
-/* Makes a conversation of parts of earlier ones and up to `most` new parts, which add() appends. */
+/* Builds a conversation from parts of earlier ones and up to `most` new parts, which add() appends. */
 static void invent(struct conversation *c, void (*add)(struct conversation *), uint32_t most)
 {
 	c->size = 0;
@@ -63,7 +63,7 @@ static void keep_if_new(const struct conversation *c)
 	*corpus[corpus_size++] = *c;
 }
 
-/* The number of ways that were gone. */
+/* The number of executed edges. */
 static size_t ways(void)
 {
 	size_t count = 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What all fuzzers in C share that are guided by coverage: the code that they test is compiled with
- * -fsanitize-coverage=trace-pc, and is_new() says whether the last input reached code that no earlier one had reached.
+ * Shared by all coverage-guided fuzzers in C: the tested code is compiled with -fsanitize-coverage=trace-pc, and is_new()
+ * returns whether the last input reached code that no earlier one had reached.
  */
 #ifndef NABLA_COVERAGE_H
 #define NABLA_COVERAGE_H
@@ -15,7 +15,7 @@
 static uint8_t hits[MAP], seen[MAP];
 static bool tracing;
 
-/* gcc calls it at each branch; the sum of two places stands for the way from one to the other. */
+/* gcc calls it at each branch; the sum of two places stands for the edge between them. */
 __attribute__((no_sanitize_coverage)) void __sanitizer_cov_trace_pc(void)
 {
 	static uintptr_t last;
@@ -35,7 +35,7 @@ static uint32_t draw(uint32_t below)
 	return (uint32_t)((state >> 33) % below);
 }
 
-/* Returns true if a way was gone that is new, or one that was gone more often by an order of magnitude. */
+/* Returns true if a new edge was executed, or a known one more often by an order of magnitude. */
 static bool is_new(void)
 {
 	bool any = false;

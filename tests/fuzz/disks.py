@@ -38,7 +38,7 @@ echo done
 
 
 def damaged(good: bytes, seed: int) -> bytes:
-    """Return an image with some changes where the file system's own data lies."""
+    """Return an image with some changes in the file system's metadata."""
     draw = random.Random(seed)
     bad = bytearray(good)
     inodes = int.from_bytes(good[BLOCK + 8 : BLOCK + 12], "little") * BLOCK
@@ -60,7 +60,7 @@ def damaged(good: bytes, seed: int) -> bytes:
             value = b"\xff" * width
         elif kind == 2:
             value = draw.randbytes(width)
-        else:  # a block of another place, as a lost write leaves it
+        else:  # a block from another place, as after a misdirected write
             other = draw.randrange(len(bad) // BLOCK) * BLOCK
             position, width = position // BLOCK * BLOCK, BLOCK
             value = good[other : other + BLOCK]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all fuzzers of the VM share: rounds that a seed determines, the verdict on a VM, and crashes kept as files.
+"""Shared by all fuzzers of the VM: rounds that a seed determines, the verdict on a VM, and crashes stored as files.
 
-A round boots a VM, does damage to it, and returns what is wrong, or nothing. What a guest program may break is itself;
-a panic, a forbidden host call, a VM that never ends, or one that a signal ends, is a finding. A finding is its seed:
+A round boots a VM, attacks it, and returns a finding, or nothing. A guest program may crash itself; a panic, a
+forbidden host call, a VM that never ends, or one that a signal ends, is a finding. A finding is identified by its seed:
 a file in crashes/ names the fuzzer and the seed, and the tests run that round forever.
 """
 
@@ -27,7 +27,7 @@ WARNINGS = ("WARNING: CPU:", "BUG:", "refcount_t:")
 
 @dataclass(frozen=True)
 class Finding:
-    """A round that went wrong: which one, how, and the last lines that the VM wrote."""
+    """A failed round: its fuzzer and seed, the problem, and the VM's last lines of output."""
 
     fuzzer: str
     seed: int
@@ -35,7 +35,7 @@ class Finding:
     lines: tuple[str, ...] = ()
 
     def text(self) -> str:
-        """Return it for people."""
+        """Return a readable description."""
         return "\n".join([f"{self.fuzzer}: seed {self.seed}: {self.what}", *(f"  {line}" for line in self.lines)])
 
 
@@ -69,7 +69,7 @@ def _printable(line: str) -> str:
 
 
 def verdict(fuzzer: str, seed: int, status: int, output: str, expected: Sequence[int] = (0,)) -> Finding | None:
-    """Judge a VM by how it ended and by what its kernel complained of."""
+    """Judge a VM by its exit status and by the warnings of its kernel."""
     # Fuzzed programs write anything to the console.
     lines = tuple(shown for line in output.splitlines() if (shown := _printable(line)))[-40:]
     complaints = [line for line in output.splitlines() if any(word in line for word in WARNINGS)]
@@ -111,12 +111,12 @@ def run(fuzzer: Fuzzer, seed: int, until: Callable[[int], bool], jobs: int = 1) 
 
 
 def for_rounds(count: int) -> Callable[[int], bool]:
-    """Return a condition: so many rounds."""
+    """Return a condition: this number of rounds."""
     return lambda done: done >= count
 
 
 def for_seconds(seconds: float) -> Callable[[int], bool]:
-    """Return a condition: at least one round, and none starts after so many seconds."""
+    """Return a condition: at least one round, and none starts after this number of seconds."""
     end = time.monotonic() + seconds
     return lambda done: done > 0 and time.monotonic() >= end
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Damaged files for the build system and the checkers: each gives a result or their own error, and soon.
+"""Damaged files for the build system and the checkers: each leads to a result or to their own error, soon.
 
 Another exception, or an answer that takes longer than PATIENCE, is a finding.
 """
@@ -43,7 +43,7 @@ class _TooLong(BaseException):
 
 
 def _examine(name: str, seed: int, data: bytes, attempt: Callable[[Path], object], allowed: type[Exception]) -> str:
-    """Return what is wrong with an answer; empty if nothing is."""
+    """Return the problem with an answer; empty if there is none."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, name)
         path.write_bytes(data)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * A fuzzer of the file server that is guided by coverage: it keeps conversations that reached code which no earlier one
- * had reached, and changes them. It is compiled together with launcher/share_*.c, with sanitizers and
- * -fsanitize-coverage=trace-pc. A conversation is what a guest may send after its first two requests.
+ * A coverage-guided fuzzer of the file server: it keeps conversations that reach new code, and mutates them. It is compiled
+ * together with launcher/share_*.c, with sanitizers and -fsanitize-coverage=trace-pc. A conversation consists of a guest's
+ * messages after its first two requests.
  *
  *   shares FOLDER SEED ROUNDS    FOLDER: empty, everything in it may be destroyed
  *
@@ -162,7 +162,7 @@ static void check_outside(int outside)
 }
 
 static struct share_server server;
-static struct stat forbidden[3]; /* what no fid may stand for */
+static struct stat forbidden[3]; /* files that no fid may refer to */
 
 static void check_fids(void)
 {
@@ -194,7 +194,7 @@ static void talk(const struct conversation *c)
 		uint32_t size = share_message_size(&server, c->bytes + at);
 		if (!size || size > c->size - at)
 			break;
-		/* of its own size, so that the sanitizer sees each byte beyond it */
+		/* an exact allocation, so that the sanitizer detects each access beyond it */
 		uint8_t *copy = malloc(size);
 		memcpy(copy, c->bytes + at, size);
 		bool good = share_serve(&server, copy, size, answer, &got);
@@ -224,7 +224,7 @@ int main(int argc, char **argv)
 		return 2;
 	int proc = open("/proc/self/fd", O_PATH | O_DIRECTORY);
 	umask(0);
-	/* 64: so few that directories lose their descriptors all the time */
+	/* 64: so few that directories constantly lose their descriptors */
 	if (!nodes_start(&server.nodes, openat(top, "share", O_PATH | O_DIRECTORY), proc, 64))
 		return 2;
 	static struct conversation c;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversations with the file server of shared directories, found by coverage: shares.c, with sanitizers.
+"""Conversations with the file server of shared directories, guided by coverage: shares.c, with sanitizers.
 
 It runs in the sandbox of builds, where a server that leaves its share finds nothing.
 """
@@ -43,7 +43,7 @@ def compiled() -> Path:
 
 
 def conversations(seed: int) -> Finding | None:
-    """Conversations from one seed; the first ones are short, the later ones what reached most code."""
+    """Conversations from one seed; the first ones are short, later ones mutate those that reached most code."""
     with tempfile.TemporaryDirectory() as share:
         box = Sandbox((Bind(compiled(), "/build"), Bind(Path(share), "/build/share", writable=True)))
         script = f"ASAN_OPTIONS=detect_leaks=1 ./shares /build/share {seed} {CONVERSATIONS}"

@@ -25,7 +25,7 @@ OPTIONS = ("--memory", "64M", "--ephemeral")
 
 
 def good(folder: str) -> tuple[Path, list[tuple[int, int]]]:
-    """Return a sound snapshot, and where it has data."""
+    """Return a sound snapshot, and the positions of its data."""
     path = Path(folder, "good.snap")
     words: list[str | Path] = [
         NABLA_RUN,
@@ -46,7 +46,7 @@ def good(folder: str) -> tuple[Path, list[tuple[int, int]]]:
 
 
 def damage(path: Path, places: list[tuple[int, int]], seed: int) -> None:
-    """Change the header, or some pages, or how much there is."""
+    """Change the header, some pages, or the size."""
     draw = random.Random(seed)
     size = path.stat().st_size
     with path.open("r+b") as stream:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Damaged entries and blobs of stores: the reader gets what was signed, or an error, and writes nowhere else."""
+"""Damaged entries and blobs of stores: the reader returns the signed content or an error, and writes nowhere else."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _archive(draw: random.Random) -> bytes:
 
 
 def _read_blob(path: Path) -> None:
-    """Unpack it as a tree and as a file, inside of a folder that is watched."""
+    """Unpack it as a tree and as a file, in a monitored folder."""
     inner = path.parent / "inner"
     inner.mkdir()
     before = sorted(path.parent.iterdir())

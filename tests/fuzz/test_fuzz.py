@@ -77,7 +77,7 @@ def test_every_file_is_read() -> None:
     ],
 )
 def test_verdicts(status: int, output: str, what: str) -> None:
-    """A fuzzer that does not notice is none."""
+    """A fuzzer that notices nothing is useless."""
     finding = verdict("calls", 7, status, output)
     assert isinstance(finding, Finding)
     assert (finding.what, finding.seed) == (what, 7)

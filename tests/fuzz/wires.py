@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Odd frames on both kinds of network descriptors: whatever came before, the VM still answers when it is asked."""
+"""Odd frames on both kinds of network descriptors: after any of them, the VM still answers requests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def who_has() -> bytes:
 
 
 def is_answer(frame: bytes) -> bool:
-    """Is this frame the answer to `who_has`?"""
+    """Return whether this frame is the answer to `who_has`."""
     return frame[12:14] == b"\x08\x06" and frame[20:22] == b"\x00\x02" and frame[28:32] == THEIRS
 
 
@@ -61,7 +61,7 @@ def odd_frame(draw: random.Random) -> bytes:
         draw.choice([OURS, THEIRS, b"\x7f\0\0\1", b"\xff" * 4, bytes(4)]),
         draw.choice([THEIRS, THEIRS, b"\xff" * 4, b"\xe0\0\0\1"]),
     )
-    # The sum is right most of the time, or nothing behind it is looked at.
+    # The checksum is correct most of the time; otherwise the guest would not read the contents.
     words = struct.unpack("!10H", header)
     total = sum(words)
     total = (total & 0xFFFF) + (total >> 16)
@@ -90,7 +90,7 @@ class Wire:
                 raise
 
     def receive(self, patience: float) -> bytes | None:
-        """Return the next frame, or None when there is none in time."""
+        """Return the next frame, or None if there is none in time."""
         self.end.settimeout(patience)
         try:
             if not self.stream:

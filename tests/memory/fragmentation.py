@@ -28,7 +28,7 @@ REPORT = re.compile(r"^(\d+) actions, (\d+) failures; (\d+) MB free, the largest
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What the mixture reports in one VM; `free` and `largest` in MB."""
+    """The report of the mixture in one VM; `free` and `largest` in MB."""
 
     memory: str
     actions: int
@@ -54,7 +54,7 @@ class FragmentationError(NablaError):
 
 
 def parse(memory: str, output: str) -> Outcome:
-    """Return what the mixture reports. Raises `FragmentationError` if the output has no report."""
+    """Return the report of the mixture. Raises `FragmentationError` if the output has none."""
     report = REPORT.search(output)
     if not report:
         raise FragmentationError(f"{memory}: the mixture of programs ended without a report", output[-2000:])

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs of Debian in the guest: locked sets of packages, images of them, and cases to run."""
+"""Debian's programs in the guest: locked sets of packages, images of them, and cases to run."""

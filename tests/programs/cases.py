@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unmodified programs of Debian in the guest: sets of locked packages, an image of each, and cases to run in it.
+"""Debian's unmodified programs in the guest: sets of locked packages, an image of each, and cases to run in it.
 
 tests/programs/base.toml             the base of every set, in the format of toolchain/packages.toml
 tests/programs/<set>/packages.toml   the packages of a set, and the files that their maintainer scripts would create

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compose a disk image from locked Debian packages, without dpkg, root privileges or maintainer scripts.
 
-Owners and modes are those of the packages, including set-user-id bits. packages.toml lists what maintainer
+Owners and modes are those of the packages, including set-user-id bits. packages.toml lists the files that maintainer
 scripts would create (users, links of alternatives, settings). nabla-init is process 1; all other files are Debian's.
 """
 

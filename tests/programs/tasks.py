@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unmodified programs of Debian in the guest: an image of each set, and the cases of heavy sets as checks.
+"""Debian's unmodified programs in the guest: an image of each set, and the cases of heavy sets as checks.
 
 tests/programs/<set>/packages.lock, init, rootfs:tools -> programs:<set> -> out/programs/<set>.ext3
 programs:<set>, kernel, launcher -> check:programs-<set> (heavy sets) -> out/check/programs-<set>.json

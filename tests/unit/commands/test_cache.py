@@ -16,7 +16,7 @@ from tests.unit.engine.remote.conftest import Signer, new_signer
 from tests.unit.engine.remote.test_stores import configure
 from tests.unit.engine.test_result_cache import TASKS, another, calls
 
-# As an undeclared input would do, it makes results that differ between machines.
+# Like an undeclared input, it makes results differ between machines.
 ODD = TASKS.replace(
     'text = (ROOT / "input").read_text()',
     'text = (ROOT / "input").read_text() + ((ROOT / "odd").read_text() if (ROOT / "odd").exists() else "")',
@@ -41,7 +41,7 @@ size = {len(ARCHIVE)}
 
 @pytest.fixture
 def maker(checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
-    """A checkout with the commands, one task, and settings of a store that it may write."""
+    """A checkout with the commands, one task, and the settings of a writable store."""
     shutil.copy(ROOT / "nabla/commands/cache_tasks.py", checkout.root / "nabla/commands")
     shutil.copytree(ROOT / "toolchain", checkout.root / "toolchain")
     checkout.task_module("made", ODD)
@@ -51,7 +51,7 @@ def maker(checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("NABLA_KEYS", str(tmp_path / "config/keys"))
     config = configure(tmp_path / "store.toml", signer, f'url = "file://{tmp_path}/store"\npush = true')
     monkeypatch.setenv("NABLA_STORE_CONFIG", str(config))
-    # The build itself gives nothing: that is the task of cache:push.
+    # The build itself uploads nothing: that is the task of cache:push.
     checkout.doit("made", NABLA_STORE="off")
     assert not (tmp_path / "store").exists()
     return checkout
@@ -71,7 +71,7 @@ def test_push_pull_stat(maker: Checkout, tmp_path: Path) -> None:
     assert f"1 from file://{tmp_path}/store, signed by builder" in output, output
     other.doit("made", NABLA_STORE="off", **variables)  # type: ignore[arg-type]
     assert calls(other) == 0
-    # A result of somebody else is not signed by us.
+    # We do not sign another builder's result.
     shutil.rmtree(tmp_path / "store")
     assert "0 of 0 results were new" in other.doit("cache:push", **variables)  # type: ignore[arg-type]
     assert not (tmp_path / "store/ac").exists()
@@ -90,7 +90,7 @@ def test_pinned_files_travel(maker: Checkout, tmp_path: Path, cache: Path) -> No
     output = other.doit("cache:pull", NABLA_CACHE=str(second))
     assert "files were in a store" in output
     assert (second / "sha256" / sha256[:2] / sha256).read_bytes() == ARCHIVE
-    # What is pinned is no garbage, however old.
+    # A pinned file is not garbage, however old.
     os.utime(tmp_path / "store/cas" / sha256, (0, 0))
     other.doit("cache:gc", NABLA_CACHE=str(second))
     assert (tmp_path / "store/cas" / sha256).exists()
@@ -135,7 +135,7 @@ def test_challenge(maker: Checkout, tmp_path: Path) -> None:
     assert "made: builder signed" in output and "2 outputs differ from the signed ones" in output, output
     (folder,) = (other.root / "out/challenge").iterdir()
     assert (folder / "signed/0").read_text() == "one" and (folder / "here/0").read_text() == "oneevil"
-    # The store was not changed by it.
+    # This did not change the store.
     assert len(list((tmp_path / "store/ac").iterdir())) == 1
     third = another(maker, "third")
     third.doit("made", NABLA_CACHE=str(tmp_path / "third cache"))

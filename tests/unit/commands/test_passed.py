@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file of tests runs again exactly if what it depends on has changed, or if it has not passed."""
+"""A test file runs again exactly if one of its inputs has changed, or if it has not passed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BAD = "def test_fine():\n    pass\n\n\ndef test_bad():\n    assert False\n"
 
 @pytest.fixture
 def tested(checkout: Checkout) -> Checkout:
-    """A checkout with the plugin and three files of tests, the last of which fails."""
+    """A checkout with the plugin and three test files, the last of which fails."""
     for name in ("passed.py", "repository.py"):
         checkout.write(f"tests/{name}", (ROOT / "tests" / name).read_text())
     for name, text in (
@@ -74,7 +74,7 @@ def test_dependencies(tested: Checkout) -> None:
     tested.write("tests/test_bad.py", BAD.replace("False", "True"))
     assert run(tested, status=0)[1] == 0
     assert run(tested, status=0)[1] == 5
-    # An imported file of tests, and the one that imports it.
+    # An imported test file, and the file that imports it.
     tested.write("tests/test_good.py", f"{GOOD}\n\ndef test_three():\n    assert VALUE\n")
     assert run(tested, status=0)[1] == 2
     # Any other file: a test may read it.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Digests: always right, safely memorized."""
+"""Digests: always correct, safely cached."""
 
 from __future__ import annotations
 

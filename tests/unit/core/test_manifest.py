@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Modes and times of a tree, and names that contain what Python takes for line ends."""
+"""Modes and times of a tree, and names that contain characters that Python treats as line ends."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 from nabla.core import toml
 from nabla.core.errors import ConfigError
 
-# Everything that str.splitlines takes for a line end and TOML permits in comments or strings.
+# Every character that str.splitlines treats as a line end and TOML permits in comments or strings.
 SEPARATORS = ["\u2028", "\u2029", "\x85"]
 
 

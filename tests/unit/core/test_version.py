@@ -52,7 +52,7 @@ def test_no_tag_of_a_version(repository: Path) -> None:
 
 
 def test_no_repository(repository: Path) -> None:
-    """Also not the one of a folder above."""
+    """Not even that of a parent folder."""
     inner = repository / "copy"
     inner.mkdir()
     _git(repository, "tag", "v1.2.3")

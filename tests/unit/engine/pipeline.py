@@ -63,12 +63,12 @@ def pipeline(checkout: Checkout) -> Checkout:
 
 
 def ran(output: str) -> list[str]:
-    """The names of the tasks that ended well."""
+    """The names of the tasks that succeeded."""
     return [line.split(": done")[0] for line in output.splitlines() if ": done in" in line]
 
 
 def wait_for(path: Path, limit: float = 30) -> None:
-    """Wait until a file is there."""
+    """Wait until a file exists."""
     end = time.monotonic() + limit
     while not path.exists():
         assert time.monotonic() < end, f"{path} did not appear"

@@ -53,7 +53,7 @@ _COMPONENTS = {f"build.component.{name}" for name in ("configure", "compile_comp
 _TREES = {"build.source_tree.unpack", "build.source_tree.patch"}
 _KERNEL = {"build.kernel.config", "build.kernel.compile_kernel"}
 _TOOLS = {"fs.alpine_tools.make_apk_tools", "fs.alpine_tools.make_image_tools"}
-# The module that draws the graph also writes templates, which it fetches sources for.
+# The module that draws the graph also writes templates, for which it fetches sources.
 _FETCH = {"sources.fetch.fetch_recipe", "packages.templates.tasks.draw"}
 _ARCHIVE = {"release.archive_check.check"}
 _REPOSITORY = {f"packages.repository.{name}" for name in ("show_key", "make_index", "unsign")}
@@ -122,7 +122,7 @@ def edited(text: str, function: str) -> str:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what the tasks are loaded from."""
+    """A copy of the files from which the tasks are loaded."""
     root = tmp_path_factory.mktemp("code") / "checkout"
     for name in (
         "nabla",
@@ -170,7 +170,7 @@ def test_an_edit_deep_below_runs_these_steps_again_and_no_others(
     before, after = digests[""], digests[f"{module}:{function}"]
     changed = {name for name in after if after[name] != before[name]}
     assert {after[name][0] for name in changed} == actions
-    # All steps of such an action, whichever outputs they have.
+    # All steps with such an action, regardless of their outputs.
     assert changed == {name for name in after if after[name][0] in actions}
 
 
@@ -179,7 +179,7 @@ def test_edits_cover_every_kind_of_step(digests: Mapping[str, Digests]) -> None:
 
 
 def test_doit_runs_the_steps_again(checkout: Checkout) -> None:
-    """Two steps with code of their own, three modules deep; what is beside, or in core, does not count."""
+    """Two steps with their own code, three modules deep; other modules, and those in core, do not count."""
     for name in ("one", "two"):
         checkout.write(f"nabla/testing/{name}_deep.py", f"def text():\n    return '{name}'\n")
         checkout.write(

@@ -23,7 +23,7 @@ def test_killed_while_a_task_runs(pipeline: Checkout, number: signal.Signals, st
     assert process.returncode == status, output
     if number is not signal.SIGKILL:
         assert output.splitlines()[-1] == "interrupted"
-    # The finished first step is remembered, the half-done second one left its previous output alone.
+    # The finished first step is recorded, and the interrupted second one did not change its previous output.
     assert (pipeline.root / "out/folder/copy").read_text() == "ONETAIL"
     (pipeline.root / "slow").unlink()
     assert ran(pipeline.doit()) == ["chain:folder", "chain:last"]
@@ -47,7 +47,7 @@ def test_interrupted_while_two_run(pipeline: Checkout) -> None:
         output, _ = process.communicate(timeout=30)
     assert process.returncode == 130, output
     (pipeline.root / "slow").unlink()
-    # Whether the other one had ended before is for the processors to say.
+    # The other one may have ended before, depending on the processors.
     assert [name for name in ran(pipeline.doit("-n", "2", "all", "other")) if name != "other"] == [
         "chain:folder",
         "chain:last",
@@ -83,7 +83,7 @@ def test_a_step_has_processes_of_its_own(checkout: Checkout) -> None:
 
 @pytest.mark.parametrize("words", [("all",), ("-n", "2", "all")])
 def test_a_second_doit_waits_and_finds_the_results(pipeline: Checkout, words: tuple[str, ...]) -> None:
-    """It looks for what is out of date after the first one has ended."""
+    """It checks which tasks are out of date after the first one has ended."""
     pipeline.task_module(
         "chain",
         PIPELINE.replace(

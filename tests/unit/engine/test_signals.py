@@ -60,7 +60,7 @@ def test_timer_does_not_outlive_the_handler() -> None:
 
 
 def test_timer_does_not_reach_programs() -> None:
-    """execve keeps timers; a program would die of the signal."""
+    """execve preserves timers; the signal would kill a program."""
     program = """
 import subprocess
 from nabla.core import process

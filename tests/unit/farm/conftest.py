@@ -84,7 +84,7 @@ class Role:
 
     @property
     def pid(self) -> int:
-        """The process itself, behind the programs that set up its machine."""
+        """The process itself, a child of the programs that set up its machine."""
         pid = self.process.pid
         while Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0] != sys.executable:
             (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds on real Dask workers on several machines: the same results, logs and errors as here."""
+"""Builds on real Dask workers on several machines: the same results, logs and errors as in a local build."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def content(text: str) -> str:
 
 
 def test_farm(two_workers: tuple[Farm, Machine], gate: Path) -> None:
-    """Steps run at the same time on both workers; a client takes the results; a second one needs no worker."""
+    """Steps run at the same time on both workers; a client uses the results; a second one needs no worker."""
     farm, scheduler = two_workers
     client = farm.machine("client", "client")
     farm.allow(client)
@@ -60,7 +60,7 @@ def test_farm(two_workers: tuple[Farm, Machine], gate: Path) -> None:
     events = json.loads((root / "out/trace.json").read_text())["traceEvents"]
     assert {each["name"] for each in events if each["ph"] == "X"} >= {"made:0", "last", "own"}
     assert "one: 2 slots" in client.doit(root, "farm:status", farm.address(scheduler))
-    # Another client takes everything from the store.
+    # Another client fetches everything from the store.
     second = farm.machine("client2", "client")
     other = second.base / "checkout"
     (other / "kernel-config/input").write_text(text)

@@ -82,7 +82,7 @@ def test_lost_scheduler_and_lost_workers(farm: Farm, gate: Path) -> None:
 
 
 def test_lost_client(farm: Farm, gate: Path) -> None:
-    """The steps of a killed client end on the workers; what was finished counts for the next build."""
+    """The steps of a killed client end on the workers; finished results count for the next build."""
     scheduler, client, (first,) = prepare(farm, gate, 1)
     worker = farm.worker(first, scheduler, slots=4)
     build = farm.client(client, scheduler, "last")
@@ -95,7 +95,7 @@ def test_lost_client(farm: Farm, gate: Path) -> None:
 
 
 def test_cut_cable(farm: Farm, gate: Path) -> None:
-    """A worker that is no longer reached is replaced; it comes back by itself."""
+    """An unreachable worker is replaced; it returns by itself."""
     scheduler, client, (first, second) = prepare(farm, gate, 2)
     cut = farm.worker(first, scheduler, slots=4)
     build = farm.client(client, scheduler, "last")
@@ -147,7 +147,7 @@ def random_kills(farm: Farm, gate: Path, rounds: int, generator: random.Random) 
         history.append(victim)
         if victim == "client":
             build.process.wait(timeout=60)
-            # What was finished counts.
+            # Finished results count.
             build = farm.client(client, scheduler, "last")
         elif victim == "scheduler" and build.process.wait(timeout=120) == 2:
             # It had not connected yet, and says so in one line.
@@ -180,5 +180,5 @@ def wait_for_registration(worker: Role, before: int) -> None:
 
 
 def registrations(worker: Role) -> int:
-    """How often a worker has registered itself."""
+    """Return how often a worker has registered itself."""
     return worker.log.read_text().count(f"worker {worker.machine.name} of")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who belongs to a farm, what members may send, and what the command line says about everything else."""
+"""Membership in a farm, the messages that members may send, and the errors of the command line."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_addresses() -> None:
 
 
 def test_silent_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that accepts and ends the connection is named."""
+    """A server that accepts and closes the connection is named."""
     certificates.create(tmp_path / "keys")
     monkeypatch.setenv("NABLA_FARM_KEYS", str(tmp_path / "keys"))
     with socket.create_server(("127.0.0.1", 0)) as server:

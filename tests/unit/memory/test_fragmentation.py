@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the check of fragmentation accepts."""
+"""Reports that the check of fragmentation accepts."""
 
 from __future__ import annotations
 

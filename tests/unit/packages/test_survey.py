@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What recipe:new reads from a source and from Debian's packaging, for each build system; damaged archives."""
+"""Data that recipe:new reads from a source and from Debian's packaging, for each build system; damaged archives."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Published:
         return folder
 
     def client(self, name: str = "client", first: int | None = 1) -> Source:
-        """A client that trusts the root of this version, or what it saw before."""
+        """A client that trusts the root of this version, or its known metadata."""
         if first is not None:
             shutil.copy(self.metadata / f"{first}.root.json", self.base / f"{name}.root.json")
         root = self.base / f"{name}.root.json" if first is not None else None
@@ -87,13 +87,13 @@ class Published:
         return fresh.fetch(self.client(name, first), target)
 
     def refused(self, reason: str, name: str = "client") -> None:
-        """A client refuses what the server offers, and nothing is written."""
+        """A client refuses the server's files, and nothing is written."""
         with pytest.raises(RefusedError, match=reason):
             self.fetch(name)
         assert not (self.base / "fetched").exists()
 
     def rewrite(self, name: str, key: str, change: Callable[[Any], object], target: str = "") -> None:
-        """Change metadata and sign them by a key."""
+        """Change metadata and sign it with a key."""
         from tuf.api.metadata import Metadata
 
         data = json.loads((self.metadata / name).read_text())

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Releases with TUF metadata, on a real web server: what the real client accepts, and which attacks it refuses."""
+"""Releases with TUF metadata, on a real web server: the releases and attacks that the real client accepts and
+refuses."""
 
 from __future__ import annotations
 
@@ -65,7 +66,7 @@ def test_command_line(site: Published, capsys: pytest.CaptureFixture[str], monke
     assert capsys.readouterr().out == f"release 1.1.0 in {target}\n"
     assert fresh.main([site.url, target]) == 2
     assert "exists" in capsys.readouterr().err
-    # What was seen is beside the user's keys, and the root need not be named again.
+    # The known metadata is beside the user's keys, and the root need not be named again.
     assert fresh.main(["--packages", f"{site.url}/", f"{target}-packages"]) == 0
     assert (site.base / "user" / "repositories").is_dir()
     shutil.rmtree(site.metadata)
@@ -75,7 +76,7 @@ def test_command_line(site: Published, capsys: pytest.CaptureFixture[str], monke
     assert "the metadata is malformed" in capsys.readouterr().err
 
 
-# What a server, or somebody between, can do with everything that was ever published.
+# The power of a server, or of an attacker between, with everything that was ever published.
 
 
 def test_rollback_to_an_earlier_state(site: Published) -> None:
@@ -85,7 +86,7 @@ def test_rollback_to_an_earlier_state(site: Published) -> None:
     assert site.fetch() == "1.2.0"
     _replace(site, site.base / "earlier")
     site.refused("offers older metadata than before")
-    # A client that saw nothing yet cannot know.
+    # A new client cannot know.
     assert site.fetch("stranger") == "1.1.0"
 
 
@@ -131,7 +132,7 @@ def test_freeze(empty: Published) -> None:
 
 
 def test_freeze_after_fresh_days(site: Published) -> None:
-    """What a client has seen stays, and the next visit is refused."""
+    """The known metadata is kept, and the next visit is refused."""
     assert site.fetch() == "1.1.0"
     site.site(-8).refresh(site.private())
     site.refused("offers nothing new: timestamp.json is expired")
@@ -189,7 +190,7 @@ def test_no_server(site: Published) -> None:
 
 @pytest.mark.parametrize("name", ["timestamp.json", "2.snapshot.json", "2.targets.json"])
 def test_metadata_of_a_thief(site: Published, name: str) -> None:
-    """Signed by a key that no root names; of the same content, and with the signature of nobody."""
+    """Signed by a key that no root names; with the same content, and without a signature."""
     site.rewrite(name, "thief", lambda signed: None)
     site.refused("not signed by enough|does not belong")
     data = json.loads((site.metadata / name).read_text())

@@ -192,14 +192,14 @@ def test_a_release_with_an_odd_name_changes_nothing(site: Published, name: str) 
 
 
 def test_an_interrupted_copy_is_not_published(site: Published) -> None:
-    """What an earlier attempt left is replaced."""
+    """Remains of an earlier attempt are replaced."""
     (site.folder / ".1.2.0.partial").mkdir()
     (site.folder / ".1.2.0.partial" / "rest").touch()
     site.release("1.2.0")
     assert site.fetch() == "1.2.0"
     assert not (site.folder / ".1.2.0.partial").exists()
     assert not (site.folder / "releases" / "1.2.0" / "rest").exists()
-    # A link there is removed, and not followed.
+    # A link there is removed, not followed.
     release = make_release(site.base / "made" / "1.3.0", site.keys["targets"], "1.3.0", CONTENT)
     (site.folder / ".1.3.0.partial").symlink_to(site.base)
     site.site().publish(site.private(), release)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The workflows of the hosting site: they parse, and of this repository they call only existing tasks."""
+"""The workflows of the hosting site: they parse, and call only existing tasks of this repository."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def test_compiler_cache_works_under_the_other_clock(
 
 
 def test_what_cannot_be_varied_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """If programs are missing, the variation is named with the reason, and the build continues without it."""
+    """If programs are missing, the variation is reported with the reason, and the build continues without it."""
     monkeypatch.setenv("PATH", str(tmp_path))
     able, unable = second_build.varied()
     assert "umask" in able

@@ -110,7 +110,7 @@ def test_jobs(monkeypatch: pytest.MonkeyPatch, value: str, expected: int | None)
 
 @pytest.mark.parametrize("asked", [True, False])
 def test_shell_where_a_step_fails(sandbox: Sandbox, tmp_path: Path, asked: bool) -> None:
-    """On a terminal, and only if it was asked for: the state of the failure is there, and the error comes after it."""
+    """On a terminal, and only on request: the state of the failure is available, and the error follows."""
     program = """
 import sys
 from pathlib import Path

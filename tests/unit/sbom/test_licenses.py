@@ -55,7 +55,7 @@ def stored(folder: Path, data: bytes) -> Path:
 
 @pytest.fixture(autouse=True)
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Records of fetched sources lie in the test's own folder."""
+    """Records of fetched sources are in the test's own folder."""
     monkeypatch.setattr(archives, "source_record", lambda name: tmp_path / f"{name}.json")
 
 
@@ -130,7 +130,7 @@ def test_old_texts_are_read_as_latin_1(tmp_path: Path) -> None:
 
 
 def thing(tmp_path: Path, data: bytes, extra: str = "") -> recipe.Recipe:
-    """Return a recipe whose only source lies in the cache already."""
+    """Return a recipe whose only source is already in the cache."""
     from nabla.sources import store
 
     digest = hashlib.sha256(data).hexdigest()

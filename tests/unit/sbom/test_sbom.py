@@ -195,7 +195,7 @@ sys.stdout.write(spdx.write(small()) + cyclonedx.write(small()))
     for name in ("PYTHONHASHSEED", "PYTHONPATH"):
         env.pop(name, None)
     other = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=env, check=True, stdout=-1).stdout
-    # Each process has a random seed of its own for hashes.
+    # Each process has its own random seed for hashes.
     assert other.decode() == spdx.write(small()) + cyclonedx.write(small())
     assert small("1.0") == small("1.0")
     assert spdx.write(small("1.1")).count("1.1") > 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stores as mirrors of all origins: the pinned digest decides about a file."""
+"""Stores as mirrors of all origins: the pinned digest verifies a file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_store_is_a_mirror(
     capfd: pytest.CaptureFixture[str],
     size: int | None,
 ) -> None:
-    """The file comes from a store by its digest; a wrong one there costs a warning, an absent one nothing."""
+    """A store provides the file by its digest; a wrong file causes a warning, an absent one does not."""
     wanted = source(origin(f"{server.url}/file.tar", size=size))
     monkeypatch.setenv("NABLA_STORE", f"{server.url}/store")
     server.files[f"/store/cas/{SHA256}"] = CONTENT

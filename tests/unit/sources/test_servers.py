@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Servers with the manners of real ones: whatever one address answers, it costs that address and no other."""
+"""Servers with the faults of real ones: a wrong answer rules out one address and no other."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_name_of_a_path_in_the_pool(pool: str, package: str, version: str) -> No
 
 
 def test_name_of_every_recipe_in_debian() -> None:
-    """The version that Debian gives the source package is the recipe's own, in one spelling or another."""
+    """Debian's version of the source package is the recipe's, in one spelling or another."""
     for name in recipe.names():
         for source in recipe.load(name).source:
             for origin in source.origin:

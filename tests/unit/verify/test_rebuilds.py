@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Statements of rebuilds: the number of signers that a small release reaches, and everything that must not count."""
+"""Statements of rebuilds: the signers of a small release that count, and everything that must not count."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def _copy(signed: Signed, source: str) -> None:
 
 
 def _another_release(signed: Signed) -> None:
-    """A statement that was right for an earlier release with the same files."""
+    """A statement that was valid for an earlier release with the same files."""
     folder = make_release(signed.statements.parent / "old", signed.publisher, "1.2.2")
     dataclasses.replace(signed, folder=folder).attest("mallory")
 

@@ -134,7 +134,7 @@ def test_secdb(tmp_path: Path, subjects: list[Subject], order: ApkOrder) -> None
     result = result_of(tmp_path, subjects, order, data)
     assert findings(result) == [
         (OPEN, "CVE-2025-5399", "curl", "8.14.1"),
-        # Nabla's release number says nothing about Alpine's fixes of the same upstream version.
+        # Nabla's release number is unrelated to Alpine's fixes of the same upstream version.
         (OPEN, "CVE-2026-1000", "musl", "1.2.5"),
         (OPEN, "CVE-2026-7000", "openssl", "3.5.8-r0"),
         (FIXED, "CVE-2025-26519", "musl", "1.2.5"),

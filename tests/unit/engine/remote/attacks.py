@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ways in which a store lies: changed records, signatures and blobs, and servers with odd answers."""
+"""Attacks of a store: changed records, signatures and blobs, and servers with odd answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.unit.engine.remote.conftest import Signer, new_signer
 
 @dataclass
 class Scene:
-    """The served folder of a good store with one result, and how it is served and read."""
+    """The served folder of a good store with one result, and the ways to serve and read it."""
 
     served: Path
     signer: Signer
@@ -155,7 +155,7 @@ def _status(status: int, where: str = "") -> Attack:
 
 
 def _redirect(where: str) -> Attack:
-    """To a good store, which must not be asked: its address was not allowed."""
+    """To a good store, which must not be contacted: its address was not allowed."""
 
     def attack(scene: Scene) -> None:
         def answer(handler: BaseHTTPRequestHandler) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A signer who is allowed, one who is not, and a result."""
+"""An allowed signer, one who is not allowed, and a result."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real servers for stores: nginx with DAV, and a server that answers wrongly in any way."""
+"""Real servers for stores: nginx with DAV, and a server that can give any wrong answer."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ http {{
 
 
 def free_port() -> int:
-    """A port that nobody uses now."""
+    """An unused port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -90,7 +90,7 @@ def nginx_process(
     """Run nginx with DAV on a folder, at an address; `prefix` is a command that starts commands."""
     base.mkdir(parents=True, exist_ok=True)
     root.mkdir(parents=True, exist_ok=True)
-    # As root its workers would become another user, who cannot enter the folder.
+    # As root, its workers would change to another user, who cannot enter the folder.
     user = "user root;" if os.geteuid() == 0 else ""
     text = _NGINX.format(user=user, base=base, root=root, address=address, server=server, location=location, tls=tls)
     (base / "nginx.conf").write_text(text)

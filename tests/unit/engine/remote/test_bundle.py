@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Blobs: what is packed comes out again, and no archive writes anywhere else."""
+"""Blobs: unpacking restores the packed content, and no archive writes anywhere else."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_archives(tmp_path: Path, name: str) -> None:
-    """Signed by somebody who is allowed, and still nothing leaves the folder."""
+    """Even with an allowed signer, nothing is written outside the folder."""
     (tmp_path / "outside").write_text("untouched")
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w") as archive:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A store that lies in every way costs a warning: the build makes the same bytes by itself."""
+"""Any attack by a store causes a warning: the build produces the same bytes without it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def maker(checkout: Checkout) -> Checkout:
 
 @pytest.fixture
 def scene(maker: Checkout, good: dict[str, Path], tmp_path: Path) -> Scene:
-    """A copy of the store of a good build, which happens once."""
+    """A copy of the store of a good build, which runs once."""
     if "served" not in good:
         good["signer"] = new_signer(good["folder"], "builder").key
         new_signer(good["folder"], "stranger")
@@ -65,7 +65,7 @@ def build(scene: Scene, maker: Checkout, tmp_path: Path, log: list[str]) -> tupl
 
 
 def content(checkout: Checkout) -> dict[str, object]:
-    """What the task makes."""
+    """The output of the task."""
     out = checkout.root / "out"
     assert os.access(out / "file", os.X_OK)
     return {"file": (out / "file").read_bytes(), "folder": manifest.manifest(out / "folder")}

@@ -36,7 +36,7 @@ def test_what_is_sealed_is_read(signer: Signer) -> None:
 
 
 def test_unchanged_record_is_accepted(signer: Signer) -> None:
-    """So the changes below are what is refused."""
+    """This shows that the changes below are the reason for the refusals."""
     assert record.unseal(entry(signer), KEY, signer.settings()).record.outputs == OUTPUTS
 
 
@@ -110,7 +110,7 @@ def test_huge_entry_is_refused(signer: Signer) -> None:
 
 
 def test_every_change_of_the_record_is_refused(signer: Signer) -> None:
-    """Whatever changes in the entry, the record that comes out is the signed one, or none."""
+    """Whatever changes in the entry, the result is the signed record, or none."""
     good = record.seal(KEY, "musl:build", OUTPUTS, signer.key)
     expected = record.unseal(good, KEY, signer.settings()).record
     generator = random.Random(16)
@@ -140,7 +140,7 @@ def test_servers_of_bazel_accept_the_form(signer: Signer) -> None:
 
 
 def test_protobufs_own_reader_reads_it(signer: Signer) -> None:
-    """Fields by number, as any other implementation finds them."""
+    """Fields by number, as in any other implementation."""
     data = record.seal(KEY, "musl:build", OUTPUTS, signer.key)
     fields = dict(_fields(data))
     assert json.loads(fields[5])["key"] == KEY

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results travel through a real nginx with DAV, a static server and a folder; nothing else comes out of a store."""
+"""Results travel through a real nginx with DAV, a static server and a folder; a store delivers nothing else."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_login_and_certificates(
     result: dict[str, Path],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Mutual TLS by an own authority, and a password."""
+    """Mutual TLS with a private authority, and a password."""
     base = tmp_path / "tls"
     base.mkdir()
     for name, subject in (("ca", "/CN=our authority"), ("foreign", "/CN=another")):
@@ -196,7 +196,7 @@ def test_a_transfer_continues(
         line for line in (tmp_path / "nginx/access.log").read_text().splitlines() if f"GET /cas/{blob.name}" in line
     ]
     assert [line.split('"')[2].split()[0] for line in lines] == ["206"]
-    # A wrong beginning costs a second transfer, and not the result.
+    # A wrong beginning costs a second transfer, but not the result.
     files.write(part, b"wrong" * 1000)
     assert stores.take(KEY, tmp_path / "taken") is not None
     check(tmp_path / "taken", result)
@@ -258,7 +258,7 @@ def test_an_entry_by_a_stranger_is_replaced(
 def test_own_key_signs_by_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, result: dict[str, Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Without settings other than an address: who gives results takes their own ones back, and nobody else's."""
+    """With no setting except an address, a builder accepts its own results, and nobody else's."""
     monkeypatch.setenv("NABLA_STORE", f"file://{tmp_path}/store")
     assert stores.take(KEY, tmp_path / "taken") is None
     assert capfd.readouterr().err == "", "an absent entry does not cause a warning"
