@@ -22,7 +22,7 @@ struct area {
 	unsigned number;
 };
 
-/* what all processes share */
+/* shared by all processes */
 static struct shared {
 	int forks, wanted, refused, bad, killed, execs, pokes, direct, unmapped;
 	int counter[64];
@@ -155,7 +155,7 @@ static void protect(struct area *a)
 static void discard(struct area *a)
 {
 	if (rnd(2)) {
-		/* relatives see the old contents: that can take memory for a copy */
+		/* relatives see the old contents, which may need memory for a copy */
 		if (madvise(a->at, a->pages * PAGE, MADV_DONTNEED)) {
 			if (errno != ENOMEM)
 				bad("madvise");
@@ -208,7 +208,7 @@ static void direct(struct area *a)
 	sched_yield();
 	if (pread(direct_fd, a->at, size, at) != (ssize_t)size)
 		bad("O_DIRECT read");
-	/* a process with the same place may have written in between: what counts is one's own memory */
+	/* a process with the same place may have written in between: only one's own memory counts */
 	fill(a);
 }
 

@@ -36,7 +36,7 @@ static off_t size_of(int fd)
 	return fstat(fd, &s) ? -1 : s.st_size;
 }
 
-/* Is `name` in a list of `length` bytes? */
+/* Returns whether `name` is in a list of `length` bytes. */
 static int listed(const char *list, ssize_t length, const char *name)
 {
 	for (const char *p = list; p < list + length; p += strlen(p) + 1)
@@ -94,7 +94,7 @@ static void test_values(void)
 /* CAP_NET_RAW, effective; revision 2 */
 static const uint32_t raw_capability[] = {0x02000001, 1 << 13, 0, 0, 0};
 
-/* In a child without rights: the number of the first thing that it may do and should not, or 0. */
+/* In a child without rights: the number of the first operation that wrongly succeeds, or 0. */
 static int without_rights(void)
 {
 	char list[256];
@@ -133,7 +133,7 @@ static void test_rights(void)
 	unlink("hidden");
 }
 
-/* Capabilities of a file apply, and a write by anybody else takes them away. */
+/* Capabilities of a file apply, and a write by another user removes them. */
 static void test_capability(void)
 {
 	int fd = open("program", O_CREAT | O_RDWR, 0666);
@@ -165,7 +165,7 @@ enum { OWNER = 1, USER = 2, GROUP = 4, MASK = 16, OTHER = 32, NONE = -1 };
 #define ACL(rights, mask) \
 	{2, {{OWNER, 7, NONE}, {USER, rights, NOBODY}, {GROUP, 0, NONE}, {MASK, mask, NONE}, {OTHER, 0, NONE}}}
 
-/* What a user without rights gets from open(2): 0 or an error. */
+/* The result of open(2) for a user without rights: 0 or an error. */
 static int opened_by(uid_t user, const char *path, int flags)
 {
 	pid_t child = fork();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Values of programs that the kernel loads into the processor: segment bases, vector state, flags. What the processor
-// refuses, Linux answers with an error, or it is the program's own signal.
+// Values of programs that the kernel loads into the processor: segment bases, vector state, flags. If the processor
+// refuses a value, Linux returns an error, or the program receives a signal.
 #define _GNU_SOURCE
 #include "tap.h"
 #include "util.h"
@@ -129,7 +129,7 @@ static void test_frames(void)
 	char how[] = "0";
 	for (; *how <= '6'; ++*how) {
 		int status = run_role("return", how);
-		/* Linux masks what it can and kills for the rest. */
+		/* Linux masks invalid bits if possible, and otherwise kills the program. */
 		CHECK(exited_with(status, 0) || killed_by(status, SIGSEGV) || killed_by(status, SIGBUS),
 		      "a damaged frame is its program's own problem");
 	}

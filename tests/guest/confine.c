@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What programs confine themselves and others with: seccomp, namespaces, control groups; and overlay and loop devices,
-// which container tools mount.
+// Means by which programs confine themselves and others: seccomp, namespaces, control groups; and overlay and loop
+// devices, which container tools mount.
 #define _GNU_SOURCE
 #include "tap.h"
 #include "util.h"
@@ -53,7 +53,7 @@ static int filtered(const char *how)
 		if (forbid(SYS_getppid, SECCOMP_RET_ERRNO | 77))
 			return 1;
 		errno = 0;
-		/* By libc's own way, and by the instruction. */
+		/* Through libc, and by the instruction. */
 		long result;
 		__asm__ volatile("syscall" : "=a"(result) : "0"((long)SYS_getppid) : "rcx", "r11", "memory");
 		return syscall(SYS_getppid) == -1 && errno == 77 && result == -77 && getpid() > 1 ? 0 : 2;
@@ -148,7 +148,7 @@ static int forked(void)
 	return fork() == -1 && errno == ENOMEM ? 0 : 3;
 }
 
-/* A filter holds for what is forked afterwards, and not for the parent of the process that installed it. */
+/* A filter applies to later children, but not to the parent of the process that installed it. */
 static int inherited(void)
 {
 	pid_t pid = fork();

@@ -197,7 +197,7 @@ int main(int argc, char **argv)
 	unlink(path);
 	signal(SIGSEGV, SIG_DFL);
 	test_all(gate);
-	// What the calls left in the pipe.
+	// The data that the calls left in the pipe.
 	fcntl(devices[0], F_SETFL, O_NONBLOCK);
 	while (read(devices[0], path, sizeof path) > 0)
 		;

@@ -14,9 +14,9 @@
  *
  *	escape fill PLACE START END RIGHTS [BYTES]
  *
- * makes as much of the addresses from START to END memory as the host permits, and uses it. With each of the RIGHTS, it
- * tries to take the right to write from a part, so that it counts no longer. It prints how many megabytes it has used.
- * Before that, it takes this right from so many BYTES of the VM's own memory, where the host permits it.
+ * turns as many of the addresses from START to END into memory as the host permits, and uses it. With each of the RIGHTS,
+ * it tries to revoke write access to a part, so that this part no longer counts. It prints the number of megabytes used.
+ * Before that, it revokes write access to this number of BYTES of the VM's own memory, if the host permits it.
  */
 #include "tap.h"
 #include "util.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// exec of what can and cannot be run: missing, directory, script, text, truncated, non-PIE, not executable.
+// exec of files that can and cannot be run: missing, directory, script, text, truncated, non-PIE, not executable.
 #define _GNU_SOURCE
 #include "tap.h"
 #include "util.h"

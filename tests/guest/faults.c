@@ -32,7 +32,7 @@ static void handle(int signal, void (*handler)(int, siginfo_t *, void *), int fl
 	sigaction(signal, &action, NULL);
 }
 
-/* The ways to go wrong. Each is also a child's role, where it must end that process only. */
+/* The faults. Each is also a child's role, in which it must end only that process. */
 static void read_null(void) { (void)*(volatile char *)0; }
 static void write_low(void) { __asm__ volatile("movb $1, 8" : : : "memory"); }
 static void write_unmapped(void) { *(volatile char *)0x123456789000 = 1; }
@@ -48,7 +48,7 @@ static void undefined_instruction(void) { __asm__ volatile("ud2"); }
 static void breakpoint(void) { __asm__ volatile("int3"); }
 static void privileged_instruction(void) { __asm__ volatile("hlt"); }
 static void legacy_interrupt(void) { __asm__ volatile("int $0x42"); }
-/* What a 32-bit program does for a system call. */
+/* A system call as in a 32-bit program. */
 static void legacy_system_call(void) { __asm__ volatile("int $0x80" : : "a"(20) : "memory"); }
 static void sse_exception(void)
 {

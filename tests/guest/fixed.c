@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Mappings at addresses that programs choose: MAP_FIXED and MAP_FIXED_NOREPLACE where nothing is, over and beside own
-// mappings, hints, the same address in several processes, and addresses that nobody can have.
+// Mappings at addresses that programs choose: MAP_FIXED and MAP_FIXED_NOREPLACE where nothing is mapped, over and beside
+// own mappings, hints, the same address in several processes, and unavailable addresses.
 #define _GNU_SOURCE
 #include "tap.h"
 #include "util.h"
@@ -17,7 +17,7 @@
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
 
-// What SBCL and others ask for; a host's kernel has nothing there either.
+// Requested by SBCL and others; a host's kernel has nothing there either.
 #define LOW ((char *)0x50000000)
 
 enum { ANONYMOUS = MAP_PRIVATE | MAP_ANONYMOUS, RW = PROT_READ | PROT_WRITE };
@@ -33,7 +33,7 @@ static int refuses(char *address, size_t size, int how, int error)
 	return at(address, size, how) == MAP_FAILED && errno == error;
 }
 
-/* In the guest, what was memory once stays accessible. */
+/* In the guest, pages that once were memory stay accessible. */
 static int gone(char *address)
 {
 	return no_mmu() || reading(address) == SEGV_MAPERR;
@@ -192,7 +192,7 @@ static void test_several(void)
 	for (int i = 0; i < 5; i++)
 		good = exited_with(wait_status(pid[i]), 42) && good;
 	CHECK(good, "five processes have the same address, and fork");
-	// a mapping that was there before the fork, and one that each makes after it
+	// a mapping from before the fork, and one that each process makes after it
 	char *p = at(LOW, 128 * KB, MAP_FIXED);
 	memset(p, 5, 128 * KB);
 	pid_t child = fork();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// fork(): the memory of parent and child. What else a child inherits is in fork_state.c.
+// fork(): the memory of parent and child. fork_state.c tests other inherited state.
 #define _GNU_SOURCE
 #include "relatives.h"
 #include "tap.h"
@@ -36,7 +36,7 @@ static void test_return_values(void)
 	CHECK(exited_with(wait_status(pid), 45), "clone without CLONE_VM");
 }
 
-/* Small and large processes go different ways in the kernel. */
+/* Small and large processes take different paths in the kernel. */
 static void test_isolation(size_t size, const char *name)
 {
 	char *heap = memory(size, 3);

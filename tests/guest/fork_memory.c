@@ -17,7 +17,7 @@
 
 static int down[2], up[2];
 
-/* /proc/PID/mem and process_vm_readv of one who is not running, in chunks that differ and that do not */
+/* /proc/PID/mem and process_vm_readv of a process that is not running, in chunks that differ and that do not */
 static void test_remote(void)
 {
 	char *heap = memory(SIZE, 1), buffer[3 * PAGE], path[40];
@@ -214,7 +214,7 @@ static void test_unmap(void)
 	munmap(heap, 40 * PAGE);
 }
 
-/* As /proc/self/maps has it; whether writes fault is an option of the machine. */
+/* As shown in /proc/self/maps; whether writes fault is an option of the VM. */
 static int is_writable(const char *at)
 {
 	unsigned long from, to;

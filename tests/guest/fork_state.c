@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// fork(): what a child inherits beside its memory, and what it does not: signals, descriptors, threads, limits.
+// fork(): state besides memory that a child does and does not inherit: signals, descriptors, threads, limits.
 #define _GNU_SOURCE
 #include "relatives.h"
 #include "tap.h"

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Random trees of processes that change their memory in every way there is and look at each byte again and again.
+// Random trees of processes that change their memory in every possible way, and repeatedly check each byte.
 //
 //     fork_stress [FORKS [SEED]]
 //
-// What a process has in memory is a function of a number that it keeps for each of its areas.
+// The contents of a process's memory are a function of a number that it keeps for each of its areas.
 #define _GNU_SOURCE
 #include "areas.h"
 #include "tap.h"
@@ -36,7 +36,7 @@ static void *count(void *argument)
 	return NULL;
 }
 
-/* a child stops, its parent looks into it and changes it */
+/* a child stops, and its parent reads and changes its memory */
 static void trace(void)
 {
 	struct area *a = &areas[rnd(AREAS)];
@@ -114,7 +114,7 @@ static void run_other(void)
 		_exit(7);
 	}
 	int status = pid == -2 ? run_role("exit", "7") : wait_status(pid);
-	/* without memory it is killed where it begins */
+	/* without memory it is killed at its start */
 	if (status >= 0 && WIFEXITED(status) && !exited_with(status, 7))
 		bad("another program");
 	__sync_fetch_and_add(&shared->execs, 1);

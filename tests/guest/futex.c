@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The futex system call itself, and what stands on it: process-shared and robust mutexes.
+// The futex system call itself, and mechanisms based on it: process-shared and robust mutexes.
 #define _GNU_SOURCE
 #include "tap.h"
 #include "util.h"

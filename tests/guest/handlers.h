@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Signal handlers that record what they see. */
+/* Signal handlers that record their arguments. */
 #ifndef NABLA_HANDLERS_H
 #define NABLA_HANDLERS_H
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A program that takes away from itself what it needs, or what its kernel looks at on its behalf: in each case this
+// A program that makes memory inaccessible that it needs, or that its kernel reads on its behalf: in each case this
 // program ends by SIGSEGV or gets an error, and the VM continues.
 #define _GNU_SOURCE
 #include "gate.h"
@@ -161,7 +161,7 @@ static void test_roles(void)
 	}
 }
 
-/* What the kernel writes at a thread's end, with nobody to tell an error. */
+/* The kernel's write at a thread's end, after which nobody can receive an error. */
 static int leave_pointers(void *hidden)
 {
 	syscall(SYS_set_tid_address, hidden);

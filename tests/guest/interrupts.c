@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Registers of a program that faults all the time while a timer interrupts the kernel at every moment.
+// Registers of a program that faults continuously while a timer interrupts the kernel at every moment.
 #define _GNU_SOURCE
 #include "tap.h"
 #include "util.h"

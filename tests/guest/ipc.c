@@ -29,7 +29,7 @@ static void test_segments(void)
 	CHECK(shmdt(memory) == 0 && shmctl(id, IPC_RMID, NULL) == 0 && shmat(id, NULL, 0) == (void *)-1, "it is gone");
 }
 
-/* Relatives keep their own contents of private memory; a segment has one for all, whichever process attached it, and when. */
+/* Relatives have separate contents of private memory; a segment has one for all, whichever process attached it, and when. */
 static void test_segments_of_relatives(void)
 {
 	int id = shmget(IPC_PRIVATE, SIZE, IPC_CREAT | 0600);
@@ -141,7 +141,7 @@ static void test_queues(void)
 
 static char secret[10000] = "another process";
 
-/* The child writes where its own variable lies to standard output. */
+/* The child writes the address of its own variable to standard output. */
 static int show_address(void)
 {
 	char *place = secret;

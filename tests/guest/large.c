@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Mappings as large as the free memory, their growth, their limits, and what the kernel says of a process's size.
+// Mappings as large as the free memory, their growth, their limits, and the kernel's figures for a process's size.
 // "large eat" takes all memory that it gets, prints a line and waits; "large map MB" needs one mapping.
 #define _GNU_SOURCE
 #include "tap.h"
@@ -74,7 +74,7 @@ static void test_neighbors(void)
 	qsort(blocks, count, sizeof *blocks, by_address);
 	for (int i = 1; i < count && found < 0; i++) {
 		run = blocks[i] == blocks[i - 1] + MB ? run + 1 : 1;
-		/* a start that no power of two has */
+		/* a start that is not aligned to a power of two */
 		if (run >= RUN + 1 && (uintptr_t)blocks[i - RUN + 1] % (2 * MB))
 			found = i - RUN + 1;
 	}
@@ -106,7 +106,7 @@ static void test_growth(void)
 		p = q;
 		number_pages(p, size, size + STEP);
 		size += STEP;
-		/* something else behind it now and then */
+		/* sometimes with another mapping behind it */
 		if (size % (4 * MB) == 0 && !wall)
 			wall = map(STEP);
 	}

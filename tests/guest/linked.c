@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Programs that are linked to an address: one, several at the same one, forks and threads of them, what the kernel and
-// debuggers see of those that are not in place.
+// Programs that are linked to an address: one, several at the same one, their forks and threads, and the view of the
+// kernel and of debuggers on those that are not in place.
 #define _GNU_SOURCE
 #include "tap.h"
 #include "util.h"
@@ -108,7 +108,7 @@ static int threads(void)
 	return room[0] != 80000;
 }
 
-/* Executes itself again and again, by vfork, as compilers start their parts. */
+/* Executes itself repeatedly, by vfork, like compilers that start their parts. */
 static int chain(char **argv)
 {
 	int left = atoi(argv[2]);

@@ -22,7 +22,7 @@ static unsigned word_at(size_t offset)
 	return (unsigned)(offset / 4) * 2654435761U + 12345;
 }
 
-/* Does `at` hold what the file has from this offset on? */
+/* Returns whether `at` has the contents of the file from this offset on. */
 static int right(const void *at, size_t size, size_t offset)
 {
 	const unsigned *p = at;
@@ -73,7 +73,7 @@ static void test_touch(int fd)
 	CHECK(resident() - rss < MB, "take no memory");
 	CHECK(right(p + SIZE / 2 + 20, 100, SIZE / 2 + 20) && right(p, PAGE, 0) && right(p + SIZE - PAGE, PAGE, SIZE - PAGE),
 	      "what is touched has been read");
-	if (no_mmu()) // others map what is cached around it
+	if (no_mmu()) // other kernels also map cached neighbors
 		CHECK(resident() - rss < 2 * MB, "nothing else has");
 	CHECK(right(p, SIZE, 0) && resident() - rss >= SIZE, "all of it is right");
 	munmap(p, SIZE);
@@ -179,7 +179,7 @@ static void on_bus(int sig, siginfo_t *info, void *context)
 	siglongjmp(out, 1);
 }
 
-/* The code of the SIGBUS that reading gives; 0: none. */
+/* The code of the SIGBUS that reading raises; 0: none. */
 static int bus(const volatile char *at)
 {
 	if (!sigsetjmp(out, 1)) {
@@ -332,13 +332,13 @@ static void test_threads(int fd)
 	CHECK(!bad, "processes that are killed while they read");
 }
 
-/* Takes more than there is, by touching it, itself or by the kernel; ends by a signal. */
+/* Takes more memory than exists, by touching it directly or through the kernel; ends by a signal. */
 static void eat(int fd, size_t size, int how)
 {
 	int zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
 	char *p = map_file(fd, size, PROT_READ | PROT_WRITE);
 	if (p == MAP_FAILED || (how == 2 && fork() < 0))
-		_exit(errno); // what the host may give is used up
+		_exit(errno); // the host's limit is used up
 	for (size_t at = 0; how != 1 && at < size; at += PAGE)
 		p[at] = 1;
 	for (size_t at = 0; how == 1 && at < size; at += MB)
@@ -378,7 +378,7 @@ int main(int argc, char **argv)
 	handle(0);
 	int fd = make_file();
 	if (CHECK(fd >= 0, "a file of 16 MB"))
-		test_shrinks(fd); // before anything else: what was memory before is read at once
+		test_shrinks(fd); // first of all, because pages that are already memory are read at once
 	unlink(path);
 	close(fd);
 	fd = make_file();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A program of more than 8 MB, which is read when it is touched: this one, with more memory behind its data than it had.
+// A program of more than 8 MB, which is read on demand: a copy of this one with additional memory behind its data.
 #define _GNU_SOURCE
 #include "tap.h"
 #include "util.h"

@@ -54,7 +54,7 @@ static int map_area(struct area *a)
 	return 1;
 }
 
-/* One change of some pages, or a look at them; 0: they did not hold what they must. */
+/* One change of some pages, or a check of them; 0: they had wrong contents. */
 static int change(struct area *a, int first, int n)
 {
 	char *at = a->at + (size_t)first * PAGE;

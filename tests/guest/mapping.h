@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the tests of shared mappings have in common: a file to map, and accesses that may be a signal. */
+/* Shared by the tests of shared mappings: a file to map, and accesses that may raise a signal. */
 #ifndef NABLA_MAPPING_H
 #define NABLA_MAPPING_H
 
@@ -46,7 +46,7 @@ static inline void on_fault(int signal, siginfo_t *info, void *context)
 	siglongjmp(back, signal);
 }
 
-/* The signal that reading (or writing, when `value` is not negative) this byte gives; 0: none. */
+/* The signal that reading (or writing, if `value` is not negative) this byte raises; 0: none. */
 static inline int touch(volatile char *at, int value)
 {
 	int signal = sigsetjmp(back, 1);

@@ -260,7 +260,7 @@ static void test_threads(void)
 	CHECK(wrong == 0, "four threads map and unmap at the same time");
 }
 
-/* Ranges whose end lies in front of their start. */
+/* Ranges whose end precedes their start. */
 static void test_wrapping(void)
 {
 	int fd = open("/tmp/wrapping", O_RDWR | O_CREAT | O_CLOEXEC, 0600), refused = 0;

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """network_peer.py PORT: the other end of network tests, on a TCP and a UDP port of the same number; runs until killed.
 
-The first line of a TCP connection says what follows: `echo`, everything comes back; `take`, everything is read and its
-SHA-256 comes back in hexadecimal; `give SEED BYTES`, so many random bytes of this seed come. UDP datagrams come back.
+The first line of a TCP connection selects the mode: `echo` returns everything; `take` reads everything and returns its
+SHA-256 in hexadecimal; `give SEED BYTES` sends this number of random bytes from the seed. UDP datagrams are echoed.
 """
 
 import asyncio

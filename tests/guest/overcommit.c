@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Large mappings exceed what is free, cost what is touched, and end the process that uses too much of them.
+// Large mappings may exceed the free memory, take memory for touched pages only, and end a process that uses too much.
 #define _GNU_SOURCE
 #include "tap.h"
 #include "util.h"
@@ -66,7 +66,7 @@ static void test_strict(size_t half)
 	set("0");
 }
 
-/* Use all of what was mapped. */
+/* Use the whole mapping. */
 static void use(size_t half)
 {
 	for (int i = 0; i < 3; i++) {

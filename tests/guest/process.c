@@ -46,7 +46,7 @@ static int children_role(int argc, char **argv)
 	return 99;
 }
 
-/* vfork in functions of their own: nothing of the caller can be clobbered when they return twice. */
+/* vfork in separate functions: nothing of the caller can be clobbered when they return twice. */
 static pid_t vfork_exit(int code)
 {
 	pid_t pid = vfork();

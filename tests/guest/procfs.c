@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What programs read under /proc and /sys, uname, sysinfo, random numbers, the auxiliary vector.
+// Files under /proc and /sys that programs read, uname, sysinfo, random numbers, the auxiliary vector.
 #define _GNU_SOURCE
 #include "tap.h"
 #include "util.h"
@@ -65,7 +65,7 @@ static long kilobytes(const char *name)
 	return line ? atol(line + strlen(name)) : -1;
 }
 
-/* In kilobytes, and the same everywhere but for what was allocated in between. */
+/* In kilobytes, and the same everywhere except for allocations in between. */
 static void test_sizes(void)
 {
 	long pages[3], total = 0, resident, sum = 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Protected memory: PROT_NONE, read-only memory, memory that is unmapped. A wrong access is the program's SIGSEGV with
-// the right details, or EFAULT from a system call. In a VM read-only memory is so with the kernel parameter protect=all
-// only; without it this program checks that it is writable. protect_stacks.c tests the guards below stacks.
+// the right details, or EFAULT from a system call. In a VM, read-only protection is enforced only with the kernel parameter
+// protect=all; without it, this program checks that memory is writable. protect_stacks.c tests the guards below stacks.
 #define _GNU_SOURCE
 #include "tap.h"
 #include "util.h"
@@ -124,7 +124,7 @@ static void test_unmapped(void)
 	CHECK(good == 300, "memory that was unmapped comes back as zeros, 300 times");
 }
 
-/* Through the kernel: EFAULT, and what is whole before it is kept. */
+/* Through the kernel: EFAULT, and complete parts before the fault are kept. */
 static void test_system_calls(void)
 {
 	char *p = map(4 * PAGE, PROT_READ | PROT_WRITE);

@@ -44,7 +44,7 @@ static inline int all_bytes(const void *at, size_t size, unsigned char value)
 	return 1;
 }
 
-/* What a write to read-only memory comes to. */
+/* The result of a write to read-only memory. */
 static int refused = SEGV_ACCERR;
 
 static inline void look_for_read_only(void)
@@ -56,7 +56,7 @@ static inline void look_for_read_only(void)
 	close(fd);
 }
 
-/* 0 when the access succeeds, else the si_code of its SIGSEGV, or -1 if that names another address. */
+/* 0 if the access succeeds, else the si_code of its SIGSEGV, or -1 if that names another address. */
 __attribute__((noinline, unused)) static int reading(const volatile char *at)
 {
 	seen_address = NULL;

@@ -141,7 +141,7 @@ def processes() -> None:
 
 @check
 def shared_mappings() -> None:
-    """Files mapped for writing are one with the file, for this process and its children."""
+    """Files mapped for writing are coherent with the file, for this process and its children."""
     import numpy
 
     with tempfile.TemporaryDirectory(dir="/root") as folder:
@@ -290,7 +290,7 @@ def asyncio_everything() -> None:
 
 @check
 def uvloop_too() -> None:
-    """The same kind of work on uvloop, a C library of its own."""
+    """The same kind of work on uvloop, a separate C library."""
     import uvloop
 
     async def main() -> int:

@@ -43,7 +43,7 @@ static void on_signal(int signal)
 void restore(void);
 __asm__("restore: mov $15, %eax\n syscall\n");
 
-/* What RCX holds after the instruction: the address of the next one, as the processor does it. */
+/* The value of RCX after the instruction: the address of the next one, as set by the processor. */
 static int rcx_is_next_address(void)
 {
 	word rcx, next;

@@ -11,7 +11,7 @@
 
 enum { PAGES = 48, ROUNDS = 1500, MAPPERS = 3, READERS = 3 };
 
-/* Each page comes back as zeros, in its place, whether reclaim holds the one that was cut off or not. */
+/* Each page reappears as zeros, in its place, whether or not reclaim holds the one that was cut off. */
 static const char *cut_and_touch(void)
 {
 	int fd = new_file(PAGES * PAGE);

@@ -60,7 +60,7 @@ __asm__(".text\n"
 	"	mov 16(%rsp), %r11\n"
 	"	lea 1(%rcx), %rcx\n" // number -1: spin
 	"	jrcxz 1f\n"
-	// The way through the gate must not touch a flag, so no test of R11 here.
+	// The path through the gate must not touch a flag, so R11 is not tested here.
 	"	mov %r11, %rcx\n"
 	"	jrcxz 3f\n"
 	"	lea 4f(%rip), %rcx\n"

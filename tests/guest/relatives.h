@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the tests of forked processes share: turns by pipes, and memory with a known content. */
+/* Shared by the tests of forked processes: turns by pipes, and memory with known contents. */
 #ifndef NABLA_RELATIVES_H
 #define NABLA_RELATIVES_H
 

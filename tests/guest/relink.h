@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Makes programs that are linked to an address: a static PIE is moved there, as a linker would have placed it. */
+/* Creates programs that are linked to an address: a static PIE is moved there, as a linker would have placed
+ * it. */
 #ifndef NABLA_RELINK_H
 #define NABLA_RELINK_H
 

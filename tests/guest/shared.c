@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Shared mappings of files in the directory given as argument 1: the same bytes by mapping, read() and write(), in all
-// processes; ends that move. And what is mapped without a file system: memfd_create, /dev/zero.
+// processes; ends that move. And mappings without a file system: memfd_create, /dev/zero.
 #define _GNU_SOURCE
 #include "mapping.h"
 #include "tap.h"
@@ -119,7 +119,7 @@ static void test_kernel_access(void)
 	drop(fd);
 }
 
-/* Without an MMU the pages cannot be replaced. What must not happen is that the file becomes what is mapped over it. */
+/* Without an MMU the pages cannot be replaced. The file must not receive the contents that are mapped over it. */
 static void test_fixed(void)
 {
 	int fd = new_file(4 * PAGE);
@@ -244,7 +244,7 @@ static void test_processes(void)
 	drop(fd);
 }
 
-/* A mapping that is there before fork() is one for parent and child. */
+/* A mapping from before fork() is shared by parent and child. */
 static void test_fork(void)
 {
 	enum { ROUNDS = 40 };

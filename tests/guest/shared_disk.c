@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Shared mappings of files in the directory given as argument 1: what is stored in them reaches the disk.
+// Shared mappings of files in the directory given as argument 1: all stores reach the disk.
 #define _GNU_SOURCE
 #include "mapping.h"
 #include "tap.h"
@@ -9,7 +9,7 @@
 #include <sched.h>
 #include <sys/stat.h>
 
-/* Makes the kernel forget the file's pages, so that what is read next comes from the disk. */
+/* Makes the kernel drop the file's pages, so that the next read comes from the disk. */
 static void forget(int fd)
 {
 	sync();
@@ -67,7 +67,7 @@ static void *keep_syncing(void *fd)
 	return NULL;
 }
 
-/* Stores race with write-back: none may be taken for written that is not. */
+/* Stores race with write-back: an unwritten store must not count as written. */
 static void test_racing_write_back(void)
 {
 	enum { PAGES = 8, ROUNDS = 2000 };
@@ -105,7 +105,7 @@ static void test_random(void)
 	int fd = new_file(SIZE / 2), wrong = 0;
 	size_t size = SIZE / 2;
 	unsigned seed = 99;
-	// whole mapping first: what overlaps later is a part of it
+	// whole mapping first: later overlapping ones are parts of it
 	char *whole = map(fd, SIZE, 0);
 	for (int round = 0; round < 3000 && !wrong; round++) {
 		seed = seed * 1664525 + 1013904223;
@@ -168,7 +168,7 @@ static void test_random(void)
 	drop(fd);
 }
 
-/* One boot stores in a file by a mapping that it never synchronizes, the next one looks. */
+/* One boot stores to a file through a mapping that it never synchronizes; the next one checks the file. */
 static int keep(const char *file, int store)
 {
 	enum { PAGES = 50 };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Signals: handlers and their arguments, masks, nesting, alternate stacks. signal_waits.c tests what waits for signals.
+// Signals: handlers and their arguments, masks, nesting, alternate stacks. signal_waits.c tests waiting for signals.
 #define _GNU_SOURCE
 #include "handlers.h"
 #include "tap.h"

@@ -44,7 +44,7 @@ __asm__(".text\n"
 	".balign 4096\n .skip 4093, 0x90\n"
 	"site_straddles:	mov $110, %eax\n syscall\n ret\n");
 
-/* The bytes of this program's text as the kernel shows them to others. */
+/* The bytes of this program's text that other processes see. */
 static int shown(const void *code, unsigned char *bytes, size_t size)
 {
 	int fd = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
@@ -131,7 +131,7 @@ static void look(int signal, siginfo_t *info, void *context)
 		elsewhere[strange++] = (uintptr_t)pc;
 }
 
-/* How many of the places are in none of this program's mappings. */
+/* The number of places that are in none of this program's mappings. */
 static int outside(void)
 {
 	char line[256];

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the tests of patched `syscall` instructions have in common. */
+/* Shared by the tests of patched `syscall` instructions. */
 #ifndef NABLA_SITES_H
 #define NABLA_SITES_H
 
@@ -14,7 +14,7 @@ static inline long call(const void *code, long argument)
 	return ((function *)(uintptr_t)code)(argument);
 }
 
-/* Calls it a few times; whether each gave the same result. */
+/* Calls it a few times; returns whether each result was the same. */
 static inline int turns(const void *code, long argument, long result)
 {
 	int good = 0;
@@ -23,7 +23,7 @@ static inline int turns(const void *code, long argument, long result)
 	return good == TURNS;
 }
 
-/* Does this kernel turn sites into jumps at all? */
+/* Returns whether this kernel turns sites into jumps. */
 static inline int kernel_patches(void)
 {
 	static char line[8192];

@@ -126,7 +126,7 @@ static void test_threads(void)
 	CHECK(good == 4, "four threads use one site");
 }
 
-/* Text is common to a family: what one member makes of it, all have. */
+/* Text is common to a family: a change by one member affects all. */
 static void test_family(int patches)
 {
 	int good = 0;

@@ -54,7 +54,7 @@ static inline int tap_check(int good, int error, const char *file, int line, con
 		tap_check(tap_good, errno, __FILE__, __LINE__, #condition, name);                    \
 	})
 
-/* For what this kernel or processor does not have at all; the reason is printed, nothing is hidden. */
+/* For features that this kernel or processor lacks; the reason is printed, nothing is hidden. */
 static inline void tap_skip(const char *name, const char *reason)
 {
 	tap_write(1, "ok %d - %s # SKIP %s\n", ++tap_count, name, reason);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What several guest programs need: clocks, children, and the question whether the kernel has an MMU. */
+/* Shared by several guest programs: clocks, children, and whether the kernel has an MMU. */
 #ifndef NABLA_UTIL_H
 #define NABLA_UTIL_H
 
@@ -107,7 +107,7 @@ static inline pid_t start_role(const char *role, const char *argument)
 	return pid;
 }
 
-/* The wait status of a child; -1 when there is none. */
+/* The wait status of a child; -1 if there is none. */
 static inline int wait_status(pid_t pid)
 {
 	int status;

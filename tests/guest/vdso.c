@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The guest's vDSO: it looks as vdso(7) says, its clocks are those of the system calls, and what a program does to its own
-// calls there ends that program only.
+// The guest's vDSO: it matches vdso(7), its clocks agree with the system calls, and a program that breaks its own calls
+// there ends only itself.
 #define _GNU_SOURCE
 #include "tap.h"
 #include "util.h"

@@ -10,7 +10,7 @@
 #include <sched.h>
 #include <sys/syscall.h>
 
-/* What happens between filling all vector registers and reading them back. */
+/* The action between filling all vector registers and reading them back. */
 struct between {
 	const void *in;
 	void *out;

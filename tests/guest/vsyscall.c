@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Calls into the vsyscall page, as static programs of old make them for the time. Where there is no such page a call
-// is the program's own SIGSEGV.
+// Calls into the vsyscall page, with which old static programs read the time. Without such a page, a call is the
+// program's own SIGSEGV.
 #define _GNU_SOURCE
 #include "tap.h"
 #include "util.h"
@@ -17,7 +17,7 @@ static void on_signal(int sig)
 	siglongjmp(back, sig);
 }
 
-/* Returns 0, or the signal that the call ended by. */
+/* Returns 0, or the signal that ended the call. */
 static int call(unsigned long place, void *argument, long *result)
 {
 	int sig = sigsetjmp(back, 1);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reservations: more addresses than there is memory. What is touched becomes memory and is counted; the rest costs
-// nothing, reads as zeros, and is refused where it is PROT_NONE. Each way to hand such memory to the kernel is tried with
-// pages that nobody has touched.
+// Reservations: more addresses than there is memory. Touched pages become memory and are counted; the rest costs nothing,
+// reads as zeros, and is refused if it is PROT_NONE. Each way to pass such memory to the kernel is tried with untouched
+// pages.
 #define _GNU_SOURCE
 #include "tap.h"
 #include "util.h"
@@ -222,7 +222,7 @@ static void test_fork(void)
 	close(pipes[1]);
 }
 
-/* Takes more than there is, by touching it; ends by a signal. */
+/* Takes more memory than exists, by touching it; ends by a signal. */
 static void eat(size_t step)
 {
 	char *p = reserve(24 * GB, PROT_READ | PROT_WRITE);
@@ -275,7 +275,7 @@ static void test_random(void)
 	static struct area {
 		char *at;
 		size_t pages;
-		unsigned char page[PAGES]; // what its bytes are
+		unsigned char page[PAGES]; // the value of its bytes
 	} areas[AREAS];
 	unsigned state = 20260101;
 	int wrong = 0, rounds = 0;
@@ -307,7 +307,7 @@ static void test_random(void)
 				      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != a->at + first * PAGE;
 			memset(a->page + first, 0, n);
 			break;
-		case 3: // the end of it
+		case 3: // its end
 			wrong |= munmap(a->at + first * PAGE, (a->pages - first) * PAGE) != 0;
 			a->pages = first;
 			if (!first)

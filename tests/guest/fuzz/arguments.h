@@ -13,7 +13,7 @@
 
 #define ARENA (1UL << 20)
 
-static char *arena; /* what pointers point to: far from all else that this program has */
+static char *arena; /* the target of pointers, far from all other memory of this program */
 static int descriptors[64], descriptor_count;
 static const char *const paths[] = {
 	"/tmp/fuzz/a", "/tmp/fuzz/d", "/tmp/fuzz/d/x", "/tmp/fuzz", "/var/tmp/fuzz/a", "/var/tmp/fuzz/d/y",
@@ -41,7 +41,7 @@ static word bounded(word n)
 	return n > 65536 && n < 0x40000000 ? 65536 : n;
 }
 
-/* Not so large that the call takes its time: time is what the other calls need. */
+/* Not so large that the call takes long: the other calls need the time. */
 static word size(void)
 {
 	return bounded(fuzz_one_in(2) ? fuzz_below(5000) : fuzz_border());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // System calls with arguments of the right kinds and wrong values, by jump and by instruction, from many processes
-// at once, as root and as an ordinary user. Any of them may die; the VM may not. Another process makes the calls that
-// one has left.
+// at once, as root and as an ordinary user. Any of them may die; the VM may not. Another process makes the remaining
+// calls of a dead one.
 // Arguments: seed, calls of each process, processes, and "fork" if these are to fork while they make calls. Environment:
 // SHOW=1 prints each call before it is made.
 #define _GNU_SOURCE
@@ -35,13 +35,13 @@
 static struct child {
 	pid_t pid;
 	unsigned long time;
-	int idle; /* looks at it without a change */
+	int idle; /* reads it without a change */
 	word made;
 	int64_t since; /* `made` has not changed since then */
 	word deaths, idle_deaths, before; /* `idle_deaths`: in a row, without a call; `before`: calls at the last death */
 } children[MOST];
 
-/* What each of them, and those that it forked, have called: shared memory. */
+/* The number of calls of each of them and of its children: shared memory. */
 static word *made;
 
 static word gate, bases[2];
@@ -88,7 +88,7 @@ static void keep_alive(void)
 
 static int large = -1; /* a file of 8 MB, of which most are holes */
 
-/* Mappings of all kinds, and what is done with them; only what was mapped here is given away. */
+/* Mappings of all kinds, and operations on them; only memory that was mapped here is unmapped. */
 static void map(void)
 {
 	static const int flags[] = {MAP_PRIVATE | MAP_ANONYMOUS, MAP_SHARED | MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED};
@@ -297,7 +297,7 @@ static unsigned long time_of(pid_t pid)
 	return user + system;
 }
 
-/* Ends those that sleep or are stopped for good, or whose timers expire faster than they can handle the signals. */
+/* Ends processes that sleep or are stopped forever, or whose timers expire faster than they can handle the signals. */
 static void end_idle(word count)
 {
 	for (word i = 0; i < count; i++) {
@@ -331,7 +331,7 @@ static int bury(struct child *child, word calls)
 	return child->idle_deaths > 100;
 }
 
-/* Starts a process for the calls that are left of those of `i`; its exec leaves it nothing of the one before. */
+/* Starts a process for the remaining calls of `i`; its exec removes all state of the previous one. */
 static int start(word i, word seed, word calls, int fd, char *forks)
 {
 	struct child *child = &children[i];

@@ -26,7 +26,7 @@ struct file {
 
 static struct file bad;
 
-/* 0, or what a program is linked to */
+/* 0, or the address to which a program is linked */
 static word address(void)
 {
 	switch (fuzz_below(6)) {
@@ -41,7 +41,7 @@ static word address(void)
 	}
 }
 
-/* As a linker lays a program out: headers and code, data with room behind it, dynamic section, stack. */
+/* The layout of a linker: headers and code, data with room behind it, dynamic section, stack. */
 static void make_good(const char *interpreter)
 {
 	const word base = address();
@@ -86,7 +86,7 @@ static void change_header(Elf64_Phdr *header)
 		fields[field] += (fuzz_below(64) - 32) * (fuzz_one_in(2) ? 1 : 4096);
 }
 
-/* Returns how much of the file to write. */
+/* Returns the number of bytes of the file to write. */
 static size_t damage(void)
 {
 	for (word n = fuzz_below(4); n; n--)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Damaged signal frames: a handler changes the frame that it returns through, in random places, and the vector state
-// behind it. Whatever the frame says, only this program may die.
+// behind it. Whatever the frame contains, only this program may die.
 // Arguments: seed, rounds. Each round is a child; its end is not judged.
 #define _GNU_SOURCE
 #include "../util.h"

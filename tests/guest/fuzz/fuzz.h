@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the fuzzers inside the VM share: numbers from a seed, and values that programs get wrong. */
+/* Shared by the fuzzers inside the VM: numbers from a seed, and values that often cause errors. */
 #ifndef NABLA_FUZZ_H
 #define NABLA_FUZZ_H
 
@@ -75,7 +75,7 @@ static inline word fuzz_any(void)
 
 /*
  * Like fuzz_any(), but never an address of the VM's kernel or memory: a program that jumps or writes there by itself can
- * do anything, which takes no fuzzer to find.
+ * do anything, which no fuzzer is needed to show.
  */
 static inline word fuzz_outside(void)
 {

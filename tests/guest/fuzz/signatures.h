@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * System calls and the kinds of their arguments, one letter each; see argument() in calls.c:
- * F descriptor, P memory with something in it, B memory, S path, N size, I flags, V number, p process, A socket
+ * F descriptor, P memory with contents, B memory, S path, N size, I flags, V number, p process, A socket
  * address, C ioctl, o small number, m mode, s signal.
  */
 static const struct signature {

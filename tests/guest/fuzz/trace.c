@@ -67,7 +67,7 @@ static void change(pid_t pid)
 		ptrace(PTRACE_POKEDATA, pid, fuzz_any(), fuzz_any());
 		ptrace(PTRACE_PEEKDATA, pid, fuzz_any(), 0);
 		break;
-	default: { /* any request at all, but for those that let the child go */
+	default: { /* any request except those that detach the child */
 		long request = fuzz_one_in(2) ? (long)fuzz_below(40) : (long)(0x4200 + fuzz_below(20));
 		char room[4096];
 		if (request != PTRACE_DETACH && request != PTRACE_TRACEME && request != PTRACE_KILL)
