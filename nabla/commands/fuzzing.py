@@ -29,6 +29,7 @@ NAMES = (
     "control",
     "agent",
     "sessions",
+    "denials",
     "elves",
     "archives",
     "descriptions",

@@ -11,12 +11,40 @@ import random
 import sys
 import time
 
-from . import bundles, control, disks, files, guests, headers, lists, rebuilds, shares, snapshots, stores, wires
+from . import (
+    bundles,
+    control,
+    denials,
+    disks,
+    files,
+    guests,
+    headers,
+    lists,
+    rebuilds,
+    shares,
+    snapshots,
+    stores,
+    wires,
+)
 from .engine import Fuzzer, for_seconds, keep, run
 
 FUZZERS: dict[str, Fuzzer] = {
     each.name: each
-    for area in (guests, disks, snapshots, headers, lists, wires, shares, bundles, control, files, stores, rebuilds)
+    for area in (
+        guests,
+        disks,
+        snapshots,
+        headers,
+        lists,
+        wires,
+        shares,
+        bundles,
+        control,
+        denials,
+        files,
+        stores,
+        rebuilds,
+    )
     for each in area.FUZZERS
 }
 

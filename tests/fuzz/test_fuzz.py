@@ -8,12 +8,40 @@ import pytest
 
 from nabla.commands import fuzzing
 
-from . import bundles, control, disks, files, guests, headers, lists, rebuilds, shares, snapshots, stores, wires
+from . import (
+    bundles,
+    control,
+    denials,
+    disks,
+    files,
+    guests,
+    headers,
+    lists,
+    rebuilds,
+    shares,
+    snapshots,
+    stores,
+    wires,
+)
 from .engine import CRASHES, Finding, Fuzzer, for_rounds, run, stored, verdict
 
 FUZZERS: dict[str, Fuzzer] = {
     each.name: each
-    for area in (guests, disks, snapshots, headers, lists, wires, shares, bundles, control, files, stores, rebuilds)
+    for area in (
+        guests,
+        disks,
+        snapshots,
+        headers,
+        lists,
+        wires,
+        shares,
+        bundles,
+        control,
+        denials,
+        files,
+        stores,
+        rebuilds,
+    )
     for each in area.FUZZERS
 }
 ROUNDS = {
@@ -32,6 +60,7 @@ ROUNDS = {
     "control": 3,
     "agent": 2,
     "sessions": 2,
+    "denials": 3,
     "elves": 2,
     "archives": 3,
     "descriptions": 3,
