@@ -136,7 +136,7 @@ _Noreturn void denials_report(int log, pid_t inside, pid_t outside)
 	close(STDIN_FILENO);
 	close(STDOUT_FILENO);
 	drop_capabilities();
-	/* no Landlock: it would forbid to signal the helpers, which are outside, and no call here opens a file */
+	/* no Landlock: the helpers are outside, and it would forbid signals to them; no call here opens a file */
 	if (!confine_calls(calls, sizeof calls / sizeof *calls, MEMORY_MAX))
 		fail(NULL, "cannot confine a process: %s", strerror(errno));
 	for (;;) {

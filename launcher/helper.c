@@ -195,7 +195,7 @@ void helper_tie(pid_t parent)
 		_exit(EXIT_OWN_ERROR);
 }
 
-/* A guest can keep passt busy: by traffic, and that of 2023 for ever by frames that lie about their length. */
+/* A guest can keep passt busy: by traffic, and passt of 2023 forever by frames with a wrong length. */
 _Noreturn void helper_exec(const struct options *o, pid_t parent, const char *const *words, int socket, int ready)
 {
 	sigset_t none;

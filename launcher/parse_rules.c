@@ -75,7 +75,7 @@ static void parse_network(struct rule *rule, const char *address, const char *pr
 	}
 }
 
-/* The loopback is no part of a network: it is the host's own. */
+/* No network contains the loopback addresses: they are the host's own. */
 static void check_loopback(const struct rule *rule)
 {
 	static const uint8_t one4[] = {127, 0, 0, 1}, one6[16] = {[15] = 1};

@@ -11,7 +11,7 @@ void link_make(int ends[2]);
 /* Waits for a step of the other process; reports its error if there is one. */
 void link_wait(int link);
 
-/* Tells of a step; ends this process if nobody listens. */
+/* Reports a step; ends this process if nobody listens. */
 void link_done(int link);
 
 /* Writes the file of --pid-file. */

@@ -187,7 +187,7 @@ uint64_t session_now(void)
 	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
-/* -1: for ever; 0: it is over. */
+/* -1: forever; 0: it is over. */
 static int time_left(const struct session *s)
 {
 	uint64_t now = s->deadline ? session_now() : 0;

@@ -141,7 +141,7 @@ def odd(send: Send) -> None:
 
 
 def lies(send: Send) -> None:
-    """Send headers that lie about their length. After these, passt of 2023 may be busy for ever."""
+    """Send headers that lie about their length. After these, passt of 2023 may be busy forever."""
     for _ in range(50):
         for cut in (1, 2, 13, 20, 33, 40):
             send(four(OWN, DENIED, 6, syn(OWN, DENIED, 8000))[:cut])

@@ -133,7 +133,7 @@ def test_every_signal_is_passed_on(running: Bundle, number: int) -> None:
 
 
 def test_the_process_is_killed(running: Bundle) -> None:
-    """Then so is the program, whatever it ignores."""
+    """The program dies with it, even if it ignores signals."""
     output = running.folder / "out"
     script = "trap '' HUP TERM INT; echo up; while :; do sleep 0.05; done"
     pid = detach(running, "c1", "sh", "-c", script, "name", output=output)

@@ -32,8 +32,8 @@ def broker(victim: Bundle, talk: Talk) -> Iterator[None]:
     """Answer each connection to the container's channel by `talk`, which may read the request before."""
     path = victim.state_folder / "c1" / "nabla" / "vm"
     eventually(path.exists)
-    kept = path.with_name("kept")
-    path.rename(kept)
+    moved = path.with_name("moved")
+    path.rename(moved)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen(8)
@@ -55,7 +55,7 @@ def broker(victim: Bundle, talk: Talk) -> Iterator[None]:
             server.shutdown(socket.SHUT_RDWR)
             thread.join(timeout=60)
     path.unlink()
-    kept.rename(path)
+    moved.rename(path)
 
 
 def says(*frames: bytes) -> Talk:
@@ -168,7 +168,7 @@ def test_a_broker_that_reads_nothing(running: Bundle) -> None:
 
 
 def test_a_guest_that_kills_everything(running: Bundle) -> None:
-    """Process 1 goes on, and ends the container in order."""
+    """Process 1 continues, and ends the container in order."""
     assert running.call("exec", "c1", "sh", "-c", "kill -KILL -1").returncode == 128 + signal.SIGKILL
     eventually(lambda: running.state()["status"] == "stopped")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a VM changed on a disk with ,cow stays in its snapshot until another VM that goes on from it needs it."""
+"""What a VM changed on a disk with ,cow stays in its snapshot until a restored VM needs it."""
 
 from __future__ import annotations
 
