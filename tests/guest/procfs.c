@@ -83,6 +83,29 @@ static void test_sizes(void)
 	CHECK(has("/proc/self/smaps_rollup", "[rollup]") && kilobytes("Rss:") > 0, "smaps_rollup");
 }
 
+/* Debuggers look for the vDSO in maps, and read it. */
+static void test_vdso(void)
+{
+	unsigned long at = getauxval(AT_SYSINFO_EHDR), start, end, last = 0;
+	int found = 0, sorted = 1, fd = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+	char magic[4] = "", byte, perms[8];
+	slurp("/proc/self/maps");
+	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+		if (sscanf(line, "%lx-%lx %4s", &start, &end, perms) != 3 || start < last || end <= start)
+			sorted = 0;
+		last = end;
+		if (strstr(line, "[vdso]"))
+			found += start == at && end >= at + 4096 && !strcmp(perms, "r-xp") ? 1 : 100;
+	}
+	CHECK(found == 1 && sorted, "maps lists the vDSO once, in order");
+	CHECK(pread(fd, magic, 4, (off_t)at) == 4 && !memcmp(magic, "\177ELF", 4), "which can be read through /proc/self/mem");
+	CHECK(pwrite(fd, "x", 1, (off_t)at) != 1 || !no_mmu(), "but not written in a VM");
+	if (no_mmu())
+		CHECK(pread(fd, &byte, 1, (off_t)at - 1) <= 0 && pread(fd, &byte, 1, (off_t)at + 4096) <= 0,
+		      "and nothing around it, which is the kernel");
+	close(fd);
+}
+
 static volatile int listed;
 
 static void *in_thread(void *unused)
@@ -183,6 +206,7 @@ int main(int argc, char **argv)
 		for (;;)
 			pause();
 	test_self(argv[0]);
+	test_vdso();
 	test_sizes();
 	test_others();
 	test_system();
