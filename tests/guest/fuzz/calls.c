@@ -145,8 +145,9 @@ static void map(void)
 		break;
 	}
 	default: {
-		word b[6] = {start + (fuzz_one_in(3) ? part : 0), fuzz_one_in(3) ? size() : length, 7,
-			     MAP_FIXED | fuzz_pick(flags), fuzz_one_in(4) ? (word)large : descriptor(), 0};
+		word b[6] = {start + (fuzz_one_in(3) ? part : 0), fuzz_one_in(3) ? size() : length,
+			     fuzz_one_in(2) ? 7 : fuzz_below(4), MAP_FIXED | (fuzz_one_in(3) ? MAP_SHARED : fuzz_pick(flags)),
+			     fuzz_one_in(4) ? (word)large : descriptor(), fuzz_one_in(3) ? 4096 * fuzz_below(20) : 0};
 		call(1, SYS_mmap, b);
 	}
 	}
