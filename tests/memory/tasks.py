@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Free memory stays in large pieces under long mixed work.
+"""Free memory stays in large pieces under long mixed work, and the end of memory ends only those who took it.
 
 kernel, launcher, rootfs:test -> check:fragmentation -> out/check/fragmentation.json
+                              -> check:exhaustion    -> out/check/exhaustion.json
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from nabla.core.paths import NABLA_RUN, VMLINUX
 from nabla.engine import task
 from nabla.engine.action import Job
 from nabla.engine.task import TaskDict
-from tests.memory import fragmentation
+from tests.memory import exhaustion, fragmentation
 
 
 def check_steps() -> Iterator[TaskDict]:
@@ -26,9 +27,24 @@ def check_steps() -> Iterator[TaskDict]:
             outputs=[fragmentation.RESULT],
         )
     )
+    yield task.ungrouped(
+        task.step(
+            "check:exhaustion",
+            exhaust,
+            doc="let processes take all memory of a VM in 1,000 rounds",
+            inputs=[exhaustion.IMAGE, VMLINUX, NABLA_RUN],
+            outputs=[exhaustion.RESULT],
+        )
+    )
 
 
 def run(job: Job) -> None:
     """Run the mixture in VMs of all sizes."""
     for outcome in fragmentation.check(job.out(fragmentation.RESULT)).outcomes:
         job.note(f"{outcome.memory}: {outcome.actions} actions, {outcome.largest} of {outcome.free} MB in one piece")
+
+
+def exhaust(job: Job) -> None:
+    """Run the rounds."""
+    outcome = exhaustion.check(job.out(exhaustion.RESULT))
+    job.note(f"{outcome.rounds} rounds, the longest wait {outcome.worst} ms, {outcome.refused} starts refused")
