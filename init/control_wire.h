@@ -89,6 +89,7 @@ enum control_request {
 	CONTROL_ASK_RESUME,
 	CONTROL_ASK_STOP, /* this and the next: the connection ends with the VM */
 	CONTROL_ASK_KILL,
+	CONTROL_ASK_LOGS, /* u8: 1 if output is kept, then what is kept, in several answers */
 };
 
 enum control_error {

@@ -93,6 +93,17 @@ static void answer(struct broker_connection *c, const char *first, const char *t
 	broker_put(&c->out, CONTROL_ANSWER, 0, 0, all, head + length);
 }
 
+/* A connection has room for all of it. */
+static void answer_logs(struct broker_connection *c, const struct console_log *log)
+{
+	static uint8_t copy[CONSOLE_LOG];
+	size_t length = log ? console_log_copy(log, copy) : 0;
+	broker_put(&c->out, CONTROL_ANSWER, 0, 0, &(const uint8_t){log != NULL}, 1);
+	for (size_t at = 0; at < length; at += CONTROL_CONTENT_MAX)
+		broker_put(&c->out, CONTROL_ANSWER, 0, 0, copy + at,
+			   length - at < CONTROL_CONTENT_MAX ? length - at : CONTROL_CONTENT_MAX);
+}
+
 static void ask_launcher(struct broker *b, int index, uint8_t what)
 {
 	struct broker_connection *c = &b->connections[index];
@@ -127,6 +138,11 @@ static bool ask(struct broker *b, int index, const struct control_header *h, con
 	case CONTROL_ASK_PORTS:
 		text = b->texts->ports;
 		break;
+	case CONTROL_ASK_LOGS:
+		answer_logs(c, b->texts->log);
+		c->state = BROKER_LAST;
+		c->deadline = 0;
+		return true;
 	case CONTROL_ASK_STATS:
 	case CONTROL_ASK_PAUSE:
 	case CONTROL_ASK_RESUME:

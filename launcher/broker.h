@@ -7,6 +7,7 @@
 #ifndef NABLA_BROKER_H
 #define NABLA_BROKER_H
 
+#include "console_log.h"
 #include "control_wire.h"
 
 #include <stdbool.h>
@@ -70,6 +71,7 @@ struct broker_session {
 /* Properties of a VM that do not change. */
 struct broker_texts {
 	const char *info, *line, *ports;
+	const struct console_log *log; /* NULL: nothing is kept */
 };
 
 struct broker {

@@ -54,6 +54,6 @@ uint32_t session_run(struct peer *peer, const struct request *request, const str
 /* The commands: words up to NULL. Each returns the exit status. */
 typedef int client_command(char **words);
 client_command client_ps, client_exec, client_cp, client_stop, client_kill, client_pause, client_resume, client_stats,
-	client_port;
+	client_port, client_logs;
 
 #endif

@@ -92,6 +92,33 @@ int client_port(char **words)
 	return ask_each(words, CONTROL_ASK_PORTS, "", false);
 }
 
+/* A terminal gets no control characters, a file or pipe gets the guest's bytes. */
+int client_logs(char **words)
+{
+	struct control_header h;
+	size_t length = 0;
+	bool terminal = isatty(STDOUT_FILENO);
+	if (!words[0])
+		fail_with(EXIT_BAD_INPUT, "nabla ps lists them", "no VM given");
+	if (words[1])
+		fail_with(EXIT_BAD_INPUT, "nabla logs NAME", "unexpected argument '%s'", words[1]);
+	if (!control_name_is_valid(*words))
+		fail_with(EXIT_BAD_INPUT, "nabla ps lists the names", "'%s' is not the name of a VM", *words);
+	peer_open(&peer, *words);
+	const char *text = ask(CONTROL_ASK_LOGS, &length);
+	if (!text)
+		fail(NULL, "VM %s has ended", *words);
+	if (length != 1 || !*text)
+		fail("start it with its output to a file or a pipe", "VM %s writes to a terminal, and nothing is kept", *words);
+	while ((text = (const char *)peer_receive(&peer, &h))) {
+		if (terminal)
+			print_text(text, h.length);
+		else if (h.length && fwrite(text, h.length, 1, stdout) != 1)
+			fail(NULL, "cannot write the output: %s", strerror(errno));
+	}
+	return 0;
+}
+
 /* --- ps -------------------------------------------------------------------------------------------------------------- */
 
 static int by_name(const void *a, const void *b)

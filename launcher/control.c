@@ -107,7 +107,8 @@ static const uint16_t calls[] = {
 /* Descriptors that the broker keeps, in this order. */
 enum { KEPT_GUEST = SERVER_FIRST, KEPT_LISTENER, KEPT_LINK, KEPT_READY, KEPT_END };
 
-static _Noreturn void serve(const struct options *o, const struct control *c, const struct server_ends *ends, int link)
+static _Noreturn void serve(const struct options *o, const struct control *c, const struct server_ends *ends, int link,
+			     const struct console_log *log)
 {
 	static struct broker_texts texts;
 	pid_t launcher = getppid();
@@ -116,6 +117,7 @@ static _Noreturn void serve(const struct options *o, const struct control *c, co
 	if (broker == MAP_FAILED)
 		fail(NULL, "out of memory");
 	control_describe(o, launcher, &texts);
+	texts.log = log;
 	broker_init(broker, &texts);
 	server_drop(o);
 	server_keep((const int[]){ends->own, c->listener, link, ends->ready}, KEPT_END - KEPT_GUEST);
@@ -126,7 +128,7 @@ static _Noreturn void serve(const struct options *o, const struct control *c, co
 	_exit(broker_loop(broker, &files) ? 0 : 1);
 }
 
-int control_start(const struct options *o, struct control *c)
+int control_start(const struct options *o, struct control *c, struct console_log *log)
 {
 	struct server_ends ends;
 	int link[2];
@@ -137,10 +139,14 @@ int control_start(const struct options *o, struct control *c)
 		fail(NULL, "cannot create a socket pair: %s", strerror(errno));
 	for (int i = 0; i < 2; i++)
 		link[i] = fd_move_high(link[i]);
+	if (log)
+		console_log_share(log, 1);
 	if (server_fork(&c->broker, &ends)) {
 		close(link[0]);
-		serve(o, c, &ends, link[1]);
+		serve(o, c, &ends, link[1], log);
 	}
+	if (log)
+		console_log_share(log, 0);
 	close(link[1]);
 	close(c->listener);
 	c->listener = -1;

@@ -4,6 +4,7 @@
 #ifndef NABLA_CONTROL_H
 #define NABLA_CONTROL_H
 
+#include "console_log.h"
 #include "control_wire.h"
 #include "server.h"
 
@@ -20,8 +21,8 @@ struct control {
 /* Creates the socket; fails if a VM of this name runs. */
 void control_open(const struct options *options, struct control *control);
 
-/* Starts the broker. Returns the VM's end of the stream, -1 without --name. */
-int control_start(const struct options *options, struct control *control);
+/* Starts the broker, which gives this log to clients. Returns the VM's end of the stream, -1 without --name. */
+int control_start(const struct options *options, struct control *control, struct console_log *log);
 
 void control_wait(struct control *control);
 

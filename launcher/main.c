@@ -46,7 +46,7 @@ static void open_network(struct vm *vm)
 static void start_servers(struct vm *vm)
 {
 	shares_start(vm->options, vm->shares, vm->descriptors + FD_STREAM);
-	vm->descriptors[FD_CONTROL] = control_start(vm->options, &vm->control);
+	vm->descriptors[FD_CONTROL] = control_start(vm->options, &vm->control, vm->output.log);
 }
 
 int main(int argc, char **argv)

@@ -19,15 +19,18 @@ static bool same_file(const struct stat *a, const struct stat *b)
 }
 
 /* Returns the VM's end of a new pipe. */
-static int open_stream(struct output_stream *stream, int to, mode_t mode)
+static int open_stream(struct output_stream *stream, int to)
 {
 	int ends[2];
+	struct stat st = {0};
+	fstat(to, &st);
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		fail(NULL, "cannot create a pipe: %s", strerror(errno));
 	stream->from = fd_move_high(ends[0]);
 	stream->to = to;
-	stream->socket = S_ISSOCK(mode);
-	stream->most = S_ISFIFO(mode) ? PIPE_BUF : sizeof stream->buffer;
+	stream->counted = !S_ISCHR(st.st_mode);
+	stream->socket = S_ISSOCK(st.st_mode);
+	stream->most = S_ISFIFO(st.st_mode) ? PIPE_BUF : sizeof stream->buffer;
 	if (fcntl(stream->from, F_SETFL, O_NONBLOCK) < 0)
 		fail(NULL, "cannot set up a pipe: %s", strerror(errno));
 	return fd_move_high(ends[1]);
@@ -39,18 +42,20 @@ void output_open(struct output *output, const struct options *o, int descriptors
 	for (size_t i = 0; i < OUTPUT_STREAMS; i++)
 		output->streams[i].from = -1;
 	output->left = o->max_output;
-	if (o->max_output == UNLIMITED)
-		return;
-	bool limit_out = !fstat(STDOUT_FILENO, &out) && !S_ISCHR(out.st_mode);
-	bool limit_err = !fstat(STDERR_FILENO, &err) && !S_ISCHR(err.st_mode);
-	output->active = limit_out || limit_err;
-	if (limit_out)
-		descriptors[STDOUT_FILENO] = open_stream(&output->streams[0], STDOUT_FILENO, out.st_mode);
+	bool keep_out = o->name && !isatty(STDOUT_FILENO), keep_err = o->name && !isatty(STDERR_FILENO);
+	bool limited = o->max_output != UNLIMITED;
+	bool use_out = keep_out || (limited && !fstat(STDOUT_FILENO, &out) && !S_ISCHR(out.st_mode));
+	bool use_err = keep_err || (limited && !fstat(STDERR_FILENO, &err) && !S_ISCHR(err.st_mode));
+	output->active = use_out || use_err;
+	if ((keep_out || keep_err) && !o->dry_run && !(output->log = console_log_create()))
+		fail(NULL, "out of memory");
+	if (use_out)
+		descriptors[STDOUT_FILENO] = open_stream(&output->streams[0], STDOUT_FILENO);
 	/* With 2>&1, one pipe for both keeps the order of what the VM writes. */
-	if (limit_out && limit_err && same_file(&out, &err))
+	if (use_out && use_err && !fstat(STDOUT_FILENO, &out) && !fstat(STDERR_FILENO, &err) && same_file(&out, &err))
 		descriptors[STDERR_FILENO] = fd_copy_high(descriptors[STDOUT_FILENO]);
-	else if (limit_err)
-		descriptors[STDERR_FILENO] = open_stream(&output->streams[1], STDERR_FILENO, err.st_mode);
+	else if (use_err)
+		descriptors[STDERR_FILENO] = open_stream(&output->streams[1], STDERR_FILENO);
 }
 
 static bool is_empty(const struct output_stream *stream)
@@ -81,7 +86,9 @@ static void close_pipe(struct output_stream *stream)
 static void read_stream(struct output *output, struct output_stream *stream)
 {
 	/* At the limit, one more byte decides whether the VM exceeds it. */
-	size_t most = output->left < sizeof stream->buffer ? (size_t)output->left : sizeof stream->buffer;
+	size_t most = sizeof stream->buffer;
+	if (stream->counted && output->left < most)
+		most = (size_t)output->left;
 	ssize_t got = read(stream->from, stream->buffer, most ? most : 1);
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
@@ -89,13 +96,16 @@ static void read_stream(struct output *output, struct output_stream *stream)
 		close_pipe(stream);
 		return;
 	}
-	if (!output->left) {
+	if (stream->counted && !output->left) {
 		output->exceeded = true;
 		for (size_t i = 0; i < OUTPUT_STREAMS; i++)
 			close_pipe(&output->streams[i]);
 		return;
 	}
-	output->left -= (uint64_t)got;
+	if (stream->counted && output->left != UNLIMITED)
+		output->left -= (uint64_t)got;
+	if (output->log)
+		console_log_add(output->log, stream->buffer, (size_t)got);
 	stream->start = 0;
 	stream->end = (size_t)got;
 }

@@ -75,7 +75,7 @@ static void add_client(struct conversation *c)
 					CONTROL_SIGNAL, CONTROL_WINDOW};
 	uint8_t bytes[1024];
 	int type = types[draw(sizeof types)];
-	uint32_t number = type == CONTROL_ASK ? 1 + draw(8) : type == CONTROL_CREDIT ? odd_number() : 15;
+	uint32_t number = type == CONTROL_ASK ? 1 + draw(10) : type == CONTROL_CREDIT ? odd_number() : 15;
 	uint32_t length = type == CONTROL_CLOSE ? 0 : type == CONTROL_ASK || type == CONTROL_SIGNAL ? 1 : 4;
 	const void *content = &number;
 	if (type == CONTROL_START || type == CONTROL_DATA) {
@@ -288,7 +288,8 @@ static void happen(enum event kind, uint8_t subject, const uint8_t *bytes, size_
 /* As new, without the time that its queues would take. */
 static void reset(void)
 {
-	static const struct broker_texts texts = {"\"name\":\"x\"}", "1\timage\tcommand", "80/tcp -> 127.0.0.1:8080\n"};
+	static const struct console_log full = {.written = 3 * CONSOLE_LOG / 2};
+	static const struct broker_texts texts = {"\"name\":\"x\"}", "1\timage\tcommand", "80/tcp -> 127.0.0.1:8080\n", &full};
 	for (int i = 0; i < BROKER_CONNECTIONS; i++) {
 		struct broker_connection *c = &broker->connections[i];
 		memset(c, 0, offsetof(struct broker_connection, in));

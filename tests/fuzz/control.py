@@ -26,7 +26,7 @@ for name in $TESTED; do ccache gcc-12 $flags -fsanitize-coverage=trace-pc -c "$n
 ccache gcc-12 $flags -Wall -Wextra -Werror -c $FUZZER
 gcc-12 $flags -static-libasan -static-libubsan $LINK *.o -o fuzzer
 """
-BROKER = ("broker.c", "broker_session.c", "broker.h", "control_wire.h")
+BROKER = ("broker.c", "broker_session.c", "console_log.c", "broker.h", "control_wire.h")
 SESSION = ("session.c",)
 AGENT = ("agent.c", "agent_start.c", "agent_program.c", "exec.c", "user.c", "settings.c", "log.c")
 

@@ -348,7 +348,7 @@ def test_a_vm_that_is_none(vm: Named) -> None:
 
 def test_help(vm: Named) -> None:
     text = vm.nabla("--help").stdout
-    for command in ("ps", "exec", "cp", "stop", "kill", "pause", "resume", "stats", "port"):
+    for command in ("ps", "exec", "cp", "stop", "kill", "pause", "resume", "stats", "port", "logs"):
         assert f"nabla {command}" in text
         assert vm.nabla(command, "--help").stdout.startswith(f"usage: nabla {command}")
     assert vm.nabla().returncode == BAD_INPUT
