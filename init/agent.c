@@ -37,7 +37,8 @@ static void give_up(const char *reason)
 	for (int i = 0; i < CONTROL_SESSIONS; i++)
 		if (agent->sessions[i].used)
 			session_end(&agent->sessions[i]);
-	close(agent->fd);
+	if (agent->fd >= 0)
+		close(agent->fd);
 	free(agent);
 	agent = NULL;
 }
@@ -64,10 +65,11 @@ static void put_number(int type, int stream, int id, uint32_t number)
 	memcpy(put_header(type, stream, id, sizeof number), &number, sizeof number);
 }
 
-/* Returns false if the channel is gone. */
+/* Returns false if the channel is gone, with errno. */
 static bool flush(void)
 {
 	struct agent *a = agent;
+	errno = 0;
 	while (a->start < a->end) {
 		ssize_t written = write(a->fd, a->out + a->start, a->end - a->start);
 		if (written < 0 && errno == EAGAIN)
@@ -164,13 +166,12 @@ static void start(struct session *s, int id, uint8_t *content, size_t length)
 	}
 }
 
-static void hang_up(struct session *s, int id)
+static void hang_up(struct session *s)
 {
 	/* the number of a process that has ended may belong to another process */
 	if (!s->file && !s->ended)
 		kill(-s->pid, s->engine ? SIGKILL : SIGHUP);
 	session_end(s);
-	put_number(CONTROL_EXIT, 0, id, 0);
 }
 
 /* Returns false if the frame is invalid. */
@@ -208,7 +209,8 @@ static bool handle(const struct control_header *h, uint8_t *content)
 			      &(struct winsize){.ws_row = (uint16_t)number, .ws_col = (uint16_t)(number >> 16)});
 		return true;
 	case CONTROL_HANGUP:
-		hang_up(s, h->id);
+		hang_up(s);
+		put_number(CONTROL_EXIT, 0, h->id, 0);
 		return true;
 	default:
 		return false;
@@ -237,9 +239,11 @@ static bool take_frames(void)
 	return true;
 }
 
+/* Returns false if the channel is gone, with errno. */
 static bool receive(void)
 {
 	ssize_t got = 0;
+	errno = 0;
 	if (agent->have < sizeof agent->in)
 		got = read(agent->fd, agent->in + agent->have, sizeof agent->in - agent->have);
 	if (got > 0)
@@ -249,12 +253,41 @@ static bool receive(void)
 
 /* --- the loop ------------------------------------------------------------------------------------------------------- */
 
+/* Returns false if there is none. */
+static bool open_channel(void)
+{
+	agent->fd = open(CHANNEL, O_RDWR | O_CLOEXEC | O_NOCTTY);
+	if (agent->fd < 0)
+		return false;
+	put_number(CONTROL_HELLO, 0, 0, CONTROL_VERSION);
+	return true;
+}
+
+/*
+ * The channel is gone. A restored VM has another one: its host knows of no session, and part of a frame that came from the
+ * host of the saved VM, or was meant for it, is nobody's.
+ */
+static void lose_channel(void)
+{
+	if (errno != ESTALE) {
+		give_up(NULL);
+		return;
+	}
+	for (int i = 0; i < CONTROL_SESSIONS; i++)
+		if (agent->sessions[i].used)
+			hang_up(&agent->sessions[i]);
+	agent->have = agent->start = agent->end = 0;
+	close(agent->fd);
+	if (!open_channel() || !flush())
+		give_up(strerror(errno));
+}
+
 void agent_work(void)
 {
 	if (!agent)
 		return;
 	if (!receive() || !flush()) {
-		give_up(NULL);
+		lose_channel();
 		return;
 	}
 	if (!take_frames()) {
@@ -265,7 +298,7 @@ void agent_work(void)
 		if (agent->sessions[i].used)
 			pass(&agent->sessions[i], i);
 	if (!flush())
-		give_up(NULL);
+		lose_channel();
 }
 
 struct watched {
@@ -340,13 +373,9 @@ void agent_open(const struct settings *s)
 		return;
 	}
 	agent->settings = s;
-	agent->fd = open(CHANNEL, O_RDWR | O_CLOEXEC | O_NOCTTY);
-	if (agent->fd < 0) {
-		log_error(CHANNEL, strerror(errno));
-		free(agent);
-		agent = NULL;
+	if (!open_channel()) {
+		give_up(strerror(errno));
 		return;
 	}
-	put_number(CONTROL_HELLO, 0, 0, CONTROL_VERSION);
 	agent_work();
 }

@@ -16,7 +16,7 @@
 #define NABLA_VERSION "unknown"
 #endif
 
-#define LAYOUT 3 /* of struct fit, and of the steps of nabla-init before it saves the VM */
+#define LAYOUT 4 /* of struct fit, and of the steps of nabla-init before it saves the VM */
 #define BOOT_ID "/proc/sys/kernel/random/boot_id"
 #define AT_HWCAP2_NUMBER 26
 #define FRESH_S 3 /* the coarsest time stamps of file systems have steps of two seconds */

@@ -41,7 +41,8 @@ static const char *reason_to_boot(const struct options *o)
 		return "--cold";
 	if (cold && *cold)
 		return "NABLA_COLD is set";
-	if (o->snapshot)
+	/* a command finds out how the VM has started before it saves that */
+	if (o->snapshot && !o->name)
 		return "--snapshot";
 	if (o->trace_policy)
 		return "--trace-policy";
@@ -51,8 +52,6 @@ static const char *reason_to_boot(const struct options *o)
 		return "--init";
 	if (o->net.kind != NET_NONE)
 		return "--net";
-	if (o->name)
-		return "--name";
 	if (o->disks[0].directory)
 		return "the root is a directory";
 	if (o->mount_count)

@@ -31,7 +31,7 @@ static void reduce(struct options *o)
 	o->env_count = o->service_count = 0;
 	o->workdir = "/";
 	o->hostname = HOSTNAME_DEFAULT;
-	o->user = NULL;
+	o->user = o->name = NULL;
 	/* Limits of the command: WAIT_MS bounds the boot, and a failure would count for starts without these limits. */
 	o->timeout_ns = 0;
 	o->cpu_time_ns = o->max_output = o->max_cow = UNLIMITED;

@@ -144,9 +144,6 @@ static void check(struct options *o)
 		fail("choose one", "--read-only and --ephemeral exclude each other");
 	if (o->snapshot_then_exit && !o->snapshot)
 		fail("add --snapshot FILE", "--snapshot-then-exit requires --snapshot");
-	const char *saved = o->snapshot ? "snapshot" : o->restore ? "restore" : NULL;
-	if (o->name && saved)
-		fail("leave out one of them", "--%s: a VM with --name cannot be saved or restored", saved);
 	if (o->name && o->trace_policy)
 		fail("it traces calls of the VM only; leave out one of them",
 		     "--trace-policy cannot be combined with --name");

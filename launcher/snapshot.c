@@ -21,6 +21,7 @@
 #define FORMAT 2
 #define FLAG_TERMINAL 1u
 #define FLAG_NETWORK 2u
+#define FLAG_CONTROL 8u
 #define NOTES_MAGIC UINT64_C(0x31746f6e616c626e) /* "nblanot1" */
 
 #define CHANGED_HINT "make a new snapshot; only --read-only, --ephemeral, ,ro and ,cow keep a disk as it is"
@@ -145,6 +146,8 @@ void snapshot_restore(struct options *o, struct snapshot *s)
 	s->network = header.flags & FLAG_NETWORK;
 	if (!s->network && o->net.kind != NET_NONE)
 		fail("make the snapshot with --net", "--net: the snapshot %s has no network device", o->restore);
+	if (!(header.flags & FLAG_CONTROL) && o->name)
+		fail("make the snapshot with --name", "--name: the snapshot %s has no control channel", o->restore);
 	s->restored = fd_move_high(fd);
 }
 

@@ -49,7 +49,7 @@ const struct row option_table[] = {
  NULL, "--mount .:/work --mount /usr/share/dict:/dict:ro", parse_mount},
 {"name", "NAME", "give the VM a name, under which `nabla` finds it",
  "1 to 64 letters, digits, `-`, `.` and `_`. The user who starts the VM can run more programs in it, copy files, pause and "
- "stop it, see [control.md](control.md). A named VM always boots, and cannot be saved.",
+ "stop it, see [control.md](control.md).",
  NULL, "--name web", parse_name},
 {"pin", NULL, "keep the VM and its file servers on one processor",
  "This is the processor on which nabla-run starts. The VM waits while a file server works, so they need no second "

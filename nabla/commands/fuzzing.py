@@ -30,6 +30,7 @@ NAMES = (
     "agent",
     "sessions",
     "denials",
+    "sandboxes",
     "elves",
     "archives",
     "descriptions",

@@ -62,6 +62,9 @@ OCI_IMAGE = "alpine"  # the disk image inside the container image
 OCI_LAYOUT = Tree(OUT / "oci" / "layout")
 OCI_ARCHIVE = OUT / "oci" / "nabla-linux.oci.tar"
 
+WHEEL_IMAGE = "python"  # the disk image inside the Python package
+WHEEL = Tree(OUT / "wheel")
+
 SPDX = OUT / "sbom" / "nabla.spdx.json"
 CYCLONEDX = OUT / "sbom" / "nabla.cdx.json"
 VEX = OUT / "vex"  # statements about vulnerabilities, also about findings of a scan
@@ -139,6 +142,7 @@ ARTIFACTS: dict[str, Artifact] = {
         Artifact("kernel", ("kernel",), _at(VMLINUX)),
         Artifact("sbom", ("sbom",), _at(SPDX.parent)),
         Artifact("oci", ("oci",), _at(OCI_ARCHIVE.parent)),
+        Artifact("wheel", ("wheel",), _at(WHEEL.path)),
         Artifact("report", ("report",), _at(REPORT.parent)),
         Artifact("release", ("release",), lambda: (OUT / "release" / version(),)),
     )

@@ -17,6 +17,7 @@ TOOLCHAIN = ROOT / "toolchain"
 ROOTFS = ROOT / "rootfs"
 LAUNCHER_SRC = ROOT / "launcher"
 OCI_SRC = ROOT / "oci"
+PYTHON_PACKAGE = ROOT / "python" / "nabla_linux"
 TESTS = ROOT / "tests"
 
 # Outputs, never committed; `doit clean` may remove any of them.

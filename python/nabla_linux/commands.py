@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-import os
 import signal as signals
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
 from . import wire
-from .errors import CommandStartError, ProtocolError, SandboxTimeout
+from .connection import Connection
+from .errors import CommandStartError, SandboxTimeout
+from .session import OUTPUT_MAX, Session
 
-Connect = Callable[[], wire.Connection]
+Connect = Callable[[], Connection]
 Take = Callable[[str], object]
 STAGES = {2: "there is no such user, or it cannot be used", 3: "the working directory cannot be entered"}
 
@@ -27,63 +28,46 @@ class CommandResult:
     stderr: str
 
 
-class Session:
-    """A running session of a program or a file, as bytes."""
+def words_of(cmd: str | Sequence[str]) -> list[str]:
+    """Return the words of a command: a string is a script of /bin/sh. Raises `ValueError` if there are none."""
+    words = ["/bin/sh", "-c", cmd] if isinstance(cmd, str) else [*cmd]
+    if not words:
+        raise ValueError("cmd is empty")
+    return words
 
-    def __init__(self, peer: wire.Connection, content: bytes) -> None:
-        self.peer = peer
-        self.output: dict[int, list[bytes]] = {1: [], 2: []}
-        self.take: dict[int, Callable[[bytes], object]] = {}
-        self.status: int | None = None
-        self._taken = {1: 0, 2: 0}
-        self._credit = wire.IN_WINDOW
-        peer.send(wire.START, content)
-        kind, _, answer = peer.receive()
-        if kind == wire.FAILED:
-            self.failed = (wire.number(answer), wire.number(answer, 4))
-        elif kind == wire.STARTED:
-            self.failed = (0, 0)
-        else:
-            raise ProtocolError(f"the sandbox answered a request with a frame of type {kind}")
 
-    def step(self) -> None:
-        """Receive the next frame."""
-        kind, stream, content = self.peer.receive()
-        if kind == wire.DATA and stream in (1, 2):
-            self.take.get(stream, self.output[stream].append)(content)
-            self._taken[stream] += wire.HEADER.size + len(content)
-            if self._taken[stream] >= wire.OUT_WINDOW // 4:
-                self.peer.send(wire.CREDIT, self._taken[stream].to_bytes(4, "little"), stream)
-                self._taken[stream] = 0
-        elif kind == wire.CREDIT:
-            self._credit += wire.number(content)
-        elif kind == wire.EXIT:
-            self.status = wire.number(content)
-        elif kind != wire.CLOSE:
-            raise ProtocolError(f"the sandbox sent a frame of type {kind} in a session")
+def content_of(words: list[str], cwd: str, env: Mapping[str, str], user: str, stdin: bool) -> bytes:
+    """Return the content of the START frame of a command. Raises `ValueError` if it is too long or contains NUL."""
+    variables = [f"{name}={value}" for name, value in env.items()]
+    return wire.start_content(wire.EXEC, wire.INPUT if stdin else 0, user, cwd, words, variables)
 
-    def write(self, content: bytes) -> None:
-        """Send standard input. Data that the program no longer reads is dropped."""
-        rest = memoryview(content)
-        while rest and self.status is None:
-            size = min(len(rest), self._credit - wire.HEADER.size, 32 << 10)
-            if size <= 0:
-                self.step()
-                continue
-            self.peer.send(wire.DATA, bytes(rest[:size]))
-            self._credit -= wire.HEADER.size + size
-            rest = rest[size:]
 
-    def close_input(self) -> None:
-        """End standard input."""
-        if self.status is None:
-            self.peer.send(wire.CLOSE)
+def check_started(words: list[str], failed: tuple[int, int]) -> None:
+    """Raise `CommandStartError` if a session did not begin."""
+    stage, error = failed
+    if error:
+        raise CommandStartError(f"{words[0]}: {STAGES.get(stage, wire.error_text(error))} (errno {error})")
 
-    def wait(self) -> int:
-        """Return the wait status, or the error number of a file."""
-        while self.status is None:
-            self.step()
-        return self.status
+
+def watch(session: Session, on_stdout: Take | None, on_stderr: Take | None) -> None:
+    """Pass output on as text, piece by piece."""
+    for stream, take in ((1, on_stdout), (2, on_stderr)):
+        if take:
+            session.take[stream] = _as_text(take)
+
+
+def _as_text(take: Take) -> Callable[[bytes], object]:
+    return lambda content: take(content.decode(errors="replace"))
+
+
+def result_of(session: Session) -> CommandResult:
+    """Return how a session that is over has ended."""
+    return CommandResult(wire.exit_code(session.status or 0), session.text(1), session.text(2))
+
+
+def too_late(timeout: float | None) -> SandboxTimeout:
+    """Return the exception of a command that did not end in time."""
+    return SandboxTimeout(f"the command did not end within {timeout:g} s")
 
 
 class CommandHandle:
@@ -93,7 +77,8 @@ class CommandHandle:
     Leaving the context, or `close`, hangs up: the program gets SIGHUP.
     """
 
-    def __init__(self, session: Session, stdin: bool) -> None:
+    def __init__(self, peer: Connection, session: Session, stdin: bool) -> None:
+        self._peer = peer
         self._session = session
         self._stdin = stdin
 
@@ -109,49 +94,47 @@ class CommandHandle:
         """Write to the program's standard input. Raises `ValueError` if it was started without `stdin`."""
         if not self._stdin:
             raise ValueError("the command has no standard input; start it with stdin=True")
-        self._session.write(data.encode() if isinstance(data, str) else data)
+        self._peer.drive(self._session.write(data.encode() if isinstance(data, str) else data))
 
     def close_stdin(self) -> None:
         """End the program's standard input."""
         if self._stdin:
-            self._session.close_input()
+            self._peer.drive(self._session.close_input())
             self._stdin = False
 
     def kill(self, number: int = signals.SIGKILL) -> None:
         """Send a signal to the program and its group."""
-        self._session.peer.send(wire.SIGNAL, bytes([number]))
+        self._peer.send(wire.frame(wire.SIGNAL, bytes([number])))
 
     def close(self) -> None:
         """End the session."""
-        self._session.peer.socket.close()
+        self._peer.socket.close()
 
     def wait(self, timeout: float | None = None) -> CommandResult:
         """Wait for the end. After `timeout` seconds, hang up, kill the program and raise `SandboxTimeout`."""
-        peer = self._session.peer
-        peer.deadline = None if timeout is None else time.monotonic() + timeout
+        self._peer.deadline = None if timeout is None else time.monotonic() + timeout
         try:
             self.close_stdin()
-            status = self._session.wait()
+            self._peer.drive(self._session.wait())
         except SandboxTimeout:
-            peer.deadline = time.monotonic() + 5
+            self._peer.deadline = time.monotonic() + 5
             self.kill()
-            raise SandboxTimeout(f"the command did not end within {timeout:g} s") from None
+            raise too_late(timeout) from None
         finally:
             self.close()
-        code = os.waitstatus_to_exitcode(status)
-        texts = [b"".join(self._session.output[stream]).decode(errors="replace") for stream in (1, 2)]
-        return CommandResult(code if code >= 0 else 128 - code, *texts)
+        return result_of(self._session)
 
 
 class Commands:
-    """Starts programs."""
+    """Starts programs. `env` are variables of all of them."""
 
-    def __init__(self, connect: Connect) -> None:
+    def __init__(self, connect: Connect, env: Mapping[str, str]) -> None:
         self._connect = connect
+        self._env = dict(env)
 
     def start(
         self,
-        cmd: str | list[str],
+        cmd: str | Sequence[str],
         *,
         cwd: str = "",
         env: Mapping[str, str] | None = None,
@@ -159,30 +142,27 @@ class Commands:
         stdin: bool = False,
         on_stdout: Take | None = None,
         on_stderr: Take | None = None,
+        max_output: int = OUTPUT_MAX,
     ) -> CommandHandle:
-        """Start a program, or a script of /bin/sh if `cmd` is a string. Raises `CommandStartError`."""
-        words = ["/bin/sh", "-c", cmd] if isinstance(cmd, str) else cmd
-        if not words:
-            raise ValueError("cmd is empty")
-        variables = [f"{name}={value}" for name, value in (env or {}).items()]
-        content = wire.start_content(wire.EXEC, wire.INPUT if stdin else 0, user, cwd, words, variables)
+        """Start a program, or a script of /bin/sh if `cmd` is a string. Raises `CommandStartError`.
+
+        A program that writes more than `max_output` bytes to a stream ends with `OutputLimit` where its output is read.
+        """
+        words = words_of(cmd)
+        content = content_of(words, cwd, {**self._env, **(env or {})}, user, stdin)
         peer = self._connect()
+        session = Session(max_output)
         try:
-            session = Session(peer, content)
-            stage, error = session.failed
-            if error:
-                raise CommandStartError(f"{words[0]}: {STAGES.get(stage, os.strerror(error))} (errno {error})")
+            check_started(words, peer.drive(session.start(content)))
         except BaseException:
             peer.socket.close()
             raise
-        for stream, take in ((1, on_stdout), (2, on_stderr)):
-            if take:
-                session.take[stream] = _both(session.output[stream], take)
-        return CommandHandle(session, stdin)
+        watch(session, on_stdout, on_stderr)
+        return CommandHandle(peer, session, stdin)
 
     def run(
         self,
-        cmd: str | list[str],
+        cmd: str | Sequence[str],
         *,
         cwd: str = "",
         env: Mapping[str, str] | None = None,
@@ -191,13 +171,21 @@ class Commands:
         stdin: str | bytes | None = None,
         on_stdout: Take | None = None,
         on_stderr: Take | None = None,
+        max_output: int = OUTPUT_MAX,
     ) -> CommandResult:
-        """Run a program to its end. Raises `CommandStartError`, and `SandboxTimeout` after `timeout` seconds."""
+        """Run a program to its end. Raises `CommandStartError`, `OutputLimit`; `SandboxTimeout` after `timeout` s."""
         late = None if timeout is None else time.monotonic() + timeout
         handle = self.start(
-            cmd, cwd=cwd, env=env, user=user, stdin=stdin is not None, on_stdout=on_stdout, on_stderr=on_stderr
+            cmd,
+            cwd=cwd,
+            env=env,
+            user=user,
+            stdin=stdin is not None,
+            on_stdout=on_stdout,
+            on_stderr=on_stderr,
+            max_output=max_output,
         )
-        handle._session.peer.deadline = late
+        handle._peer.deadline = late
         try:
             if stdin is not None:
                 handle.send_stdin(stdin)
@@ -206,16 +194,7 @@ class Commands:
         except BaseException:
             handle.close()
             raise
-        left = None if late is None else max(0.0, late - time.monotonic())
         try:
-            return handle.wait(left)
+            return handle.wait(None if late is None else max(0.0, late - time.monotonic()))
         except SandboxTimeout:
-            raise SandboxTimeout(f"the command did not end within {timeout:g} s") from None
-
-
-def _both(chunks: list[bytes], take: Take) -> Callable[[bytes], object]:
-    def each(content: bytes) -> None:
-        chunks.append(content)
-        take(content.decode(errors="replace"))
-
-    return each
+            raise too_late(timeout) from None

@@ -24,5 +24,13 @@ class CommandStartError(SandboxError):
     """The guest could not start a program."""
 
 
+class SnapshotError(SandboxError):
+    """The VM could not be saved."""
+
+
+class OutputLimit(SandboxError):
+    """A sandbox sent more than the host was going to keep."""
+
+
 class SandboxTimeout(SandboxError, TimeoutError):
     """A command did not end in time; it has been killed."""

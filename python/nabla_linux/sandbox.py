@@ -3,12 +3,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import socket
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,72 +12,60 @@ from types import TracebackType
 
 from . import wire
 from .commands import Commands
-from .errors import ProtocolError, SandboxError, StartError
+from .connection import Connection
+from .errors import SandboxError, StartError
 from .files import Files
-
-NAME = "sandbox"
-START_S = 30.0
+from .interpreter import CodeResult, Interpreter
+from .machine import START_S, Machine, Settings, check_saved, gone, pauses
+from .session import ask, numbers_of
 
 
 class Sandbox:
     """A running VM. `create` makes one; a context manager kills it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
-        self._process = process
-        self._folder = folder
-        self.commands = Commands(self._connect)
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self.commands = Commands(self._connect, machine.settings.env)
         self.files = Files(self._connect, self.commands)
+        self._interpreter = Interpreter(self.commands, self.files)
 
     @classmethod
     def create(
         cls,
-        image: str | os.PathLike[str],
+        image: str | os.PathLike[str] | None = None,
         *,
-        memory: str = "256M",
+        memory: str | None = None,
         timeout: float | None = None,
         env: Mapping[str, str] | None = None,
         mounts: Iterable[str] = (),
         ports: Iterable[str] = (),
         network: str | None = None,
+        snapshot: str | os.PathLike[str] | None = None,
         nabla_run: str | os.PathLike[str] | None = None,
     ) -> Sandbox:
-        """Start a VM on an image, whose changes are discarded at the end.
+        """Start a VM on an image, by default the package's, whose changes are discarded at the end.
 
-        `mounts` has values of `--mount`, `ports` of `--publish`, `network` of `--net`. `timeout` ends the VM after this
-        number of seconds. `nabla_run` is the program, else `$NABLA_RUN`, else the one on PATH. Raises `StartError`.
+        `memory` (by default 256M, with a snapshot as much as it has), `mounts`, `ports` and `network` are values of
+        `--memory`, `--mount`, `--publish` and `--net`. `timeout` ends the VM after so many seconds. `env` are variables
+        of all commands. `snapshot` is a file that `snapshot()` wrote, of a VM on the same image. `nabla_run` is the
+        program, else `$NABLA_RUN`, else the package's, else the one on PATH. Raises `StartError`.
         """
-        program = os.fspath(nabla_run or os.environ.get("NABLA_RUN") or shutil.which("nabla-run") or "")
-        if not program:
-            raise StartError("nabla-run is not on PATH; set NABLA_RUN to its path")
-        words = [program, "--name", NAME, "--memory", memory, "--ephemeral"]
-        words += ["--timeout", f"{timeout:g}"] if timeout is not None else []
-        words += ["--net", network] if network is not None else []
-        for option, values in (("--mount", mounts), ("--publish", ports)):
-            for value in values:
-                words += [option, value]
-        for name, text in (env or {}).items():
-            words += ["--env", f"{name}={text}"]
-        words += [os.fspath(image), "--", "/bin/sleep", "2147483647"]
-        folder = Path(tempfile.mkdtemp(prefix="nabla-"))
-        with open(folder / "log", "wb") as log:
-            try:
-                process = subprocess.Popen(
-                    words,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env={**os.environ, "XDG_RUNTIME_DIR": str(folder)},
-                )
-            except OSError as error:
-                shutil.rmtree(folder)
-                raise StartError(f"{program}: {error.strerror}") from None
-        sandbox = cls(process, folder)
+        return cls._start(Settings.of(image, memory, timeout, env, mounts, ports, network, snapshot, nabla_run), 1)[0]
+
+    @classmethod
+    def _start(cls, settings: Settings, count: int) -> list[Sandbox]:
+        sandboxes: list[Sandbox] = []
         try:
-            sandbox._wait_for_start()
+            for _ in range(count):
+                sandboxes.append(cls(Machine(settings)))
+            late = time.monotonic() + START_S
+            for each in sandboxes:
+                each._wait_for_start(late)
         except BaseException:
-            sandbox.kill()
+            for each in sandboxes:
+                each.kill()
             raise
-        return sandbox
+        return sandboxes
 
     def __enter__(self) -> Sandbox:
         return self
@@ -93,18 +77,22 @@ class Sandbox:
 
     def is_running(self) -> bool:
         """Return whether the VM runs."""
-        return self._process.poll() is None
+        return self._machine.running()
 
     def kill(self) -> None:
         """End the VM at once. Does nothing if it has ended."""
+        process = self._machine.process
         if self.is_running():
             try:
-                self._ask(wire.ASK_KILL, end=True)
-                self._process.wait(10)
-            except (SandboxError, subprocess.TimeoutExpired):
-                self._process.kill()
-        self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+                with self._connect() as peer:
+                    peer.deadline = time.monotonic() + 10
+                    peer.send(wire.frame(wire.ASK, bytes([wire.ASK_KILL])))
+                    self._machine.wait(10)
+            except SandboxError:
+                pass
+        process.kill()
+        process.wait()
+        self._machine.clean()
 
     def pause(self) -> None:
         """Stop the VM's process; the guest's clock keeps running."""
@@ -116,36 +104,57 @@ class Sandbox:
 
     def metrics(self) -> dict[str, int]:
         """Return `uptime_us`, `cpu_us`, `memory_kib` (0: unknown) and `memory_limit_kib`."""
-        answer = json.loads(self._ask(wire.ASK_STATS))
-        return {name: value for name, value in answer.items() if isinstance(value, int)}
+        return numbers_of(self._ask(wire.ASK_STATS))
 
-    def _ask(self, what: int, end: bool = False) -> bytes:
-        peer = self._connect()
-        peer.deadline = time.monotonic() + 10
-        with peer.socket:
-            peer.send(wire.ASK, bytes([what]))
-            if end:
-                return b""
-            kind, _, content = peer.receive()
-        if kind != wire.ANSWER:
-            raise ProtocolError(f"the broker answered with a frame of type {kind}")
-        return content
+    def snapshot(self, file: str | os.PathLike[str]) -> Path:
+        """Save the VM, with all its programs, in a new file, and go on. Possible once in the life of a sandbox.
 
-    def _connect(self) -> wire.Connection:
+        `Sandbox.create(image, snapshot=file)` starts others from it. Commands that run now are in none of them. Raises
+        `SnapshotError`.
+        """
+        self._save()
+        self._machine.copy_saved(Path(file))
+        return Path(file)
+
+    def fork(self, count: int = 1) -> list[Sandbox]:
+        """Save the VM as `snapshot` does, and return new sandboxes that go on from there."""
+        self._save()
+        copy = self._machine.own_copy()
+        try:
+            return self._start(self._machine.settings.restored_from(copy), count)
+        finally:
+            copy.unlink()
+
+    def run_code(self, code: str, *, timeout: float | None = 60) -> CodeResult:
+        """Run Python code in an interpreter of the guest that keeps its variables from call to call.
+
+        It starts with the first call, and needs Python 3.10 in the image; a sandbox from the snapshot of `warm_python`
+        has it already. Code that does not end within `timeout` seconds ends the interpreter, with `SandboxTimeout`.
+        """
+        return self._interpreter.run(code, timeout)
+
+    def _save(self) -> None:
+        done = self.commands.run(["nabla-snapshot"])
+        check_saved(done.stdout, done.stderr, done.exit_code)
+
+    def _ask(self, what: int) -> bytes:
+        with self._connect() as peer:
+            peer.deadline = time.monotonic() + 10
+            return peer.drive(ask(what))
+
+    def _connect(self) -> Connection:
         connection = socket.socket(socket.AF_UNIX)
         try:
-            connection.connect(str(self._folder / "nabla" / NAME))
+            connection.connect(self._machine.address)
         except OSError as error:
             connection.close()
-            raise ProtocolError(f"the sandbox has ended, or does not answer: {error.strerror}") from None
-        return wire.Connection(connection)
+            raise gone(error) from None
+        return Connection(connection)
 
-    def _wait_for_start(self) -> None:
-        late = time.monotonic() + START_S
-        path = self._folder / "nabla" / NAME
-        while not path.exists():
-            if self._process.poll() is not None:
-                raise StartError((self._folder / "log").read_text(errors="replace").strip() or "nabla-run ended")
+    def _wait_for_start(self, late: float) -> None:
+        for pause in pauses():
+            if self._machine.started():
+                return
             if time.monotonic() > late:
                 raise StartError(f"the VM did not start within {START_S:g} s")
-            time.sleep(0.0005)
+            time.sleep(pause)

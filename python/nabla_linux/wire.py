@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames of the control channel, as launcher/control_wire.h describes them, over the socket of a VM's broker."""
+"""Frames of the control channel, as launcher/control_wire.h describes them. Nothing here does input or output."""
 
 from __future__ import annotations
 
-import socket
+import os
 import struct
-import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from .errors import ProtocolError, SandboxTimeout
+from .errors import ProtocolError
 
 START, STARTED, FAILED, DATA, CLOSE, CREDIT, SIGNAL = range(2, 9)
 EXIT, HANGUP, ASK, ANSWER, ERROR = range(10, 15)
@@ -29,73 +29,60 @@ ERRORS = {
 }
 
 
+class Frame(NamedTuple):
+    """A frame of the broker: its type, its stream (0: none), its content of at most 64 KiB."""
+
+    kind: int
+    stream: int
+    content: bytes
+
+
+def frame(kind: int, content: bytes = b"", stream: int = 0) -> bytes:
+    """Return the bytes of a frame."""
+    return HEADER.pack(len(content), kind, stream, 0) + content
+
+
 def start_content(
-    kind: int, flags: int, user: str, path: str, words: list[str], variables: list[str], mode: int = 0o644
+    kind: int, flags: int, user: str, path: str, words: Sequence[str], variables: Sequence[str], mode: int = 0o644
 ) -> bytes:
     """Return the content of a START frame. Raises `ValueError` if it is too long or a string contains NUL."""
     texts = [user, path, *words, *variables]
     if any("\0" in text for text in texts):
         raise ValueError("a string for the guest contains a NUL character")
-    head = struct.pack("<BBHHHHH", kind, flags, 0, 0, len(words), len(variables), mode)
-    content = head + b"".join(text.encode("utf-8", "surrogateescape") + b"\0" for text in texts)
-    if len(content) > CONTENT_MAX:
-        raise ValueError(
-            f"the command and its environment have {len(content)} bytes, at most {CONTENT_MAX} are possible"
-        )
-    return content
+    content = b"".join(text.encode("utf-8", "surrogateescape") + b"\0" for text in texts)
+    size = 12 + len(content)
+    if size > CONTENT_MAX:
+        raise ValueError(f"the command and its environment have {size} bytes, at most {CONTENT_MAX} are possible")
+    return struct.pack("<BBHHHHH", kind, flags, 0, 0, len(words), len(variables), mode) + content
 
 
-@dataclass
-class Connection:
-    """A connection to a broker: one request or one session. `deadline` is a time of `time.monotonic()`."""
+class Parser:
+    """Takes bytes of a peer that is not trusted apart. Keeps one frame and what was fed with it at most."""
 
-    socket: socket.socket
-    deadline: float | None = None
-    _unread: bytearray = field(default_factory=bytearray)
+    def __init__(self) -> None:
+        self._unread = bytearray()
 
-    def send(self, kind: int, content: bytes = b"", stream: int = 0) -> None:
-        """Send a frame. Reports no error if the peer has ended: its earlier frames can still be received."""
-        self._limit()
-        try:
-            self.socket.sendall(HEADER.pack(len(content), kind, stream, 0) + content)
-        except TimeoutError:
-            raise SandboxTimeout("the sandbox did not take a request in time") from None
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-        except OSError as error:
-            raise ProtocolError(f"the connection to the sandbox has ended: {error.strerror}") from None
+    def feed(self, more: bytes) -> None:
+        """Add bytes. Raises `ProtocolError` at the end of the connection, which are no bytes."""
+        if not more:
+            raise ProtocolError("the sandbox has ended")
+        self._unread += more
 
-    def receive(self) -> tuple[int, int, bytes]:
-        """Return type, stream and content of the next frame. Raises `ProtocolError` for ERROR and at the end."""
-        self._fill(HEADER.size)
+    def next(self) -> Frame | None:
+        """Return the next frame, None if it is not complete. Raises `ProtocolError` for ERROR, and for a long frame."""
+        if len(self._unread) < HEADER.size:
+            return None
         length, kind, stream, _ = HEADER.unpack_from(self._unread)
         if length > CONTENT_MAX:
             raise ProtocolError(f"the sandbox sent a frame of {length} bytes")
-        self._fill(HEADER.size + length)
-        content = bytes(self._unread[HEADER.size : HEADER.size + length])
-        del self._unread[: HEADER.size + length]
+        end = HEADER.size + length
+        if len(self._unread) < end:
+            return None
+        content = bytes(self._unread[HEADER.size : end])
+        del self._unread[:end]
         if kind == ERROR:
             raise ProtocolError(ERRORS.get(content[0] if content else 0, "the broker reported an unknown error"))
-        return kind, stream, content
-
-    def _limit(self) -> None:
-        left = None if self.deadline is None else self.deadline - time.monotonic()
-        if left is not None and left <= 0:
-            raise SandboxTimeout("the sandbox did not answer in time")
-        self.socket.settimeout(left)
-
-    def _fill(self, size: int) -> None:
-        while len(self._unread) < size:
-            self._limit()
-            try:
-                more = self.socket.recv(1 << 17)
-            except TimeoutError:
-                raise SandboxTimeout("the sandbox did not answer in time") from None
-            except OSError as error:
-                raise ProtocolError(f"the connection to the sandbox has ended: {error.strerror}") from None
-            if not more:
-                raise ProtocolError("the sandbox has ended")
-            self._unread += more
+        return Frame(kind, stream, content)
 
 
 def number(content: bytes, at: int = 0) -> int:
@@ -103,3 +90,16 @@ def number(content: bytes, at: int = 0) -> int:
     if len(content) < at + 4:
         raise ProtocolError("the sandbox sent a frame that is too short")
     return int.from_bytes(content[at : at + 4], "little")
+
+
+def error_text(error: int) -> str:
+    """Return the text of an error number that a guest chose."""
+    return os.strerror(error) if error < 4096 else f"unknown error {error}"
+
+
+def exit_code(status: int) -> int:
+    """Return the exit code of a wait status that a guest chose, 128+N after signal N. Raises `ProtocolError`."""
+    code, signal = status >> 8, status & 0x7F
+    if status > 0xFFFF or (signal and code) or signal == 0x7F:
+        raise ProtocolError(f"the sandbox sent the wait status {status:#x}")
+    return 128 + signal if signal else code

@@ -21,6 +21,7 @@ from . import (
     headers,
     lists,
     rebuilds,
+    sandboxes,
     shares,
     snapshots,
     stores,
@@ -41,6 +42,7 @@ FUZZERS: dict[str, Fuzzer] = {
         bundles,
         control,
         denials,
+        sandboxes,
         files,
         stores,
         rebuilds,
@@ -68,7 +70,11 @@ def main() -> int:
         fuzzer = FUZZERS[name]
         seed = words.seed if words.seed is not None else random.randrange(1 << 32)
         began, rounds = time.monotonic(), 0
-        jobs = 1 if fuzzer in (*files.FUZZERS, *stores.FUZZERS, *rebuilds.FUZZERS) else max(words.jobs, 1)
+        jobs = (
+            1
+            if fuzzer in (*sandboxes.FUZZERS, *files.FUZZERS, *stores.FUZZERS, *rebuilds.FUZZERS)
+            else max(words.jobs, 1)
+        )
         for _, finding in run(fuzzer, seed, for_seconds(words.time), jobs):
             rounds += 1
             if finding:

@@ -6,7 +6,7 @@
  *   agent FOLDER SEED ROUNDS    FOLDER: empty, everything in it may be destroyed
  *
  * What the agent answers has to be frames of the protocol, of sessions that the host began, and no more data than it has credit
- * for; at the end of the channel it frees everything. Ends with status 0; a finding ends it by a sanitizer or by abort().
+ * for, also after the VM was restored, with a new channel; at the end of the channel it gives everything back. Ends with status 0; a finding ends it by a sanitizer or by abort().
  */
 #include "agent.h"
 #include "control_wire.h"
@@ -26,10 +26,33 @@
 /* Data that starts with this byte is repeated as often as the next byte says: more than windows hold. */
 #define FLOOD 0xf1
 
+/* A frame of this type stands for the moment at which the VM is saved, and goes on as a restored one. */
+#define RESTORE 0xf2
+
 static int channel = -1, host = -1;
+static bool opened;    /* the agent has the channel */
+static int stale = -1; /* the agent's descriptor of the channel of the VM that was saved */
 static const char *folder;
 
 int __real_open(const char *path, int flags, ...);
+ssize_t __real_read(int fd, void *bytes, size_t size);
+ssize_t __real_write(int fd, const void *bytes, size_t size);
+
+ssize_t __wrap_read(int fd, void *bytes, size_t size)
+{
+	if (fd != stale)
+		return __real_read(fd, bytes, size);
+	errno = ESTALE;
+	return -1;
+}
+
+ssize_t __wrap_write(int fd, const void *bytes, size_t size)
+{
+	if (fd != stale)
+		return __real_write(fd, bytes, size);
+	errno = ESTALE;
+	return -1;
+}
 
 /* The agent's device is one end of a socket pair. */
 int __wrap_open(const char *path, int flags, ...)
@@ -38,7 +61,11 @@ int __wrap_open(const char *path, int flags, ...)
 	va_start(more, flags);
 	mode_t mode = flags & O_CREAT ? va_arg(more, mode_t) : 0;
 	va_end(more);
-	return strcmp(path, "/dev/host/control") ? __real_open(path, flags, mode) : channel;
+	if (strcmp(path, "/dev/host/control"))
+		return __real_open(path, flags, mode);
+	stale = -1;
+	opened = true;
+	return channel;
 }
 
 /* --- frames ---------------------------------------------------------------------------------------------------------- */
@@ -100,7 +127,7 @@ static void add_frame(struct conversation *c)
 	uint32_t id = draw(3), number = numbers[draw(sizeof numbers / sizeof *numbers)];
 	const uint8_t signals[] = {SIGTERM, SIGKILL, SIGHUP, SIGCONT, 0, 200};
 	uint8_t flood[900] = {FLOOD, (uint8_t)draw(256)};
-	switch (draw(10)) {
+	switch (draw(11)) {
 	case 0: case 1: add_start(c, id); break;
 	case 2: case 3: put_frame(c, CONTROL_DATA, 0, id, zeros, 1 + draw(sizeof zeros)); break;
 	case 4: put_frame(c, CONTROL_CLOSE, 0, id, "", 0); break;
@@ -109,6 +136,7 @@ static void add_frame(struct conversation *c)
 	case 7: put_frame(c, CONTROL_WINDOW, 0, id, &number, 4); break;
 	case 8: put_frame(c, CONTROL_HANGUP, 0, id, "", 0); break;
 	case 9: put_frame(c, CONTROL_DATA, 0, id, flood, sizeof flood); break;
+	case 10: put_frame(c, RESTORE, 0, 0, "", 0); break;
 	}
 }
 
@@ -253,20 +281,47 @@ static int open_files(void)
 	return count;
 }
 
-static void talk(const struct conversation *c)
+/* A host that knows nothing yet. */
+static void meet(void)
 {
-	static char *env[] = {"PATH=/usr/bin:/bin", "HOME=/root", NULL};
-	static const struct settings settings = {.env = env, .workdir = "/"};
-	int pair[2], before = open_files();
+	int pair[2];
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		exit(2);
 	fcntl(pair[1], F_SETFL, O_NONBLOCK);
 	host = pair[0];
 	channel = pair[1];
+	opened = false;
 	memset(sessions, 0, sizeof sessions);
-	memset(hits, 0, sizeof hits);
 	have = 0;
 	greeted = false;
+}
+
+static void part(void)
+{
+	close(host);
+	if (!opened)
+		close(channel);
+}
+
+static void restore(void)
+{
+	/* an agent that gave up has closed it */
+	int old = opened && fcntl(channel, F_GETFD) >= 0 ? channel : -1;
+	part();
+	meet();
+	stale = old;
+	agent_work();
+	take_answers();
+}
+
+static void talk(const struct conversation *c)
+{
+	static char *env[] = {"PATH=/usr/bin:/bin", "HOME=/root", NULL};
+	static const struct settings settings = {.env = env, .workdir = "/"};
+	int before = open_files();
+	meet();
+	stale = -1;
+	memset(hits, 0, sizeof hits);
 	tracing = true;
 	agent_open(&settings);
 	take_answers();
@@ -276,6 +331,11 @@ static void talk(const struct conversation *c)
 		size_t length = CONTROL_HEADER + (size_t)h.length;
 		if (length > c->size - at)
 			length = c->size - at;
+		if (h.type == RESTORE) {
+			restore();
+			at += (uint32_t)length;
+			continue;
+		}
 		const uint8_t *content = c->bytes + at + CONTROL_HEADER;
 		/* a whole frame; otherwise the next frames would differ from the recorded ones */
 		bool flood = h.type == CONTROL_DATA && length == CONTROL_HEADER + h.length && h.length > 1 && content[0] == FLOOD;
@@ -295,7 +355,7 @@ static void talk(const struct conversation *c)
 		take_answers();
 	}
 	tracing = false;
-	close(host);
+	part();
 	agent_work(); /* gives up: a later one does nothing */
 	agent_work();
 	end_programs();

@@ -58,7 +58,7 @@ def conversations(seed: int) -> Finding | None:
 
 def requests(seed: int) -> Finding | None:
     """Conversations with the agent, likewise."""
-    program = compiled("agent", INIT_SRC, AGENT, "-Wl,--wrap=open")
+    program = compiled("agent", INIT_SRC, AGENT, "-Wl,--wrap=open,--wrap=read,--wrap=write")
     with tempfile.TemporaryDirectory() as files:
         box = Sandbox((Bind(program, "/build"), Bind(Path(files), "/build/files", writable=True)))
         return _run("agent", box, f"/build/files {seed} {AGENT_CONVERSATIONS}", seed)

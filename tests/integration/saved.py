@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nabla.core.paths import VMLINUX
+from nabla.policy import model
 
 from . import confined
+from .launcher import launch
 from .vm import Result, Vm
 
 PAGE = 4096
@@ -101,3 +103,22 @@ def private_kernel(folder: Path) -> Path:
     copy.write_bytes(data)
     os.chmod(copy, 0o755)
     return copy
+
+
+def check_confined(forged: Saved, folder: Path, strace: str) -> None:
+    """Start it, and find in the trace of its calls that none behind the filter is another than those of the policy."""
+    log = folder / "log"
+    words = forged.restored().but(options=(*forged.restored().options, "--timeout", "5")).argv()
+    prefix = (*confined.tracer(strace), "-f", "-ff", "-o", str(log))
+    launch(*words[1:], prefix=prefix)
+    (trace,) = (text for path in folder.glob("log.*") if "restore=fd:" in (text := path.read_text()))
+    before, behind = trace.split("seccomp(SECCOMP_SET_MODE_FILTER", 1)
+    assert "openat(" not in before.split("execveat(", 1)[1]
+    allowed = {call.name for call in model.load().calls}
+    result, *calls = behind.splitlines()
+    assert result.endswith("= 0")
+    host_calls = [line for line in calls if not line.startswith(("---", "+++"))]
+    foreign = [line for line in host_calls if line.split("(", 1)[0] not in allowed]
+    # A call that the filter forbids is the last one, and does not happen.
+    assert foreign in ([], host_calls[-1:]), foreign
+    assert not foreign or "+++ killed by SIGSYS" in calls[-1], trace

@@ -17,7 +17,7 @@ from verify import syscall_table
 from . import confined, saved
 from .confined import PROGRAM
 from .launcher import launch, refused
-from .saved import Saved, at, becomes, save, word
+from .saved import Saved, at, becomes, check_confined, save, word
 from .vm import Vm
 
 KILLED = 128 + signal.SIGSYS
@@ -238,25 +238,6 @@ def test_forged_registers(symbol: str, small: Saved, tmp_path: Path, strace: str
 @pytest.mark.parametrize("address", [0, 1 << 63, 0x60000000])
 def test_forged_addresses(address: int, small: Saved, tmp_path: Path, strace: str) -> None:
     check_confined(small.forge(tmp_path / "s", (saved.RESUME_AT, word(address) * 8)), tmp_path, strace)
-
-
-def check_confined(forged: Saved, folder: Path, strace: str) -> None:
-    """Start it, and check in the trace of its calls that only the policy's calls follow the filter's installation."""
-    log = folder / "log"
-    words = forged.restored().but(options=(*forged.restored().options, "--timeout", "5")).argv()
-    prefix = (*confined.tracer(strace), "-f", "-ff", "-o", str(log))
-    launch(*words[1:], prefix=prefix)
-    (trace,) = (text for path in folder.glob("log.*") if "restore=fd:" in (text := path.read_text()))
-    before, behind = trace.split("seccomp(SECCOMP_SET_MODE_FILTER", 1)
-    assert "openat(" not in before.split("execveat(", 1)[1]
-    allowed = {call.name for call in model.load().calls}
-    result, *calls = behind.splitlines()
-    assert result.endswith("= 0")
-    host_calls = [line for line in calls if not line.startswith(("---", "+++"))]
-    foreign = [line for line in host_calls if line.split("(", 1)[0] not in allowed]
-    # A call that the filter forbids is the last one, and does not happen.
-    assert foreign in ([], host_calls[-1:]), foreign
-    assert not foreign or "+++ killed by SIGSYS" in calls[-1], trace
 
 
 # Programs with a damaged header: the number of segments, then the place and the sizes of the first one.
