@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that take all memory, in 1,000 rounds (bench/guest/hunger.c): the machine goes on, and who has little lives.
+"""Processes that take all memory, in 1,000 rounds (bench/guest/hunger.c): small processes and the VM survive.
 
 In turn, memory goes by malloc, mmap, forks, threads, /tmp, memfds, sockets, pipes, the page cache and shared mappings,
 each with 1 to 50 processes. Processes that have little must outlive each round, whether they are older or younger than
@@ -30,7 +30,7 @@ REPORT = re.compile(r"^mixed: worst answer (\d+) ms, (\d+) starts refused, (\d+)
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What the program reports. `key`: digest of the inputs; `worst`: the longest wait for an answer in milliseconds."""
+    """The program's report. `key`: digest of the inputs; `worst`: the longest wait for an answer in milliseconds."""
 
     key: str
     rounds: int
