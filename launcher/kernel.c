@@ -96,7 +96,7 @@ static void add_disks(struct words *words, const struct options *o)
 		add(words, "stream%zu=fd:%zu,share%zu", i, FD_STREAM + i, i);
 	if (o->name)
 		add(words, "stream%d=fd:%d,control", SHARES_MAX, FD_CONTROL);
-	else if (o->save_boot) /* starts with --name go on from it, too */
+	else if (o->save_boot) /* starts with --name use this snapshot, too */
 		add(words, "control=later");
 	if (o->disks[0].directory) {
 		add(words, "root=share%d", SHARE_ROOT);

@@ -55,8 +55,8 @@ Root-Is-Purelib: false
 
 def _sources() -> dict[str, Path]:
     """The files of the package: names in the wheel, and where they are."""
-    found = sorted(path for path in PYTHON_PACKAGE.rglob("*") if path.suffix == ".py" or path.name == "py.typed")
-    return {f"{NAME}/{path.relative_to(PYTHON_PACKAGE)}": path for path in found}
+    modules = sorted(path for path in PYTHON_PACKAGE.rglob("*") if path.suffix == ".py" or path.name == "py.typed")
+    return {f"{NAME}/{path.relative_to(PYTHON_PACKAGE)}": path for path in modules}
 
 
 def task_wheel() -> TaskDict:
@@ -81,11 +81,11 @@ def python_version(version: str) -> str:
     >>> python_version("1.2.3"), python_version("1.2.3-dev"), python_version("1.2.3-rc1"), python_version("1.2.3-dev-x")
     ('1.2.3', '1.2.3.dev0', '1.2.3rc1', '1.2.3.dev0+x')
     """
-    found = _VERSION.fullmatch(version)
-    if not found:
+    match = _VERSION.fullmatch(version)
+    if not match:
         number, _, rest = version.partition("-")
         return f"{number}+{rest.lower()}"
-    number, kind, local = found.groups()
+    number, kind, local = match.groups()
     text = number + {"dev": ".dev0", None: ""}.get(kind, str(kind))
     return f"{text}+{local.lower()}" if local else text
 

@@ -35,14 +35,14 @@ def execute(code: str, names: dict[str, object]) -> str:
 @contextlib.contextmanager
 def captured() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     """Yield two files that get what this process and its children write to their standard streams."""
-    kept = [os.dup(stream) for stream in (1, 2)]
+    saved = [os.dup(stream) for stream in (1, 2)]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         for stream, file in ((1, out), (2, err)):
             os.dup2(file.fileno(), stream)
         try:
             yield out, err
         finally:
-            for stream, old in zip((1, 2), kept, strict=True):
+            for stream, old in zip((1, 2), saved, strict=True):
                 os.dup2(old, stream)
                 os.close(old)
 

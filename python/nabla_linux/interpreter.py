@@ -37,13 +37,13 @@ class CodeResult:
 def decode(result: CommandResult) -> CodeResult:
     """Take an answer apart. Raises `ProtocolError` unless it has exactly the bytes that it announces."""
     line, _, rest = result.stdout.partition("\n")
-    found = LENGTHS.fullmatch(line)
-    if not found:
+    match = LENGTHS.fullmatch(line)
+    if not match:
         raise ProtocolError("the interpreter in the guest has ended")
     answer = rest.encode()
-    lengths = [int(each) for each in found.groups()]
+    lengths = [int(each) for each in match.groups()]
     if sum(lengths) != len(answer):
-        raise ProtocolError("the interpreter in the guest sent an answer of another length than it announced")
+        raise ProtocolError("the interpreter in the guest sent an answer whose length differs from the announced one")
     texts, at = [], 0
     for length in lengths:
         texts.append(answer[at : at + length].decode(errors="replace"))

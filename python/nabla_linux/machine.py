@@ -36,7 +36,7 @@ class Settings:
     nabla_run: Path
 
     def restored_from(self, snapshot: Path) -> Settings:
-        """Return the settings of a sandbox that goes on where another one was saved."""
+        """Return the settings of a sandbox that continues from the saved state of another one."""
         return replace(self, snapshot=snapshot, memory=None)
 
     @classmethod

@@ -32,10 +32,10 @@ def nabla_run(given: str | os.PathLike[str] | None = None) -> Path:
     if explicit:
         return Path(explicit)
     own = FOLDER / "nabla-run"
-    found = str(own) if own.exists() else shutil.which("nabla-run")
-    if not found:
+    program = str(own) if own.exists() else shutil.which("nabla-run")
+    if not program:
         raise StartError("nabla-run is neither in the package nor on PATH; set NABLA_RUN to its path")
-    return Path(found)
+    return Path(program)
 
 
 def image() -> Path:

@@ -107,7 +107,7 @@ class Sandbox:
         return numbers_of(self._ask(wire.ASK_STATS))
 
     def snapshot(self, file: str | os.PathLike[str]) -> Path:
-        """Save the VM, with all its programs, in a new file, and go on. Possible once in the life of a sandbox.
+        """Save the VM, with all its programs, in a new file and continue. A sandbox can be saved once.
 
         `Sandbox.create(image, snapshot=file)` starts others from it. Commands that run now are in none of them. Raises
         `SnapshotError`.
@@ -117,7 +117,7 @@ class Sandbox:
         return Path(file)
 
     def fork(self, count: int = 1) -> list[Sandbox]:
-        """Save the VM as `snapshot` does, and return new sandboxes that go on from there."""
+        """Save the VM as `snapshot` does, and return new sandboxes that continue from that state."""
         self._save()
         copy = self._machine.own_copy()
         try:

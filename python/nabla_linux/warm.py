@@ -24,14 +24,14 @@ def warm_python(
 ) -> Path:
     """Return a snapshot of a sandbox on `image` whose Python has started and has imported `modules`.
 
-    The first call makes it, which takes as long as that; the file stays in `parts.cache_folder()`. A file that does
-    not fit any more, as after a change of the image, is made again. Raises `SandboxError`.
+    The first call creates it, which takes as long as the start of Python; the file stays in `parts.cache_folder()`. A
+    file that no longer fits, as after a change of the image, is created again. Raises `SandboxError`.
     """
     words = tuple(modules)
     used = Path(image) if image is not None else parts.image()
     program = parts.nabla_run(nabla_run)
-    told = [str(used.resolve()), str(program.resolve()), memory, *words]
-    name = hashlib.sha256("\0".join(told).encode()).hexdigest()[:32]
+    inputs = [str(used.resolve()), str(program.resolve()), memory, *words]
+    name = hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:32]
     target = parts.cache_folder() / f"{name}.snap"
     if target.exists() and _fits(target, used, program):
         return target

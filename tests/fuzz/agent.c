@@ -5,8 +5,9 @@
  *
  *   agent FOLDER SEED ROUNDS    FOLDER: empty, everything in it may be destroyed
  *
- * What the agent answers has to be frames of the protocol, of sessions that the host began, and no more data than it has credit
- * for, also after the VM was restored, with a new channel; at the end of the channel it gives everything back. Ends with status 0; a finding ends it by a sanitizer or by abort().
+ * The agent may answer only with frames of the protocol, in sessions that the host began, and only with data for which it
+ * has credit, also on the new channel of a restored VM; at the end of the channel, it frees everything. Ends with status 0;
+ * a finding ends it by a sanitizer or by abort().
  */
 #include "agent.h"
 #include "control_wire.h"
@@ -26,7 +27,7 @@
 /* Data that starts with this byte is repeated as often as the next byte says: more than windows hold. */
 #define FLOOD 0xf1
 
-/* A frame of this type stands for the moment at which the VM is saved, and goes on as a restored one. */
+/* A frame of this type stands for the moment at which the VM is saved and then restored. */
 #define RESTORE 0xf2
 
 static int channel = -1, host = -1;

@@ -32,7 +32,7 @@ STDIN = bytes(200_000)
 
 
 class Replay:
-    """A peer that says what it is going to say, whatever it is told."""
+    """A peer that sends its prepared data and ignores what it receives."""
 
     def __init__(self, said: bytes, draw: random.Random) -> None:
         self._said = said
@@ -97,16 +97,16 @@ def damaged(said: bytes, draw: random.Random) -> bytes:
 
 def command(peer: Any, stdin: bytes = b"") -> CommandResult:
     """Run a command; return its result."""
-    told: list[bytes] = []
+    received: list[bytes] = []
     running = session.Session(OUTPUT_MAX)
     commands.check_started(["x"], peer.drive(running.start(b"")))
-    running.take[1] = told.append
+    running.take[1] = received.append
     if stdin:
         peer.drive(running.write(stdin))
         peer.drive(running.close_input())
     peer.drive(running.wait())
     assert sum(map(len, running.output[1])) <= OUTPUT_MAX
-    assert told == running.output[1]
+    assert received == running.output[1]
     result = commands.result_of(running)
     assert 0 <= result.exit_code <= 255
     return result
@@ -143,7 +143,7 @@ USES: tuple[Callable[[Any], object], ...] = (stats, code, read, write, names, co
 
 @contextlib.contextmanager
 def said_by(said: bytes) -> Iterator[connection.Connection]:
-    """Yield a connection whose other end says this, and reads what it is told."""
+    """Yield a connection whose other end sends this data, and reads all messages."""
     ours, theirs = socket.socketpair()
 
     def talk() -> None:
@@ -189,7 +189,7 @@ class Lines:
 
 
 def conversations(seed: int) -> Finding | None:
-    """Conversations of one seed; the later ones are made of those that reached most code."""
+    """Conversations of one seed; the later ones are mutations of those that reached most code."""
     draw = random.Random(seed)
     corpus, lines = [b""], Lines()
     for number in range(CONVERSATIONS + SOCKETS):

@@ -111,7 +111,7 @@ static void test_impossible(void)
 	CHECK(mmap(LOW, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED &&
 		      at(LOW, PAGE, MAP_FIXED_NOREPLACE) == LOW, "shared memory without a file cannot be there");
 	munmap(LOW, PAGE);
-	CHECK(at((char *)MB, MB, MAP_FIXED) == (char *)MB && all_bytes((char *)MB, MB, 0), "from 1 MB on, all can be had");
+	CHECK(at((char *)MB, MB, MAP_FIXED) == (char *)MB && all_bytes((char *)MB, MB, 0), "all addresses from 1 MB on are available");
 	munmap((char *)MB, MB);
 }
 

@@ -26,7 +26,7 @@ from .vm import Vm
 
 KILLED = 128 + signal.SIGSYS
 
-# a shell reports how nabla-snapshot ended to a standard error that nobody reads any more
+# a shell reports the status of nabla-snapshot on a standard error that nobody reads
 HUP = 'exec 2>/dev/null; trap "echo hup >/tmp/hup; exit" HUP; nabla-snapshot; while :; do sleep 0.01; done'
 
 
@@ -71,7 +71,7 @@ def test_sessions_in_restored_vms(warm: Saved) -> None:
 
 
 def test_without_a_name_and_with_one_again(minimal: Vm, tmp_path: Path) -> None:
-    """The agent waits as long as there is no host that speaks to it."""
+    """The agent waits until a host connects to it."""
     # the VM's own command saves it as soon as that is possible, in each VM
     script = "while :; do nabla-snapshot 2>/dev/null && echo >>/tmp/saves; sleep 0.01; done"
     with original(minimal, tmp_path / "1.snap", "sh", "-c", script) as vm:
@@ -83,7 +83,7 @@ def test_without_a_name_and_with_one_again(minimal: Vm, tmp_path: Path) -> None:
 
 
 def test_what_was_on_the_way(minimal: Vm, tmp_path: Path) -> None:
-    """Sessions of the saved VM go on. In a restored one their programs get SIGHUP, as if their clients had gone."""
+    """Sessions of the saved VM continue. In a restored VM, their programs get SIGHUP."""
     with original(minimal, tmp_path / "s.snap", "sleep", "100000") as vm:
         busy = vm.started("sh", "-c", "cat | wc -c", options=("-i",))
         assert busy.stdin and busy.stdout

@@ -34,7 +34,7 @@ def sandbox(python_image: Path) -> Iterator[nabla_linux.Sandbox]:
 
 
 def test_snapshot(minimal: Vm, tmp_path: Path) -> None:
-    """Any number of sandboxes go on from a file, which belongs to its owner alone; each has what is given to it."""
+    """Any number of sandboxes start from a file, which only its owner can read; each has its own settings."""
     with Sandbox.create(minimal.image, memory="64M", env={"A": "1"}, nabla_run=NABLA_RUN) as first:
         first.files.write("/root/file", "before")
         first.commands.run("echo disk >/etc/new; (while :; do sleep 0.01; done) >/dev/null 2>&1 &")
@@ -82,7 +82,7 @@ def test_a_guest_cannot_change_a_snapshot_later(testing: Vm, tmp_path: Path) -> 
 
 
 def test_fork(sandbox: nabla_linux.Sandbox) -> None:
-    """Forks have all variables and programs, and go different ways. The one that was forked goes on."""
+    """Forks have all variables and programs, and diverge. The original continues."""
     sandbox.run_code("x = [1]")
     forks = sandbox.fork(3)
     try:

@@ -87,7 +87,7 @@ class AsyncSandbox:
             self._machine.clean()
 
     async def pause(self) -> None:
-        """Stop the VM's process; the guest's clock goes on."""
+        """Stop the VM's process; the guest's clock keeps running."""
         await self._ask(wire.ASK_PAUSE)
 
     async def resume(self) -> None:
@@ -99,13 +99,13 @@ class AsyncSandbox:
         return numbers_of(await self._ask(wire.ASK_STATS))
 
     async def snapshot(self, file: str | os.PathLike[str]) -> Path:
-        """Save the VM in a new file, and go on. See `Sandbox.snapshot`."""
+        """Save the VM in a new file and continue. See `Sandbox.snapshot`."""
         await self._save()
         await asyncio.to_thread(self._machine.copy_saved, Path(file))
         return Path(file)
 
     async def fork(self, count: int = 1) -> list[AsyncSandbox]:
-        """Save the VM as `snapshot` does, and return new sandboxes that go on from there."""
+        """Save the VM as `snapshot` does, and return new sandboxes that continue from that state."""
         await self._save()
         copy = await asyncio.to_thread(self._machine.own_copy)
         try:
