@@ -179,8 +179,7 @@ class View:
         return [f" {row}" for row in rows]
 
     def frame(self, size: tuple[int, int], guest: Sequence[str], panel: Sequence[str]) -> list[str]:
-        """Return the rows of the whole window. The panel keeps its column even if the terminal renders a character
-        wider."""
+        """Return the rows of the whole window. The panel keeps its column whatever the width of a character."""
         areas = layout(*size)
         if areas.panel is None:
             return list(guest)

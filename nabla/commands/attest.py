@@ -57,8 +57,7 @@ def attest(signer: str, output: str, folders: list[str]) -> None:
 
 
 def _read(release: Path) -> tuple[Statement, str]:
-    """Return a release's statement and the sha256 of its file. The release need not be trusted, but must be
-    consistent."""
+    """Return a release's statement and the sha256 of its file. It need not be trusted, but must be consistent."""
     if not (release / layout.SUMS).is_file():
         raise ConfigError(f"{release} is not a release", f"a release has a file {layout.SUMS}")
     seen = trust.examine_bytes(release, release / layout.SIGNERS)
@@ -139,8 +138,7 @@ def _explain(result: rebuild.Comparison, release: Path, stated: Statement) -> st
 
 
 def _inputs() -> Mapping[str, set[str]]:
-    """Return, for each path in the release, the other paths in it from which it was built, by the records of the
-    tasks."""
+    """Return path in the release -> the other paths from which it was built, by the records of the tasks."""
     inside = _paths()
     makers = {output: record for record in comparison.Checkout(ROOT).records().values() for output in record.outputs}
     inputs: dict[str, set[str]] = {}

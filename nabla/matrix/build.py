@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`doit matrix FILE`: build and test each variant in its own checkout, and write one page with the results.
 
-    out/matrix/<variant>/ the checkout, a clone with the variant's changes; its outputs are kept
-    out/matrix/<variant>.log the output of its build and test out/matrix/index.html the page; results.json contains the
-    same data
+    out/matrix/<variant>/       the checkout, a clone with the variant's changes; its outputs are kept
+    out/matrix/<variant>.log    the output of its build and test
+    out/matrix/index.html       the page; results.json contains the same data
 
 All checkouts share the cache of results, so a variant builds only what its change affects. With --farm, workers build.
 """

@@ -80,8 +80,7 @@ def check(loaded: PackageRecipe, image: Path, record: Path, log: Path) -> CheckR
 
 
 def counts(lines: Sequence[str]) -> tuple[int, int] | None:
-    """Return the numbers of tests and of failed tests from the last line that reports them; None without such a
-    line."""
+    """Return the numbers of tests and of failed tests from the last line that reports them, or None."""
     for line in reversed(lines):
         if match := _COUNTED.fullmatch(line.strip()):
             return int(match[1]), int(match[2])

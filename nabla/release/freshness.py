@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Publish releases in a folder for a web server, with metadata of The Update Framework (TUF), written by its reference
-library.
+"""Publish releases in a folder for a web server, with metadata of The Update Framework (TUF).
+
+Its reference library writes the metadata.
 
     metadata/N.root.json                     the keys of all roles, signed by a threshold of root keys
     metadata/N.targets.json                  length and sha256 of every file below releases/ and apk/
@@ -108,8 +109,7 @@ class Site:
         self._write(self.staged, Metadata(following))
 
     def changes(self) -> Iterator[str]:
-        """Describe the staged root: its keys, in the format of `ssh-keygen -l`, and which of them are new or
-        removed."""
+        """Describe the staged root: its keys, in the format of `ssh-keygen -l`, marked if new or removed."""
         new = self._staged().signed
         old = self._current("root").signed if self._versions("root") else None
         yield f"root {new.version}, expires {new.expires:%Y-%m-%d}"
@@ -158,8 +158,7 @@ class Site:
         return newest
 
     def refresh(self, private: Sequence[Path]) -> datetime:
-        """Sign snapshot and timestamp again, so that they expire later; return the date from which clients refuse
-        them."""
+        """Sign snapshot and timestamp again; return the date from which clients will refuse them."""
         expiries: list[datetime] = [self._current(role).signed.expires for role in ("root", "targets")]
         signers = self._signers(private, ROLES[2:])
         self._write_role("snapshot", self._link("targets", "snapshot"), signers)

@@ -127,8 +127,7 @@ def unpack(job: Job, name: str) -> None:
 
 
 def _deferred(name: str) -> bool:
-    """Return whether a build root is unpacked only for the first step that runs in it: all results may come from a
-    store."""
+    """Return whether only the first step that runs unpacks the build root: stores may have all results."""
     return bool(settings.load().stores) and name != "vary"
 
 

@@ -3,8 +3,8 @@
 
 <root>/sha256/ab/abcd…    complete, checked files, never changed
 <root>/partial/abcd….part unfinished downloads
-<root>/damaged/abcd….1 entries whose content no longer had their digest, for the user to inspect <root>/locks/abcd… lock
-files: concurrent processes wait for each other instead of fetching twice
+<root>/damaged/abcd….1    entries whose content no longer had their digest, for the user to inspect
+<root>/locks/abcd…        lock files: concurrent processes wait for each other instead of fetching twice
 """
 
 from __future__ import annotations

@@ -56,8 +56,7 @@ def task_bump() -> Iterator[TaskDict]:
 
 
 def take(name: str, words: list[str], keep: bool) -> None:
-    """Update a recipe to another version. Raises `FetchError`, `RecipeError`, `PatchError`, with the recipe
-    unchanged."""
+    """Update a recipe to another version; `FetchError`, `RecipeError` and `PatchError` leave it unchanged."""
     if len(words) != 1:
         raise RecipeError("a bump needs the new version", f"doit bump:{name} 1.2.3")
     _take(recipe.load(name), words[0], keep)

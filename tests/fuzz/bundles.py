@@ -50,8 +50,7 @@ def compiled() -> Path:
 
 
 def configurations(seed: int) -> Finding | None:
-    """Configurations from one seed; the first ones are nearly valid, the later ones mutate those that reached most
-    code."""
+    """Configurations from one seed; the first ones are nearly valid, later ones mutate those that reached most code."""
     script = f"ASAN_OPTIONS=detect_leaks=0 ./bundles {seed} {CONFIGURATIONS}"  # the reader never frees what it keeps
     try:
         Sandbox((Bind(compiled(), "/build"),)).run(script, title="the reader of configurations")

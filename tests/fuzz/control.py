@@ -50,8 +50,7 @@ def compiled(fuzzer: str, sources: Path, tested: tuple[str, ...], link: str = ""
 
 
 def conversations(seed: int) -> Finding | None:
-    """Conversations with the broker from one seed; the first are short, later ones mutate those that reached most
-    code."""
+    """Conversations with the broker from one seed; the first are short, later ones mutate the best of them."""
     box = Sandbox((Bind(compiled("control", LAUNCHER_SRC, BROKER), "/build"),))
     return _run("control", box, f"{seed} {CONVERSATIONS}", seed)
 

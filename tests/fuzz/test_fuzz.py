@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A few seconds of each fuzzer, from fixed seeds, and all findings of fuzzers so far. `doit fuzz` runs them for
-longer."""
+"""A few seconds of each fuzzer, from fixed seeds, and all findings of fuzzers so far. `doit fuzz` runs longer."""
 
 from __future__ import annotations
 

@@ -252,8 +252,7 @@ class Client:
 def connect(
     stand_in: Path, folder: Path, *options: str, prefix: tuple[str, ...] = (), hello: bool = True, **settings: object
 ) -> Iterator[Client]:
-    """Start nabla-run with the stand-in instead of a kernel and `folder` as the root, and connect to its file
-    server."""
+    """Start nabla-run with the stand-in and `folder` as the root, and connect to its file server."""
     words = [*prefix, str(NABLA_RUN), "--kernel", str(stand_in), "--init", "/", *options, str(folder)]
     process = subprocess.Popen(  # type: ignore[call-overload]
         [*words, "--", f"bridge={FIRST_STREAM}"],

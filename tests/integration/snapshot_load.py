@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs in the guest: saves the VM under load, checks in the original and in each restored VM that nothing is lost or
-goes backward."""
+"""Runs in the guest: saves the VM under load, and checks that no VM loses anything or goes backward."""
 
 import os
 import secrets

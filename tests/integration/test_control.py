@@ -192,8 +192,7 @@ def on_a_terminal(vm: Named, script: str) -> AbstractContextManager[Terminal]:
 
 
 def test_a_terminal_that_is_stopped(vm: Named) -> None:
-    """By another program; the key for it belongs to the guest. The host's terminal is in its original mode until nabla
-    continues."""
+    """By another program, as the guest gets the key. The host's terminal has its own mode until nabla continues."""
     with on_a_terminal(vm, "echo up; read x; stty size; exit 4") as host:
         host.read_until(b"up\r\n")
         until(host.is_raw)

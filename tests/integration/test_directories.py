@@ -111,8 +111,7 @@ print(os.fstat(old.fileno()).st_size, os.fstat(gone.fileno()).st_size, os.stat("
 
 
 def test_changes_of_the_host_are_seen(minimal: Vm, share: Path) -> None:
-    """Content, size, new and removed names, replaced files and directories; with `:cache` the guest may miss
-    changes."""
+    """Content, size, new and removed names, replaced files and directories; with `:cache` perhaps not."""
     write(share / "file", "1")
     script = "cd /work; cat file; mkdir -p d; for i in 1 2 3 4; do echo; read x; cat file; ls; done; cat d/in"
     words = mounted(minimal, f"{share}:/work").argv("/bin/sh", "-c", script)

@@ -158,8 +158,7 @@ def test_what_cannot_be_answered_ends_the_connection(target: Place, stand_in: Pa
 
 
 def test_forgetting_is_not_answered(target: Place, stand_in: Path) -> None:
-    """A flood of it, for existing and unknown fids, costs the server nothing, and every other request gets its
-    answer."""
+    """A flood of it, for existing and unknown fids, costs the server nothing, and other requests are answered."""
     target.make("file")
     with connect(stand_in, target.share) as client:
         server = server_of(client)

@@ -279,8 +279,7 @@ def test_nothing_of_the_command_is_saved(minimal: Vm, cache: Cache) -> None:
 
 
 def test_changed_image(minimal: Vm, cache: Cache, copy_of: Callable[[str], Path]) -> None:
-    """The command reads the contents of its image, even if size and time of modification equal those of another
-    image."""
+    """The command reads its own image, even if size and time of modification equal those of another."""
     image = copy_of("minimal")
     vm = Vm(image, memory="64M")
     vm.check("echo 1 >/root/number")

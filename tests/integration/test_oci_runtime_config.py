@@ -195,8 +195,7 @@ def test_proc_of_an_image_is_a_link(bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_memory_file_systems(bundle: Bundle, tmp_path: Path) -> None:
-    """The guest mounts a tmpfs; the host does if other mounts are below it, or if it starts with the files that it
-    hides."""
+    """The guest mounts a tmpfs; the host does if other mounts are below it, or with `tmpcopyup`."""
     root = bundle.folder / "rootfs"
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "file").write_text("data\n")

@@ -81,8 +81,7 @@ def test_is_optional(name: str) -> None:
     ],
 )
 def test_what_fails(test: Case, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Different output, a failed status, a program that the package does not contain, a package that is not
-    installed."""
+    """Different output, a failed status, a program that is not in the package, a package that is not installed."""
     monkeypatch.setattr(package_tests, "load", lambda _name: Suite(test=(test,)))
     with pytest.raises(PackageTestError) as caught:
         package_tests.check("tree", tmp_path / "result", tmp_path / "log")

@@ -23,8 +23,7 @@ pytestmark = pytest.mark.buildroot
 
 
 def test_contents(tmp_path: Path) -> None:
-    """The archive contains everything that recipes and locks pin, once, with its sum; two archives have the same
-    bytes."""
+    """Everything that recipes and locks pin, once, with its sum; two archives have the same bytes."""
     one = source_archive.write(tmp_path / "one", only=["musl", "busybox"])
     two = source_archive.write(tmp_path / "two", only=["busybox", "musl"])
     assert digest.sha256_file(one) == digest.sha256_file(two)

@@ -25,8 +25,7 @@ class IncomparableError(Exception):
 
 
 class ApkOrder:
-    """apk's order of versions. `learn` compares thousands of pairs with one call of apk. `root`: the sandbox with
-    apk."""
+    """apk's order of versions. `learn` compares thousands of pairs by one call. `root`: the sandbox with apk."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

@@ -57,8 +57,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 @dataclasses.dataclass(frozen=True)
 class StoreSettings:
-    """One store. `timeout`: seconds without an answer; `min_rate`: bytes per second, below which a transfer is
-    aborted."""
+    """One store. `timeout`: seconds without an answer; `min_rate`: bytes per second that a transfer needs."""
 
     url: str
     push: bool = False

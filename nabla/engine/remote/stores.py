@@ -152,8 +152,7 @@ def all_stores() -> list[Transport]:
 
 
 def _allow_own_key(current: Settings) -> None:
-    """Write the default file of allowed signers with the user's key; an existing or configured file is left
-    unchanged."""
+    """Write the default file of allowed signers with the user's key; keep an existing or configured file."""
     if current.allowed_signers != settings.default_signers() or current.allowed_signers.exists():
         return
     public = keys.ensure_key()[1].read_text(encoding="ascii")

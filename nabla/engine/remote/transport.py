@@ -44,8 +44,7 @@ class Transport(Protocol):
     settings: StoreSettings
 
     def fetch(self, name: str, target: Path, limit: int, title: str) -> bool:
-        """Write a file of the store to `target`, after the bytes that it already contains; return False if it is
-        absent.
+        """Append a file of the store to the bytes in `target`; return False if it is absent.
 
         Raises `StoreError`, also for more than `limit` bytes, and `DiskFullError`.
         """

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Releases with TUF metadata, on a real web server: the releases and attacks that the real client accepts and
-refuses."""
+"""Releases with TUF metadata, on a real web server: the real client accepts releases and refuses attacks."""
 
 from __future__ import annotations
 
