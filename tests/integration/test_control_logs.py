@@ -81,7 +81,7 @@ def test_a_terminal_is_not_kept(minimal: Vm, tmp_path: Path) -> None:
         result = vm.nabla("logs", "vm")
         assert result.returncode == OWN_ERROR
         assert result.stderr == (
-            "nabla: VM vm writes to a terminal, and nothing is tail (start it with its output to a file or a pipe)\n"
+            "nabla: VM vm writes to a terminal, and nothing is kept (start it with its output to a file or a pipe)\n"
         )
     os.close(own)
     os.close(other)
