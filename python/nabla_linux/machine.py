@@ -198,6 +198,12 @@ def gone(error: OSError) -> ProtocolError:
     return ProtocolError(f"the sandbox has ended, or does not answer: {error.strerror}")
 
 
+def check_savable(settings: Settings) -> None:
+    """Raise `SnapshotError` if no such VM can be saved."""
+    if settings.mounts:
+        raise SnapshotError("a sandbox with a directory of the host cannot be saved")
+
+
 def check_saved(output: str, errors: str, status: int) -> None:
     """Raise `SnapshotError` if nabla-snapshot did not save the VM."""
     if status or output.strip() != "original":

@@ -16,7 +16,7 @@ from .connection import Connection
 from .errors import SandboxError, StartError
 from .files import Files
 from .interpreter import CodeResult, Interpreter
-from .machine import START_S, Machine, Settings, check_saved, gone, pauses
+from .machine import START_S, Machine, Settings, check_savable, check_saved, gone, pauses
 from .session import ask, numbers_of
 
 
@@ -134,6 +134,7 @@ class Sandbox:
         return self._interpreter.run(code, timeout)
 
     def _save(self) -> None:
+        check_savable(self._machine.settings)
         done = self.commands.run(["nabla-snapshot"])
         check_saved(done.stdout, done.stderr, done.exit_code)
 

@@ -153,6 +153,7 @@ def test_output_is_bounded(sandbox: nabla_linux.Sandbox) -> None:
 def test_options_of_the_vm(minimal: Vm, tmp_path: Path) -> None:
     """A directory of the host and none of its neighbors; what nabla-run refuses is its message."""
     (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o777)  # root's VMs run as another user
     (tmp_path / "shared" / "in").write_text("from the host")
     (tmp_path / "secret").write_text("x")
     mounts = [f"{tmp_path}/shared:/work", f"{PACKAGE}:/package:ro"]
@@ -183,14 +184,18 @@ def test_ports(minimal: Vm) -> None:
         port = free.getsockname()[1]
     ports = [f"127.0.0.1:{port}:80"]
     with Sandbox.create(minimal.image, memory="64M", network="user", ports=ports, nabla_run=NABLA_RUN) as sandbox:
-        sandbox.commands.run("echo answer >/tmp/a; (while :; do nc -l -p 80 </tmp/a; done) >/dev/null 2>&1 &")
-        until(lambda: answer_of(port) == b"answer\n")
+        sandbox.files.make_dir("/tmp/pages")
+        sandbox.files.write("/tmp/pages/index.html", "answer")
+        sandbox.commands.run("httpd -p 80 -h /tmp/pages")
+        until(lambda: answer_of(port).endswith(b"answer"))
 
 
 def answer_of(port: int) -> bytes:
-    """Return what a server sends at first; nothing if there is none."""
+    """Return what a web server sends; nothing if there is none."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 10) as peer:
-        return peer.recv(100)
+        peer.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        with peer.makefile("rb") as answer:
+            return answer.read()
     return b""
 
 

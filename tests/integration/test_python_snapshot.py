@@ -104,7 +104,7 @@ CODE = {
     "value": ("1 + 1", ("2", "", "", None)),
     "none": ("print('a'); None", ("", "a\n", "", None)),
     "statements": ("def f(n):\n    return n * 2\nf(3)", ("6", "", "", None)),
-    "children": ("import os\nos.system('echo out; echo err >&2')\n", ("", "out\n", "err\n", None)),
+    "children": ("import os\nos.system('echo out; echo err >&2')\n", ("0", "out\n", "err\n", None)),
     "exception": ("print('a')\n1 / 0", ("", "a\n", "", 'File "<code>", line 2, in <module>')),
     "syntax": ("def", ("", "", "", "SyntaxError")),
     "exit": ("import sys\nsys.exit(3)", ("", "", "", "SystemExit: 3")),

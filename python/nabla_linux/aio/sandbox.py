@@ -15,7 +15,7 @@ from .. import interpreter, wire
 from ..commands import CommandResult
 from ..errors import SandboxError, SandboxTimeout, StartError
 from ..interpreter import CodeResult
-from ..machine import START_S, Machine, Settings, check_saved, gone, pauses
+from ..machine import START_S, Machine, Settings, check_savable, check_saved, gone, pauses
 from ..session import ask, numbers_of
 from .streams import AsyncCommands, AsyncConnection, AsyncFiles
 
@@ -132,6 +132,7 @@ class AsyncSandbox:
             raise interpreter.too_late(timeout) from None
 
     async def _save(self) -> None:
+        check_savable(self._machine.settings)
         done = await self.commands.run(["nabla-snapshot"])
         check_saved(done.stdout, done.stderr, done.exit_code)
 
