@@ -52,7 +52,7 @@ CASES: list[tuple[Change, str]] = [
     (properties("root.path", "nowhere"), "root.path"),
     (properties("root.path", "config.json"), "is not a directory"),
     (properties("root.path", "/"), "the host's own root cannot be shared"),
-    (properties("hostname", "a b"), "hostname: 'a b' has other characters"),
+    (properties("hostname", "a b"), "hostname: 'a b' contains characters other than"),
     (properties("hostname", "x" * 65), "hostname: has more than 64 characters"),
     (properties("annotations", {"": "x"}), "annotations: has an empty key"),
     (properties("annotations", {"a": 1}), "annotations.a: must be of type string"),
