@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import select
 import shutil
 import subprocess
@@ -86,22 +87,23 @@ class Machine:
     def __init__(self, settings: Settings) -> None:
         """Start it. Raises `StartError`."""
         self.settings = settings
-        self.folder = Path(tempfile.mkdtemp(prefix="nabla-"))
+        # files of a disk take more time than the rest of a start
+        self.folder = Path(tempfile.mkdtemp(prefix="nabla-", dir=memory_folder()))
         self.path = self.folder / "nabla" / NAME
-        self._saved = self.folder / "saved"
-        self._copies = 0
-        with open(self.folder / "log", "wb") as log:
-            try:
-                self.process = subprocess.Popen(
-                    settings.words(self._saved),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env={**os.environ, "XDG_RUNTIME_DIR": str(self.folder)},
-                )
-            except OSError as error:
-                shutil.rmtree(self.folder)
-                raise StartError(f"{settings.nabla_run}: {error.strerror}") from None
+        # a snapshot is large, and such folders are not
+        self.saved = Path(tempfile.gettempdir(), f"nabla-{secrets.token_hex(16)}.saved")
+        self._log = os.memfd_create("nabla-run")
+        try:
+            self.process = subprocess.Popen(
+                settings.words(self.saved),
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                env={**os.environ, "XDG_RUNTIME_DIR": str(self.folder)},
+            )
+        except OSError as error:
+            self.clean()
+            raise StartError(f"{settings.nabla_run}: {error.strerror}") from None
 
     @property
     def address(self) -> str:
@@ -118,8 +120,7 @@ class Machine:
 
     def log(self) -> str:
         """Return what nabla-run printed."""
-        with open(self.folder / "log", errors="replace") as stream:
-            return stream.read(4096).strip()
+        return os.pread(self._log, 4096, 0).decode(errors="replace").strip()
 
     def running(self) -> bool:
         """Return whether the VM runs."""
@@ -138,12 +139,16 @@ class Machine:
         return not self.running()
 
     def clean(self) -> None:
-        """Remove the folder. The process must have ended."""
+        """Remove all files. The process must have ended."""
+        if self._log >= 0:
+            os.close(self._log)
+            self._log = -1
         shutil.rmtree(self.folder, ignore_errors=True)
+        self.saved.unlink(missing_ok=True)
 
     def copy_saved(self, target: Path) -> None:
         """Copy what the VM saved, which it could still change, with its holes. Raises `SnapshotError`."""
-        source = os.open(self._saved, os.O_RDONLY | os.O_CLOEXEC)
+        source = os.open(self.saved, os.O_RDONLY | os.O_CLOEXEC)
         try:
             file = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
@@ -159,11 +164,18 @@ class Machine:
             os.close(source)
 
     def own_copy(self) -> Path:
-        """Copy what the VM saved into the folder of the sandbox."""
-        self._copies += 1
-        target = self.folder / f"copy{self._copies}"
+        """Copy what the VM saved to a temporary file, for its forks."""
+        target = self.saved.with_suffix(".copy")
         self.copy_saved(target)
         return target
+
+
+def memory_folder() -> str | None:
+    """Return a folder in memory for a socket, None: there is none."""
+    for name in (os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm"):
+        if name and os.path.isabs(name) and os.access(name, os.W_OK | os.X_OK):
+            return name
+    return None
 
 
 def copy_sparse(source: int, target: int) -> None:

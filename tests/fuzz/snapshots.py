@@ -5,6 +5,7 @@ it; the launcher may not crash, the VM has to end at its timeout, and no file of
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import subprocess
 import tempfile
@@ -22,14 +23,16 @@ TIMEOUT = 3
 LIMIT = 120  # the VM is killed some seconds after its timeout, on a busy host much later
 SCRIPT = "nabla-snapshot; for n in 1 2 3; do echo $n >/root/$n; cat /root/$n; done; ls -lR /dev /sbin | wc -l"
 OPTIONS = ("--memory", "64M", "--ephemeral")
+NAME = ("--name", "fuzzed")
 
 
-def good(folder: str) -> tuple[Path, list[tuple[int, int]]]:
-    """Return a sound snapshot, and the positions of its data."""
+def good(folder: str, env: dict[str, str]) -> tuple[Path, list[tuple[int, int]]]:
+    """Return a sound snapshot of a VM with a control channel, and the positions of its data."""
     path = Path(folder, "good.snap")
     words: list[str | Path] = [
         NABLA_RUN,
         *OPTIONS,
+        *NAME,
         "--snapshot",
         path,
         "--snapshot-then-exit",
@@ -39,7 +42,7 @@ def good(folder: str) -> tuple[Path, list[tuple[int, int]]]:
         "-c",
         SCRIPT,
     ]
-    subprocess.run(words, stdin=subprocess.DEVNULL, check=True)
+    subprocess.run(words, stdin=subprocess.DEVNULL, check=True, env=env)
     data = path.read_bytes()
     pages = [at for at in range(0, len(data), PAGE) if data[at : at + PAGE].count(0) != PAGE]
     return path, [(at, PAGE) for at in pages[2:]]
@@ -67,18 +70,26 @@ def damage(path: Path, places: list[tuple[int, int]], seed: int) -> None:
 
 
 def snapshots(seed: int) -> Finding | None:
-    """Some VMs, one after the other, from damaged copies of one snapshot."""
-    with tempfile.TemporaryDirectory() as folder:
-        path, places = good(folder)
+    """Some VMs, one after the other, from damaged copies of one snapshot. Every other one has a control channel."""
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as runtime:
+        env = {**os.environ, "XDG_RUNTIME_DIR": runtime}
+        path, places = good(folder, env)
         before = (IMAGE.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).digest())
         for number in range(DAMAGED):
             bad = Path(folder, "bad.snap")
             subprocess.run(["cp", "--sparse=always", path, bad], check=True)
             damage(bad, places, seed * DAMAGED + number)
-            words: list[str | Path] = [NABLA_RUN, *OPTIONS, "--timeout", str(TIMEOUT), "--restore", bad, IMAGE]
+            options = [*OPTIONS, *(NAME if number % 2 else ()), "--timeout", str(TIMEOUT)]
+            words: list[str | Path] = [NABLA_RUN, *options, "--restore", bad, IMAGE]
             try:
                 status = subprocess.run(
-                    words, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=LIMIT, cwd=folder
+                    words,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    check=False,
+                    timeout=LIMIT,
+                    cwd=folder,
+                    env=env,
                 ).returncode
             except subprocess.TimeoutExpired:
                 return Finding("snapshots", seed, f"VM {number} does not end")

@@ -152,6 +152,12 @@ def test_first_start_of_an_image_with_a_name(minimal: Vm, cache: Cache, tmp_path
             assert running.check("ls /dev/host") == "control\nstderr\nstdin\nstdout\n"
             assert running.run("sh", "-c", "exec 3</dev/host/control").returncode != 0
             cache.only()
+    with original(minimal, tmp_path / "s.snap", "sleep", "1000") as vm:
+        script = "head -n 2 /proc/nabla/snapshot; nabla-snapshot; head -n 2 /proc/nabla/snapshot"
+        assert vm.check(script) == "state restored\ngeneration 1\noriginal\nstate restored\ngeneration 1\n"
+        cache.only()
+        with restored(Saved(minimal, tmp_path / "s.snap")) as other:
+            assert other.check("sed -n 2p /proc/nabla/snapshot") == "generation 2\n"
     result = minimal.but(options=("--verbose",)).run("ls", "/dev/host")
     assert "start: restored" in result.errors
     assert result.output == "stderr\nstdin\nstdout\n"
