@@ -22,7 +22,7 @@ static const struct command {
 	{"ps", "[--json]", "list the running VMs that have a name", client_ps},
 	{"exec", "[-i] [-t] [--env NAME=VALUE] [--workdir DIR] [--user USER] NAME -- COMMAND…",
 	 "run a command in a VM; -i: with standard input, -t: on a terminal", client_exec},
-	{"cp", "FILE NAME:PATH | NAME:PATH FILE", "copy a file into a VM or out of it; FILE may be -", client_cp},
+	{"cp", "[-r] FILE NAME:PATH | [-r] NAME:PATH FILE", "copy a file into a VM or out of it; FILE may be -, and with -r a directory", client_cp},
 	{"logs", "NAME", "print the last 256 KB that a VM wrote to its console", client_logs},
 	{"stop", "NAME…", "shut VMs down, as by a power button, and wait until they have ended", client_stop},
 	{"kill", "NAME…", "end VMs at once; data that they have not written to their disks is lost", client_kill},

@@ -45,6 +45,7 @@ struct streams {
 	int in, out[2];
 	bool terminal; /* in and out[0] are a terminal, in raw mode */
 	void (*started)(void *context, uint32_t value);
+	void (*unread)(void *context); /* nobody reads out[0]; does not return. NULL: that is an error of nabla */
 	void *context;
 };
 

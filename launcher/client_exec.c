@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // nabla exec and nabla cp: sessions with the agent in the guest.
 #include "client.h"
+#include "client_tree.h"
 
 #include "control_folder.h"
 #include "diag.h"
@@ -18,7 +19,7 @@
 #include <unistd.h>
 
 #define EXEC_USAGE "nabla exec [-i] [-t] [--env NAME=VALUE] [--workdir DIR] [--user USER] NAME -- COMMAND…"
-#define CP_USAGE "nabla cp FILE NAME:PATH, or nabla cp NAME:PATH FILE"
+#define CP_USAGE "nabla cp [-r] FILE NAME:PATH, or nabla cp [-r] NAME:PATH FILE"
 
 static struct peer peer;
 
@@ -193,12 +194,24 @@ static int copy_in(const char *file, const char *name, const char *path)
 	if (fd < 0 || fstat(fd, &st) < 0)
 		fail_with(EXIT_BAD_INPUT, NULL, "cannot open %s: %s", file, strerror(errno));
 	if (S_ISDIR(st.st_mode))
-		fail_with(EXIT_BAD_INPUT, "pack it: tar -c DIR | nabla exec -i NAME -- tar -x", "%s is a directory", file);
+		fail_with(EXIT_BAD_INPUT, "add -r", "%s is a directory", file);
 	if (S_ISREG(st.st_mode))
 		r.head.mode = st.st_mode & 0777;
 	peer_open(&peer, name);
 	check_status(&r, session_run(&peer, &r, &(const struct streams){.in = fd, .out = {-1, -1}}));
 	return 0;
+}
+
+/* A directory of the host that exists is for a file of this name. */
+static const char *in_directory(const char *file, const char *path)
+{
+	struct stat st;
+	static char text[PATH_MAX];
+	if (!stat(file, &st) && S_ISDIR(st.st_mode) && file[strlen(file) - 1] != '/') {
+		snprintf(text, sizeof text, "%s/", file);
+		file = text;
+	}
+	return complete(file, path);
 }
 
 struct target {
@@ -219,13 +232,7 @@ static int copy_out(const char *name, const char *path, const char *file)
 {
 	struct request r = {.head.kind = CONTROL_READ, .user = "", .path = path};
 	struct streams streams = {.in = -1, .out = {-1, -1}};
-	struct stat st;
-	char in_directory[PATH_MAX];
-	if (!stat(file, &st) && S_ISDIR(st.st_mode) && file[strlen(file) - 1] != '/') {
-		snprintf(in_directory, sizeof in_directory, "%s/", file);
-		file = in_directory;
-	}
-	struct target target = {complete(file, path), &streams};
+	struct target target = {in_directory(file, path), &streams};
 	if (strcmp(file, "-")) {
 		streams.started = open_target;
 		streams.context = &target;
@@ -241,6 +248,8 @@ static int copy_out(const char *name, const char *path, const char *file)
 
 int client_cp(char **words)
 {
+	bool tree = words[0] && !strcmp(words[0], "-r");
+	words += tree;
 	if (!words[0] || !words[1] || words[2])
 		fail_with(EXIT_BAD_INPUT, CP_USAGE, "cp takes two arguments");
 	if (!*words[0] || !*words[1])
@@ -248,5 +257,7 @@ int client_cp(char **words)
 	const char *from = guest_path(words[0]), *to = guest_path(words[1]);
 	if (!from == !to)
 		fail_with(EXIT_BAD_INPUT, CP_USAGE, from ? "both files are in VMs" : "no file is in a VM");
+	if (tree)
+		return to ? tree_in(words[0], words[1], complete(to, words[0])) : tree_out(words[0], from, in_directory(words[1], from));
 	return to ? copy_in(words[0], words[1], to) : copy_out(words[0], from, words[1]);
 }

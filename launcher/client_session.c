@@ -192,7 +192,10 @@ static void take_data(struct run *r, const struct control_header *h, const uint8
 {
 	int i = h->stream == 2;
 	int fd = r->streams->out[i];
-	if (fd >= 0 && !write_all(r, fd, content, h->length))
+	bool good = fd < 0 || write_all(r, fd, content, h->length);
+	if (!good && errno == EPIPE && !i && r->streams->unread)
+		r->streams->unread(r->streams->context);
+	if (!good)
 		fail(NULL, "cannot write the output: %s", strerror(errno));
 	r->taken[i] += CONTROL_HEADER + h->length;
 	if (r->taken[i] < QUARTER)

@@ -31,6 +31,7 @@ NAMES = (
     "sessions",
     "denials",
     "sandboxes",
+    "trees",
     "elves",
     "archives",
     "descriptions",

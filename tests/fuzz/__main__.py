@@ -25,6 +25,7 @@ from . import (
     shares,
     snapshots,
     stores,
+    trees,
     wires,
 )
 from .engine import Fuzzer, for_seconds, keep, run
@@ -42,6 +43,7 @@ FUZZERS: dict[str, Fuzzer] = {
         bundles,
         control,
         denials,
+        trees,
         sandboxes,
         files,
         stores,

@@ -21,6 +21,7 @@ from . import (
     shares,
     snapshots,
     stores,
+    trees,
     wires,
 )
 from .engine import CRASHES, Finding, Fuzzer, for_rounds, run, stored, verdict
@@ -38,6 +39,7 @@ FUZZERS: dict[str, Fuzzer] = {
         bundles,
         control,
         denials,
+        trees,
         sandboxes,
         files,
         stores,
@@ -63,6 +65,7 @@ ROUNDS = {
     "sessions": 2,
     "denials": 3,
     "sandboxes": 2,
+    "trees": 3,
     "elves": 2,
     "archives": 3,
     "descriptions": 3,

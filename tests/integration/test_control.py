@@ -326,7 +326,7 @@ def test_only_process_1_has_the_channel(vm: Named, minimal: Vm) -> None:
         (["cp", "a:/b", "c:/d"], "both files are in VMs"),
         (["cp", "vm:b", "x"], "'b' is not an absolute path of VM vm"),
         (["cp", "/nothing", "vm:/x"], "cannot open /nothing"),
-        (["cp", "/tmp", "vm:/x"], "/tmp is a directory"),
+        (["cp", "/tmp", "vm:/x"], "/tmp is a directory (add -r)"),
         (["stop"], "no VM given"),
         (["stats", "a b"], "'a b' is not the name of a VM"),
     ],
