@@ -50,10 +50,14 @@ static void make(char *path, const struct container *c)
 		fail("run without a cgroup: podman --cgroups disabled", "cannot create cgroup %s: %s", path, strerror(errno));
 }
 
-/* The VM uses no more than the limit anyway, in the host's memory and swap together. */
+/*
+ * The VM uses no more than the limit anyway, in the host's memory and swap together. Every container has the weight of 1024
+ * shares, the default of engines, if the controller is missing.
+ */
 static bool holds_anyway(const struct setting *s)
 {
-	return !strcmp(s->name, "memory.max") || !strcmp(s->name, "memory.swap.max");
+	return !strcmp(s->name, "memory.max") || !strcmp(s->name, "memory.swap.max") ||
+	       (!strcmp(s->name, "cpu.weight") && !strcmp(s->value, "39"));
 }
 
 static void check_no_limits(const struct container *c, const char *why)

@@ -17,18 +17,36 @@ static void add(struct container *c, const char *name, const char *value)
 	c->cgroup_settings[c->cgroup_setting_count++] = (struct setting){name, value};
 }
 
+/* Docker writes all members of some objects, with zeros. */
+static bool is_nothing(struct json_object *value)
+{
+	switch (json_object_get_type(value)) {
+	case json_type_null:
+		return true;
+	case json_type_int:
+		return json_object_get_int64(value) <= 0;
+	case json_type_boolean:
+		return !json_object_get_boolean(value);
+	case json_type_array:
+		return !json_object_array_length(value);
+	case json_type_object:
+		break;
+	default:
+		return !*json_object_get_string(value);
+	}
+	json_object_object_foreach(value, key, member) {
+		(void)key;
+		if (!is_nothing(member))
+			return false;
+	}
+	return true;
+}
+
 /* Fails if the property is present and not empty. */
 static void refuse(const struct at *object, const char *name)
 {
 	struct at at = {object, name, 0, NULL};
-	if (!json_object_object_get_ex(object->value, name, &at.value) || !at.value)
-		return;
-	bool nothing = json_object_is_type(at.value, json_type_int)	 ? json_object_get_int64(at.value) <= 0
-		       : json_object_is_type(at.value, json_type_boolean) ? !json_object_get_boolean(at.value)
-		       : json_object_is_type(at.value, json_type_array)	 ? !json_object_array_length(at.value)
-		       : json_object_is_type(at.value, json_type_object) ? !json_object_object_length(at.value)
-									 : !*json_object_get_string(at.value);
-	if (!nothing)
+	if (json_object_object_get_ex(object->value, name, &at.value) && !is_nothing(at.value))
 		at_fail(&at, "remove the limit", "the VM's process cannot be limited by it");
 }
 

@@ -125,7 +125,8 @@ void container_kill(const char *id, const char *name, bool all)
 	if (s.status == PAUSED && number && number != SIGKILL)
 		fail("resume it first, or send KILL", "container %s is paused and cannot receive signal %d", id, number);
 	if (s.status != CREATED && s.status != RUNNING && s.status != PAUSED)
-		fail(NULL, "container %s is %s and gets no signal", id, status_names[s.status]);
+		/* containerd looks for the words of the hint */
+		fail("container not running", "container %s is %s and gets no signal", id, status_names[s.status]);
 	if (s.status == RUNNING && number && number != SIGKILL)
 		pass_signal(&s, number, all);
 	else

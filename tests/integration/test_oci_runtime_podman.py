@@ -235,6 +235,26 @@ def test_exec_on_a_terminal(podman: Podman) -> None:
     podman.check("rm", "--force", "--time", "0", "typed")
 
 
+def test_pause_copy_and_statistics(podman: Podman) -> None:
+    """What podman does by itself with a running container works on a VM, too."""
+    podman.start("busy", "exec sleep 1000")
+    podman.check("pause", "busy")
+    assert podman.inspect("busy", "Status") == "paused"
+    assert podman.call("exec", "busy", "true").returncode != 0
+    podman.check("unpause", "busy")
+    podman.check("exec", "busy", "sh", "-c", "echo inside >/inside")
+    row = json.loads(podman.check("stats", "--no-stream", "--format", "json", "busy"))[0]
+    assert row["name"] == "busy" and row["cpu_time"] != "0s", row
+    podman.check("stop", "--time", "0", "busy")
+    (podman.folder / "file").write_text("outside\n")
+    podman.check("cp", podman.folder / "file", "busy:/outside")
+    podman.check("cp", "busy:/outside", podman.folder / "again")
+    assert (podman.folder / "again").read_text() == "outside\n"
+    podman.check("cp", "busy:/inside", podman.folder / "copied")
+    assert (podman.folder / "copied").read_text() == "inside\n"
+    podman.check("rm", "--force", "--time", "0", "busy")
+
+
 def test_memory_by_annotation(podman: Podman) -> None:
     options = ("--annotation", "org.nabla-linux.memory=64M")
     result = podman.run(*options, "minimal", "sh", "-c", "grep MemTotal /proc/meminfo")

@@ -176,7 +176,12 @@ def test_refused(bundle: Bundle, change: Change, message: str) -> None:
         properties("linux.rootfsPropagation", "slave"),
         properties("linux.personality", {"domain": "LINUX"}),
         properties(
-            "linux.resources", {"devices": [{"allow": False, "access": "rwm"}], "blockIO": {}, "memory": {"limit": -1}}
+            "linux.resources",
+            {
+                "devices": [{"allow": False, "access": "rwm"}],
+                "blockIO": {"weight": 0, "x": None},
+                "memory": {"limit": -1},
+            },
         ),
         properties("linux.devices", [{"path": "/dev/null", "type": "c", "major": 1, "minor": 3}]),
         properties("linux.uidMappings", []),
