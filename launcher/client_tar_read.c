@@ -60,7 +60,7 @@ static bool skip(int in, uint64_t size)
 	return true;
 }
 
-/* Octal digits, or GNU's binary number. Returns false if it is no number, or too large. */
+/* Octal digits, or GNU's binary number. Returns false if the field is not a number, or too large. */
 static bool number(const char *field, size_t size, uint64_t *value)
 {
 	size_t i = 0;
@@ -189,7 +189,7 @@ static const char *read_entry(struct reader *r, const struct tar_header *h, uint
 	bool good = true;
 	memcpy(shown, name, sizeof shown);
 	if (!number(h->mode, sizeof h->mode, &mode))
-		return "the archive has a mode that is no number";
+		return "the archive has a mode that is not a number";
 	int directory = open_parent(r->root, name, &base);
 	if (directory < 0)
 		return errno == EPERM ? stop("refused the name %s, which leads out of the directory", shown)

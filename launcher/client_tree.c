@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One process speaks to the broker, another one packs or unpacks.
+// One process exchanges data with the broker, another one packs or unpacks.
 #include "client_tree.h"
 
 #include "client.h"
