@@ -183,7 +183,7 @@ def test_an_image_whose_links_lead_out(bundle: Bundle, tmp_path: Path) -> None:
     assert list((tmp_path / "outside").iterdir()) == []
     (root / "dangling").symlink_to("/nowhere")
     bundle.mount("/dangling/c", tmp_path / "data", "bind", "bind")
-    bundle.create_refused("cannot make /dangling/c in the root directory")
+    bundle.create_refused("cannot create /dangling/c in the root directory")
 
 
 def test_proc_of_an_image_is_a_link(bundle: Bundle, tmp_path: Path) -> None:
