@@ -23,7 +23,7 @@ LIBRARY = "arraylist debug json_object json_tokener json_util linkhash printbuf 
 COMPILE = f"""
 flags="-std=gnu11 -D_GNU_SOURCE -I. -Ijson_c -Ijson-c -g -O1 -fno-omit-frame-pointer"
 flags="$flags -fsanitize=address,undefined -fno-sanitize-recover=all"
-for name in {LIBRARY}; do ccache gcc-12 $flags -fsanitize-coverage=trace-pc -c "json-c/$name.c"; done
+for name in {LIBRARY}; do ccache gcc-12 $flags -funsigned-char -fsanitize-coverage=trace-pc -c "json-c/$name.c"; done
 for name in {" ".join(READER)}; do ccache gcc-12 $flags -fsanitize-coverage=trace-pc -c "$name.c"; done
 ccache gcc-12 $flags -Wall -Wextra -Werror -c bundles.c
 gcc-12 $flags -static-libasan -static-libubsan *.o -o bundles

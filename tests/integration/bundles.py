@@ -122,8 +122,8 @@ class Bundle:
         return result.stderr
 
     def write(self) -> None:
-        """Write config.json."""
-        (self.folder / "config.json").write_text(json.dumps(self.config))
+        """Write config.json, with letters of all languages as they are, like engines."""
+        (self.folder / "config.json").write_text(json.dumps(self.config, ensure_ascii=False))
 
     def create_words(self, *options: str | Path) -> tuple[str | Path, ...]:
         """Return the words of a call of create."""

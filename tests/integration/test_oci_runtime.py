@@ -183,6 +183,12 @@ def test_kill(bundle: Bundle) -> None:
     bundle.refused("container c1 is stopped and gets no signal", "kill", "c1", "9")
 
 
+def states_of_children(pid: int) -> list[str]:
+    """Return the states of the VM and its servers, as in /proc/PID/stat."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] for child in children]
+
+
 def test_pause_and_resume(bundle: Bundle) -> None:
     """A paused container does nothing, and accepts no signal except KILL."""
     bundle.shell("read line; echo answer >/answered; read line; exit 7")
@@ -196,8 +202,7 @@ def test_pause_and_resume(bundle: Bundle) -> None:
     for _ in range(3):
         bundle.check("pause", "c1")
         assert bundle.state()["status"] == "paused"
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        assert "T" in [Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] for child in children]
+        eventually(lambda: "T" in states_of_children(pid))
         bundle.refused("container c1 is paused, not running", "pause", "c1")
         bundle.refused("is paused and cannot receive signal 15", "kill", "c1", "TERM")
         bundle.check("resume", "c1")

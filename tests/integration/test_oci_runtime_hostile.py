@@ -169,7 +169,8 @@ def test_a_broker_that_reads_nothing(running: Bundle) -> None:
 
 def test_a_guest_that_kills_everything(running: Bundle) -> None:
     """Process 1 continues, and ends the container in order."""
-    assert running.call("exec", "c1", "sh", "-c", "kill -KILL -1").returncode == 128 + signal.SIGKILL
+    # the signal to -1 does not reach its sender, which may end before the container does
+    assert running.call("exec", "c1", "sh", "-c", "kill -KILL -1").returncode in (0, 128 + signal.SIGKILL)
     eventually(lambda: running.state()["status"] == "stopped")
 
 
