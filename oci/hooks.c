@@ -24,7 +24,7 @@ void hooks_check(const struct at *config)
 	if (!at_member(config, "hooks", json_type_object, &hooks))
 		return;
 	if (at_member(&hooks, "startContainer", json_type_array, &all) && at_length(&all))
-		at_fail(&all, "createContainer hooks run on the host", "hooks cannot run inside of a VM");
+		at_fail(&all, "createContainer hooks run on the host", "hooks cannot run inside a VM");
 	for (const char *const *kind = kinds; *kind; kind++) {
 		if (!at_member(&hooks, *kind, json_type_array, &all))
 			continue;

@@ -65,7 +65,7 @@ void container_start(const char *id)
 	struct json_object *present = NULL;
 	if (!json_object_object_get_ex(s.document, "process", &present))
 		fail(NULL, "container %s has no process: config.json lacks it", id);
-	/* Only one of two calls may open the FIFO: the process continues as soon as anybody does. */
+	/* Only one of two calls may open the FIFO: the process continues as soon as one does. */
 	if (flock(s.directory, LOCK_EX) < 0)
 		fail(NULL, "cannot lock container %s: %s", id, strerror(errno));
 	int fifo = openat(s.directory, STATE_FIFO, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
@@ -125,8 +125,8 @@ void container_kill(const char *id, const char *name, bool all)
 	if (s.status == PAUSED && number && number != SIGKILL)
 		fail("resume it first, or send KILL", "container %s is paused and cannot receive signal %d", id, number);
 	if (s.status != CREATED && s.status != RUNNING && s.status != PAUSED)
-		/* containerd looks for the words of the hint */
-		fail("container not running", "container %s is %s and gets no signal", id, status_names[s.status]);
+		/* containerd searches for the words of the hint */
+		fail("container not running", "container %s is %s and cannot receive a signal", id, status_names[s.status]);
 	if (s.status == RUNNING && number && number != SIGKILL)
 		pass_signal(&s, number, all);
 	else
@@ -143,7 +143,7 @@ static void stop_or_continue(const char *id, enum status from, enum status to, i
 		fail(NULL, "container %s is %s, not %s", id, status_names[s.status], status_names[from]);
 	for (int i = 0; i < END_MS; i++) {
 		struct state now;
-		/* Again: the kernel discards SIGTSTP until nabla-run waits for it. */
+		/* Repeat the signal: the kernel discards SIGTSTP until nabla-run waits for it. */
 		if (i % 10 == 0 && syscall(SYS_pidfd_send_signal, s.pidfd, number, NULL, 0) < 0 && errno != ESRCH)
 			fail(NULL, "cannot send signal %d to container %s: %s", number, id, strerror(errno));
 		state_load(id, &now, false);

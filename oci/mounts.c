@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Destinations are resolved inside of the root directory: a symbolic link in an image leads nowhere else.
+// Destinations are resolved inside the root directory: a symbolic link in an image leads nowhere else.
 #include "mounts.h"
 
 #include "copy_up.h"
@@ -20,7 +20,7 @@
 
 #define KEPT (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
-/* <linux/mount.h> defines what <sys/mount.h> does. */
+/* <linux/mount.h> also defines names of <sys/mount.h>, so it cannot be included. */
 struct attributes {
 	uint64_t set, clear, propagation, user_namespace;
 };

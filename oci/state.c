@@ -63,7 +63,7 @@ void state_open_root(const char *root, const char *id)
 	for (const char *letter = id; *letter; letter++)
 		good &= isalnum((unsigned char)*letter) || strchr("_+-.", *letter);
 	if (!good)
-		fail("use letters, digits and _ + - . and begin with none of the last two", "'%s' is not a container ID", id);
+		fail("use letters, digits and _ + - . and begin with neither - nor .", "'%s' is not a container ID", id);
 }
 
 char *state_path(const char *id, const char *name)
@@ -75,7 +75,7 @@ int state_create(const char *id)
 {
 	if (mkdirat(all, id, 0700) < 0)
 		fail(errno == EEXIST ? "delete it, or choose another ID" : NULL, "cannot create container %s: %s", id,
-		     errno == EEXIST ? "there is one with this ID" : strerror(errno));
+		     errno == EEXIST ? "a container with this ID exists" : strerror(errno));
 	int directory = openat(all, id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (directory < 0 || mkdirat(directory, STATE_GUEST, 0700) < 0 || mkfifoat(directory, STATE_FIFO, 0600) < 0) {
 		int error = errno;

@@ -104,7 +104,7 @@ def test_an_unknown_container(bundle: Bundle, command: str) -> None:
 def test_an_id_twice(bundle: Bundle) -> None:
     bundle.create()
     before = bundle.state()
-    assert "there is one with this ID" in bundle.refused("cannot create container c1", *bundle.create_words())
+    assert "a container with this ID exists" in bundle.refused("cannot create container c1", *bundle.create_words())
     assert bundle.state() == before
 
 
@@ -180,7 +180,7 @@ def test_kill(bundle: Bundle) -> None:
     bundle.check("kill", "--all", "c1", "SIGKILL")
     assert wait(pid) == -signal.SIGKILL
     assert bundle.state()["status"] == "stopped"
-    bundle.refused("container c1 is stopped and gets no signal", "kill", "c1", "9")
+    bundle.refused("container c1 is stopped and cannot receive a signal", "kill", "c1", "9")
 
 
 def states_of_children(pid: int) -> list[str]:
@@ -255,7 +255,7 @@ def test_a_process_id_that_another_process_has(bundle: Bundle) -> None:
         path = bundle.state_folder / "c1" / "state.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": stranger.pid}))
         assert bundle.state()["status"] == "stopped"
-        bundle.refused("gets no signal", "kill", "c1", "KILL")
+        bundle.refused("cannot receive a signal", "kill", "c1", "KILL")
         bundle.check("delete", "--force", "c1")
         assert stranger.poll() is None
         stranger.kill()

@@ -169,7 +169,7 @@ def test_binds(bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_an_image_whose_links_lead_out(bundle: Bundle, tmp_path: Path) -> None:
-    """Mount points are resolved inside of the root directory, whatever the image contains."""
+    """Mount points are resolved inside the root directory, whatever the image contains."""
     root = bundle.folder / "rootfs"
     (tmp_path / "outside").mkdir()
     (tmp_path / "data").mkdir()

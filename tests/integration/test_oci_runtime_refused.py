@@ -151,7 +151,7 @@ CASES: list[tuple[Change, str]] = [
     (properties("hooks", {"poststop": [{"path": "/x", "timeout": 0}]}), "hooks.poststop[0].timeout: 0 is not between"),
     (
         properties("hooks", {"startContainer": [{"path": "/x"}]}),
-        "hooks.startContainer: hooks cannot run inside of a VM",
+        "hooks.startContainer: hooks cannot run inside a VM",
     ),
 ]
 

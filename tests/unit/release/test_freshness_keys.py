@@ -171,7 +171,7 @@ def test_versions_are_ordered_as_versions(empty: Published) -> None:
 
 @pytest.mark.parametrize("version", ["1.2.3-dev", "1.2.3-foo", "1.2.3-1", "../../x", "/x", "1.2", "1.2.3\n", ""])
 def test_versions_that_cannot_be_published(site: Published, version: str) -> None:
-    """Nothing is written, inside of the site or outside."""
+    """Nothing is written, inside or outside the site."""
     release = make_release(site.base / "made" / "odd" / "odd", site.keys["targets"], version, CONTENT)
     before = sorted(site.base.rglob("*"))
     with pytest.raises(PublishError, match="is not a version that can be published"):
