@@ -31,7 +31,7 @@ def task_all() -> TaskDict:
 
 def task_ready() -> TaskDict:
     """Build everything that the tests examine."""
-    needed = ("all", "fetch", "rootfs", "packages", "oci", "release", *discovery.steps("tested_tasks"))
+    needed = ("all", "fetch", "rootfs", "packages", "oci", "release", "wheel", *discovery.steps("tested_tasks"))
     return alias("ready", "build everything that the tests examine", needed)
 
 

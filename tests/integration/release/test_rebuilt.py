@@ -63,7 +63,7 @@ def _resign(copy: Copy, used: Tools, folder: Path, monkeypatch: pytest.MonkeyPat
     """Sign packages and index with another key, and update the documents."""
     monkeypatch.setenv("NABLA_KEYS", str(folder / "other keys"))
     private, public = apk.ensure_key()
-    before = {path: files.sha256(copy.path(path)) for path in _documented(copy)}
+    before = {path: _digests(copy.path(path)) for path in _documented(copy)}
     sizes = {path: copy.path(path).stat().st_size for path in before}
     names = [name for name in copy.apks() if name.startswith(RESIGNED)]
     for name in names:
@@ -74,12 +74,17 @@ def _resign(copy: Copy, used: Tools, folder: Path, monkeypatch: pytest.MonkeyPat
     copy.replace(layout.PACKAGE_KEY, public.read_bytes())
     for document in (layout.SPDX, layout.CYCLONEDX, layout.REPORT):
         text = copy.path(document).read_text()
-        for path, sha256 in before.items():
-            text = text.replace(sha256, files.sha256(copy.path(path)))
+        for path, digests in before.items():
+            for old, new in zip(digests, _digests(copy.path(path)), strict=True):
+                text = text.replace(old, new)
             text = text.replace(f'data-sort="{sizes[path]}"', f'data-sort="{copy.path(path).stat().st_size}"')
         text = re.sub("urn:uuid:[0-9a-f]{8}", "urn:uuid:12345678", text)
         copy.replace(document, text.encode())
     copy.seal()
+
+
+def _digests(path: Path) -> tuple[str, str]:
+    return files.sha256(path), files.sha512(path)
 
 
 def _index(copy: Copy, used: Tools, folder: Path, private: Path) -> None:
@@ -295,7 +300,7 @@ def test_releases_that_cannot_be_attested(copy: Copy, built: Path, tmp_path: Pat
         attest._check_checkout(built, stated, built)
     for dependencies, reason in (
         ((), "belongs to no commit"),
-        ((release_statement.Dependency(release_statement.REPOSITORY, "gitCommit", "f" * 40),), "of commit ffff"),
+        ((release_statement.Dependency(release_statement.REPOSITORY, "gitCommit", "f" * 40),), "belongs to commit ffff"),
     ):
         with pytest.raises(NablaError, match=reason):
             attest._check_checkout(copy.folder, release_statement.Statement(stated.version, {}, dependencies), built)

@@ -65,7 +65,7 @@ def test_farm(two_workers: tuple[Farm, Machine], gate: Path) -> None:
     other = second.base / "checkout"
     (other / "kernel-config/input").write_text(text)
     output = farm.client(second, scheduler, "own").end()
-    assert places(output) == {} and "taken from" in output, output
+    assert places(output) == {} and "fetched from" in output, output
     assert (other / "out/own").read_text() == str(second.home) + content(text)
     _failing_step(farm, scheduler, client)
     _whole_tasks(farm, scheduler, client)
