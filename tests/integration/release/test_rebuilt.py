@@ -300,7 +300,7 @@ def test_releases_that_cannot_be_attested(copy: Copy, built: Path, tmp_path: Pat
         attest._check_checkout(built, stated, built)
     for dependencies, reason in (
         ((), "belongs to no commit"),
-        ((release_statement.Dependency(release_statement.REPOSITORY, "gitCommit", "f" * 40),), "belongs to commit ffff"),
+        ((release_statement.Dependency(release_statement.REPOSITORY, "gitCommit", "f" * 40),), "to commit ffff"),
     ):
         with pytest.raises(NablaError, match=reason):
             attest._check_checkout(copy.folder, release_statement.Statement(stated.version, {}, dependencies), built)
