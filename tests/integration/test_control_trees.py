@@ -102,7 +102,7 @@ def test_what_is_left_out(vm: Named, tmp_path: Path) -> None:
         (["vm:/tmp", "{}/none/x"], BAD_INPUT, "cannot create directory {}/none/x: No such file or directory"),
         (["vm:/tmp", "{}/file"], BAD_INPUT, "cannot create directory {}/file: Not a directory"),
         (["{}", "{}"], BAD_INPUT, "no file is in a VM"),
-        (["{}"], BAD_INPUT, "cp takes two words"),
+        (["{}"], BAD_INPUT, "cp takes two arguments"),
     ],
 )
 def test_errors(vm: Named, tmp_path: Path, words: list[str], status: int, message: str) -> None:

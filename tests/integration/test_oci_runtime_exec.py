@@ -105,7 +105,7 @@ def test_settings_of_the_container(bundle: Bundle) -> None:
 
 
 def test_the_file_of_an_engine(running: Bundle) -> None:
-    changes = {"cwd": "/tmp", "env": ["PATH=/bin", "A=b c"], "user": {"uid": 3, "gid": 4, "umask": 0o77}}
+    changes = {"cwd": "/tmp", "env": ["PATH=/usr/bin:/bin", "A=b c"], "user": {"uid": 3, "gid": 4, "umask": 0o77}}
     path = spec(running, "sh", "-c", "pwd; echo $A $HOME; id -u; umask", **changes)
     assert running.check("exec", "--process", path, "c1").splitlines() == ["/tmp", "b c /", "3", "0077"]
 
