@@ -12,7 +12,7 @@ from nabla.core import process
 from nabla.core.errors import CommandError
 from nabla.core.paths import ROOT
 
-# The same names as in tests/fuzz/__main__.py.
+# The same names as in tests/fuzz/fuzzers.py.
 NAMES = (
     "calls",
     "families",

@@ -11,46 +11,9 @@ import random
 import sys
 import time
 
-from . import (
-    bundles,
-    control,
-    denials,
-    disks,
-    files,
-    guests,
-    headers,
-    lists,
-    rebuilds,
-    sandboxes,
-    shares,
-    snapshots,
-    stores,
-    trees,
-    wires,
-)
-from .engine import Fuzzer, for_seconds, keep, run
-
-FUZZERS: dict[str, Fuzzer] = {
-    each.name: each
-    for area in (
-        guests,
-        disks,
-        snapshots,
-        headers,
-        lists,
-        wires,
-        shares,
-        bundles,
-        control,
-        denials,
-        sandboxes,
-        trees,
-        files,
-        stores,
-        rebuilds,
-    )
-    for each in area.FUZZERS
-}
+from . import files, rebuilds, sandboxes, stores
+from .engine import for_seconds, keep, run
+from .fuzzers import FUZZERS
 
 
 def main() -> int:

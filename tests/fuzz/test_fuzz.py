@@ -7,46 +7,9 @@ import pytest
 
 from nabla.commands import fuzzing
 
-from . import (
-    bundles,
-    control,
-    denials,
-    disks,
-    files,
-    guests,
-    headers,
-    lists,
-    rebuilds,
-    sandboxes,
-    shares,
-    snapshots,
-    stores,
-    trees,
-    wires,
-)
-from .engine import CRASHES, Finding, Fuzzer, for_rounds, run, stored, verdict
+from .engine import CRASHES, Finding, for_rounds, run, stored, verdict
+from .fuzzers import FUZZERS
 
-FUZZERS: dict[str, Fuzzer] = {
-    each.name: each
-    for area in (
-        guests,
-        disks,
-        snapshots,
-        headers,
-        lists,
-        wires,
-        shares,
-        bundles,
-        control,
-        denials,
-        sandboxes,
-        trees,
-        files,
-        stores,
-        rebuilds,
-    )
-    for each in area.FUZZERS
-}
 ROUNDS = {
     "calls": 4,
     "families": 3,
