@@ -33,7 +33,7 @@ PROGRAM = "/usr/lib/nabla-tests/escape"
 AT_HWCAP2, FSGSBASE = 26, 2
 BASE = 0x60000000  # CONFIG: the address of the kernel's image, which the guest's memory follows
 WINDOW = 64 << 30  # addresses that become memory when they are touched
-LOW = 0x200000, BASE - 0x200000  # likewise, for programs that are linked to an address
+LOW = 0x100000, BASE - 0x200000  # likewise, for programs that are linked to an address
 
 
 @dataclass(frozen=True)
