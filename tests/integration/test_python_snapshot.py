@@ -44,7 +44,7 @@ def test_snapshot(minimal: Vm, tmp_path: Path) -> None:
         first.files.write("/root/file", "after")
         with pytest.raises(nabla_linux.SnapshotError, match="once"):
             first.snapshot(tmp_path / "again")
-    assert not first._machine.folder.exists()
+    assert not first._machine.folder.exists() and not first._machine.saved.exists()
     for _ in range(2):
         with Sandbox.create(minimal.image, snapshot=file, env={"B": "2"}, nabla_run=NABLA_RUN) as other:
             assert other.files.read("/root/file") == b"before"
@@ -74,7 +74,7 @@ def test_a_guest_cannot_change_a_snapshot_later(testing: Vm, tmp_path: Path) -> 
         sandbox.files.write("/tmp/x", "good")
         file = sandbox.snapshot(tmp_path / "s.snap")
         before = file.read_bytes()
-        saved = sandbox._machine.folder / "saved"
+        saved = sandbox._machine.saved
         with saved.open("r+b") as stream:  # what a hostile guest does by its descriptor
             stream.write(b"\xff" * 8192)
         assert file.read_bytes() == before
