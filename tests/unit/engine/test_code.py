@@ -85,6 +85,7 @@ EDITS = (
     ("nabla/fs/alpine_tools.py", "extract", _TOOLS | _REPOSITORY),
     ("nabla/images/compose.py", "_add_busybox", {"images.compose.make_image"}),
     ("nabla/images/oci.py", "_member", _CONTAINER),
+    ("nabla/images/wheel_tasks.py", "_record", {"images.wheel_tasks.make_wheel"}),
     ("verify/kernel_code.py", "describe", {"build.kernel_check.check_kernel"}),
     ("verify/syscalls.py", "as_table", _PROGRAMS | _REPORT),
     ("nabla/farm/setup.py", "_succeeds", {"farm.setup.install"}),
