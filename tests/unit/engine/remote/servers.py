@@ -110,6 +110,15 @@ def nginx_process(
             process.terminate()
 
 
+def complete_log(base: Path, last: str) -> str:
+    """Return nginx's log of requests with the `last` one, which nginx writes after it has answered."""
+    deadline = time.monotonic() + 60
+    while last not in (text := (base / "nginx/access.log").read_text()):
+        assert time.monotonic() < deadline, text
+        time.sleep(0.01)
+    return text
+
+
 @contextmanager
 def odd_server(root: Path, answer: Answer, log: list[str]) -> Iterator[str]:
     """Serve a folder; `answer` may answer a request itself (and returns True). Yields the address."""

@@ -16,7 +16,7 @@ from nabla.engine import result_cache
 from nabla.engine.remote import stores
 from nabla.engine.remote.transport import StoreError
 from tests.unit.engine.remote.conftest import KEY, Signer
-from tests.unit.engine.remote.servers import nginx, odd_server
+from tests.unit.engine.remote.servers import complete_log, nginx, odd_server
 
 
 def configure(path: Path, signer: Signer, *tables: str) -> Path:
@@ -207,7 +207,7 @@ def test_offline_opens_nothing(
 ) -> None:
     use(monkeypatch, tmp_path, signer, f'url = "{dav}"\npush = true')
     stores.give(KEY, "musl:build", result)
-    before = (tmp_path / "nginx/access.log").read_text()
+    before = complete_log(tmp_path, f"PUT /ac/{KEY}")
     monkeypatch.setenv("NABLA_OFFLINE", "1")
     assert stores.take(KEY, tmp_path / "taken") is None
     assert not stores.obtain_file("0" * 64, None, tmp_path / "file", "a file")
