@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -251,6 +252,9 @@ def test_a_process_id_that_another_process_has(bundle: Bundle) -> None:
     pid = bundle.create()
     os.kill(pid, signal.SIGKILL)
     wait(pid)
+    # the times at which processes start are counted in ticks of 10 ms
+    later = time.monotonic() + 0.1
+    eventually(lambda: time.monotonic() > later)
     with subprocess.Popen(["sleep", "1000"]) as stranger:
         path = bundle.state_folder / "c1" / "state.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": stranger.pid}))
