@@ -96,7 +96,7 @@ def says(*frames: bytes) -> Talk:
     ],
 )
 def test_after_the_start(running: Bundle, frames: tuple[bytes, ...], status: int) -> None:
-    """Whatever comes, the call ends, and with a status that a program could have, too."""
+    """Any frames after the start end the call, with a status that a program could return, too."""
     with broker(running, says(*frames)):
         result = running.call("exec", "c1", "true")
     assert result.returncode == status, result
